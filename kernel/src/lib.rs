@@ -1,0 +1,1 @@
+//! What the kernel has and does.

@@ -1,0 +1,114 @@
+//! Routes, links and neighbours as the kernel has them. `felix-core` wants them, `kernel` applies
+//! and reports them.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// A route of ours in the main table; its protocol is [`names::RT_PROTOCOL`](crate::names::RT_PROTOCOL).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Route {
+    /// Destination; host bits are zero.
+    pub dest: IpNet,
+    /// Where it leads.
+    pub kind: RouteKind,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum RouteKind {
+    /// Straight out of an interface, scope link: a pod.
+    Device {
+        /// Interface index.
+        ifindex: u32,
+    },
+    /// Through one or more gateways of equal cost (ECMP), ordered.
+    Via(Vec<NextHop>),
+    /// Drops silently: the node's own blocks, so that unused addresses do not loop.
+    Blackhole,
+}
+
+/// A gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NextHop {
+    /// Its address, of the route's family (or IPv6 for an IPv4 route, RFC 8950).
+    pub gateway: IpAddr,
+    /// The interface; none lets the kernel choose by its own routes.
+    pub ifindex: Option<u32>,
+    /// The gateway is on the link whatever the routes say (`RTNH_F_ONLINK`): tunnels.
+    pub onlink: bool,
+}
+
+/// A link as the kernel reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// `IFLA_IFALIAS`.
+    pub alias: Option<String>,
+    /// `IFLA_INFO_KIND`, such as `veth` or `ipip`.
+    pub kind: Option<String>,
+    /// Administratively up (`IFF_UP`).
+    pub up: bool,
+    /// Carrier (`IFF_LOWER_UP`).
+    pub carrier: bool,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Hardware address of Ethernet links.
+    pub mac: Option<[u8; 6]>,
+}
+
+/// An address of the node itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Address with prefix length, host bits kept.
+    pub address: IpNet,
+}
+
+/// Both ends of one pod's veth. The host end is named, numbered and aliased by us; the pod end is
+/// born inside the pod's namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodLink {
+    /// Name of the host end.
+    pub host_name: String,
+    /// Index asked for the host end.
+    pub host_ifindex: u32,
+    /// `IFLA_IFALIAS` of the host end.
+    pub alias: String,
+    /// Name of the pod end, such as `eth0`.
+    pub pod_name: String,
+    /// MAC of the pod end.
+    pub pod_mac: [u8; 6],
+    /// MTU of both ends.
+    pub mtu: u32,
+    /// The pod's addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A neighbour entry that never expires (`NUD_PERMANENT`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Neighbour {
+    /// Interface index.
+    pub ifindex: u32,
+    /// The neighbour's address.
+    pub address: IpAddr,
+    /// Its hardware address.
+    pub mac: [u8; 6],
+}
+
+/// The tunnel device for protocol 4.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpipDevice {
+    /// Its name.
+    pub name: String,
+    /// Outer source address.
+    pub local: std::net::Ipv4Addr,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Address on the device: inner source of traffic of the node itself.
+    pub address: Option<std::net::Ipv4Addr>,
+}

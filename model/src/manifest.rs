@@ -1,0 +1,1 @@
+//! One parsed document -> object, with errors that name object, field and reason.

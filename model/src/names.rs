@@ -1,0 +1,38 @@
+//! Every name that the outside sees, in one place. `docs/names.md` repeats this table.
+
+/// Directory of the agent's sockets; tmpfs, recreated at start.
+pub const RUN_DIR: &str = "/run/ocicat";
+/// Socket on which the CNI plugin reaches the agent (mode 0600).
+pub const CNI_SOCKET: &str = "/run/ocicat/cni.sock";
+/// Socket on which the `ocicat` command reaches the agent (mode 0600).
+pub const CTL_SOCKET: &str = "/run/ocicat/ctl.sock";
+/// Directory of the journal and the snapshot; survives reboots.
+pub const STATE_DIR: &str = "/var/lib/ocicat";
+/// Default port of `/healthz` and `/readyz`, on loopback.
+pub const HEALTH_PORT: u16 = 9098;
+/// BGP's TCP port (RFC 4271 section 3).
+pub const BGP_PORT: u16 = 179;
+/// Our one nftables table, family `inet`. Nothing in any other table is ours.
+pub const NFT_TABLE: &str = "ocicat";
+/// `rtm_protocol` of every route that we write (`/etc/iproute2/rt_protos`); 122 is unassigned there.
+pub const RT_PROTOCOL: u8 = 122;
+/// Prefix of the host end of every pod's veth. An interface with this prefix is ours, and
+/// forwards nothing until it has a programmed endpoint.
+pub const INTERFACE_PREFIX: &str = "oci";
+/// `IFLA_IFALIAS` of our interfaces starts with this, followed by `namespace/pod`.
+pub const ALIAS_PREFIX: &str = "ocicat:";
+/// The IPIP device (protocol 4). Its name does not start with [`INTERFACE_PREFIX`].
+pub const IPIP_DEVICE: &str = "ipip.ocicat";
+/// First interface index that we ask the kernel for; a private range avoids a look-up per pod.
+pub const FIRST_IFINDEX: u32 = 0x0010_0000;
+/// IPv4 gateway inside every pod; answered by the permanent neighbour entry.
+pub const GATEWAY_V4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);
+/// IPv6 gateway inside every pod: a link-local address, the same on every host end.
+pub const GATEWAY_V6: std::net::Ipv6Addr =
+    std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+/// MAC of the host end of every pod's veth (locally administered).
+pub const HOST_MAC: [u8; 6] = [0xee, 0xee, 0xee, 0xee, 0xee, 0xee];
+/// Calico's default AS number.
+pub const DEFAULT_AS: u32 = 64512;
+/// IPIP adds one IPv4 header (RFC 2003).
+pub const IPIP_OVERHEAD: u32 = 20;

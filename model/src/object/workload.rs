@@ -1,0 +1,75 @@
+//! Namespaces, pods and workload endpoints.
+
+use super::Protocol;
+use crate::Labels;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Kubernetes `v1/Namespace`. `labels` always hold `kubernetes.io/metadata.name`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// Kubernetes `v1/Pod`: what selectors and named ports need. Its addresses come from the
+/// [`WorkloadEndpoint`], which the node's agent writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID, if known.
+    pub uid: Option<String>,
+    /// Its labels; they replace those of the workload endpoint.
+    pub labels: Labels,
+    /// Named container ports.
+    pub ports: Vec<NamedPort>,
+    /// `spec.hostNetwork`: never a subject of policy nor a selector peer.
+    pub host_network: bool,
+    /// `status.phase` Succeeded or Failed: its addresses may be somebody else's already.
+    pub finished: bool,
+}
+
+/// A container port with a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NamedPort {
+    /// Its name.
+    pub name: String,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Its number, 1 to 65535.
+    pub port: u16,
+}
+
+/// Calico `WorkloadEndpoint`: one interface of one pod, written by the agent of the pod's node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadEndpoint {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// `<node>-k8s-<pod>-<interface>` with dashes doubled inside the parts, as Calico names it.
+    pub name: String,
+    /// The node that the pod runs on.
+    pub node: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's UID, if the runtime told it.
+    pub pod_uid: Option<String>,
+    /// The runtime's container (sandbox) id.
+    pub container_id: String,
+    /// The interface inside the pod, such as `eth0`.
+    pub endpoint: String,
+    /// The host end of the veth.
+    pub interface_name: String,
+    /// MAC of the pod's end.
+    pub mac: [u8; 6],
+    /// The pod's addresses, each /32 or /128.
+    pub ip_networks: Vec<IpNet>,
+    /// Labels given to CNI; those of the [`Pod`] object replace them where there is one.
+    pub labels: Labels,
+    /// Named ports given to CNI; those of the [`Pod`] object replace them where there is one.
+    pub ports: Vec<NamedPort>,
+}
