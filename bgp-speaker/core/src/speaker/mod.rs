@@ -1,0 +1,5 @@
+//! The speaker.
+
+mod status;
+
+pub use status::{PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
