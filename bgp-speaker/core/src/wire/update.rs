@@ -293,17 +293,17 @@ impl<'p> Walk<'p> {
         let mut update = Update::default();
         if has_ipv4 {
             update.withdrawn = ipv4.withdrawn;
-            if let Some(address) = self.decoded.next_hop.or(Some(Ipv4Addr::UNSPECIFIED))
-                && !ipv4.announced.is_empty()
-            {
-                let next_hop = NextHop {
-                    address: address.into(),
-                    link_local: None,
-                };
-                update.announced.push(Announced {
-                    next_hop,
+            match self.decoded.next_hop {
+                _ if ipv4.announced.is_empty() => {}
+                Some(address) => update.announced.push(Announced {
+                    next_hop: NextHop {
+                        address: address.into(),
+                        link_local: None,
+                    },
                     nlri: ipv4.announced,
-                });
+                }),
+                // A fault, and these are to be withdrawn.
+                None => update.withdrawn.extend(ipv4.announced),
             }
         } else if !(ipv4.withdrawn.is_empty() && ipv4.announced.is_empty()) {
             self.fault(
