@@ -254,6 +254,7 @@ impl Calc {
             .is_some_and(|link| link.name.starts_with(names::INTERFACE_PREFIX));
         if self.underlay.remove_link(ifindex) {
             self.mark_underlay(ours);
+            self.dirty.all_learned |= !ours;
         }
     }
 

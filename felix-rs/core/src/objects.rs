@@ -30,6 +30,8 @@ pub struct Objects {
     restored: BTreeSet<ObjectKey>,
     rejected: BTreeMap<ObjectKey, Invalid>,
     warnings: BTreeMap<ObjectKey, Vec<String>>,
+    /// Sources that could not be read; what they said before stays in force.
+    unreadable: BTreeMap<String, String>,
     phase: Phase,
     lost: Option<String>,
 }
@@ -41,6 +43,7 @@ impl Default for Objects {
             restored: BTreeSet::new(),
             rejected: BTreeMap::new(),
             warnings: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
             phase: Phase::Starting,
             lost: None,
         }
@@ -108,6 +111,14 @@ impl Objects {
                 let stale = std::mem::take(&mut self.restored);
                 stale.into_iter().filter(|key| self.in_force.remove(key).is_some()).collect()
             }
+            Update::Unreadable { source, reason } => {
+                self.unreadable.insert(source, reason);
+                Vec::new()
+            }
+            Update::Readable { source } => {
+                self.unreadable.remove(&source);
+                Vec::new()
+            }
             Update::Lost { reason } => {
                 self.lost = Some(reason);
                 Vec::new()
@@ -147,6 +158,11 @@ impl Objects {
     /// Objects that can't be used, and why.
     pub fn rejected(&self) -> impl Iterator<Item = &Invalid> {
         self.rejected.values()
+    }
+
+    /// Sources that could not be read, such as a file, and why.
+    pub fn unreadable(&self) -> &BTreeMap<String, String> {
+        &self.unreadable
     }
 
     /// Fields that are ignored, by object.

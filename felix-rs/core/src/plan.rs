@@ -134,7 +134,7 @@ impl fmt::Display for Plan {
                 }
                 Step::Table(ops) => {
                     for op in ops {
-                        writeln!(f, "nft {op}")?;
+                        writeln!(f, "nft {}", ShowOp(op))?;
                     }
                 }
                 Step::ReplaceTable => writeln!(f, "nft replace table")?,
@@ -152,6 +152,25 @@ impl fmt::Display for Plan {
             }
         }
         Ok(())
+    }
+}
+
+struct ShowOp<'a>(&'a Op);
+
+impl fmt::Display for ShowOp<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Op::AddSet(name, _) => write!(f, "add set {name}"),
+            Op::AddElements(set, elements) => write!(f, "add {} elements to {set}", elements.len()),
+            Op::DeleteElements(set, elements) => {
+                write!(f, "delete {} elements of {set}", elements.len())
+            }
+            Op::AddChain(name, _) => write!(f, "add chain {name}"),
+            Op::FlushChain(name) => write!(f, "flush chain {name}"),
+            Op::AddRules(chain, rules) => write!(f, "add {} rules to {chain}", rules.len()),
+            Op::DeleteChain(name) => write!(f, "delete chain {name}"),
+            Op::DeleteSet(name) => write!(f, "delete set {name}"),
+        }
     }
 }
 

@@ -132,7 +132,7 @@ pub enum Withheld {
 }
 
 /// What decides a route besides the underlay.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Topology {
     /// Pools by CIDR.
     pub pools: BTreeMap<IpNet, IpPool>,
