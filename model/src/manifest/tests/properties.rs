@@ -81,11 +81,17 @@ fn node() -> impl Strategy<Value = Object> {
     )
 }
 
+/// Blocks of the sizes that pools have, in prefixes that pools can be in.
 fn block() -> impl Strategy<Value = Object> {
-    let v4 = (any::<Ipv4Addr>(), 0_u8..=32)
+    let v4 = (any::<Ipv4Addr>(), 20_u8..=32)
         .prop_map(|(a, length)| IpNet::V4(Ipv4Net::new(a, length).expect("in range").trunc()));
-    let v6 = (any::<Ipv6Addr>(), 0_u8..=128)
-        .prop_map(|(a, length)| IpNet::V6(Ipv6Net::new(a, length).expect("in range").trunc()));
+    let v6 = (1_u128 << 125..1 << 127, 116_u8..=128).prop_map(|(bits, length)| {
+        IpNet::V6(
+            Ipv6Net::new(Ipv6Addr::from(bits), length)
+                .expect("in range")
+                .trunc(),
+        )
+    });
     (prop_oneof![v4, v6], name())
         .prop_map(|(cidr, node)| Object::IpamBlock(IpamBlock { cidr, node }))
 }
