@@ -14,14 +14,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// `(interface, address)` of every local pod: who may speak, and to whom to forward.
 pub(super) const LOCAL: [&str; 2] = ["local4", "local6"];
-/// `(address, address)` of every local pod: a pod reaches itself through a Service.
-pub(super) const HAIR: [&str; 2] = ["hair4", "hair6"];
 /// Interface of an isolated local pod -> chain of its egress policies.
 pub(super) const EGRESS: &str = "eg";
 /// Interface of an isolated local pod -> chain of its ingress policies.
 pub(super) const INGRESS: &str = "ing";
 /// Who may send us protocol 4.
 pub(super) const IPIP: &str = "ipip";
+
+/// Chain that masquerades; it is there only where something is masqueraded.
+pub(super) const NAT: &str = "postrouting";
+const SOURCES: &str = "masq";
+const POOLS: &str = "pools";
 
 /// IPv4 in IPv4 (RFC 2003).
 const IPPROTO_IPIP: u8 = 4;
@@ -41,11 +44,20 @@ pub(super) fn declare(sets: &mut Sets) {
     for (at, family) in FAMILIES.into_iter().enumerate() {
         let address = saddr(family).key_type();
         sets.declare(LOCAL[at], &[KeyType::Ifindex, address], false);
-        sets.declare(HAIR[at], &[address, address], false);
     }
     sets.declare(EGRESS, &[KeyType::Ifindex], true);
     sets.declare(INGRESS, &[KeyType::Ifindex], true);
     sets.declare(IPIP, &[KeyType::Ipv4], false);
+}
+
+/// True for the base name of a counted set that these chains, or all chains, look up.
+pub(super) fn is_base(base: &str) -> bool {
+    LOCAL.contains(&base) || [EGRESS, INGRESS, IPIP].contains(&base)
+}
+
+/// True for the name of a set that belongs to these chains and has one content for ever.
+pub(super) fn is_own_set(name: &str) -> bool {
+    name.starts_with(SOURCES) || name.starts_with(POOLS)
 }
 
 /// The chains, given the names that the sets have, and the sets that belong to these chains only.
@@ -191,17 +203,17 @@ fn masquerade(network: &NetworkSets) -> (Vec<Rule>, BTreeMap<String, Set>) {
     let (mut rules, mut sets) = (vec![], BTreeMap::new());
     for (family, digit) in FAMILIES.into_iter().zip(['4', '6']) {
         let sources = ranges(&network.masquerade, family);
-        if sources.is_empty() {
+        let pools = ranges(&network.pools, family);
+        if sources.is_empty() || pools.is_all(family) {
             continue;
         }
-        let pools = ranges(&network.pools, family);
         let mut statements = vec![Statement::Family(family)];
         let kinds = [
-            ("masq", &sources, saddr(family), false),
-            ("pools", &pools, daddr(family), true),
+            (SOURCES, &sources, saddr(family), false),
+            (POOLS, &pools, daddr(family), true),
         ];
         for (name, ranges, field, negate) in kinds {
-            if ranges.is_empty() || (ranges.is_all(family) && !negate) {
+            if ranges.is_empty() || ranges.is_all(family) {
                 continue;
             }
             let name = format!("{name}{digit}_{}", content_name(ranges));
