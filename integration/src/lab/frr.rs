@@ -5,7 +5,9 @@ use super::{Lab, Netns, Process, wait};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -28,11 +30,13 @@ impl Frr {
     /// A daemon does not start; its log is in the error.
     pub fn start(lab: &Lab, netns: &Netns, config: &RouterConfig) -> Result<Self> {
         let dir = lab.subdir(&format!("frr-{}", netns.name()))?;
+        // The daemons drop root for a user of their own.
+        std::fs::set_permissions(&dir, Permissions::from_mode(0o777)).context("frr's directory")?;
         let file = dir.join("frr.conf");
         std::fs::write(&file, render(netns.name(), config)).context("frr.conf")?;
         let start = |daemon: &str| {
             let mut command = Command::new(format!("{DAEMONS}/{daemon}"));
-            command.args(["-u", "root", "-g", "root", "-A", "127.0.0.1", "-P", "0"]);
+            command.args(["-A", "127.0.0.1", "-P", "0"]);
             command
                 .args(["--log", "stdout"])
                 .arg("-f")
@@ -102,24 +106,20 @@ impl Frr {
     }
 
     /// Directory of the vty sockets, for `vtysh --vty_socket`.
-    pub fn vty_dir(&self) -> &std::path::Path {
+    pub fn vty_dir(&self) -> &Path {
         &self.dir
     }
 }
 
-fn wait_for_socket(dir: &std::path::Path, name: &str, daemon: &mut Process) -> Result<()> {
+fn wait_for_socket(dir: &Path, name: &str, daemon: &mut Process) -> Result<()> {
     let path = dir.join(name);
     let what = format!("{} to appear", path.display());
-    wait::until(Duration::from_secs(20), &what, || {
-        if path.exists() {
-            Ok(())
-        } else {
-            daemon
-                .expect_running()
-                .map_err(|e| format!("{e:#}"))
-                .and(Err("nothing".to_owned()))
-        }
-    })
+    let mut ended = None;
+    let appeared = wait::until(Duration::from_secs(20), &what, || {
+        ended = daemon.expect_running().err();
+        if ended.is_some() || path.exists() { Ok(()) } else { Err("nothing".to_owned()) }
+    });
+    ended.map_or(appeared, Err)
 }
 
 /// One file for both daemons. `ebgp-requires-policy` is off because the lab filters nothing, and

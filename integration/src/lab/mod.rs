@@ -34,6 +34,8 @@ pub use watch::Watch;
 use anyhow::{Context, Result, bail};
 use reaper::Reaper;
 use std::cell::Cell;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -67,6 +69,7 @@ impl Lab {
         );
         let dir = tempfile::Builder::new()
             .prefix(&prefix)
+            .permissions(Permissions::from_mode(0o711))
             .tempdir()
             .context("a directory for the lab's files")?
             .keep();
