@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 use integration::lab::{Lab, Process};
+use integration::vm::Guest;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[derive(Debug, Parser)]
 #[command(name = "lab", about = "Clusters of network namespaces with real peers")]
@@ -13,6 +15,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs a command inside a kernel that has what this one lacks (IPIP, netem and more)
+    Vm {
+        /// Memory of the guest
+        #[arg(long, default_value = "1024M")]
+        memory: String,
+        /// Seconds after which the guest is ended
+        #[arg(long, default_value_t = 1800)]
+        timeout: u64,
+        /// The command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
     /// What runs inside a pod
     #[command(hide = true)]
     Prober { name: String },
@@ -23,6 +37,17 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Vm {
+            memory,
+            timeout,
+            command,
+        } => {
+            let guest = Guest {
+                memory,
+                limit: Duration::from_secs(timeout),
+            };
+            guest.run(&command).map(ExitCode::from)
+        }
         Command::Prober { name } => integration::prober::run(&name).map(|()| ExitCode::SUCCESS),
         Command::Hold => hold().map(|()| ExitCode::SUCCESS),
     };

@@ -117,7 +117,11 @@ fn wait_for_socket(dir: &Path, name: &str, daemon: &mut Process) -> Result<()> {
     let mut ended = None;
     let appeared = wait::until(Duration::from_secs(20), &what, || {
         ended = daemon.expect_running().err();
-        if ended.is_some() || path.exists() { Ok(()) } else { Err("nothing".to_owned()) }
+        if ended.is_some() || path.exists() {
+            Ok(())
+        } else {
+            Err("nothing".to_owned())
+        }
     });
     ended.map_or(appeared, Err)
 }
