@@ -8,6 +8,7 @@ mod text;
 
 pub use apply::ApplyError;
 pub use element::{Part, decode};
+pub use text::commands;
 
 use std::collections::BTreeMap;
 

@@ -2,9 +2,10 @@
 
 use super::element::{Part, decode};
 use super::{
-    BaseHook, ChainType, CtState, Element, Family, Field, Hook, KeyType, Rule, Ruleset, Set,
-    SetKind, Statement, Verdict,
+    BaseHook, ChainType, CtState, Element, Family, Field, Hook, KeyType, Op, Rule, Ruleset, Set,
+    SetHeader, SetKind, Statement, Verdict,
 };
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
 impl Display for Ruleset {
@@ -27,34 +28,93 @@ impl Display for Ruleset {
     }
 }
 
+/// The operations as commands that `nft -f` carries out as one transaction, given the ruleset
+/// that they start from (it knows the types of the keys of elements).
+pub fn commands(ops: &[Op], from: &Ruleset) -> String {
+    let table = format!("inet {}", model::names::NFT_TABLE);
+    let mut headers: BTreeMap<&str, &SetHeader> = from
+        .sets
+        .iter()
+        .map(|(name, set)| (name.as_str(), &set.header))
+        .collect();
+    let mut text = format!("add table {table}\n");
+    for op in ops {
+        if let Op::AddSet(name, header) = op {
+            headers.insert(name, header);
+        }
+        text.push_str(&command(op, &table, &headers));
+    }
+    text
+}
+
+fn command(op: &Op, table: &str, headers: &BTreeMap<&str, &SetHeader>) -> String {
+    let keyword = |set: &String| headers.get(set.as_str()).map_or("set", |h| set_keyword(h));
+    let elements = |set: &String, elements: &[(Element, Option<Verdict>)]| {
+        let types = headers
+            .get(set.as_str())
+            .map_or(&[][..], |header| &header.key);
+        let texts = elements
+            .iter()
+            .map(|(key, value)| element_text(types, key, value.as_ref()));
+        texts.collect::<Vec<_>>().join(", ")
+    };
+    match op {
+        Op::AddSet(name, header) => {
+            let clauses = header_text(header, "; ");
+            format!(
+                "add {} {table} {name} {{ {clauses}; }}\n",
+                set_keyword(header)
+            )
+        }
+        Op::AddElements(name, all) => {
+            format!("add element {table} {name} {{ {} }}\n", elements(name, all))
+        }
+        Op::DeleteElements(name, all) => {
+            format!(
+                "delete element {table} {name} {{ {} }}\n",
+                elements(name, all)
+            )
+        }
+        Op::AddChain(name, None) => format!("add chain {table} {name}\n"),
+        Op::AddChain(name, Some(hook)) => format!("add chain {table} {name} {{ {hook} }}\n"),
+        Op::FlushChain(name) => format!("flush chain {table} {name}\n"),
+        Op::AddRules(name, rules) => rules
+            .iter()
+            .map(|rule| format!("add rule {table} {name} {rule}\n"))
+            .collect(),
+        Op::DeleteChain(name) => format!("delete chain {table} {name}\n"),
+        Op::DeleteSet(name) => format!("delete {} {table} {name}\n", keyword(name)),
+    }
+}
+
 fn write_set(f: &mut Formatter<'_>, name: &str, set: &Set) -> fmt::Result {
     let header = &set.header;
-    writeln!(
-        f,
-        "\t{} {name} {{",
-        if header.verdict_map { "map" } else { "set" }
-    )?;
-    let types: Vec<_> = header.key.iter().map(|field| type_name(*field)).collect();
-    let verdict = if header.verdict_map { " : verdict" } else { "" };
-    writeln!(f, "\t\ttype {}{verdict}", types.join(" . "))?;
-    if header.kind == SetKind::Interval {
-        writeln!(f, "\t\tflags interval")?;
-    }
-    if let Some(size) = header.size {
-        writeln!(f, "\t\tsize {size}")?;
-    }
+    writeln!(f, "\t{} {name} {{", set_keyword(header))?;
+    writeln!(f, "\t\t{}", header_text(header, "\n\t\t"))?;
     if !set.elements.is_empty() {
         writeln!(f, "\t\telements = {{")?;
         for (element, verdict) in &set.elements {
-            write!(f, "\t\t\t{}", element_text(&header.key, element))?;
-            if let Some(verdict) = verdict {
-                write!(f, " : {verdict}")?;
-            }
-            writeln!(f, ",")?;
+            let element = element_text(&header.key, element, verdict.as_ref());
+            writeln!(f, "\t\t\t{element},")?;
         }
         writeln!(f, "\t\t}}")?;
     }
     writeln!(f, "\t}}")
+}
+
+fn set_keyword(header: &SetHeader) -> &'static str {
+    if header.verdict_map { "map" } else { "set" }
+}
+
+fn header_text(header: &SetHeader, separator: &str) -> String {
+    let types: Vec<_> = header.key.iter().map(|field| type_name(*field)).collect();
+    let verdict = if header.verdict_map { " : verdict" } else { "" };
+    let mut clauses = vec![format!("type {}{verdict}", types.join(" . "))];
+    if header.kind == SetKind::Interval {
+        clauses.push("flags interval".to_owned());
+    }
+    clauses.extend(header.size.map(|size| format!("size {size}")));
+    clauses.join(separator)
 }
 
 fn type_name(field: KeyType) -> &'static str {
@@ -67,7 +127,7 @@ fn type_name(field: KeyType) -> &'static str {
     }
 }
 
-fn element_text(types: &[KeyType], element: &Element) -> String {
+fn element_text(types: &[KeyType], element: &Element, verdict: Option<&Verdict>) -> String {
     let first = decode(types, &element.key).unwrap_or_default();
     let last = element
         .end
@@ -82,7 +142,8 @@ fn element_text(types: &[KeyType], element: &Element) -> String {
         .enumerate()
         .map(|(at, part)| field(at, part))
         .collect();
-    fields.join(" . ")
+    let verdict = verdict.map(|verdict| format!(" : {verdict}"));
+    fields.join(" . ") + &verdict.unwrap_or_default()
 }
 
 impl Display for Part {

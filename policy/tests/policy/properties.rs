@@ -1,9 +1,7 @@
 //! The compiled table against the evaluator, deltas against a fresh compiler, on generated
 //! clusters and histories.
 
-mod cluster;
-
-use cluster::{Event, History, State, events};
+use crate::cluster::{Event, History, State, events};
 use policy::ruleset::SetHeader;
 use policy::{Compiler, Options, Ruleset};
 use proptest::prelude::*;
