@@ -96,14 +96,14 @@ fn their_attributes(update: &BgpUpdateMessage) -> BTreeSet<String> {
         BgpAttrItem::LocalPref(preference) => format!("preference {}", preference.value),
         BgpAttrItem::AtomicAggregate(_) => "atomic".to_owned(),
         BgpAttrItem::CommunityList(list) => {
-            let list: Vec<_> = list.value.iter().map(|community| community.value).collect();
+            let list: BTreeSet<_> = list.value.iter().map(|community| community.value).collect();
             format!("communities {list:?}")
         }
         BgpAttrItem::OriginatorID(id) => format!("originator {}", id.value),
         BgpAttrItem::ClusterList(list) => format!("clusters {:?}", list.value),
         BgpAttrItem::ExtCommunityList(list) => format!("extended {}", list.value.len()),
         BgpAttrItem::LargeCommunityList(list) => {
-            let list: Vec<_> = list.value.iter().map(|c| [c.ga, c.ldp1, c.ldp2]).collect();
+            let list: BTreeSet<_> = list.value.iter().map(|c| [c.ga, c.ldp1, c.ldp2]).collect();
             format!("large {list:?}")
         }
         BgpAttrItem::OTC(number) => format!("otc {}", number.value),

@@ -343,7 +343,7 @@ fn unknown_attributes_go_on_with_the_partial_bit() {
         .unwrap();
     let [update] = updates(&bytes, &params).try_into().unwrap();
     let expected = UnknownAttribute {
-        flags: 0xf0,
+        flags: 0xe0,
         code: 99,
         value,
     };
@@ -371,7 +371,7 @@ fn an_open_with_many_capabilities_uses_the_extended_format() {
         panic!("an OPEN");
     };
     assert!(bytes.len() <= MAX_LENGTH);
-    assert_eq!(decoded.capabilities[..], open.capabilities[..39]);
+    assert_eq!(decoded.capabilities[..], open.capabilities[..40]);
 }
 
 #[test]

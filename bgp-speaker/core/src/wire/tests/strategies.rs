@@ -35,7 +35,7 @@ fn as_number() -> impl Strategy<Value = u32> {
 }
 
 fn as_path() -> impl Strategy<Value = AsPath> {
-    prop_oneof![4 => vec(as_number(), 1..8), 1 => vec(as_number(), 250..=512)]
+    prop_oneof![4 => vec(as_number(), 1..8), 1 => vec(as_number(), 250..300)]
         .prop_map(AsPath::from_sequence)
 }
 
@@ -53,7 +53,7 @@ fn unknown() -> impl Strategy<Value = Vec<UnknownAttribute>> {
     })
 }
 
-/// Attributes that both kinds of session carry.
+/// Attributes that both kinds of session carry, and few enough for 4096 octets on any of them.
 pub(super) fn attributes() -> impl Strategy<Value = Attributes> {
     let origin = prop_oneof![
         Just(Origin::Igp),
