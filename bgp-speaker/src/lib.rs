@@ -4,7 +4,9 @@
 //! yields forwarding changes, merged per prefix for as long as the receiver is slow, so that a slow
 //! receiver never delays a keepalive.
 
+mod connection;
 mod handle;
+mod listen;
 mod runtime;
 
 pub use bgp_core::{
