@@ -5,6 +5,7 @@
 //! receiver never delays a keepalive.
 
 mod connection;
+mod file;
 mod handle;
 mod listen;
 mod runtime;
@@ -13,4 +14,5 @@ pub use bgp_core::{
     Export, FibChange, Import, LocalRoute, PathStatus, PeerConfig, PeerKey, PeerStatus, RouteStatus,
     SpeakerConfig, SpeakerStatus, Stop, wire::Family,
 };
+pub use file::{FileConfig, FileError};
 pub use handle::{FibEvent, FibEvents, Gone, Handle, Options, SpawnError, spawn};
