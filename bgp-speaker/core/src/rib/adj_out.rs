@@ -113,10 +113,6 @@ impl AdjRibOut {
         self.members.is_empty()
     }
 
-    pub(crate) fn members(&self) -> impl Iterator<Item = PeerId> {
-        self.members.keys().copied()
-    }
-
     /// The peer is to be sent End-of-RIB after what it has still to be told.
     pub(crate) fn end_of_rib(&mut self, peer: PeerId, families: &[Family]) {
         if let Some(member) = self.members.get_mut(&peer) {

@@ -121,10 +121,6 @@ impl Rib {
         }
     }
 
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
     /// Facts about a peer have to be there before its first path.
     pub(crate) fn set_peer(&mut self, peer: PeerId, facts: PeerFacts) {
         if self.peers.get(&peer) != Some(&facts) {

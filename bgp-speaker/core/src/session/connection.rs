@@ -249,17 +249,23 @@ impl Connection {
 }
 
 impl End {
+    /// Another connection with the same peer was kept.
+    pub(crate) fn is_collision(&self) -> bool {
+        match &self.cause {
+            Cause::Lost => false,
+            Cause::Received(notification) | Cause::Sent(notification) => {
+                notification.error_code() == ErrorCode::CEASE_COLLISION
+            }
+        }
+    }
+
     /// Whether routes of a peer that takes part in graceful restart are kept (RFC 4724 section 4.2,
     /// RFC 8538 section 3). A collision ends a connection, not the session.
     pub(crate) fn keeps_routes(&self, agreement: &Agreement) -> bool {
         agreement.graceful_restart.is_some()
             && match &self.cause {
                 Cause::Lost => true,
-                Cause::Received(notification) | Cause::Sent(notification)
-                    if notification.error_code() == ErrorCode::CEASE_COLLISION =>
-                {
-                    true
-                }
+                Cause::Received(_) | Cause::Sent(_) if self.is_collision() => true,
                 Cause::Received(notification) | Cause::Sent(notification) => {
                     agreement.survives_notification()
                         && notification.error_code() != ErrorCode::CEASE_HARD_RESET

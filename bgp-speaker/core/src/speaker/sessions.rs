@@ -157,11 +157,12 @@ impl Speaker {
         self.drop_empty_groups();
         let kept = if end.keeps_routes(agreement) { kept_families(agreement) } else { Vec::new() };
         self.rib.retain_families(id, &kept);
-        // What was stale before and has not come again has had its chance.
-        let overdue: Vec<Family> =
-            self.peers.get(&id).map(|peer| peer.stale.keys().copied().collect()).unwrap_or_default();
-        for family in overdue {
-            self.rib.sweep(id, family);
+        // What was stale before and has not come again has had its chance, unless another
+        // connection takes over.
+        if !end.is_collision() {
+            for family in [Family::IPV4, Family::IPV6] {
+                self.rib.sweep(id, family);
+            }
         }
         self.rib.mark_stale(id, &kept);
         let restart_time = agreement.graceful_restart.as_ref().map_or(0, |gr| gr.restart_time);
@@ -175,13 +176,12 @@ impl Speaker {
 
     fn attempt_failed(&mut self, id: PeerId, end: End) {
         let Some(peer) = self.peers.get(&id) else { return };
-        // Said once, not at every attempt.
-        let known = peer.record.last_error.as_ref() == Some(&end.words);
-        let collision = peer.session.is_established();
-        let text = format!("no session with {}: {}", peer.key, end.words);
-        if collision {
+        if peer.session.is_established() || end.is_collision() {
             return;
         }
+        // Said once, not at every attempt.
+        let known = peer.record.last_error.as_ref() == Some(&end.words);
+        let text = format!("no session with {}: {}", peer.key, end.words);
         self.record_end(id, &end);
         if !known {
             self.notice(id, Severity::Warning, text);
