@@ -63,10 +63,6 @@ impl Block {
         self.size - self.in_use() - self.cooling(now, cooldown)
     }
 
-    pub(crate) fn is_used(&self, ip: IpAddr) -> bool {
-        self.ordinal(ip).is_some_and(|o| self.used.get(o))
-    }
-
     /// The lowest address that was never given out.
     pub(crate) fn fresh(&self) -> Option<IpAddr> {
         self.touched.first_zero(self.size).map(|o| self.address(o))

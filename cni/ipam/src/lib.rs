@@ -28,3 +28,6 @@ pub use allocator::{AssignRequest, Assignment, Ipam, Owner};
 pub use error::{AssignError, Family, PoolUsage, Unusable};
 pub use pools::Overlap;
 pub use registry::Conflict;
+
+#[cfg(test)]
+mod tests;
