@@ -18,7 +18,7 @@ enum Command {
     /// Runs a command inside a kernel that has what this one lacks (IPIP, netem and more)
     Vm {
         /// Memory of the guest
-        #[arg(long, default_value = "1024M")]
+        #[arg(long, default_value = "1536M")]
         memory: String,
         /// Seconds after which the guest is ended
         #[arg(long, default_value_t = 1800)]
