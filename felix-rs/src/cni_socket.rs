@@ -43,7 +43,10 @@ pub(crate) struct ListenError {
 pub(crate) fn listen(path: &Path) -> Result<UnixListener, ListenError> {
     let bind = || {
         if let Some(folder) = path.parent() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(folder)?;
         }
         // Bound under another name first, so that the socket is never there with wider rights.
         let temporary = path.with_extension("new");
@@ -53,7 +56,10 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener, ListenError> {
         std::fs::rename(&temporary, path)?;
         Ok(listener)
     };
-    bind().map_err(|source| ListenError { path: path.to_owned(), source })
+    bind().map_err(|source| ListenError {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Accept callers for as long as somebody takes their calls.
@@ -107,7 +113,11 @@ async fn answer(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> Result<(),
     let reply = match read.await.map_err(|_| CallError::Deadline)?? {
         Ok((request, descriptors)) => {
             let (sender, receiver) = oneshot::channel();
-            let call = Call { request, descriptors, reply: sender };
+            let call = Call {
+                request,
+                descriptors,
+                reply: sender,
+            };
             calls.send(call).await.map_err(|_| CallError::Stopping)?;
             receiver.await.map_err(|_| CallError::Stopping)?
         }
@@ -133,7 +143,9 @@ async fn read_request(stream: &mut UnixStream) -> Result<Received, std::io::Erro
     while filled < length.len() {
         stream.readable().await?;
         let rest = length.get_mut(filled..).unwrap_or_default();
-        let received = stream.try_io(Interest::READABLE, || receive(stream, rest, &mut descriptors));
+        let received = stream.try_io(Interest::READABLE, || {
+            receive(stream, rest, &mut descriptors)
+        });
         match received {
             Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => filled += count,
@@ -167,8 +179,12 @@ fn receive(
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let message =
-        recvmsg(stream.as_fd(), &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
+    let message = recvmsg(
+        stream.as_fd(),
+        &mut [IoSliceMut::new(buffer)],
+        &mut control,
+        flags,
+    )?;
     for ancillary in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = ancillary {
             descriptors.extend(received);
@@ -182,7 +198,10 @@ pub(crate) fn frame(message: &impl serde::Serialize) -> Vec<u8> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, message).expect("invariant: messages serialise to JSON");
     let length = u32::try_from(bytes.len() - 4).expect("invariant: a message is below 4 GiB");
-    let mut head = bytes.get_mut(..4).expect("invariant: four bytes were reserved");
-    head.write_all(&length.to_be_bytes()).expect("invariant: the head has four bytes");
+    let mut head = bytes
+        .get_mut(..4)
+        .expect("invariant: four bytes were reserved");
+    head.write_all(&length.to_be_bytes())
+        .expect("invariant: the head has four bytes");
     bytes
 }

@@ -96,13 +96,20 @@ async fn answer(stream: UnixStream, queries: mpsc::Sender<Query>) -> std::io::Re
     }
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(MAX_QUESTION)).read_line(&mut line).await?;
+    BufReader::new(read.take(MAX_QUESTION))
+        .read_line(&mut line)
+        .await?;
     let answer = match serde_json::from_str(&line) {
         Ok(question) => {
             let (sender, receiver) = oneshot::channel();
-            let query = Query { question, answer: sender };
+            let query = Query {
+                question,
+                answer: sender,
+            };
             match queries.send(query).await {
-                Ok(()) => receiver.await.unwrap_or_else(|_| Answer::Error("the agent is stopping".into())),
+                Ok(()) => receiver
+                    .await
+                    .unwrap_or_else(|_| Answer::Error("the agent is stopping".into())),
                 Err(_) => Answer::Error("the agent is stopping".into()),
             }
         }

@@ -6,14 +6,14 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode, service::service_fn};
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 /// What readiness says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Readiness {
     /// The node does its job.
     pub(crate) ready: bool,
@@ -35,13 +35,17 @@ pub(crate) struct BindError {
 /// Open the port.
 pub(crate) async fn bind(port: u16) -> Result<TcpListener, BindError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpListener::bind(address).await.map_err(|source| BindError { port, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| BindError { port, source })
 }
 
 /// Answer until the end of the process.
 pub(crate) async fn serve(listener: TcpListener, readiness: watch::Receiver<Readiness>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
         let readiness = readiness.clone();
         tokio::spawn(async move {
             let answer = |request| std::future::ready(answer(&request, &readiness.borrow()));
@@ -62,10 +66,17 @@ fn answer(
         "/healthz" => (StatusCode::OK, "{\"alive\":true}".to_owned()),
         "/readyz" => {
             let ready = readiness.ready;
-            let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let status = if ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
             (status, serde_json::to_string(readiness).unwrap_or_default())
         }
-        _ => (StatusCode::NOT_FOUND, "{\"error\":\"/healthz or /readyz\"}".to_owned()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "{\"error\":\"/healthz or /readyz\"}".to_owned(),
+        ),
     };
     let mut response = Response::new(Full::new(Bytes::from(body + "\n")));
     *response.status_mut() = status;

@@ -43,7 +43,13 @@ impl Journal {
             std::fs::copy(folder.join(FILE), kept).map_err(|e| failed(folder, "keep a copy", e))?;
         }
         let (file, length) = rewrite(folder, &state).map_err(|e| failed(folder, "rewrite", e))?;
-        Ok(Self { folder: folder.to_owned(), file, state, length, compact_length: length })
+        Ok(Self {
+            folder: folder.to_owned(),
+            file,
+            state,
+            length,
+            compact_length: length,
+        })
     }
 
     /// What the journal says, without touching it.
@@ -68,7 +74,9 @@ impl Journal {
         self.length += bytes.len() as u64;
         self.state.apply(record);
         if matches!(record, Record::Block(_) | Record::BlockGone(_)) {
-            self.file.sync_data().map_err(|e| failed(&self.folder, "sync", e))?;
+            self.file
+                .sync_data()
+                .map_err(|e| failed(&self.folder, "sync", e))?;
         }
         Ok(())
     }
@@ -89,7 +97,11 @@ impl Journal {
 }
 
 fn failed(folder: &Path, operation: &'static str, source: std::io::Error) -> JournalError {
-    JournalError { path: folder.join(FILE), operation, source }
+    JournalError {
+        path: folder.join(FILE),
+        operation,
+        source,
+    }
 }
 
 fn read(folder: &Path) -> Result<(State, bool), JournalError> {
@@ -108,7 +120,10 @@ fn read(folder: &Path) -> Result<(State, bool), JournalError> {
             "journal damaged: going on with the records before the damage"
         );
     }
-    Ok((State::from_records(&replayed.records), replayed.corrupt.is_some()))
+    Ok((
+        State::from_records(&replayed.records),
+        replayed.corrupt.is_some(),
+    ))
 }
 
 fn rewrite(folder: &Path, state: &State) -> Result<(File, u64), std::io::Error> {
@@ -128,7 +143,10 @@ mod tests {
     use model::IpamBlock;
 
     fn block(cidr: &str) -> Record {
-        Record::Block(IpamBlock { cidr: cidr.parse().unwrap(), node: "n1".into() })
+        Record::Block(IpamBlock {
+            cidr: cidr.parse().unwrap(),
+            node: "n1".into(),
+        })
     }
 
     #[test]
@@ -138,7 +156,10 @@ mod tests {
         journal.append(&block("10.244.0.0/26")).unwrap();
         journal.append(&block("10.244.0.64/26")).unwrap();
         drop(journal);
-        assert_eq!(Journal::open(folder.path()).unwrap().state().blocks.len(), 2);
+        assert_eq!(
+            Journal::open(folder.path()).unwrap().state().blocks.len(),
+            2
+        );
         assert_eq!(Journal::peek(folder.path()).unwrap().blocks.len(), 2);
     }
 
@@ -156,7 +177,10 @@ mod tests {
         assert_eq!(journal.state().blocks.len(), 1);
         journal.append(&block("10.244.0.128/26")).unwrap();
         drop(journal);
-        assert_eq!(Journal::open(folder.path()).unwrap().state().blocks.len(), 2);
+        assert_eq!(
+            Journal::open(folder.path()).unwrap().state().blocks.len(),
+            2
+        );
     }
 
     #[test]
@@ -171,7 +195,13 @@ mod tests {
         let last = bytes.len() - 5;
         bytes[last] ^= 1;
         std::fs::write(&path, &bytes).unwrap();
-        assert_eq!(Journal::open(folder.path()).unwrap().state().blocks.len(), 1);
-        assert_eq!(std::fs::read(folder.path().join("journal.damaged")).unwrap(), bytes);
+        assert_eq!(
+            Journal::open(folder.path()).unwrap().state().blocks.len(),
+            1
+        );
+        assert_eq!(
+            std::fs::read(folder.path().join("journal.damaged")).unwrap(),
+            bytes
+        );
     }
 }

@@ -28,7 +28,10 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "event loop");
@@ -37,7 +40,9 @@ fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         if options.plan {
-            let plan = agent::print_plan(options).await.map_err(|error| error.to_string())?;
+            let plan = agent::print_plan(options)
+                .await
+                .map_err(|error| error.to_string())?;
             print!("{plan}");
             return Ok(());
         }
@@ -55,7 +60,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), String> {
-    let health = health::bind(options.health_port).await.map_err(|error| error.to_string())?;
+    let health = health::bind(options.health_port)
+        .await
+        .map_err(|error| error.to_string())?;
     let (readiness, watched) = watch::channel(health::Readiness::default());
     tokio::spawn(health::serve(health, watched));
     let (agent, inputs, lock) =
@@ -70,7 +77,10 @@ async fn run(options: Options) -> Result<(), String> {
         tracing::info!("stopping; routes and policy stay in force");
         Stop::Planned
     };
-    let result = agent.run(inputs, stop).await.map_err(|error| error.to_string());
+    let result = agent
+        .run(inputs, stop)
+        .await
+        .map_err(|error| error.to_string());
     drop(lock);
     result
 }

@@ -26,9 +26,15 @@ struct Snapshot {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
     #[error("{path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("{path}: not a snapshot: {source}")]
-    Parse { path: PathBuf, source: serde_json::Error },
+    Parse {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
     #[error("{path}: version {version}; this agent reads {VERSION}")]
     Version { path: PathBuf, version: u32 },
     #[error("{path}: belongs to node {node}")]
@@ -48,10 +54,16 @@ pub(crate) fn load(folder: &Path, node: &str) -> Result<Option<Vec<Object>>, Loa
         Err(source) => return Err(LoadError::Parse { path, source }),
     };
     if snapshot.version != VERSION {
-        return Err(LoadError::Version { path, version: snapshot.version });
+        return Err(LoadError::Version {
+            path,
+            version: snapshot.version,
+        });
     }
     if snapshot.node != node {
-        return Err(LoadError::Node { path, node: snapshot.node });
+        return Err(LoadError::Node {
+            path,
+            node: snapshot.node,
+        });
     }
     Ok(Some(snapshot.objects))
 }
@@ -69,7 +81,10 @@ impl Saver {
         let thread = std::thread::Builder::new()
             .name("snapshot".into())
             .spawn(move || run(&queue, &folder, &node))?;
-        Ok(Self { views, thread: Some(thread) })
+        Ok(Self {
+            views,
+            thread: Some(thread),
+        })
     }
 
     /// Have this view written soon.
@@ -106,7 +121,11 @@ fn run(queue: &Receiver<Vec<Object>>, folder: &Path, node: &str) {
 fn write(folder: &Path, node: &str, objects: Vec<Object>) -> Result<(), std::io::Error> {
     let temporary = folder.join("snapshot.json.new");
     let mut file = std::fs::File::create(&temporary)?;
-    let snapshot = Snapshot { version: VERSION, node: node.to_owned(), objects };
+    let snapshot = Snapshot {
+        version: VERSION,
+        node: node.to_owned(),
+        objects,
+    };
     file.write_all(&serde_json::to_vec(&snapshot)?)?;
     file.sync_all()?;
     std::fs::rename(&temporary, folder.join(FILE))?;
@@ -119,7 +138,10 @@ mod tests {
     use model::{Labels, Namespace};
 
     fn objects() -> Vec<Object> {
-        vec![Object::Namespace(Namespace { name: "shop".into(), labels: Labels::new() })]
+        vec![Object::Namespace(Namespace {
+            name: "shop".into(),
+            labels: Labels::new(),
+        })]
     }
 
     #[test]
@@ -138,10 +160,18 @@ mod tests {
         assert_eq!(load(folder.path(), "n1").unwrap(), None);
         write(folder.path(), "n1", objects()).unwrap();
         let other = load(folder.path(), "n2").unwrap_err().to_string();
-        assert!(other.ends_with("snapshot.json: belongs to node n1"), "{other}");
+        assert!(
+            other.ends_with("snapshot.json: belongs to node n1"),
+            "{other}"
+        );
         let path = folder.path().join(FILE);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        assert!(load(folder.path(), "n1").unwrap_err().to_string().contains("not a snapshot"));
+        assert!(
+            load(folder.path(), "n1")
+                .unwrap_err()
+                .to_string()
+                .contains("not a snapshot")
+        );
     }
 }

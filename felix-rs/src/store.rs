@@ -42,31 +42,33 @@ pub(crate) struct Claim {
 pub(crate) fn watch(path: &Path) -> Result<mpsc::Receiver<Update>, std::io::Error> {
     let (updates, receiver) = mpsc::channel(UPDATES);
     let path = path.to_owned();
-    std::thread::Builder::new().name("datastore".into()).spawn(move || {
-        let mut said = None;
-        while !updates.is_closed() {
-            let opened = Directory::open(&path).and_then(|directory| directory.watch());
-            let reason = match opened {
-                Ok(mut stream) => {
-                    said = None;
-                    while let Some(update) = stream.blocking_recv() {
-                        if updates.blocking_send(update).is_err() {
-                            return;
+    std::thread::Builder::new()
+        .name("datastore".into())
+        .spawn(move || {
+            let mut said = None;
+            while !updates.is_closed() {
+                let opened = Directory::open(&path).and_then(|directory| directory.watch());
+                let reason = match opened {
+                    Ok(mut stream) => {
+                        said = None;
+                        while let Some(update) = stream.blocking_recv() {
+                            if updates.blocking_send(update).is_err() {
+                                return;
+                            }
                         }
+                        format!("{}: no more updates", path.display())
                     }
-                    format!("{}: no more updates", path.display())
+                    Err(error) => error.to_string(),
+                };
+                if said.as_ref() != Some(&reason) {
+                    said = Some(reason.clone());
+                    if updates.blocking_send(Update::Lost { reason }).is_err() {
+                        return;
+                    }
                 }
-                Err(error) => error.to_string(),
-            };
-            if said.as_ref() != Some(&reason) {
-                said = Some(reason.clone());
-                if updates.blocking_send(Update::Lost { reason }).is_err() {
-                    return;
-                }
+                std::thread::sleep(RETRY);
             }
-            std::thread::sleep(RETRY);
-        }
-    })?;
+        })?;
     Ok(receiver)
 }
 
@@ -77,11 +79,20 @@ pub(crate) struct Store {
 
 impl Store {
     /// Starts the writer; answers to claims come out of the receiver.
-    pub(crate) fn start(path: &Path) -> Result<(Self, mpsc::UnboundedReceiver<Claim>), std::io::Error> {
+    pub(crate) fn start(
+        path: &Path,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Claim>), std::io::Error> {
         let (writes, queue) = blocking::channel();
         let (claims, answers) = mpsc::unbounded_channel();
-        let mut pending = Pending { path: path.to_owned(), claims, open: None, failed: BTreeMap::new() };
-        std::thread::Builder::new().name("writer".into()).spawn(move || pending.run(&queue))?;
+        let mut pending = Pending {
+            path: path.to_owned(),
+            claims,
+            open: None,
+            failed: BTreeMap::new(),
+        };
+        std::thread::Builder::new()
+            .name("writer".into())
+            .spawn(move || pending.run(&queue))?;
         Ok((Self { writes }, answers))
     }
 
@@ -109,7 +120,11 @@ struct Pending {
 impl Pending {
     fn run(&mut self, queue: &blocking::Receiver<Write>) {
         loop {
-            let wait = if self.failed.is_empty() { Duration::from_secs(3600) } else { RETRY };
+            let wait = if self.failed.is_empty() {
+                Duration::from_secs(3600)
+            } else {
+                RETRY
+            };
             match queue.recv_timeout(wait) {
                 Ok(write) => self.take(write),
                 Err(blocking::RecvTimeoutError::Timeout) => {
@@ -145,10 +160,7 @@ impl Pending {
         let writer = self.writer()?;
         let result = match write {
             Write::Put(object) => writer.put(object),
-            Write::Delete(key) => match writer.delete(key, None) {
-                Err(WriteError::Missing { .. }) => Ok(()),
-                other => other,
-            },
+            Write::Delete(key) => writer.delete(key, None),
             Write::Status(status) => writer.put_status(status),
             Write::Claim(_) => Ok(()),
         };

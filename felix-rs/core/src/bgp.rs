@@ -1,8 +1,8 @@
 //! Nodes, peers and configuration -> sessions and what to advertise.
 
 use crate::objects::Objects;
-use bgp_core::{Export, Import, LocalRoute, PeerConfig, PeerKey, SpeakerConfig};
 use bgp_core::wire::Family;
+use bgp_core::{Export, Import, LocalRoute, PeerConfig, PeerKey, SpeakerConfig};
 use ipnet::IpNet;
 use model::{BgpPeer, Invalid, Kind, Node, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,10 @@ pub struct Sessions {
 pub fn sessions(name: &str, objects: &Objects) -> Sessions {
     let mut problems = Vec::new();
     let Some(own) = objects.node(name) else {
-        return Sessions { config: None, problems };
+        return Sessions {
+            config: None,
+            problems,
+        };
     };
     let Some(router_id) = router_id(own) else {
         let reason = "missing: without an address this node has no BGP sessions".to_owned();
@@ -38,19 +41,30 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
             field: "spec.bgp.ipv4Address".into(),
             reason,
         });
-        return Sessions { config: None, problems };
+        return Sessions {
+            config: None,
+            problems,
+        };
     };
     let configuration = objects.bgp_configuration();
     let duplicates = duplicate_addresses(objects, &mut problems);
     let local_as = own.as_number.unwrap_or(configuration.as_number);
-    let mut builder = Builder { own, objects, local_as, peers: BTreeMap::new(), problems };
+    let mut builder = Builder {
+        own,
+        objects,
+        local_as,
+        peers: BTreeMap::new(),
+        problems,
+    };
     for peer in objects.bgp_peers() {
         builder.add_object(peer);
     }
     if configuration.node_to_node_mesh_enabled && own.route_reflector_cluster_id.is_none() {
         builder.add_mesh(&duplicates, configuration.node_mesh_max_restart_time);
     }
-    let Builder { peers, problems, .. } = builder;
+    let Builder {
+        peers, problems, ..
+    } = builder;
     let config = SpeakerConfig {
         local_as,
         router_id,
@@ -60,15 +74,24 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
         cluster_id: own.route_reflector_cluster_id,
         peers,
     };
-    Sessions { config: Some(config), problems }
+    Sessions {
+        config: Some(config),
+        problems,
+    }
 }
 
 /// What this node advertises: its blocks, except those of pools that are not exported.
 pub fn local_routes(blocks: &BTreeSet<IpNet>, objects: &Objects) -> BTreeSet<LocalRoute> {
     let exported = |block: &&IpNet| {
-        !objects.pools().any(|pool| pool.disable_bgp_export && pool.cidr.contains(*block))
+        !objects
+            .pools()
+            .any(|pool| pool.disable_bgp_export && pool.cidr.contains(*block))
     };
-    blocks.iter().filter(exported).map(|block| LocalRoute::from(*block)).collect()
+    blocks
+        .iter()
+        .filter(exported)
+        .map(|block| LocalRoute::from(*block))
+        .collect()
 }
 
 /// The IPv4 address, or 32 bits that derive from the IPv6 one (RFC 6286 asks only for uniqueness
@@ -98,7 +121,9 @@ fn duplicate_addresses(objects: &Objects, problems: &mut Vec<Invalid>) -> BTreeS
     let mut holders: BTreeMap<IpAddr, &str> = BTreeMap::new();
     let mut duplicates = BTreeSet::new();
     for node in objects.nodes() {
-        let Some(address) = address(node) else { continue };
+        let Some(address) = address(node) else {
+            continue;
+        };
         if let Some(holder) = holders.get(&address) {
             problems.push(Invalid {
                 object: ObjectKey::global(Kind::Node, &node.name),
@@ -126,7 +151,9 @@ impl Builder<'_> {
     /// between the same two would only have to be torn down again.
     fn add_mesh(&mut self, duplicates: &BTreeSet<String>, restart_time: u16) {
         let objects = self.objects;
-        let Some(own_address) = address(self.own) else { return };
+        let Some(own_address) = address(self.own) else {
+            return;
+        };
         for node in objects.nodes() {
             if node.name == self.own.name
                 || node.route_reflector_cluster_id.is_some()
@@ -134,7 +161,9 @@ impl Builder<'_> {
             {
                 continue;
             }
-            let Some(session) = session_address(self.own, node) else { continue };
+            let Some(session) = session_address(self.own, node) else {
+                continue;
+            };
             if session == own_address {
                 continue;
             }
@@ -142,7 +171,10 @@ impl Builder<'_> {
             peer.passive = own_address < session;
             peer.restart_time = restart_time;
             peer.multihop = true;
-            let key = PeerKey { address: session, port: self.listen_port() };
+            let key = PeerKey {
+                address: session,
+                port: self.listen_port(),
+            };
             self.peers.entry(key).or_insert(peer);
         }
     }
@@ -152,15 +184,27 @@ impl Builder<'_> {
         if let Some(peer_ip) = object.peer_ip {
             if selects(object, self.own) && Some(peer_ip) != address(self.own) {
                 let remote_as = object.as_number.unwrap_or(self.local_as);
-                self.insert(object, PeerKey { address: peer_ip, port: object.peer_port }, remote_as);
+                self.insert(
+                    object,
+                    PeerKey {
+                        address: peer_ip,
+                        port: object.peer_port,
+                    },
+                    remote_as,
+                );
             }
         } else if let Some(selector) = &object.peer_selector {
             for node in objects.nodes().filter(|node| node.name != self.own.name) {
                 let forward = selects(object, self.own) && selector.matches(&node.labels);
                 let reverse = selects(object, node) && selector.matches(&self.own.labels);
-                let Some(session) = session_address(self.own, node) else { continue };
+                let Some(session) = session_address(self.own, node) else {
+                    continue;
+                };
                 if forward || reverse {
-                    let key = PeerKey { address: session, port: self.listen_port() };
+                    let key = PeerKey {
+                        address: session,
+                        port: self.listen_port(),
+                    };
                     self.insert(object, key, self.node_as(node));
                 }
             }
@@ -218,11 +262,16 @@ impl Builder<'_> {
     /// A route reflector passes on what it learns; everybody else says only what is its own.
     fn export(&self, remote_as: u32) -> Export {
         let reflects = self.own.route_reflector_cluster_id.is_some() && remote_as == self.local_as;
-        if reflects { Export::All } else { Export::OwnRoutes }
+        if reflects {
+            Export::All
+        } else {
+            Export::OwnRoutes
+        }
     }
 
     fn node_as(&self, node: &Node) -> u32 {
-        node.as_number.unwrap_or_else(|| self.objects.bgp_configuration().as_number)
+        node.as_number
+            .unwrap_or_else(|| self.objects.bgp_configuration().as_number)
     }
 
     fn listen_port(&self) -> u16 {

@@ -99,7 +99,11 @@ impl Calc {
             withheld: BTreeMap::new(),
             session_problems: Vec::new(),
             desired: Desired::default(),
-            dirty: Dirty { topology: true, sessions: true, ..Dirty::default() },
+            dirty: Dirty {
+                topology: true,
+                sessions: true,
+                ..Dirty::default()
+            },
             touched: BTreeSet::new(),
         }
     }
@@ -162,11 +166,20 @@ impl Calc {
         let id = EndpointId(format!("{namespace}/{}", key.name));
         match object {
             Some(Object::WorkloadEndpoint(endpoint)) if endpoint.node != self.node => {
-                self.see(id, Seen { endpoint, local: None });
+                self.see(
+                    id,
+                    Seen {
+                        endpoint,
+                        local: None,
+                    },
+                );
             }
             Some(_) => {}
             None => {
-                let local = self.local.values().any(|local| self::id(&local.endpoint) == id);
+                let local = self
+                    .local
+                    .values()
+                    .any(|local| self::id(&local.endpoint) == id);
                 if !local {
                     self.forget(&id);
                 }
@@ -175,7 +188,10 @@ impl Calc {
     }
 
     fn see(&mut self, id: EndpointId, seen_now: Seen) {
-        let pod = (seen_now.endpoint.namespace.clone(), seen_now.endpoint.pod.clone());
+        let pod = (
+            seen_now.endpoint.namespace.clone(),
+            seen_now.endpoint.pod.clone(),
+        );
         let endpoint = seen(&seen_now.endpoint, seen_now.local, &self.objects);
         self.compiler.set_endpoint(&id, endpoint);
         self.by_pod.entry(pod).or_default().insert(id, seen_now);
@@ -191,7 +207,8 @@ impl Calc {
 
     fn refresh_pod(&mut self, pod: &(String, String)) {
         for (id, known) in self.by_pod.get(pod).into_iter().flatten() {
-            self.compiler.set_endpoint(id, seen(&known.endpoint, known.local, &self.objects));
+            self.compiler
+                .set_endpoint(id, seen(&known.endpoint, known.local, &self.objects));
         }
     }
 
@@ -201,7 +218,10 @@ impl Calc {
         for ip in &endpoint.endpoint.ip_networks {
             self.desired.freed.remove(ip);
         }
-        let seen = Seen { endpoint: endpoint.endpoint.clone(), local: Some(endpoint.ifindex) };
+        let seen = Seen {
+            endpoint: endpoint.endpoint.clone(),
+            local: Some(endpoint.ifindex),
+        };
         self.see(id(&endpoint.endpoint), seen);
         self.local.insert(key, endpoint);
         self.dirty.local = true;
@@ -211,15 +231,24 @@ impl Calc {
     pub fn remove_local(&mut self, key: &EndpointKey) -> Option<LocalEndpoint> {
         let gone = self.local.remove(key)?;
         let gone_id = id(&gone.endpoint);
-        match self.local.values().find(|other| id(&other.endpoint) == gone_id) {
+        match self
+            .local
+            .values()
+            .find(|other| id(&other.endpoint) == gone_id)
+        {
             // A newer sandbox of the same pod.
             Some(other) => {
-                let seen = Seen { endpoint: other.endpoint.clone(), local: Some(other.ifindex) };
+                let seen = Seen {
+                    endpoint: other.endpoint.clone(),
+                    local: Some(other.ifindex),
+                };
                 self.see(gone_id, seen);
             }
             None => self.forget(&gone_id),
         }
-        self.desired.freed.extend(gone.endpoint.ip_networks.iter().copied());
+        self.desired
+            .freed
+            .extend(gone.endpoint.ip_networks.iter().copied());
         self.dirty.local = true;
         Some(gone)
     }
@@ -311,7 +340,12 @@ impl Calc {
             self.resolve_local();
         }
         if dirty.all_learned {
-            dirty.learned = self.fib.keys().chain(self.desired.learned.keys()).copied().collect();
+            dirty.learned = self
+                .fib
+                .keys()
+                .chain(self.desired.learned.keys())
+                .copied()
+                .collect();
         }
         for prefix in dirty.learned {
             self.resolve_learned(prefix);
@@ -331,21 +365,43 @@ impl Calc {
         let own_v4 = own.and_then(|node| node.ipv4_address);
         let own_v6 = own.and_then(|node| node.ipv6_address);
         let others = || self.objects.nodes().filter(|node| node.name != self.node);
-        let node_v4 = || others().filter_map(|node| node.ipv4_address).map(|net| net.addr());
-        let node_v6 = others().filter_map(|node| node.ipv6_address).map(|net| net.addr());
+        let node_v4 = || {
+            others()
+                .filter_map(|node| node.ipv4_address)
+                .map(|net| net.addr())
+        };
+        let node_v6 = others()
+            .filter_map(|node| node.ipv6_address)
+            .map(|net| net.addr());
         let topology = Topology {
-            pools: self.objects.pools().map(|pool| (pool.cidr, pool.clone())).collect(),
-            node_addresses: node_v4().map(IpAddr::V4).chain(node_v6.map(IpAddr::V6)).collect(),
+            pools: self
+                .objects
+                .pools()
+                .map(|pool| (pool.cidr, pool.clone()))
+                .collect(),
+            node_addresses: node_v4()
+                .map(IpAddr::V4)
+                .chain(node_v6.map(IpAddr::V6))
+                .collect(),
             own_subnets: own_v4
                 .map(|net| IpNet::V4(net.trunc()))
                 .into_iter()
                 .chain(own_v6.map(|net| IpNet::V6(net.trunc())))
                 .collect(),
-            ipip: self.underlay.link_named(names::IPIP_DEVICE).filter(|l| l.up).map(|l| l.ifindex),
+            ipip: self
+                .underlay
+                .link_named(names::IPIP_DEVICE)
+                .filter(|l| l.up)
+                .map(|l| l.ifindex),
         };
         let masquerade = |pool: &&model::IpPool| pool.nat_outgoing;
         self.compiler.set_network(NetworkSets {
-            masquerade: self.objects.pools().filter(masquerade).map(|pool| pool.cidr).collect(),
+            masquerade: self
+                .objects
+                .pools()
+                .filter(masquerade)
+                .map(|pool| pool.cidr)
+                .collect(),
             pools: self.objects.pools().map(|pool| pool.cidr).collect(),
             ipip_peers: node_v4().collect(),
         });
@@ -362,20 +418,45 @@ impl Calc {
     }
 
     fn resolve_local(&mut self) {
-        let mut local: BTreeMap<IpNet, RouteKind> =
-            self.own_blocks.iter().map(|block| (*block, RouteKind::Blackhole)).collect();
+        let mut local: BTreeMap<IpNet, RouteKind> = self
+            .own_blocks
+            .iter()
+            .map(|block| (*block, RouteKind::Blackhole))
+            .collect();
         // Of two endpoints with one address, the later holds it.
         let mut endpoints: Vec<_> = self.local.values().collect();
         endpoints.sort_by_key(|endpoint| endpoint.sequence);
         for endpoint in endpoints {
-            if self.underlay.link(endpoint.ifindex).is_some_and(|link| link.up) {
-                let kind = RouteKind::Device { ifindex: endpoint.ifindex };
-                local.extend(endpoint.endpoint.ip_networks.iter().map(|ip| (*ip, kind.clone())));
+            if self
+                .underlay
+                .link(endpoint.ifindex)
+                .is_some_and(|link| link.up)
+            {
+                let kind = RouteKind::Device {
+                    ifindex: endpoint.ifindex,
+                };
+                local.extend(
+                    endpoint
+                        .endpoint
+                        .ip_networks
+                        .iter()
+                        .map(|ip| (*ip, kind.clone())),
+                );
             }
         }
         let before = std::mem::take(&mut self.desired.local);
-        self.touched.extend(before.iter().filter(|(d, k)| local.get(*d) != Some(*k)).map(|(d, _)| *d));
-        self.touched.extend(local.iter().filter(|(d, k)| before.get(*d) != Some(*k)).map(|(d, _)| *d));
+        self.touched.extend(
+            before
+                .iter()
+                .filter(|(d, k)| local.get(*d) != Some(*k))
+                .map(|(d, _)| *d),
+        );
+        self.touched.extend(
+            local
+                .iter()
+                .filter(|(d, k)| before.get(*d) != Some(*k))
+                .map(|(d, _)| *d),
+        );
         self.desired.local = local;
     }
 
@@ -408,7 +489,8 @@ impl Calc {
     }
 
     fn uses_ipip(&self) -> bool {
-        let uses = |pool: &model::IpPool| pool.cidr.addr().is_ipv4() && pool.ipip_mode != EncapMode::Never;
+        let uses =
+            |pool: &model::IpPool| pool.cidr.addr().is_ipv4() && pool.ipip_mode != EncapMode::Never;
         self.objects.pools().any(uses)
     }
 
@@ -426,7 +508,11 @@ impl Calc {
 
     /// MTU in bytes of pods: that of the uplink, less the tunnel's header where a pool uses it.
     pub fn pod_mtu(&self) -> u32 {
-        let overhead = if self.uses_ipip() { names::IPIP_OVERHEAD } else { 0 };
+        let overhead = if self.uses_ipip() {
+            names::IPIP_OVERHEAD
+        } else {
+            0
+        };
         self.uplink_mtu().saturating_sub(overhead)
     }
 
@@ -476,7 +562,10 @@ impl Calc {
     pub fn problems(&self) -> Vec<Invalid> {
         let mut problems: Vec<Invalid> = self.objects.rejected().cloned().collect();
         problems.extend(checks::overlapping_pools(&self.objects));
-        problems.extend(checks::unsupported_encapsulation(&self.objects, self.ipip_supported));
+        problems.extend(checks::unsupported_encapsulation(
+            &self.objects,
+            self.ipip_supported,
+        ));
         problems.extend(self.session_problems.iter().cloned());
         problems
     }

@@ -8,11 +8,15 @@ pub fn overlapping_pools(objects: &Objects) -> Vec<Invalid> {
     let pools: Vec<&IpPool> = objects.pools().collect();
     let mut problems = Vec::new();
     for (index, pool) in pools.iter().enumerate() {
-        let overlap = pools.iter().take(index).find(|earlier| {
-            earlier.cidr.contains(&pool.cidr) || pool.cidr.contains(&earlier.cidr)
-        });
+        let overlap = pools
+            .iter()
+            .take(index)
+            .find(|earlier| earlier.cidr.contains(&pool.cidr) || pool.cidr.contains(&earlier.cidr));
         if let Some(earlier) = overlap {
-            let reason = format!("{} overlaps {} of IPPool/{}", pool.cidr, earlier.cidr, earlier.name);
+            let reason = format!(
+                "{} overlaps {} of IPPool/{}",
+                pool.cidr, earlier.cidr, earlier.name
+            );
             problems.push(pool_problem(pool, "spec.cidr", reason));
         }
     }
@@ -42,5 +46,9 @@ pub fn unsupported_encapsulation(objects: &Objects, ipip: bool) -> Vec<Invalid> 
 }
 
 fn pool_problem(pool: &IpPool, field: &str, reason: String) -> Invalid {
-    Invalid { object: ObjectKey::global(Kind::IpPool, &pool.name), field: field.into(), reason }
+    Invalid {
+        object: ObjectKey::global(Kind::IpPool, &pool.name),
+        field: field.into(),
+        reason,
+    }
 }

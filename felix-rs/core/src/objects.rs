@@ -103,13 +103,20 @@ impl Objects {
                 self.restored.remove(&key);
                 self.rejected.remove(&key);
                 self.warnings.remove(&key);
-                self.in_force.remove(&key).map(|_| key).into_iter().collect()
+                self.in_force
+                    .remove(&key)
+                    .map(|_| key)
+                    .into_iter()
+                    .collect()
             }
             Update::InSync => {
                 self.phase = Phase::InSync;
                 self.lost = None;
                 let stale = std::mem::take(&mut self.restored);
-                stale.into_iter().filter(|key| self.in_force.remove(key).is_some()).collect()
+                stale
+                    .into_iter()
+                    .filter(|key| self.in_force.remove(key).is_some())
+                    .collect()
             }
             Update::Unreadable { source, reason } => {
                 self.unreadable.insert(source, reason);
@@ -176,8 +183,15 @@ impl Objects {
     }
 
     fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        let first = ObjectKey { kind, namespace: None, name: String::new() };
-        self.in_force.range(first..).take_while(move |(key, _)| key.kind == kind).map(|(_, o)| o)
+        let first = ObjectKey {
+            kind,
+            namespace: None,
+            name: String::new(),
+        };
+        self.in_force
+            .range(first..)
+            .take_while(move |(key, _)| key.kind == kind)
+            .map(|(_, o)| o)
     }
 }
 
@@ -264,12 +278,19 @@ mod tests {
     }
 
     fn apply(object: Object) -> Update {
-        Update::Apply { object, warnings: vec![] }
+        Update::Apply {
+            object,
+            warnings: vec![],
+        }
     }
 
     fn reject(object: &Object, fallback: Option<Object>) -> Update {
         Update::Reject {
-            invalid: Invalid { object: object.key(), field: "spec".into(), reason: "bad".into() },
+            invalid: Invalid {
+                object: object.key(),
+                field: "spec".into(),
+                reason: "bad".into(),
+            },
             fallback,
         }
     }
@@ -321,7 +342,11 @@ mod tests {
         let mut objects = Objects::default();
         let said = policy("api", Selector::Has("app".into()));
         objects.apply(apply(said.clone()));
-        assert!(objects.restore(vec![policy("api", Selector::All)]).is_empty());
+        assert!(
+            objects
+                .restore(vec![policy("api", Selector::All)])
+                .is_empty()
+        );
         assert_eq!(objects.get(&said.key()), Some(&said));
     }
 }

@@ -68,7 +68,10 @@ pub fn plan(
     scope: Scope<'_>,
 ) -> Plan {
     let mut steps = Vec::new();
-    if let Some(device) = desired.ipip.as_ref().filter(|device| Some(*device) != actual.ipip.as_ref())
+    if let Some(device) = desired
+        .ipip
+        .as_ref()
+        .filter(|device| Some(*device) != actual.ipip.as_ref())
     {
         steps.push(Step::EnsureIpip(device.clone()));
     }
@@ -77,7 +80,10 @@ pub fn plan(
     let mut delete = Vec::new();
     let mut visit = |dest: &IpNet| match (desired.route(dest), actual.routes.get(dest)) {
         (Some(kind), have) if have != Some(kind) => {
-            replace.push(Route { dest: *dest, kind: kind.clone() });
+            replace.push(Route {
+                dest: *dest,
+                kind: kind.clone(),
+            });
         }
         (None, Some(have)) if may_delete(dest, have, desired, permissions) => delete.push(*dest),
         _ => {}
@@ -101,12 +107,7 @@ pub fn plan(
     Plan { steps }
 }
 
-fn may_delete(
-    dest: &IpNet,
-    kind: &RouteKind,
-    desired: &Desired,
-    permissions: Permissions,
-) -> bool {
+fn may_delete(dest: &IpNet, kind: &RouteKind, desired: &Desired, permissions: Permissions) -> bool {
     match kind {
         RouteKind::Via(_) => permissions.learned,
         RouteKind::Device { .. } | RouteKind::Blackhole => {
@@ -130,7 +131,11 @@ impl fmt::Display for Plan {
         for step in &self.steps {
             match step {
                 Step::EnsureIpip(device) => {
-                    writeln!(f, "link {} type ipip local {} mtu {}", device.name, device.local, device.mtu)?;
+                    writeln!(
+                        f,
+                        "link {} type ipip local {} mtu {}",
+                        device.name, device.local, device.mtu
+                    )?;
                 }
                 Step::Table(ops) => {
                     for op in ops {
@@ -186,7 +191,11 @@ impl fmt::Display for Show<'_> {
                 if let Some(ifindex) = hop.ifindex {
                     write!(f, " dev #{ifindex}")?;
                 }
-                if hop.onlink { f.write_str(" onlink") } else { Ok(()) }
+                if hop.onlink {
+                    f.write_str(" onlink")
+                } else {
+                    Ok(())
+                }
             }),
         }
     }
@@ -203,11 +212,21 @@ mod tests {
 
     fn via(gateway: &str) -> RouteKind {
         let gateway = gateway.parse().expect("an address");
-        RouteKind::Via(vec![NextHop { gateway, ifindex: Some(2), onlink: false }])
+        RouteKind::Via(vec![NextHop {
+            gateway,
+            ifindex: Some(2),
+            onlink: false,
+        }])
     }
 
-    const ALL: Permissions = Permissions { local: true, learned: true };
-    const NONE: Permissions = Permissions { local: false, learned: false };
+    const ALL: Permissions = Permissions {
+        local: true,
+        learned: true,
+    };
+    const NONE: Permissions = Permissions {
+        local: false,
+        learned: false,
+    };
 
     fn actual() -> Actual {
         let routes = [
@@ -215,7 +234,10 @@ mod tests {
             (net("10.244.0.0/26"), RouteKind::Blackhole),
             (net("10.244.1.0/26"), via("10.1.0.12")),
         ];
-        Actual { routes: routes.into(), ipip: None }
+        Actual {
+            routes: routes.into(),
+            ipip: None,
+        }
     }
 
     #[test]
@@ -226,10 +248,16 @@ mod tests {
 
     #[test]
     fn routes_of_peers_go_only_when_bgp_has_converged_and_local_ones_only_in_sync() {
-        let learned = Permissions { learned: true, local: false };
+        let learned = Permissions {
+            learned: true,
+            local: false,
+        };
         let plan_learned = plan(&Desired::default(), &actual(), None, learned, Scope::All);
         assert_eq!(plan_learned.to_string(), "route delete 10.244.1.0/26\n");
-        let local = Permissions { learned: false, local: true };
+        let local = Permissions {
+            learned: false,
+            local: true,
+        };
         let plan_local = plan(&Desired::default(), &actual(), None, local, Scope::All);
         assert_eq!(
             plan_local.to_string(),
@@ -239,7 +267,10 @@ mod tests {
 
     #[test]
     fn the_route_of_a_deleted_pod_goes_at_once() {
-        let desired = Desired { freed: [net("10.244.0.5/32")].into(), ..Desired::default() };
+        let desired = Desired {
+            freed: [net("10.244.0.5/32")].into(),
+            ..Desired::default()
+        };
         let plan = plan(&desired, &actual(), None, NONE, Scope::All);
         assert_eq!(plan.to_string(), "route delete 10.244.0.5/32\n");
     }
@@ -247,10 +278,17 @@ mod tests {
     #[test]
     fn a_plan_for_what_is_there_is_empty_and_its_scope_limits_it() {
         let actual = actual();
-        let mut desired = Desired { local: actual.routes.clone(), ..Desired::default() };
+        let mut desired = Desired {
+            local: actual.routes.clone(),
+            ..Desired::default()
+        };
         assert!(plan(&desired, &actual, None, ALL, Scope::All).is_empty());
-        desired.local.insert(net("10.244.0.6/32"), RouteKind::Device { ifindex: 8 });
-        desired.local.insert(net("10.244.0.7/32"), RouteKind::Device { ifindex: 9 });
+        desired
+            .local
+            .insert(net("10.244.0.6/32"), RouteKind::Device { ifindex: 8 });
+        desired
+            .local
+            .insert(net("10.244.0.7/32"), RouteKind::Device { ifindex: 9 });
         let scope = [net("10.244.0.7/32")].into();
         let plan = plan(&desired, &actual, None, ALL, Scope::Prefixes(&scope));
         assert_eq!(plan.to_string(), "route replace 10.244.0.7/32 dev #9\n");

@@ -69,7 +69,10 @@ impl Underlay {
 
     /// The interface that holds this address.
     pub fn link_with_address(&self, address: IpAddr) -> Option<&Link> {
-        let held = self.addresses.iter().find(|held| held.address.addr() == address)?;
+        let held = self
+            .addresses
+            .iter()
+            .find(|held| held.address.addr() == address)?;
         self.links.get(&held.ifindex)
     }
 
@@ -95,14 +98,19 @@ impl Underlay {
                     .iter()
                     .filter_map(|hop| {
                         let ifindex = hop.ifindex.or_else(|| self.connected(hop.gateway))?;
-                        Some(NextHop { ifindex: Some(ifindex), ..*hop })
+                        Some(NextHop {
+                            ifindex: Some(ifindex),
+                            ..*hop
+                        })
                     })
                     .collect();
                 (!hops.is_empty()).then_some(hops)
             }
-            RouteKind::Device { ifindex } => {
-                Some(vec![NextHop { gateway: address, ifindex: Some(*ifindex), onlink: false }])
-            }
+            RouteKind::Device { ifindex } => Some(vec![NextHop {
+                gateway: address,
+                ifindex: Some(*ifindex),
+                onlink: false,
+            }]),
             RouteKind::Blackhole => None,
         }
     }
@@ -178,7 +186,11 @@ impl Topology {
             let encapsulated = pool.filter(|pool| self.encapsulates(pool, next_hop));
             match (encapsulated, self.ipip) {
                 (Some(_), Some(device)) => {
-                    hops.insert(NextHop { gateway: next_hop, ifindex: Some(device), onlink: true });
+                    hops.insert(NextHop {
+                        gateway: next_hop,
+                        ifindex: Some(device),
+                        onlink: true,
+                    });
                 }
                 (Some(pool), None) => {
                     failure = Some(Withheld::NoTunnel {
@@ -189,7 +201,12 @@ impl Topology {
                 }
                 (None, _) => match resolve(next_hop, underlay) {
                     Some(resolved) => hops.extend(resolved),
-                    None => failure = Some(Withheld::NextHopUnreachable { dest: *dest, next_hop }),
+                    None => {
+                        failure = Some(Withheld::NextHopUnreachable {
+                            dest: *dest,
+                            next_hop,
+                        })
+                    }
                 },
             }
         }
@@ -202,7 +219,11 @@ impl Topology {
 
 fn resolve(next_hop: IpAddr, underlay: &Underlay) -> Option<Vec<NextHop>> {
     if let Some(ifindex) = underlay.connected(next_hop) {
-        return Some(vec![NextHop { gateway: next_hop, ifindex: Some(ifindex), onlink: false }]);
+        return Some(vec![NextHop {
+            gateway: next_hop,
+            ifindex: Some(ifindex),
+            onlink: false,
+        }]);
     }
     underlay.gateways(next_hop)
 }
@@ -251,7 +272,10 @@ mod tests {
 
     fn underlay() -> Underlay {
         let mut underlay = Underlay::default();
-        underlay.add_address(Address { ifindex: ETH0, address: net("10.1.0.11/24") });
+        underlay.add_address(Address {
+            ifindex: ETH0,
+            address: net("10.1.0.11/24"),
+        });
         underlay.add_foreign(Route {
             dest: net("0.0.0.0/0"),
             kind: RouteKind::Via(vec![NextHop {
@@ -264,7 +288,11 @@ mod tests {
     }
 
     fn via(gateway: &str, ifindex: u32, onlink: bool) -> RouteKind {
-        RouteKind::Via(vec![NextHop { gateway: ip(gateway), ifindex: Some(ifindex), onlink }])
+        RouteKind::Via(vec![NextHop {
+            gateway: ip(gateway),
+            ifindex: Some(ifindex),
+            onlink,
+        }])
     }
 
     #[test]
@@ -276,7 +304,11 @@ mod tests {
         let cases = [
             (EncapMode::CrossSubnet, near, via("10.1.0.12", ETH0, false)),
             (EncapMode::CrossSubnet, far, via("10.2.0.13", TUNNEL, true)),
-            (EncapMode::CrossSubnet, elsewhere, via("10.1.0.1", ETH0, false)),
+            (
+                EncapMode::CrossSubnet,
+                elsewhere,
+                via("10.1.0.1", ETH0, false),
+            ),
             (EncapMode::Always, near, via("10.1.0.12", TUNNEL, true)),
             (EncapMode::Always, far, via("10.2.0.13", TUNNEL, true)),
             (EncapMode::Never, near, via("10.1.0.12", ETH0, false)),
@@ -304,11 +336,13 @@ mod tests {
         underlay.remove_foreign(&net("0.0.0.0/0"));
         let hops = [ip("10.1.0.1"), ip("10.1.0.2"), ip("172.16.0.1")];
         let route = topology(EncapMode::Never).route(&net("0.0.0.0/0"), &hops, &underlay);
-        let Ok(RouteKind::Via(hops)) = route else { panic!("{route:?}") };
-        assert_eq!(hops.iter().map(|h| h.gateway).collect::<Vec<_>>(), [
-            ip("10.1.0.1"),
-            ip("10.1.0.2")
-        ]);
+        let Ok(RouteKind::Via(hops)) = route else {
+            panic!("{route:?}")
+        };
+        assert_eq!(
+            hops.iter().map(|h| h.gateway).collect::<Vec<_>>(),
+            [ip("10.1.0.1"), ip("10.1.0.2")]
+        );
     }
 
     #[test]
@@ -317,11 +351,17 @@ mod tests {
         topology.ipip = None;
         let far = net("10.244.2.0/26");
         assert_eq!(
-            topology.route(&far, &[ip("10.2.0.13")], &underlay()).unwrap_err().to_string(),
+            topology
+                .route(&far, &[ip("10.2.0.13")], &underlay())
+                .unwrap_err()
+                .to_string(),
             "10.244.2.0/26: IPPool/default wants IPIP towards 10.2.0.13 and there is no tunnel device"
         );
         assert_eq!(
-            topology.route(&far, &[ip("172.16.0.1")], &Underlay::default()).unwrap_err().to_string(),
+            topology
+                .route(&far, &[ip("172.16.0.1")], &Underlay::default())
+                .unwrap_err()
+                .to_string(),
             "10.244.2.0/26: no route to next hop 172.16.0.1"
         );
     }

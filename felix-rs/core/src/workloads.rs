@@ -18,7 +18,10 @@ pub struct EndpointKey {
 impl EndpointKey {
     /// The key of a workload endpoint.
     pub fn of(endpoint: &WorkloadEndpoint) -> Self {
-        Self { container_id: endpoint.container_id.clone(), ifname: endpoint.endpoint.clone() }
+        Self {
+            container_id: endpoint.container_id.clone(),
+            ifname: endpoint.endpoint.clone(),
+        }
     }
 }
 
@@ -60,7 +63,11 @@ pub(crate) fn seen(
         pod: endpoint.pod.clone(),
         labels: pod.map_or_else(|| endpoint.labels.clone(), |pod| pod.labels.clone()),
         ports: pod.map_or_else(|| endpoint.ports.clone(), |pod| pod.ports.clone()),
-        ips: endpoint.ip_networks.iter().map(ipnet::IpNet::addr).collect::<Vec<IpAddr>>(),
+        ips: endpoint
+            .ip_networks
+            .iter()
+            .map(ipnet::IpNet::addr)
+            .collect::<Vec<IpAddr>>(),
         local,
         labels_known: true,
     })

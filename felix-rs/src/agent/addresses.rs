@@ -11,12 +11,17 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds of the wall clock, for cooldowns.
 pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn owner(key: &EndpointKey) -> Owner {
-    Owner { container_id: key.container_id.clone(), ifname: key.ifname.clone() }
+    Owner {
+        container_id: key.container_id.clone(),
+        ifname: key.ifname.clone(),
+    }
 }
 
 impl Agent {
@@ -32,12 +37,17 @@ impl Agent {
     /// Ask for one block, unless that was done a moment ago.
     pub(super) fn claim(&mut self, block: IpNet) {
         let now = Instant::now();
-        if self.claiming.get(&block).is_some_and(|at| now - *at < 2 * RETRY) {
+        if self
+            .claiming
+            .get(&block)
+            .is_some_and(|at| now - *at < 2 * RETRY)
+        {
             return;
         }
         self.claiming.insert(block, now);
         let node = self.options.node_name.clone();
-        self.store.write(Write::Claim(IpamBlock { cidr: block, node }));
+        self.store
+            .write(Write::Claim(IpamBlock { cidr: block, node }));
     }
 
     pub(super) fn on_claim(&mut self, claim: Claim) {
@@ -101,12 +111,24 @@ impl Agent {
         let here = |endpoint: &&WorkloadEndpoint| {
             endpoint.node == self.options.node_name
                 && !self.calc.local().contains_key(&EndpointKey::of(endpoint))
-                && self.calc.underlay().link_named(&endpoint.interface_name).is_some()
+                && self
+                    .calc
+                    .underlay()
+                    .link_named(&endpoint.interface_name)
+                    .is_some()
         };
-        let found: Vec<_> = self.calc.objects().workload_endpoints().filter(here).cloned().collect();
+        let found: Vec<_> = self
+            .calc
+            .objects()
+            .workload_endpoints()
+            .filter(here)
+            .cloned()
+            .collect();
         for endpoint in found {
             let link = self.calc.underlay().link_named(&endpoint.interface_name);
-            let Some((ifindex, mtu)) = link.map(|link| (link.ifindex, link.mtu)) else { continue };
+            let Some((ifindex, mtu)) = link.map(|link| (link.ifindex, link.mtu)) else {
+                continue;
+            };
             tracing::warn!(
                 pod = %format!("{}/{}", endpoint.namespace, endpoint.pod),
                 interface = %endpoint.interface_name,
@@ -117,11 +139,21 @@ impl Agent {
                 self.ipam.adopt(&owner, ip.addr());
             }
             let sequence = self.journal.state().next_sequence;
-            let record = Record::Endpoint { endpoint: endpoint.clone(), ifindex, mtu, sequence };
+            let record = Record::Endpoint {
+                endpoint: endpoint.clone(),
+                ifindex,
+                mtu,
+                sequence,
+            };
             if let Err(error) = self.journal.append(&record) {
                 tracing::error!(%error, "taken back but not journaled");
             }
-            self.calc.set_local(LocalEndpoint { endpoint, ifindex, mtu, sequence });
+            self.calc.set_local(LocalEndpoint {
+                endpoint,
+                ifindex,
+                mtu,
+                sequence,
+            });
         }
     }
 
@@ -129,7 +161,11 @@ impl Agent {
     /// are in use, forgotten if not.
     pub(super) fn forget_unconfirmed_blocks(&mut self) {
         let known: Vec<IpNet> = self.blocks.values().copied().collect();
-        let own: Vec<IpNet> = self.ipam.own_blocks().filter(|own| !known.contains(own)).collect();
+        let own: Vec<IpNet> = self
+            .ipam
+            .own_blocks()
+            .filter(|own| !known.contains(own))
+            .collect();
         for block in own {
             tracing::warn!(%block, "in the journal, not in the datastore");
             self.ipam.remove_block(block);
@@ -141,8 +177,7 @@ impl Agent {
     /// ours that nobody knows are removed.
     pub(super) fn first_view(&mut self) {
         self.audit_due = true;
-        let keys: Vec<ObjectKey> =
-            self.calc.objects().all().map(model::Object::key).collect();
+        let keys: Vec<ObjectKey> = self.calc.objects().all().map(model::Object::key).collect();
         for key in keys {
             self.on_addresses_object(&key);
         }
@@ -152,7 +187,9 @@ impl Agent {
             .local()
             .iter()
             .filter(|(_, local)| {
-                underlay.link(local.ifindex).is_none_or(|l| l.name != local.endpoint.interface_name)
+                underlay
+                    .link(local.ifindex)
+                    .is_none_or(|l| l.name != local.endpoint.interface_name)
             })
             .map(|(key, _)| key.clone())
             .collect();
@@ -167,7 +204,12 @@ impl Agent {
     }
 
     fn remove_stray_links(&mut self) {
-        let known = |ifindex| self.calc.local().values().any(|local| local.ifindex == ifindex);
+        let known = |ifindex| {
+            self.calc
+                .local()
+                .values()
+                .any(|local| local.ifindex == ifindex)
+        };
         let stray: Vec<(u32, String)> = self
             .calc
             .underlay()
@@ -196,7 +238,12 @@ impl Agent {
         };
         for endpoint in self.calc.objects().workload_endpoints().filter(stale) {
             let key = model::Object::WorkloadEndpoint(endpoint.clone()).key();
-            if !self.calc.local().values().any(|local| key_of(&local.endpoint) == key) {
+            if !self
+                .calc
+                .local()
+                .values()
+                .any(|local| key_of(&local.endpoint) == key)
+            {
                 self.store.write(Write::Delete(key));
             }
         }

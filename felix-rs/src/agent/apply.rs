@@ -26,7 +26,11 @@ pub(crate) enum ApplyError {
     },
     /// Routes; the first that failed is named.
     #[error("{count} routes, the first being {first}: {reason}")]
-    Routes { count: usize, first: ipnet::IpNet, reason: String },
+    Routes {
+        count: usize,
+        first: ipnet::IpNet,
+        reason: String,
+    },
     /// The kernel could not be read.
     #[error("reading {what}: {reason}")]
     Read { what: &'static str, reason: String },
@@ -61,7 +65,13 @@ impl Agent {
         let permissions = self.permissions();
         let desired = self.calc.desired();
         let pending = std::mem::take(&mut self.pending);
-        let plan = plan(desired, &self.actual, table, permissions, Scope::Prefixes(&pending));
+        let plan = plan(
+            desired,
+            &self.actual,
+            table,
+            permissions,
+            Scope::Prefixes(&pending),
+        );
         // What may not go yet is looked at again when it may.
         let kept = |dest: &ipnet::IpNet| {
             desired.route(dest).is_none() && self.actual.routes.contains_key(dest)
@@ -94,7 +104,11 @@ impl Agent {
     fn apply(&mut self, step: Step) -> Result<(), ApplyError> {
         match step {
             Step::Table(ops) => {
-                let result = if ops.is_empty() { Ok(()) } else { self.kernel.nft_commit(&ops) };
+                let result = if ops.is_empty() {
+                    Ok(())
+                } else {
+                    self.kernel.nft_commit(&ops)
+                };
                 self.table_result(result)
             }
             Step::ReplaceTable => {
@@ -106,7 +120,10 @@ impl Agent {
                     self.actual.ipip = Some(device);
                     Ok(())
                 }
-                Err(source) => Err(ApplyError::Device { name: device.name, source }),
+                Err(source) => Err(ApplyError::Device {
+                    name: device.name,
+                    source,
+                }),
             },
             Step::RemoveIpip(name) => match self.kernel.remove_ipip(&name) {
                 Ok(()) => {
@@ -148,7 +165,11 @@ impl Agent {
             first.get_or_insert((route.dest, error.to_string()));
         }
         match first {
-            Some((first, reason)) => Err(ApplyError::Routes { count, first, reason }),
+            Some((first, reason)) => Err(ApplyError::Routes {
+                count,
+                first,
+                reason,
+            }),
             None => Ok(()),
         }
     }
@@ -163,7 +184,11 @@ impl Agent {
         match failed.into_iter().next() {
             Some((first, error)) => {
                 self.audit_due = true;
-                Err(ApplyError::Routes { count, first, reason: error.to_string() })
+                Err(ApplyError::Routes {
+                    count,
+                    first,
+                    reason: error.to_string(),
+                })
             }
             None => Ok(()),
         }
@@ -180,7 +205,11 @@ impl Agent {
         self.pending.extend(self.calc.desired().prefixes().copied());
         self.pending.extend(before.keys());
         self.table = Table::Unknown;
-        if self.kernel.nft_read().is_ok_and(|read| read.as_ref() == Some(self.calc.ruleset())) {
+        if self
+            .kernel
+            .nft_read()
+            .is_ok_and(|read| read.as_ref() == Some(self.calc.ruleset()))
+        {
             self.table = Table::InStep;
         }
     }
@@ -188,9 +217,18 @@ impl Agent {
     /// Links, addresses and routes as they are now.
     pub(super) fn read_kernel(&mut self) -> Result<(), ApplyError> {
         let read = |what, reason: String| ApplyError::Read { what, reason };
-        let links = self.kernel.links().map_err(|e| read("links", e.to_string()))?;
-        let addresses = self.kernel.addresses().map_err(|e| read("addresses", e.to_string()))?;
-        let routes = self.kernel.routes().map_err(|e| read("routes", e.to_string()))?;
+        let links = self
+            .kernel
+            .links()
+            .map_err(|e| read("links", e.to_string()))?;
+        let addresses = self
+            .kernel
+            .addresses()
+            .map_err(|e| read("addresses", e.to_string()))?;
+        let routes = self
+            .kernel
+            .routes()
+            .map_err(|e| read("routes", e.to_string()))?;
         let gone: Vec<u32> = self
             .calc
             .underlay()
@@ -201,7 +239,10 @@ impl Agent {
         for ifindex in gone {
             self.calc.on_link_gone(ifindex);
         }
-        if !links.iter().any(|link| link.name == model::names::IPIP_DEVICE && link.up) {
+        if !links
+            .iter()
+            .any(|link| link.name == model::names::IPIP_DEVICE && link.up)
+        {
             self.actual.ipip = None;
         }
         for link in links {
@@ -213,7 +254,9 @@ impl Agent {
         self.actual.routes.clear();
         for route in routes {
             if route.ours {
-                self.actual.routes.insert(route.route.dest, route.route.kind);
+                self.actual
+                    .routes
+                    .insert(route.route.dest, route.route.kind);
             } else {
                 self.calc.on_foreign_route(route.route);
             }

@@ -26,7 +26,10 @@ impl Agent {
             self.on_addresses_object(&key);
         }
         if synced && before != Phase::InSync {
-            tracing::info!(objects = self.calc.objects().all().count(), "datastore in sync");
+            tracing::info!(
+                objects = self.calc.objects().all().count(),
+                "datastore in sync"
+            );
             self.snapshot_stale = true;
             self.adopt_from_datastore();
             self.forget_unconfirmed_blocks();
@@ -83,7 +86,12 @@ impl Agent {
             }
             KernelEvent::LinkGone { ifindex, name } => {
                 self.routes_lost_with(ifindex);
-                if self.actual.ipip.as_ref().is_some_and(|device| device.name == name) {
+                if self
+                    .actual
+                    .ipip
+                    .as_ref()
+                    .is_some_and(|device| device.name == name)
+                {
                     self.actual.ipip = None;
                 }
                 self.calc.on_link_gone(ifindex);
@@ -94,11 +102,15 @@ impl Agent {
                 self.calc.on_address_gone(&address);
                 self.audit_due = true;
             }
-            KernelEvent::Route(KernelRoute { route, ours: true, .. }) => {
+            KernelEvent::Route(KernelRoute {
+                route, ours: true, ..
+            }) => {
                 self.pending.insert(route.dest);
                 self.actual.routes.insert(route.dest, route.kind);
             }
-            KernelEvent::RouteGone(KernelRoute { route, ours: true, .. }) => {
+            KernelEvent::RouteGone(KernelRoute {
+                route, ours: true, ..
+            }) => {
                 // A replaced route is announced as gone only where another one took its place.
                 if self.actual.routes.get(&route.dest) == Some(&route.kind) {
                     self.actual.routes.remove(&route.dest);

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use apply::ApplyError;
-pub(crate) use start::{StartError, print_plan, start};
+pub(crate) use start::{print_plan, start};
 
 /// Without an answer of the datastore for this long, the agent goes on from its snapshot.
 const SNAPSHOT_AFTER: Duration = Duration::from_secs(5);
@@ -149,15 +149,21 @@ impl Agent {
     /// Take what else is ready, bounded, so that a burst is one convergence.
     fn drain(&mut self, inputs: &mut Inputs) {
         for _ in 0..BATCH {
-            let Ok(event) = inputs.kernel.try_recv() else { break };
+            let Ok(event) = inputs.kernel.try_recv() else {
+                break;
+            };
             self.on_kernel(event);
         }
         for _ in 0..BATCH {
-            let Ok(update) = inputs.updates.try_recv() else { break };
+            let Ok(update) = inputs.updates.try_recv() else {
+                break;
+            };
             self.on_update(update);
         }
         for _ in 0..BATCH {
-            let Ok(event) = inputs.fib.try_recv() else { break };
+            let Ok(event) = inputs.fib.try_recv() else {
+                break;
+            };
             self.on_fib(event);
         }
     }
@@ -169,7 +175,9 @@ impl Agent {
                 self.audit_due = false;
                 self.audit();
             }
-            match self.converge() {
+            let waits = self.retry_at.is_some_and(|at| Instant::now() < at);
+            match if waits { Ok(()) } else { self.converge() } {
+                Ok(()) if waits => {}
                 Ok(()) => self.last_failure = None,
                 Err(error @ ApplyError::Table { .. }) if self.table_failures >= apply::GIVE_UP => {
                     return Err(Fatal::Table(error));
@@ -191,7 +199,8 @@ impl Agent {
             tracing::error!(error = %text, "not applied, will be tried again");
         }
         self.last_failure = Some(text);
-        self.retry_at = Some(Instant::now() + RETRY);
+        let backoff = RETRY * 2_u32.saturating_pow(self.table_failures.min(4));
+        self.retry_at = Some(Instant::now() + backoff);
     }
 
     fn on_tick(&mut self) {
@@ -218,7 +227,10 @@ impl Agent {
     /// The speaker is told only what differs.
     fn advertise(&mut self) {
         let desired = self.calc.desired();
-        if let Some(config) = desired.sessions.as_ref().filter(|c| Some(*c) != self.configured.as_ref())
+        if let Some(config) = desired
+            .sessions
+            .as_ref()
+            .filter(|c| Some(*c) != self.configured.as_ref())
         {
             self.speaker.configure(config.clone());
             self.configured = Some(config.clone());
@@ -232,7 +244,8 @@ impl Agent {
     fn save_snapshot(&mut self) {
         if self.snapshot_stale && self.calc.phase() == Phase::InSync {
             self.snapshot_stale = false;
-            self.saver.save(self.calc.objects().all().cloned().collect());
+            self.saver
+                .save(self.calc.objects().all().cloned().collect());
         }
     }
 }

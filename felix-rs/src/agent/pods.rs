@@ -41,7 +41,11 @@ enum Outcome {
 }
 
 fn failed(code: u32, msg: impl Into<String>, details: impl Into<String>) -> Failure {
-    Failure { code, msg: msg.into(), details: details.into() }
+    Failure {
+        code,
+        msg: msg.into(),
+        details: details.into(),
+    }
 }
 
 impl Agent {
@@ -77,7 +81,9 @@ impl Agent {
         if self.calc.phase() == Phase::Starting {
             let lost = self.calc.objects().lost();
             let reason = lost.map_or_else(|| "it has not answered yet".to_owned(), str::to_owned);
-            return Err(format!("nothing is known of the cluster yet; datastore: {reason}"));
+            return Err(format!(
+                "nothing is known of the cluster yet; datastore: {reason}"
+            ));
         }
         Ok(())
     }
@@ -125,12 +131,21 @@ impl Agent {
             return Outcome::Answer(Reply::Failed(failure));
         }
         let [netns, socket] = descriptors else {
-            let message = format!("{} descriptors came with ADD instead of 2", descriptors.len());
-            return Outcome::Answer(Reply::Failed(failed(code::INVALID_ENVIRONMENT, message, "")));
+            let message = format!(
+                "{} descriptors came with ADD instead of 2",
+                descriptors.len()
+            );
+            return Outcome::Answer(Reply::Failed(failed(
+                code::INVALID_ENVIRONMENT,
+                message,
+                "",
+            )));
         };
         let key = key(request);
         if let Some(local) = self.calc.local().get(&key).cloned() {
-            let healthy = self.kernel.check_pod(&self.pod_link(&local), socket.as_fd());
+            let healthy = self
+                .kernel
+                .check_pod(&self.pod_link(&local), socket.as_fd());
             if healthy.is_ok_and(|faults| faults.is_empty()) {
                 return Outcome::Answer(Reply::Added(added(&local)));
             }
@@ -172,7 +187,10 @@ impl Agent {
             },
             now_ms(),
         )?;
-        Ok(assigned.into_iter().map(|assignment| IpNet::from(assignment.ip)).collect())
+        Ok(assigned
+            .into_iter()
+            .map(|assignment| IpNet::from(assignment.ip))
+            .collect())
     }
 
     /// Link, journal, policy, routes, pod: in this order, so that nothing is open before its
@@ -188,7 +206,12 @@ impl Agent {
         let mac = request.mac.unwrap_or_else(|| pod_mac(request));
         let endpoint = self.endpoint(request, ips, mac);
         let sequence = self.journal.state().next_sequence;
-        let mut local = LocalEndpoint { endpoint, ifindex: self.next_ifindex, mtu, sequence };
+        let mut local = LocalEndpoint {
+            endpoint,
+            ifindex: self.next_ifindex,
+            mtu,
+            sequence,
+        };
         self.create_link(&mut local, netns)?;
         let record = Record::Endpoint {
             endpoint: local.endpoint.clone(),
@@ -198,14 +221,25 @@ impl Agent {
         };
         if let Err(error) = self.journal.append(&record) {
             self.delete_link(local.ifindex);
-            return Err(failed(code::IO, error.to_string(), "the address was not given out"));
+            return Err(failed(
+                code::IO,
+                error.to_string(),
+                "the address was not given out",
+            ));
         }
         self.calc.set_local(local.clone());
         self.converge().map_err(|error| {
-            failed(code::KERNEL, format!("pod {}: {error}", pod_name(request)), "")
+            failed(
+                code::KERNEL,
+                format!("pod {}: {error}", pod_name(request)),
+                "",
+            )
         })?;
         self.finish(request, &local, socket)?;
-        self.store.write(Write::Put(Box::new(Object::WorkloadEndpoint(local.endpoint.clone()))));
+        self.store
+            .write(Write::Put(Box::new(Object::WorkloadEndpoint(
+                local.endpoint.clone(),
+            ))));
         Ok(local)
     }
 
@@ -215,21 +249,36 @@ impl Agent {
         local: &LocalEndpoint,
         socket: &OwnedFd,
     ) -> Result<(), Failure> {
-        let device = RouteKind::Device { ifindex: local.ifindex };
-        let missing = local.endpoint.ip_networks.iter().find(|ip| {
-            self.table != Table::InStep || self.actual.routes.get(*ip) != Some(&device)
-        });
+        let device = RouteKind::Device {
+            ifindex: local.ifindex,
+        };
+        let missing =
+            local.endpoint.ip_networks.iter().find(|ip| {
+                self.table != Table::InStep || self.actual.routes.get(*ip) != Some(&device)
+            });
         if let Some(ip) = missing {
-            let route = Route { dest: *ip, kind: device };
+            let route = Route {
+                dest: *ip,
+                kind: device,
+            };
             let message = format!("pod {}: not programmed: {route:?}", pod_name(request));
             return Err(failed(code::KERNEL, message, ""));
         }
         let kernel_failure = |operation: &str, error: String| {
-            failed(code::KERNEL, format!("pod {}: {operation}: {error}", pod_name(request)), "")
+            failed(
+                code::KERNEL,
+                format!("pod {}: {operation}: {error}", pod_name(request)),
+                "",
+            )
         };
-        self.kernel
+        if let Some((_, error)) = self
+            .kernel
             .set_neighbours(&neighbours(local))
-            .map_err(|error| kernel_failure("neighbour entries", error.to_string()))?;
+            .into_iter()
+            .next()
+        {
+            return Err(kernel_failure("neighbour entries", error.to_string()));
+        }
         self.kernel
             .configure_pod(&self.pod_link(local), socket.as_fd())
             .map_err(|error| kernel_failure("inside the pod", error.to_string()))
@@ -242,8 +291,14 @@ impl Agent {
         let mut replaced = false;
         for _ in 0..INDEX_ATTEMPTS {
             local.ifindex = self.next_ifindex;
-            self.next_ifindex = self.next_ifindex.checked_add(1).unwrap_or(names::FIRST_IFINDEX);
-            match self.kernel.create_pod_link(&self.pod_link(local), netns.as_fd()) {
+            self.next_ifindex = self
+                .next_ifindex
+                .checked_add(1)
+                .unwrap_or(names::FIRST_IFINDEX);
+            match self
+                .kernel
+                .create_pod_link(&self.pod_link(local), netns.as_fd())
+            {
                 Ok(link) => {
                     self.calc.on_link(link);
                     return Ok(());
@@ -264,11 +319,17 @@ impl Agent {
     }
 
     fn remove_leftover(&mut self, name: &str) {
-        let Ok(links) = self.kernel.links() else { return };
-        let ours = |alias: &Option<String>| {
-            alias.as_deref().is_some_and(|alias| alias.starts_with(names::ALIAS_PREFIX))
+        let Ok(links) = self.kernel.links() else {
+            return;
         };
-        if let Some(link) = links.iter().find(|link| link.name == name && ours(&link.alias))
+        let ours = |alias: &Option<String>| {
+            alias
+                .as_deref()
+                .is_some_and(|alias| alias.starts_with(names::ALIAS_PREFIX))
+        };
+        if let Some(link) = links
+            .iter()
+            .find(|link| link.name == name && ours(&link.alias))
             && let Err(error) = self.kernel.delete_link(link.ifindex)
         {
             tracing::warn!(%name, %error, "leftover link not removed");
@@ -303,7 +364,12 @@ impl Agent {
         PodLink {
             host_name: endpoint.interface_name.clone(),
             host_ifindex: local.ifindex,
-            alias: format!("{}{}/{}", names::ALIAS_PREFIX, endpoint.namespace, endpoint.pod),
+            alias: format!(
+                "{}{}/{}",
+                names::ALIAS_PREFIX,
+                endpoint.namespace,
+                endpoint.pod
+            ),
             pod_name: endpoint.endpoint.clone(),
             pod_mac: endpoint.mac,
             mtu: local.mtu,
@@ -313,7 +379,9 @@ impl Agent {
 
     /// Take an endpoint down: policy, routes, address, link. Nothing happens where there is none.
     pub(super) fn remove_endpoint(&mut self, key: &EndpointKey) {
-        let Some(local) = self.calc.remove_local(key) else { return };
+        let Some(local) = self.calc.remove_local(key) else {
+            return;
+        };
         if let Err(error) = self.converge() {
             self.fail(&error);
         }
@@ -330,7 +398,12 @@ impl Agent {
         }
         self.delete_link(local.ifindex);
         let object = key_of(&local.endpoint);
-        if !self.calc.local().values().any(|other| key_of(&other.endpoint) == object) {
+        if !self
+            .calc
+            .local()
+            .values()
+            .any(|other| key_of(&other.endpoint) == object)
+        {
             self.store.write(Write::Delete(object));
         }
         if let Err(error) = self.journal.tidy(now, self.ipam.cooldown_ms) {
@@ -340,28 +413,44 @@ impl Agent {
 
     /// Off the reply's path: the kernel takes tens of milliseconds for it.
     fn delete_link(&mut self, ifindex: u32) {
-        kernel::delete_link_in_background(ifindex);
+        if let Err(error) = self.kernel.delete_link_in_background(ifindex) {
+            tracing::warn!(%error, "a link stays behind");
+        }
     }
 
     fn check(&mut self, request: &Request, descriptors: &[OwnedFd]) -> Result<(), Failure> {
         let pod = pod_name(request);
         let Some(local) = self.calc.local().get(&key(request)).cloned() else {
-            let message = format!("pod {pod}: container {} is not known here", request.container_id);
+            let message = format!(
+                "pod {pod}: container {} is not known here",
+                request.container_id
+            );
             return Err(failed(code::UNHEALTHY, message, ""));
         };
         let mut faults = Vec::new();
         if let [_, socket] = descriptors {
-            match self.kernel.check_pod(&self.pod_link(&local), socket.as_fd()) {
+            match self
+                .kernel
+                .check_pod(&self.pod_link(&local), socket.as_fd())
+            {
                 Ok(found) => faults.extend(found),
                 Err(error) => faults.push(error.to_string()),
             }
         }
         for ip in &local.endpoint.ip_networks {
-            if self.actual.routes.get(ip) != Some(&RouteKind::Device { ifindex: local.ifindex }) {
+            if self.actual.routes.get(ip)
+                != Some(&RouteKind::Device {
+                    ifindex: local.ifindex,
+                })
+            {
                 faults.push(format!("route {ip} is missing"));
             }
         }
-        for ip in request.prev_ips.iter().filter(|ip| !local.endpoint.ip_networks.contains(ip)) {
+        for ip in request
+            .prev_ips
+            .iter()
+            .filter(|ip| !local.endpoint.ip_networks.contains(ip))
+        {
             faults.push(format!("address {ip} of prevResult is not the pod's"));
         }
         if self.table != Table::InStep {
@@ -370,7 +459,11 @@ impl Agent {
         if faults.is_empty() {
             return Ok(());
         }
-        Err(failed(code::UNHEALTHY, format!("pod {pod}: {}", faults.join("; ")), ""))
+        Err(failed(
+            code::UNHEALTHY,
+            format!("pod {pod}: {}", faults.join("; ")),
+            "",
+        ))
     }
 
     /// Free what the runtime no longer lists.
@@ -381,7 +474,13 @@ impl Agent {
                 .iter()
                 .any(|(container, ifname)| *container == key.container_id && *ifname == key.ifname)
         };
-        let gone: Vec<_> = self.calc.local().keys().filter(|key| !valid(key)).cloned().collect();
+        let gone: Vec<_> = self
+            .calc
+            .local()
+            .keys()
+            .filter(|key| !valid(key))
+            .cloned()
+            .collect();
         for key in gone {
             tracing::info!(container = %key.container_id, "GC: no longer listed, freed");
             self.remove_endpoint(&key);
@@ -398,7 +497,10 @@ fn call_log(request: &Request, reply: &Reply) -> Reply {
 }
 
 fn key(request: &Request) -> EndpointKey {
-    EndpointKey { container_id: request.container_id.clone(), ifname: request.ifname.clone() }
+    EndpointKey {
+        container_id: request.container_id.clone(),
+        ifname: request.ifname.clone(),
+    }
 }
 
 fn pod_name(request: &Request) -> String {
@@ -417,8 +519,12 @@ fn added(local: &LocalEndpoint) -> Added {
 
 fn neighbours(local: &LocalEndpoint) -> Vec<Neighbour> {
     let ips = local.endpoint.ip_networks.iter();
-    ips.map(|ip| Neighbour { ifindex: local.ifindex, address: ip.addr(), mac: local.endpoint.mac })
-        .collect()
+    ips.map(|ip| Neighbour {
+        ifindex: local.ifindex,
+        address: ip.addr(),
+        mac: local.endpoint.mac,
+    })
+    .collect()
 }
 
 fn assign_failure(error: &AssignError, phase: Phase) -> Failure {
@@ -437,7 +543,11 @@ fn assign_failure(error: &AssignError, phase: Phase) -> Failure {
 
 /// 64-bit FNV-1a: names and MACs are the same for the same container after a restart.
 fn fingerprint(request: &Request) -> u64 {
-    let bytes = request.container_id.bytes().chain([0]).chain(request.ifname.bytes());
+    let bytes = request
+        .container_id
+        .bytes()
+        .chain([0])
+        .chain(request.ifname.bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
@@ -446,7 +556,11 @@ fn fingerprint(request: &Request) -> u64 {
 /// The host end: the prefix and 11 hexadecimal digits, 14 of the 15 characters that Linux allows.
 fn host_name(request: &Request) -> String {
     let digits = format!("{:016x}", fingerprint(request));
-    format!("{}{}", names::INTERFACE_PREFIX, digits.get(..11).unwrap_or_default())
+    format!(
+        "{}{}",
+        names::INTERFACE_PREFIX,
+        digits.get(..11).unwrap_or_default()
+    )
 }
 
 /// Locally administered, unicast.
@@ -454,4 +568,3 @@ fn pod_mac(request: &Request) -> [u8; 6] {
     let [a, b, c, d, e, ..] = fingerprint(request).to_le_bytes();
     [0x0a, a, b, c, d, e]
 }
-

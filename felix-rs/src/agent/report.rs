@@ -35,12 +35,25 @@ impl Agent {
     fn judge(&self, problems: &[Invalid]) -> Readiness {
         let mut reasons = Vec::new();
         let mut notes = Vec::new();
-        let lost = self.calc.objects().lost().unwrap_or("it has not answered yet");
+        let lost = self
+            .calc
+            .objects()
+            .lost()
+            .unwrap_or("it has not answered yet");
         match self.calc.phase() {
-            Phase::Starting => reasons.push(format!("nothing is known of the cluster; datastore: {lost}")),
-            Phase::Snapshot => notes.push(format!("working from the last view on disk; datastore: {lost}")),
+            Phase::Starting => reasons.push(format!(
+                "nothing is known of the cluster; datastore: {lost}"
+            )),
+            Phase::Snapshot => notes.push(format!(
+                "working from the last view on disk; datastore: {lost}"
+            )),
             Phase::InSync => {
-                notes.extend(self.calc.objects().lost().map(|lost| format!("datastore lost: {lost}")));
+                notes.extend(
+                    self.calc
+                        .objects()
+                        .lost()
+                        .map(|lost| format!("datastore lost: {lost}")),
+                );
             }
         }
         if self.calc.phase() != Phase::Starting {
@@ -53,10 +66,24 @@ impl Agent {
             }
         }
         let own = ObjectKey::global(Kind::Node, &self.options.node_name);
-        reasons.extend(problems.iter().filter(|p| p.object == own).map(ToString::to_string));
+        reasons.extend(
+            problems
+                .iter()
+                .filter(|p| p.object == own)
+                .map(ToString::to_string),
+        );
         reasons.extend(self.last_failure.clone());
-        reasons.extend(self.calc.withheld().take(3).map(|withheld| format!("route withheld: {withheld}")));
-        Readiness { ready: reasons.is_empty(), reasons, notes }
+        reasons.extend(
+            self.calc
+                .withheld()
+                .take(3)
+                .map(|withheld| format!("route withheld: {withheld}")),
+        );
+        Readiness {
+            ready: reasons.is_empty(),
+            reasons,
+            notes,
+        }
     }
 
     fn write_node_status(&self, readiness: &Readiness) {
@@ -78,13 +105,19 @@ impl Agent {
         let mut now: BTreeMap<ObjectKey, Vec<Condition>> = BTreeMap::new();
         let rejected: Vec<&ObjectKey> = self.calc.objects().rejected().map(|i| &i.object).collect();
         for problem in problems {
-            let type_ = if rejected.contains(&&problem.object) { "Valid" } else { "Accepted" };
-            now.entry(problem.object.clone()).or_default().push(Condition {
-                type_: type_.into(),
-                status: false,
-                reason: problem.field.clone(),
-                message: problem.to_string(),
-            });
+            let type_ = if rejected.contains(&&problem.object) {
+                "Valid"
+            } else {
+                "Accepted"
+            };
+            now.entry(problem.object.clone())
+                .or_default()
+                .push(Condition {
+                    type_: type_.into(),
+                    status: false,
+                    reason: problem.field.clone(),
+                    message: problem.to_string(),
+                });
         }
         for (object, warnings) in self.calc.objects().warnings() {
             for warning in warnings {
@@ -104,8 +137,13 @@ impl Agent {
                 self.write_status(object, conditions.clone());
             }
         }
-        let cured: Vec<ObjectKey> =
-            self.reported.objects.keys().filter(|key| !now.contains_key(key)).cloned().collect();
+        let cured: Vec<ObjectKey> = self
+            .reported
+            .objects
+            .keys()
+            .filter(|key| !now.contains_key(key))
+            .cloned()
+            .collect();
         for object in &cured {
             self.write_status(object, Vec::new());
         }
@@ -127,14 +165,18 @@ impl Agent {
                 let speaker = self.speaker.clone();
                 tokio::spawn(async move {
                     let said = speaker.status().await;
-                    let _ = answer.send(said.map_or_else(|e| Answer::Error(e.to_string()), |s| Answer::json(&s)));
+                    let _ = answer.send(
+                        said.map_or_else(|e| Answer::Error(e.to_string()), |s| Answer::json(&s)),
+                    );
                 });
             }
             Question::BgpRoutes => {
                 let speaker = self.speaker.clone();
                 tokio::spawn(async move {
                     let said = speaker.routes().await;
-                    let _ = answer.send(said.map_or_else(|e| Answer::Error(e.to_string()), |r| Answer::json(&r)));
+                    let _ = answer.send(
+                        said.map_or_else(|e| Answer::Error(e.to_string()), |r| Answer::json(&r)),
+                    );
                 });
             }
             Question::Status => {
@@ -164,7 +206,12 @@ impl Agent {
             objects: self.calc.objects().all().count(),
             routes: self.actual.routes.len(),
             withheld: self.calc.withheld().map(ToString::to_string).collect(),
-            problems: self.calc.problems().iter().map(ToString::to_string).collect(),
+            problems: self
+                .calc
+                .problems()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             repairs: self.repairs,
             bgp_converged: self.converged,
             uptime_seconds: self.started.elapsed().as_secs(),
@@ -177,7 +224,12 @@ impl Agent {
             pod: local.endpoint.pod.clone(),
             interface: local.endpoint.interface_name.clone(),
             ifindex: local.ifindex,
-            addresses: local.endpoint.ip_networks.iter().map(ipnet::IpNet::addr).collect(),
+            addresses: local
+                .endpoint
+                .ip_networks
+                .iter()
+                .map(ipnet::IpNet::addr)
+                .collect(),
             container: local.endpoint.container_id.clone(),
         };
         self.calc.local().values().map(line).collect()

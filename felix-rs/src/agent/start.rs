@@ -4,7 +4,7 @@
 //! snapshot are taken in before the first question is answered, and nothing of the kernel is
 //! changed before the datastore is in sync or has been given up on.
 
-use super::{Agent, AUDIT_EVERY, Inputs, Table, report};
+use super::{AUDIT_EVERY, Agent, Inputs, Table, report};
 use crate::health::Readiness;
 use crate::journal::{Journal, JournalError};
 use crate::options::Options;
@@ -27,7 +27,10 @@ const CALLS: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
     #[error("{path}: {source}")]
-    Folder { path: PathBuf, source: std::io::Error },
+    Folder {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("{path}: another agent is running with this state directory")]
     Running { path: PathBuf },
     #[error("{0}")]
@@ -39,7 +42,10 @@ pub(crate) enum StartError {
     #[error("{0}")]
     Speaker(#[from] bgp_speaker::SpawnError),
     #[error("thread {name}: {source}")]
-    Thread { name: &'static str, source: std::io::Error },
+    Thread {
+        name: &'static str,
+        source: std::io::Error,
+    },
     #[error("{0}")]
     Read(#[from] super::ApplyError),
     #[error("datastore {0}: not in sync after 5 s")]
@@ -101,18 +107,30 @@ pub(crate) fn start(
     agent.take_in()?;
     tokio::spawn(cni_socket::serve(cni, calls_to));
     tokio::spawn(ctl::serve(control, queries_to));
-    let inputs = Inputs { updates, kernel: events, fib, calls, queries, claims };
+    let inputs = Inputs {
+        updates,
+        kernel: events,
+        fib,
+        calls,
+        queries,
+        claims,
+    };
     Ok((agent, inputs, lock))
 }
 
 /// One agent for a state directory: two would give out the same addresses.
 fn lock(options: &Options) -> Result<File, StartError> {
     for folder in [&options.run_dir, &options.state_dir] {
-        std::fs::create_dir_all(folder)
-            .map_err(|source| StartError::Folder { path: folder.clone(), source })?;
+        std::fs::create_dir_all(folder).map_err(|source| StartError::Folder {
+            path: folder.clone(),
+            source,
+        })?;
     }
     let path = options.state_dir.join("lock");
-    let file = File::create(&path).map_err(|source| StartError::Folder { path: path.clone(), source })?;
+    let file = File::create(&path).map_err(|source| StartError::Folder {
+        path: path.clone(),
+        source,
+    })?;
     file.try_lock().map_err(|_| StartError::Running { path })?;
     Ok(file)
 }
@@ -126,7 +144,9 @@ impl Agent {
             Ok(Some(objects)) => {
                 tracing::info!(objects = objects.len(), "snapshot of an earlier process");
                 let labels = objects.iter().find_map(|object| match object {
-                    model::Object::Node(n) if n.name == self.options.node_name => Some(n.labels.clone()),
+                    model::Object::Node(n) if n.name == self.options.node_name => {
+                        Some(n.labels.clone())
+                    }
                     _ => None,
                 });
                 if let Some(labels) = labels {
@@ -150,14 +170,16 @@ impl Agent {
 pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
     let mut kernel = Kernel::open()?;
     let mut calc = Calc::new(&options.node_name, kernel.features().ipip);
-    let read = |what| {
-        move |reason: String| StartError::Read(super::ApplyError::Read { what, reason })
-    };
+    let read =
+        |what| move |reason: String| StartError::Read(super::ApplyError::Read { what, reason });
     let mut actual = Actual::default();
     for link in kernel.links().map_err(|e| read("links")(e.to_string()))? {
         calc.on_link(link);
     }
-    for address in kernel.addresses().map_err(|e| read("addresses")(e.to_string()))? {
+    for address in kernel
+        .addresses()
+        .map_err(|e| read("addresses")(e.to_string()))?
+    {
         calc.on_address(address);
     }
     for route in kernel.routes().map_err(|e| read("routes")(e.to_string()))? {
@@ -177,8 +199,10 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
             sequence: live.sequence,
         });
     }
-    let mut updates = store::watch(&options.datastore)
-        .map_err(|source| StartError::Thread { name: "datastore", source })?;
+    let mut updates = store::watch(&options.datastore).map_err(|source| StartError::Thread {
+        name: "datastore",
+        source,
+    })?;
     let synced = async {
         while let Some(update) = updates.recv().await {
             calc.on_update(update);
@@ -188,7 +212,10 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
         }
         false
     };
-    if !tokio::time::timeout(Duration::from_secs(5), synced).await.unwrap_or(false) {
+    if !tokio::time::timeout(Duration::from_secs(5), synced)
+        .await
+        .unwrap_or(false)
+    {
         return Err(StartError::NotInSync(options.datastore));
     }
     calc.resolve();
@@ -196,6 +223,16 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
         Ok(Some(ruleset)) => Step::Table(ruleset.diff(calc.ruleset())),
         _ => Step::ReplaceTable,
     };
-    let permissions = Permissions { local: true, learned: false };
-    Ok(plan(calc.desired(), &actual, Some(table), permissions, Scope::All).to_string())
+    let permissions = Permissions {
+        local: true,
+        learned: false,
+    };
+    Ok(plan(
+        calc.desired(),
+        &actual,
+        Some(table),
+        permissions,
+        Scope::All,
+    )
+    .to_string())
 }

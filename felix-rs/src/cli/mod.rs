@@ -60,14 +60,19 @@ enum Bgp {
 pub(crate) fn is_called() -> bool {
     let mut args = std::env::args_os();
     let name = args.next().map(PathBuf::from);
-    let by_name = name.and_then(|n| n.file_name().map(|f| f == "ocicat")).unwrap_or(false);
+    let by_name = name
+        .and_then(|n| n.file_name().map(|f| f == "ocicat"))
+        .unwrap_or(false);
     by_name || args.next().is_some_and(|first| first == "ctl")
 }
 
 pub(crate) fn run() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
     let skip = usize::from(args.get(1).is_some_and(|first| first == "ctl"));
-    let args = args.into_iter().take(1).chain(std::env::args_os().skip(1 + skip));
+    let args = args
+        .into_iter()
+        .take(1)
+        .chain(std::env::args_os().skip(1 + skip));
     let cli = Cli::parse_from(args);
     match ask(&cli).and_then(|answer| print(&cli, answer)) {
         Ok(text) => {
@@ -94,7 +99,9 @@ fn question(command: &Command) -> Question {
 }
 
 fn ask(cli: &Cli) -> Result<Answer, String> {
-    let path = cli.run_dir.join(names::CTL_SOCKET.rsplit('/').next().unwrap_or_default());
+    let path = cli
+        .run_dir
+        .join(names::CTL_SOCKET.rsplit('/').next().unwrap_or_default());
     let said = || -> std::io::Result<String> {
         let mut stream = UnixStream::connect(&path)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -105,7 +112,8 @@ fn ask(cli: &Cli) -> Result<Answer, String> {
         BufReader::new(stream).read_line(&mut answer)?;
         Ok(answer)
     };
-    let line = said().map_err(|error| format!("{}: {error}; is ocicat-node running?", path.display()))?;
+    let line =
+        said().map_err(|error| format!("{}: {error}; is ocicat-node running?", path.display()))?;
     serde_json::from_str(&line).map_err(|error| format!("the agent's answer: {error}"))
 }
 
@@ -117,7 +125,9 @@ fn print(cli: &Cli, answer: Answer) -> Result<String, String> {
     };
     let unexpected = |error: serde_json::Error| format!("the agent's answer: {error}");
     if cli.output == Output::Json {
-        return serde_json::to_string_pretty(&value).map(|text| text + "\n").map_err(unexpected);
+        return serde_json::to_string_pretty(&value)
+            .map(|text| text + "\n")
+            .map_err(unexpected);
     }
     match &cli.command {
         Command::Status => serde_json::from_value(value).map(|report| status(&report)),
@@ -136,12 +146,21 @@ fn status(report: &NodeReport) -> String {
     let mut text = format!(
         "node       {}: {}\nknown      {} ({} objects)\nkernel     {}\npods       {}\nblocks     {}\nroutes     {}\nrepairs    {}\n",
         report.node,
-        if report.readiness.ready { "ready" } else { "NOT READY" },
+        if report.readiness.ready {
+            "ready"
+        } else {
+            "NOT READY"
+        },
         report.phase,
         report.objects,
         report.kernel,
         report.endpoints,
-        report.blocks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        report
+            .blocks
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" "),
         report.routes,
         report.repairs,
     );
@@ -176,10 +195,22 @@ fn endpoints(lines: &[EndpointLine]) -> String {
 }
 
 fn summary(peers: &[PeerStatus]) -> String {
-    let mut table =
-        Table::new(["PEER", "ADDRESS", "AS", "STATE", "FOR", "RECEIVED", "ADVERTISED", "WHY"]);
+    let mut table = Table::new([
+        "PEER",
+        "ADDRESS",
+        "AS",
+        "STATE",
+        "FOR",
+        "RECEIVED",
+        "ADVERTISED",
+        "WHY",
+    ]);
     for peer in peers {
-        let why = if peer.state == "Established" { None } else { peer.last_error.clone() };
+        let why = if peer.state == "Established" {
+            None
+        } else {
+            peer.last_error.clone()
+        };
         table.row([
             peer.name.clone(),
             peer.key.to_string(),
@@ -198,7 +229,9 @@ fn routes(routes: &[RouteStatus]) -> String {
     let mut table = Table::new(["PREFIX", "NEXT HOP", "FROM", "AS PATH", "VERDICT"]);
     for route in routes {
         for path in &route.paths {
-            let next_hop = path.next_hop.map_or_else(|| "-".to_owned(), |hop| hop.to_string());
+            let next_hop = path
+                .next_hop
+                .map_or_else(|| "-".to_owned(), |hop| hop.to_string());
             table.row([
                 route.prefix.to_string(),
                 next_hop,

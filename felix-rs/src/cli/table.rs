@@ -8,7 +8,9 @@ pub(super) struct Table<const N: usize> {
 
 impl<const N: usize> Table<N> {
     pub(super) fn new(header: [&str; N]) -> Self {
-        Self { rows: vec![header.map(str::to_owned)] }
+        Self {
+            rows: vec![header.map(str::to_owned)],
+        }
     }
 
     pub(super) fn row(&mut self, cells: [String; N]) {
@@ -25,7 +27,10 @@ impl<const N: usize> fmt::Display for Table<N> {
             }
         }
         for row in &self.rows {
-            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+            let cells = row
+                .iter()
+                .zip(widths)
+                .map(|(cell, width)| format!("{cell:<width$}"));
             writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
         }
         Ok(())

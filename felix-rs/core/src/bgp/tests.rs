@@ -34,27 +34,41 @@ fn peer(name: &str, peer_ip: &str) -> BgpPeer {
 fn objects(all: impl IntoIterator<Item = Object>) -> Objects {
     let mut objects = Objects::default();
     for object in all {
-        objects.apply(Update::Apply { object, warnings: vec![] });
+        objects.apply(Update::Apply {
+            object,
+            warnings: vec![],
+        });
     }
     objects
 }
 
 fn three_nodes() -> Vec<Object> {
-    [("n1", "10.1.0.11/24"), ("n2", "10.1.0.12/24"), ("n3", "10.2.0.13/24")]
-        .map(|(name, address)| Object::Node(node(name, address)))
-        .into()
+    [
+        ("n1", "10.1.0.11/24"),
+        ("n2", "10.1.0.12/24"),
+        ("n3", "10.2.0.13/24"),
+    ]
+    .map(|(name, address)| Object::Node(node(name, address)))
+    .into()
 }
 
 /// (session, waits) of node `name`.
 fn peers(name: &str, objects: &Objects) -> Vec<(String, bool)> {
     let config = sessions(name, objects).config.unwrap();
-    config.peers.values().map(|peer| (peer.name.clone(), peer.passive)).collect()
+    config
+        .peers
+        .values()
+        .map(|peer| (peer.name.clone(), peer.passive))
+        .collect()
 }
 
 #[test]
 fn the_mesh_has_every_other_node_and_of_two_the_lower_address_waits() {
     let objects = objects(three_nodes());
-    assert_eq!(peers("n2", &objects), [("Node/n1".into(), false), ("Node/n3".into(), true)]);
+    assert_eq!(
+        peers("n2", &objects),
+        [("Node/n1".into(), false), ("Node/n3".into(), true)]
+    );
 }
 
 #[test]
@@ -72,9 +86,17 @@ fn a_route_reflector_leaves_the_mesh() {
 fn a_peer_is_for_the_nodes_that_it_selects() {
     let mut selective = peer("rack", "10.1.0.1");
     selective.node_selector = Selector::Eq("rack".into(), "n1".into());
-    let objects = objects(three_nodes().into_iter().chain([Object::BgpPeer(selective)]));
+    let objects = objects(
+        three_nodes()
+            .into_iter()
+            .chain([Object::BgpPeer(selective)]),
+    );
     assert!(peers("n1", &objects).contains(&("BGPPeer/rack".into(), false)));
-    assert!(!peers("n2", &objects).iter().any(|(name, _)| name == "BGPPeer/rack"));
+    assert!(
+        !peers("n2", &objects)
+            .iter()
+            .any(|(name, _)| name == "BGPPeer/rack")
+    );
 }
 
 #[test]
@@ -86,9 +108,16 @@ fn a_peer_selector_makes_sessions_from_both_sides() {
     between.peer_selector = Some(Selector::Eq("rack".into(), "n3".into()));
     let objects = objects(three_nodes().into_iter().chain([Object::BgpPeer(between)]));
     for node in ["n1", "n3"] {
-        assert!(peers(node, &objects).contains(&("BGPPeer/pair".into(), false)), "{node}");
+        assert!(
+            peers(node, &objects).contains(&("BGPPeer/pair".into(), false)),
+            "{node}"
+        );
     }
-    assert!(!peers("n2", &objects).iter().any(|(name, _)| name == "BGPPeer/pair"));
+    assert!(
+        !peers("n2", &objects)
+            .iter()
+            .any(|(name, _)| name == "BGPPeer/pair")
+    );
 }
 
 #[test]
@@ -108,7 +137,13 @@ fn of_two_peers_with_one_address_the_second_is_reported() {
     let twins = [peer("a", "10.1.0.1"), peer("b", "10.1.0.1")].map(Object::BgpPeer);
     let objects = objects(three_nodes().into_iter().chain(twins));
     let Sessions { config, problems } = sessions("n1", &objects);
-    assert!(config.unwrap().peers.values().any(|peer| peer.name == "BGPPeer/a"));
+    assert!(
+        config
+            .unwrap()
+            .peers
+            .values()
+            .any(|peer| peer.name == "BGPPeer/a")
+    );
     assert_eq!(
         problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["BGPPeer/b: spec.peerIP: 10.1.0.1 is the peer of BGPPeer/a already"]

@@ -54,7 +54,12 @@ fn workload(node: &str, pod: &str, ip: &str) -> WorkloadEndpoint {
 
 fn local(pod: &str, ip: &str, ifindex: u32) -> LocalEndpoint {
     let endpoint = workload("n1", pod, ip);
-    LocalEndpoint { endpoint, ifindex, mtu: 1480, sequence: u64::from(ifindex) }
+    LocalEndpoint {
+        endpoint,
+        ifindex,
+        mtu: 1480,
+        sequence: u64::from(ifindex),
+    }
 }
 
 fn policy(name: &str) -> Object {
@@ -100,7 +105,10 @@ enum Fact {
 fn tell(calc: &mut Calc, fact: Fact) {
     match fact {
         Fact::Object(object) => {
-            calc.on_update(Update::Apply { object, warnings: vec![] });
+            calc.on_update(Update::Apply {
+                object,
+                warnings: vec![],
+            });
         }
         Fact::Link(link) => calc.on_link(link),
         Fact::Address(address) => calc.on_address(address),
@@ -120,7 +128,10 @@ fn facts() -> Vec<Fact> {
         host_network: false,
         finished: false,
     });
-    let namespace = Namespace { name: "shop".into(), labels: Labels::new() };
+    let namespace = Namespace {
+        name: "shop".into(),
+        labels: Labels::new(),
+    };
     vec![
         Fact::Object(node("n1", "10.1.0.11/24")),
         Fact::Object(node("n2", "10.1.0.12/24")),
@@ -129,11 +140,18 @@ fn facts() -> Vec<Fact> {
         Fact::Object(Object::Namespace(namespace)),
         Fact::Object(policy("allow-far")),
         Fact::Object(pod),
-        Fact::Object(Object::WorkloadEndpoint(workload("n3", "far", "10.244.3.1/32"))),
+        Fact::Object(Object::WorkloadEndpoint(workload(
+            "n3",
+            "far",
+            "10.244.3.1/32",
+        ))),
         Fact::Link(link(2, "eth0")),
         Fact::Link(link(7, "ociweb")),
         Fact::Link(link(9, names::IPIP_DEVICE)),
-        Fact::Address(Address { ifindex: 2, address: net("10.1.0.11/24") }),
+        Fact::Address(Address {
+            ifindex: 2,
+            address: net("10.1.0.11/24"),
+        }),
         Fact::Local(local("web", "10.244.1.1/32", 7)),
         Fact::Blocks([net("10.244.1.0/26")].into()),
         Fact::Fib(FibChange::Set {
@@ -159,20 +177,40 @@ fn told(facts: impl IntoIterator<Item = Fact>) -> Calc {
 
 fn via(gateway: &str, ifindex: u32, onlink: bool) -> RouteKind {
     let gateway = gateway.parse().unwrap();
-    RouteKind::Via(vec![NextHop { gateway, ifindex: Some(ifindex), onlink }])
+    RouteKind::Via(vec![NextHop {
+        gateway,
+        ifindex: Some(ifindex),
+        onlink,
+    }])
 }
 
 #[test]
 fn a_node_routes_its_pods_blackholes_its_blocks_and_tunnels_across_subnets() {
     let calc = told(facts());
     let desired = calc.desired();
-    assert_eq!(desired.route(&net("10.244.1.1/32")), Some(&RouteKind::Device { ifindex: 7 }));
-    assert_eq!(desired.route(&net("10.244.1.0/26")), Some(&RouteKind::Blackhole));
-    assert_eq!(desired.route(&net("10.244.2.0/26")), Some(&via("10.1.0.12", 2, false)));
-    assert_eq!(desired.route(&net("10.244.3.0/26")), Some(&via("10.2.0.13", 9, true)));
+    assert_eq!(
+        desired.route(&net("10.244.1.1/32")),
+        Some(&RouteKind::Device { ifindex: 7 })
+    );
+    assert_eq!(
+        desired.route(&net("10.244.1.0/26")),
+        Some(&RouteKind::Blackhole)
+    );
+    assert_eq!(
+        desired.route(&net("10.244.2.0/26")),
+        Some(&via("10.1.0.12", 2, false))
+    );
+    assert_eq!(
+        desired.route(&net("10.244.3.0/26")),
+        Some(&via("10.2.0.13", 9, true))
+    );
     assert_eq!(desired.ipip.as_ref().map(|device| device.mtu), Some(1480));
     assert_eq!(calc.pod_mtu(), 1480);
-    let advertised: Vec<_> = desired.advertised.iter().map(|route| route.prefix).collect();
+    let advertised: Vec<_> = desired
+        .advertised
+        .iter()
+        .map(|route| route.prefix)
+        .collect();
     assert_eq!(advertised, [net("10.244.1.0/26")]);
 }
 
@@ -183,7 +221,10 @@ fn a_pool_that_changes_its_mode_moves_the_routes_and_nothing_else() {
     tell(&mut calc, Fact::Object(pool(EncapMode::Always)));
     calc.resolve();
     assert_eq!(calc.take_touched(), [net("10.244.2.0/26")].into());
-    assert_eq!(calc.desired().route(&net("10.244.2.0/26")), Some(&via("10.1.0.12", 9, true)));
+    assert_eq!(
+        calc.desired().route(&net("10.244.2.0/26")),
+        Some(&via("10.1.0.12", 9, true))
+    );
 }
 
 #[test]
@@ -192,7 +233,10 @@ fn a_pod_without_its_link_has_no_route_and_a_deleted_one_frees_its_address() {
     calc.on_link_gone(7);
     calc.resolve();
     assert_eq!(calc.desired().route(&net("10.244.1.1/32")), None);
-    let key = EndpointKey { container_id: "container-web".into(), ifname: "eth0".into() };
+    let key = EndpointKey {
+        container_id: "container-web".into(),
+        ifname: "eth0".into(),
+    };
     assert!(calc.remove_local(&key).is_some());
     assert_eq!(calc.desired().freed, [net("10.244.1.1/32")].into());
     assert!(calc.remove_local(&key).is_none());
@@ -217,7 +261,10 @@ fn a_newer_sandbox_of_a_pod_keeps_its_place_when_the_older_one_goes() {
     calc.set_local(newer);
     calc.resolve();
     let with_both = calc.ruleset().clone();
-    let old = EndpointKey { container_id: "container-web".into(), ifname: "eth0".into() };
+    let old = EndpointKey {
+        container_id: "container-web".into(),
+        ifname: "eth0".into(),
+    };
     calc.remove_local(&old);
     calc.resolve();
     assert_eq!(calc.ruleset(), &with_both);
