@@ -49,6 +49,10 @@ pub struct SessionParams {
 /// A decoded message.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)] // named after the RFC
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, and most are the largest"
+)]
 pub enum Message {
     Open(Open),
     Update(Update),
