@@ -1,4 +1,5 @@
 //! Several processes share one directory. Each test starts itself again as the other process.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 use datastore::{Directory, WriteError};
 use model::{IpamBlock, Labels, Node, Object};

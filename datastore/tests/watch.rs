@@ -1,4 +1,5 @@
 //! A real directory, real inotify: what is written is what is said.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 mod support;
 
