@@ -136,3 +136,6 @@ fn add(document: &Value, place: &str, contents: &mut Contents) {
         said: Arc::new(said),
     });
 }
+
+#[cfg(test)]
+mod tests;

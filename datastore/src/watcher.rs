@@ -63,7 +63,7 @@ impl Watcher {
 
     /// Runs until nobody listens any more.
     pub(crate) fn run(mut self, tree: Tree) {
-        let mut tree = Ok(tree);
+        let mut tree: io::Result<Tree> = Ok(tree);
         loop {
             let end = match tree {
                 Ok(tree) => self.follow(tree),
