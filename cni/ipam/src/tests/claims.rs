@@ -78,7 +78,7 @@ fn every_block_of_a_pool_is_found_in_the_end() {
     for (cidr, size, count) in [
         ("10.0.0.0/20", 28, 256),
         ("10.0.0.0/20", 20, 1),
-        ("fd00::/116", 128, 4096),
+        ("fd00::/120", 128, 256),
     ] {
         let mut ipam = ipam(&[pool("a", cidr, size)]);
         let mut found = BTreeSet::new();
