@@ -17,9 +17,11 @@
 
 mod as_path;
 mod attribute;
+mod attribute_encoder;
 mod capability;
 mod error;
 mod framer;
+mod multiprotocol;
 mod nlri;
 mod notification;
 mod open;

@@ -215,7 +215,7 @@ pub struct Attributes {
 /// An attribute that we do not interpret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnknownAttribute {
-    /// Flags as received.
+    /// Optional, Transitive and Partial as received; the other bits say nothing about the value.
     pub flags: u8,
     /// Type code.
     pub code: u8,

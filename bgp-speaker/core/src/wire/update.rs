@@ -1,8 +1,7 @@
 //! UPDATE (RFC 4271 section 4.3), read as RFC 7606 revises it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use super::attribute::{self, Decoded, Fault};
+use super::multiprotocol::{self, Reach, Unreach};
 use super::nlri::{self, Unicast};
 use super::reader::Reader;
 use super::{
@@ -15,6 +14,11 @@ pub const MAX_AS_PATH_LENGTH: usize = 512;
 
 /// Faults kept for the log; what they did to the routes does not depend on this.
 const MAX_FAULTS: usize = 16;
+
+const NEXT_HOP_UNUSABLE: Fault = Fault::Withdraw(
+    ErrorCode::INVALID_NEXT_HOP,
+    "the next hop is no unicast address",
+);
 
 /// Decodes what follows the header.
 ///
@@ -74,19 +78,6 @@ impl Classic {
             announced: read(sections.nlri)?,
         })
     }
-}
-
-/// MP_REACH_NLRI (RFC 4760 section 3); nothing but its presence if the family was not negotiated.
-#[derive(Default)]
-struct Reach {
-    routes: Option<Announced>,
-    has_prefixes: bool,
-}
-
-/// MP_UNREACH_NLRI (RFC 4760 section 4).
-struct Unreach {
-    family: Option<Family>,
-    nlri: Vec<Nlri>,
 }
 
 /// One pass over the attributes.
@@ -163,15 +154,7 @@ impl<'p> Walk<'p> {
             return Ok(());
         }
         if multiprotocol {
-            let required = attribute::required_flags(code);
-            if required != Some(flags & (attribute::OPTIONAL | attribute::TRANSITIVE)) {
-                let reason = "flags do not fit the type";
-                self.fault(code, Fault::Withdraw(ErrorCode::ATTRIBUTE_FLAGS, reason));
-            }
-            return match code {
-                attribute::MP_REACH_NLRI => self.mp_reach(value, whole),
-                _ => self.mp_unreach(value, whole),
-            };
+            return self.multiprotocol(flags, code, value, whole);
         }
         if let Err(fault) = attribute::decode(flags, code, value, self.params, &mut self.decoded) {
             self.fault(code, fault);
@@ -179,81 +162,38 @@ impl<'p> Walk<'p> {
         Ok(())
     }
 
-    fn mp_reach(&mut self, value: &[u8], whole: &[u8]) -> Result<(), WireError> {
-        let mut reader = Reader::new(value);
-        let fields = (|| {
-            let family = family(&mut reader)?;
-            let next_hop = reader.block8()?;
-            reader.u8()?; // reserved
-            Some((family, next_hop))
-        })();
-        let Some((family, next_hop)) = fields else {
-            return Err(optional_error(whole, "MP_REACH_NLRI is cut short"));
-        };
-        let mut reach = Reach {
-            routes: None,
-            has_prefixes: !reader.rest().is_empty(),
-        };
-        if let Some(unicast) = self.negotiated(attribute::MP_REACH_NLRI, family) {
-            let next_hop = read_next_hop(unicast, next_hop, self.params).ok_or_else(|| {
-                let reason = "MP_REACH_NLRI has a next hop of a length that its family can't have";
-                optional_error(whole, reason)
-            })?;
-            if !is_usable(next_hop.address) {
-                let reason = "the next hop is no unicast address";
-                let fault = Fault::Withdraw(ErrorCode::INVALID_NEXT_HOP, reason);
-                self.fault(attribute::MP_REACH_NLRI, fault);
-            }
-            let nlri = self.prefixes(reader.rest(), family, unicast, whole)?;
-            reach.routes = Some(Announced { next_hop, nlri });
-        }
-        self.reach = Some(reach);
-        Ok(())
-    }
-
-    fn mp_unreach(&mut self, value: &[u8], whole: &[u8]) -> Result<(), WireError> {
-        let mut reader = Reader::new(value);
-        let Some(family) = family(&mut reader) else {
-            return Err(optional_error(whole, "MP_UNREACH_NLRI is cut short"));
-        };
-        let unreach = match self.negotiated(attribute::MP_UNREACH_NLRI, family) {
-            Some(unicast) => Unreach {
-                family: Some(family),
-                nlri: self.prefixes(reader.rest(), family, unicast, whole)?,
-            },
-            None => Unreach {
-                family: None,
-                nlri: Vec::new(),
-            },
-        };
-        self.unreach = Some(unreach);
-        Ok(())
-    }
-
-    fn prefixes(
-        &self,
-        bytes: &[u8],
-        family: Family,
-        unicast: Unicast,
+    fn multiprotocol(
+        &mut self,
+        flags: u8,
+        code: u8,
+        value: &[u8],
         whole: &[u8],
-    ) -> Result<Vec<Nlri>, WireError> {
-        let add_path = self.params.add_path_receive.contains(&family);
-        let mut prefixes = Vec::new();
-        nlri::decode(bytes, unicast, add_path, &mut prefixes)
-            .map_err(|reason| optional_error(whole, reason))?;
-        Ok(prefixes)
-    }
-
-    /// The family if it is to be read; a fault for the log if it is to be ignored.
-    fn negotiated(&mut self, code: u8, family: Family) -> Option<Unicast> {
-        let unicast = Unicast::of(family).filter(|_| self.params.families.contains(&family));
-        if unicast.is_none() {
-            self.fault(
-                code,
-                Fault::Discard("its address family was not negotiated"),
-            );
+    ) -> Result<(), WireError> {
+        let required = attribute::required_flags(code);
+        if required != Some(flags & (attribute::OPTIONAL | attribute::TRANSITIVE)) {
+            let reason = "flags do not fit the type";
+            self.fault(code, Fault::Withdraw(ErrorCode::ATTRIBUTE_FLAGS, reason));
         }
-        unicast
+        let unreadable = |reason| optional_error(whole, reason);
+        let not_negotiated = Fault::Discard("its address family was not negotiated");
+        if code == attribute::MP_REACH_NLRI {
+            let reach = multiprotocol::decode_reach(value, self.params).map_err(unreadable)?;
+            match &reach.routes {
+                None => self.fault(code, not_negotiated),
+                Some(routes) if !multiprotocol::is_usable(routes.next_hop.address) => {
+                    self.fault(code, NEXT_HOP_UNUSABLE);
+                }
+                Some(_) => {}
+            }
+            self.reach = Some(reach);
+        } else {
+            let unreach = multiprotocol::decode_unreach(value, self.params).map_err(unreadable)?;
+            if unreach.family.is_none() {
+                self.fault(code, not_negotiated);
+            }
+            self.unreach = Some(unreach);
+        }
+        Ok(())
     }
 
     /// What can be judged only with all attributes at hand.
@@ -265,18 +205,10 @@ impl<'p> Walk<'p> {
             self.require(attribute::AS_PATH, "AS_PATH is missing");
             if classic {
                 self.require(attribute::NEXT_HOP, "NEXT_HOP is missing");
-            }
-            if classic
-                && self
-                    .decoded
-                    .next_hop
-                    .is_some_and(|address| !is_usable(address.into()))
-            {
-                let reason = "the next hop is no unicast address";
-                self.fault(
-                    attribute::NEXT_HOP,
-                    Fault::Withdraw(ErrorCode::INVALID_NEXT_HOP, reason),
-                );
+                let next_hop = self.decoded.next_hop;
+                if next_hop.is_some_and(|address| !multiprotocol::is_usable(address.into())) {
+                    self.fault(attribute::NEXT_HOP, NEXT_HOP_UNUSABLE);
+                }
             }
         } else if let Some((code, reason)) = self.withdraw
             && (self.torn || self.has_others_than_unreach())
@@ -404,65 +336,7 @@ fn header(reader: &mut Reader<'_>) -> Option<(u8, u8)> {
     Some((reader.u8()?, reader.u8()?))
 }
 
-fn family(reader: &mut Reader<'_>) -> Option<Family> {
-    Some(Family {
-        afi: reader.u16()?,
-        safi: reader.u8()?,
-    })
-}
-
 /// RFC 4760 section 7; the data is the attribute.
 fn optional_error(attribute: &[u8], reason: &'static str) -> WireError {
     WireError::with_data(ErrorCode::OPTIONAL_ATTRIBUTE, attribute, reason)
-}
-
-/// `None` for a length that the family can't have. Of 32 octets the second half is a link-local
-/// address (RFC 2545 section 3); peers without a global one put `::` or the link-local one first.
-fn read_next_hop(family: Unicast, bytes: &[u8], params: &SessionParams) -> Option<NextHop> {
-    let mut reader = Reader::new(bytes);
-    let ipv6_allowed = family == Unicast::V6 || params.extended_next_hop;
-    match bytes.len() {
-        4 if family == Unicast::V4 => {
-            let address = Ipv4Addr::from(reader.array::<4>()?).into();
-            Some(NextHop {
-                address,
-                link_local: None,
-            })
-        }
-        16 if ipv6_allowed => {
-            let address = Ipv6Addr::from(reader.array::<16>()?).into();
-            Some(NextHop {
-                address,
-                link_local: None,
-            })
-        }
-        32 if ipv6_allowed => {
-            let first = Ipv6Addr::from(reader.array::<16>()?);
-            let second = Ipv6Addr::from(reader.array::<16>()?);
-            let link_local = Some(second).filter(Ipv6Addr::is_unicast_link_local);
-            let address = if first.is_unspecified() {
-                link_local.unwrap_or(first)
-            } else {
-                first
-            };
-            Some(NextHop {
-                address: address.into(),
-                link_local,
-            })
-        }
-        _ => None,
-    }
-}
-
-/// Whether packets could be sent to it.
-fn is_usable(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            let [first, ..] = address.octets();
-            !matches!(first, 0 | 127 | 224..=255)
-        }
-        IpAddr::V6(address) => {
-            !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
-        }
-    }
 }

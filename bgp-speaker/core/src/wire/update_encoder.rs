@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use super::framer::{HEADER_LENGTH, MAX_EXTENDED_LENGTH, MAX_LENGTH, MessageType};
 use super::writer::{begin_message, fill_length, finish_message};
-use super::{Attributes, Family, NextHop, Nlri, SessionParams, attribute, nlri};
+use super::{
+    Attributes, Family, NextHop, Nlri, SessionParams, attribute, attribute_encoder, multiprotocol,
+    nlri,
+};
 
 /// LOCAL_PREF that an internal peer gets for a route without one: RFC 4271 section 5.1.5 wants it
 /// sent, and there are peers that take its absence for an error.
@@ -93,7 +96,7 @@ impl<'a> UpdateEncoder<'a> {
             IpAddr::V4(address) if classic => Some(address),
             _ => None,
         };
-        attribute::encode(attributes, classic_next_hop, self.params, &mut blob);
+        attribute_encoder::encode(attributes, classic_next_hop, self.params, &mut blob);
         let form = if classic {
             Form::Announce { attributes: &blob }
         } else {
@@ -266,7 +269,7 @@ impl Form<'_> {
                 out.extend_from_slice(&[attribute::MP_FLAGS, attribute::MP_REACH_NLRI, 0, 0]);
                 out.extend_from_slice(&family.afi.to_be_bytes());
                 out.push(family.safi);
-                encode_next_hop(next_hop, out);
+                multiprotocol::encode_next_hop(next_hop, out);
                 out.push(0);
             }
         }
@@ -306,24 +309,5 @@ impl Form<'_> {
             }
         }
         finish_message(out, start);
-    }
-}
-
-/// Length and next hop: 4, 16 or, with a link-local address (RFC 2545), 32 octets.
-fn encode_next_hop(next_hop: &NextHop, out: &mut Vec<u8>) {
-    match (next_hop.address, next_hop.link_local) {
-        (IpAddr::V4(address), _) => {
-            out.push(4);
-            out.extend_from_slice(&address.octets());
-        }
-        (IpAddr::V6(address), None) => {
-            out.push(16);
-            out.extend_from_slice(&address.octets());
-        }
-        (IpAddr::V6(address), Some(link_local)) => {
-            out.push(32);
-            out.extend_from_slice(&address.octets());
-            out.extend_from_slice(&link_local.octets());
-        }
     }
 }
