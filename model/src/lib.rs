@@ -27,5 +27,6 @@ pub use object::{
     NetworkPolicy, Node, Object, ObjectKey, Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch,
     Protocol, WorkloadEndpoint,
 };
-pub use selector::Selector;
+pub use manifest::{ManifestError, Parsed};
+pub use selector::{Selector, SelectorError};
 pub use update::{Invalid, Update};

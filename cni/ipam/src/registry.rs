@@ -1,0 +1,72 @@
+//! Who owns which block, as far as this node has heard.
+
+use crate::net;
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Two nodes claim one block, or blocks that overlap. The datastore's owner keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conflict {
+    /// The block that this node believes to own.
+    pub block: IpNet,
+    /// This node.
+    pub node: String,
+    /// The other's block; the same, or one that overlaps it.
+    pub other_block: IpNet,
+    /// The other node.
+    pub other: String,
+    /// Addresses of this node's pods in the block.
+    pub in_use: u32,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "block {} is claimed by nodes {} and {} (as {}); {} addresses of {} are in use in it",
+            self.block, self.node, self.other, self.other_block, self.in_use, self.node
+        )
+    }
+}
+
+/// Blocks and their owners.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Registry {
+    owners: BTreeMap<IpNet, String>,
+}
+
+impl Registry {
+    pub(crate) fn set(&mut self, block: IpNet, node: String) {
+        self.owners.insert(block, node);
+    }
+
+    pub(crate) fn remove(&mut self, block: IpNet) {
+        self.owners.remove(&block);
+    }
+
+    pub(crate) fn owner(&self, block: IpNet) -> Option<&str> {
+        self.owners.get(&block).map(String::as_str)
+    }
+
+    /// Known blocks inside `net`, in order.
+    pub(crate) fn inside(&self, net: IpNet) -> impl Iterator<Item = (IpNet, &str)> {
+        let start = IpNet::new_assert(net.network(), 0);
+        self.owners
+            .range(start..)
+            .take_while(move |(block, _)| net.contains(&block.network()))
+            .filter(move |(block, _)| net.contains(*block))
+            .map(|(block, node)| (*block, node.as_str()))
+    }
+
+    /// Every known block that shares an address with `net`: those around it, it, those inside.
+    pub(crate) fn overlapping(&self, net: IpNet) -> impl Iterator<Item = (IpNet, &str)> {
+        let around = (0..net.prefix_len()).rev().filter_map(move |length| {
+            let (block, node) = self
+                .owners
+                .get_key_value(&net::prefix_of(net.network(), length))?;
+            Some((*block, node.as_str()))
+        });
+        around.chain(self.inside(net))
+    }
+}
