@@ -1,6 +1,7 @@
 //! `cargo lab`: the demo, the benchmarks, and a kernel that has what this one lacks.
 
 use clap::{Parser, Subcommand};
+use integration::demo;
 use integration::lab::{Lab, Process};
 use integration::vm::Guest;
 use std::process::ExitCode;
@@ -15,6 +16,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Plays what Ocicat promises, with real routers, and checks it from the other side
+    Demo(DemoArguments),
+    /// Breaks one thing for every scene of the demo; the scene must fail, and pass when healed
+    Sabotages(DemoArguments),
     /// Runs a command inside a kernel that has what this one lacks (IPIP, netem and more)
     Vm {
         /// Memory of the guest
@@ -35,8 +40,43 @@ enum Command {
     Hold,
 }
 
+#[derive(Debug, clap::Args)]
+struct DemoArguments {
+    /// Leave the lab up and say how to enter it
+    #[arg(long)]
+    keep: bool,
+    /// Break one thing; its scene must fail
+    #[arg(long)]
+    sabotage: Option<String>,
+    /// Play only this scene
+    #[arg(long)]
+    scene: Option<String>,
+    /// Play everything here: this is the guest
+    #[arg(long, hide = true)]
+    inside_guest: bool,
+}
+
+impl From<DemoArguments> for demo::Options {
+    fn from(a: DemoArguments) -> Self {
+        let DemoArguments {
+            keep,
+            sabotage,
+            scene,
+            inside_guest,
+        } = a;
+        Self {
+            keep,
+            sabotage,
+            scene,
+            inside_guest,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments.into()).map(passed),
+        Command::Sabotages(arguments) => demo::run_sabotages(&arguments.into()).map(passed),
         Command::Vm {
             memory,
             timeout,
@@ -55,6 +95,14 @@ fn main() -> ExitCode {
         eprintln!("lab: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn passed(all: bool) -> ExitCode {
+    if all {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// Says what it holds (prefix, directory, a process) and waits for the end of standard input.

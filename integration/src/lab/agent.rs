@@ -118,6 +118,22 @@ impl Agent {
         http(&self.netns, path)
     }
 
+    /// What is started instead of the agent from now on.
+    pub fn set_binary(&mut self, binary: PathBuf) {
+        self.binary = binary;
+    }
+
+    /// Sends a signal and does not wait.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process
+            .as_ref()
+            .context("the agent is down")?
+            .signal(signal)
+    }
+
     /// Ends it as a crash does (SIGKILL) and waits until it is gone.
     ///
     /// # Errors

@@ -69,6 +69,17 @@ impl Frr {
             .run(&["vtysh", "--vty_socket", &dir, "-c", command])
     }
 
+    /// Enters lines of configuration.
+    ///
+    /// # Errors
+    /// vtysh refuses one.
+    pub fn configure(&self, lines: &[&str]) -> Result<()> {
+        let dir = self.dir.to_string_lossy();
+        let mut args = vec!["vtysh", "--vty_socket", &*dir, "-c", "configure terminal"];
+        args.extend(lines.iter().flat_map(|line| ["-c", line]));
+        self.netns.run(&args).map(drop)
+    }
+
     /// Output of `show ... json`.
     ///
     /// # Errors

@@ -120,8 +120,16 @@ impl Pod {
     /// # Errors
     /// ADD failed; the namespace is removed.
     pub fn add(lab: &Lab, plugin: &Plugin, spec: PodSpec) -> Result<Self> {
+        Self::add_with(lab, plugin, spec, &json!({}))
+    }
+
+    /// Likewise, with more members of the configuration.
+    ///
+    /// # Errors
+    /// As [`Pod::add`].
+    pub fn add_with(lab: &Lab, plugin: &Plugin, spec: PodSpec, extra: &Value) -> Result<Self> {
         let netns = lab.netns(&spec.name)?;
-        match plugin.call("ADD", &spec, &netns, &json!({})) {
+        match plugin.call("ADD", &spec, &netns, extra) {
             Ok(result) => Ok(Self {
                 spec,
                 netns,

@@ -151,6 +151,7 @@ impl Probe {
             flow,
             from: self,
             to,
+            running: true,
         })
     }
 }
@@ -169,6 +170,16 @@ pub struct Flow<'a> {
     flow: u64,
     from: &'a Probe,
     to: &'a Probe,
+    running: bool,
+}
+
+impl Drop for Flow<'_> {
+    fn drop(&mut self) {
+        if self.running {
+            // Nobody waits for the count; a prober that has ended sends nothing either.
+            let _ = self.from.ask(Operation::FlowStop { flow: self.flow });
+        }
+    }
 }
 
 impl Flow<'_> {
@@ -176,7 +187,8 @@ impl Flow<'_> {
     ///
     /// # Errors
     /// A prober has ended.
-    pub fn stop(self) -> Result<FlowReport> {
+    pub fn stop(mut self) -> Result<FlowReport> {
+        self.running = false;
         let Outcome::Sent(sent) = self.from.answer(Operation::FlowStop { flow: self.flow })? else {
             bail!("unexpected answer to FlowStop")
         };
