@@ -460,6 +460,17 @@ fn families_that_were_not_negotiated_are_ignored() {
         assert_eq!(update.announced.len(), 1, "{name}");
         assert!(update.withdrawn.is_empty(), "{name}");
     }
+    let only_v4 = SessionParams {
+        families: vec![Family::IPV4],
+        ..external()
+    };
+    let v6_unreach = "80 0f 08 0002 01 20 20010db8";
+    for extra in [MP_REACH, v6_unreach] {
+        let (found, update) = outcome(&body("", &and(extra), NLRI), &only_v4);
+        let update = update.unwrap();
+        assert_eq!((found, update.announced.len()), (Discard, 1), "{extra}");
+        assert!(update.withdrawn.is_empty());
+    }
     let only_v6 = SessionParams {
         families: vec![Family::IPV6],
         ..external()
@@ -626,6 +637,10 @@ fn faults_kept_for_the_log_are_bounded() {
         &external(),
     );
     assert_eq!((found, update.unwrap().faults.len()), (Discard, 16));
+    // A fault that withdraws routes is listed in any case.
+    let attributes = and(&format!("{} 80 04 01 00", "40 01 01 00".repeat(100)));
+    let (found, update) = outcome(&body("", &attributes, NLRI), &external());
+    assert_eq!((found, update.unwrap().faults.len()), (Withdraw, 17));
 }
 
 #[test]

@@ -277,6 +277,10 @@ fn sessions() -> Vec<SessionParams> {
             ..internal()
         },
         SessionParams {
+            families: vec![Family::IPV4],
+            ..external()
+        },
+        SessionParams {
             add_path_receive: add_path.clone(),
             add_path_send: add_path,
             extended_next_hop: true,

@@ -224,6 +224,60 @@ fn messages_are_filled_to_the_brim() {
 }
 
 #[test]
+fn a_message_may_be_4096_octets_long_but_not_more() {
+    let (mut attributes, next_hop) = plain();
+    attributes.med = Some(1);
+    attributes.atomic_aggregate = true;
+    attributes.communities = vec![1];
+    let params = external();
+    // Attributes of 37 octets leave 4036, which is 1009 times 4.
+    for (prefixes, lengths) in [(1009, vec![4096]), (1010, vec![4096, 23 + 37 + 4])] {
+        let mut bytes = Vec::new();
+        UpdateEncoder::new(&params)
+            .announce(
+                Family::IPV4,
+                &attributes,
+                next_hop,
+                (0..prefixes).map(slash24),
+                &mut bytes,
+            )
+            .unwrap();
+        let mut framer = Framer::new();
+        framer.push(&bytes);
+        let mut found = Vec::new();
+        while let Some(frame) = framer.next_frame().unwrap() {
+            found.push(frame.bytes().len());
+        }
+        assert_eq!(found, lengths);
+    }
+}
+
+#[test]
+fn capabilities_may_fill_a_message_but_not_more() {
+    for (last, kept, length) in [(75, 40, 4096), (76, 39, 4019)] {
+        let filler = |octets| Capability::Unknown {
+            code: 200,
+            value: vec![0; octets],
+        };
+        let mut capabilities = vec![Capability::FourOctetAs(65001)];
+        capabilities.extend((0..39).map(|_| filler(100)));
+        capabilities.push(filler(last));
+        let open = Open {
+            as_number: 65001,
+            hold_time: 90,
+            router_id: [192, 0, 2, 5].into(),
+            capabilities,
+        };
+        let bytes = encode_open(&open);
+        assert_eq!(bytes.len(), length);
+        let Ok(Message::Open(decoded)) = decode_one(&bytes, &SessionParams::default()) else {
+            panic!("an OPEN");
+        };
+        assert_eq!(decoded.capabilities.len(), kept + 1);
+    }
+}
+
+#[test]
 fn nothing_is_sent_for_no_prefixes() {
     let (attributes, next_hop) = plain();
     let params = external();
