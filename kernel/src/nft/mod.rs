@@ -87,7 +87,8 @@ pub(crate) struct Table {
 
 impl Kernel {
     /// Applies operations in one transaction: all of them or, on error, none. The first commit
-    /// creates the table if it is missing, or takes it over from an earlier process.
+    /// creates the table if it is missing, or takes it over from an earlier process, which a
+    /// commit of no operations does too.
     pub fn nft_commit(&mut self, ops: &[Op]) -> Result<(), NftError> {
         self.nft.commit(ops)
     }
@@ -115,7 +116,7 @@ impl Table {
     }
 
     fn commit(&mut self, ops: &[Op]) -> Result<(), NftError> {
-        if ops.is_empty() {
+        if ops.is_empty() && (self.adopted || self.state()? != TableState::Orphan) {
             return Ok(());
         }
         self.learn_headers(ops)?;
