@@ -52,7 +52,10 @@ pub enum NftError {
     #[error("the nft table {} is gone", model::names::NFT_TABLE)]
     TableGone,
     /// Another process owns our table.
-    #[error("the nft table {} belongs to another process (netlink port {port})", model::names::NFT_TABLE)]
+    #[error(
+        "the nft table {} belongs to another process (netlink port {port})",
+        model::names::NFT_TABLE
+    )]
     OwnedByOther {
         /// Port number of its socket.
         port: u32,
@@ -108,7 +111,13 @@ impl Kernel {
 
 impl Table {
     pub(crate) fn new(socket: Socket, port: u32, owner: bool) -> Self {
-        Self { socket, port, owner, adopted: false, headers: BTreeMap::new() }
+        Self {
+            socket,
+            port,
+            owner,
+            adopted: false,
+            headers: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn port(&self) -> u32 {
@@ -155,13 +164,24 @@ impl Table {
 
     fn run(&mut self, transaction: Transaction) -> Result<BTreeMap<String, SetHeader>, NftError> {
         let (request, ops, headers) = transaction.end();
-        let acks = self.socket.transact(&request).map_err(NftError::Transaction)?;
+        let acks = self
+            .socket
+            .transact(&request)
+            .map_err(NftError::Transaction)?;
         let Some((sequence, error)) = acks.refused.into_iter().next() else {
             let answered = !acks.accepted.is_empty();
-            return if answered { Ok(headers) } else { Err(NftError::Transaction(NetlinkError::NoAnswer)) };
+            return if answered {
+                Ok(headers)
+            } else {
+                Err(NftError::Transaction(NetlinkError::NoAnswer))
+            };
         };
         self.adopted = false;
-        let op = ops.into_iter().rev().find(|(first, _)| *first <= sequence).map(|(_, op)| op);
+        let op = ops
+            .into_iter()
+            .rev()
+            .find(|(first, _)| *first <= sequence)
+            .map(|(_, op)| op);
         match (op, error) {
             (_, error) if error.is(libc::ENOENT) && self.state()? == TableState::Missing => {
                 Err(NftError::TableGone)
