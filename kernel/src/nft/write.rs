@@ -122,7 +122,7 @@ impl Transaction {
                 if header.verdict_map {
                     encoder.be_u32(SET_DATA_TYPE, DATA_VERDICT);
                 }
-                if header.size.is_some() || concatenated {
+                if header.size.is_some() || (interval && concatenated) {
                     encoder.nested(SET_DESCRIPTION, |encoder| description(encoder, header));
                 }
             },
@@ -342,7 +342,8 @@ fn description(encoder: &mut Encoder, header: &SetHeader) {
     if let Some(size) = header.size {
         encoder.be_u32(DESCRIPTION_SIZE, size);
     }
-    if header.key.len() > 1 {
+    // The lengths of the fields are for ranges alone; with exact keys the kernel refuses them.
+    if header.kind == SetKind::Interval && header.key.len() > 1 {
         encoder.nested(DESCRIPTION_CONCAT, |encoder| {
             for key in &header.key {
                 encoder.nested(1, |encoder| encoder.be_u32(1, key.len() as u32));
