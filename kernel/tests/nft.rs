@@ -379,11 +379,22 @@ fn representative() -> Ruleset {
 #[track_caller]
 fn assert_reads(kernel: &mut Kernel, wanted: &Ruleset) {
     let read = kernel.nft_read().unwrap().expect("the table is there");
-    assert!(read.sets.keys().eq(wanted.sets.keys()), "{:?}", read.sets.keys());
-    assert!(read.chains.keys().eq(wanted.chains.keys()), "{:?}", read.chains.keys());
+    assert!(
+        read.sets.keys().eq(wanted.sets.keys()),
+        "{:?}",
+        read.sets.keys()
+    );
+    assert!(
+        read.chains.keys().eq(wanted.chains.keys()),
+        "{:?}",
+        read.chains.keys()
+    );
     for (name, set) in &wanted.sets {
         assert_eq!(read.sets[name].header, set.header, "{name}");
-        assert!(read.sets[name].elements == set.elements, "elements of {name}");
+        assert!(
+            read.sets[name].elements == set.elements,
+            "elements of {name}"
+        );
     }
     for (name, chain) in &wanted.chains {
         assert_eq!(read.chains[name].hook, chain.hook, "{name}");
@@ -694,7 +705,9 @@ fn an_owned_table_refuses_others_and_outlives_its_owner() {
 #[test]
 fn a_table_without_flags_is_taken_over_and_gets_them_when_it_is_replaced() {
     let namespace = Namespace::new();
-    let full = representative();
+    let mut full = representative();
+    // Where ranges are concatenated, nft converts a protocol's byte order, all one byte of it.
+    full.chains.get_mut("forward").unwrap().rules.remove(5);
     namespace.nft(&full.to_string()).unwrap();
     let mut kernel = namespace.kernel();
     assert_reads(&mut kernel, &full);

@@ -122,6 +122,9 @@ impl Transaction {
                 if header.verdict_map {
                     encoder.be_u32(SET_DATA_TYPE, DATA_VERDICT);
                 }
+                if header.key == [KeyType::Ifindex] {
+                    encoder.attribute(SET_USERDATA, &host_byte_order());
+                }
                 if header.size.is_some() || (interval && concatenated) {
                     encoder.nested(SET_DESCRIPTION, |encoder| description(encoder, header));
                 }
@@ -312,6 +315,13 @@ fn target(verdict: &Verdict) -> Option<&str> {
         Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain),
         Verdict::Accept | Verdict::Drop | Verdict::Return => None,
     }
+}
+
+/// Tells nft that it has to print the key as a number of the host
+/// (`NFTNL_UDATA_SET_KEYBYTEORDER`, 4 bytes, `BYTEORDER_HOST_ENDIAN`).
+fn host_byte_order() -> [u8; 6] {
+    let [a, b, c, d] = 1_u32.to_ne_bytes();
+    [0, 4, a, b, c, d]
 }
 
 /// Numbers of nft's data types, which it prints elements by: 6 bits a field.
