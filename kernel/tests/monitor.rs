@@ -98,14 +98,14 @@ fn changes_of_our_table_by_others_are_reported_and_ours_are_not() {
     kernel
         .nft_commit(&[Op::AddChain("ours".into(), None)])
         .unwrap();
-    assert_eq!(changes_until("10.0.0.1"), 0);
+    assert_eq!(changes_until("10.0.0.1/32"), 0);
     namespace
         .nft("add table inet other; add chain inet other c; add table ip ocicat")
         .unwrap();
-    assert_eq!(changes_until("10.0.0.2"), 0);
+    assert_eq!(changes_until("10.0.0.2/32"), 0);
 
     drop(kernel);
-    assert_eq!(changes_until("10.0.0.3"), 0);
+    assert_eq!(changes_until("10.0.0.3/32"), 0);
     namespace.nft("add rule inet ocicat ours accept").unwrap();
     wait(&mut events, |event| {
         (event == KernelEvent::OurTableChanged).then_some(())

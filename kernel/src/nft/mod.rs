@@ -213,7 +213,7 @@ impl Table {
             }
             _ => false,
         });
-        if unknown {
+        if unknown && self.state()? != TableState::Missing {
             self.headers = self.read_headers()?;
         }
         Ok(())

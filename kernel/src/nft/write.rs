@@ -122,7 +122,10 @@ impl Transaction {
                 if header.verdict_map {
                     encoder.be_u32(SET_DATA_TYPE, DATA_VERDICT);
                 }
-                if header.size.is_some() || concatenated {
+                if header.key == [KeyType::Ifindex] {
+                    encoder.attribute(SET_USERDATA, &host_byte_order());
+                }
+                if header.size.is_some() || (interval && concatenated) {
                     encoder.nested(SET_DESCRIPTION, |encoder| description(encoder, header));
                 }
             },
@@ -314,6 +317,13 @@ fn target(verdict: &Verdict) -> Option<&str> {
     }
 }
 
+/// Tells nft that it has to print the key as a number of the host
+/// (`NFTNL_UDATA_SET_KEYBYTEORDER`, 4 bytes, `BYTEORDER_HOST_ENDIAN`).
+fn host_byte_order() -> [u8; 6] {
+    let [a, b, c, d] = 1_u32.to_ne_bytes();
+    [0, 4, a, b, c, d]
+}
+
 /// Numbers of nft's data types, which it prints elements by: 6 bits a field.
 fn key_type(key: &[KeyType]) -> u32 {
     key.iter()
@@ -342,7 +352,8 @@ fn description(encoder: &mut Encoder, header: &SetHeader) {
     if let Some(size) = header.size {
         encoder.be_u32(DESCRIPTION_SIZE, size);
     }
-    if header.key.len() > 1 {
+    // The lengths of the fields are for ranges alone; with exact keys the kernel refuses them.
+    if header.kind == SetKind::Interval && header.key.len() > 1 {
         encoder.nested(DESCRIPTION_CONCAT, |encoder| {
             for key in &header.key {
                 encoder.nested(1, |encoder| encoder.be_u32(1, key.len() as u32));
