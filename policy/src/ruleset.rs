@@ -1,6 +1,15 @@
 //! Our nftables table as a value: sets, verdict maps, chains and rules, and the operations that
 //! lead from one such value to another. `kernel` puts it on the wire; nothing here knows netlink.
 
+mod apply;
+pub(crate) mod changes;
+mod element;
+mod text;
+
+pub use apply::ApplyError;
+pub use element::{Part, decode};
+pub use text::commands;
+
 use std::collections::BTreeMap;
 
 /// The whole content of our table.
