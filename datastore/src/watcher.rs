@@ -86,7 +86,6 @@ impl Watcher {
         if std::mem::replace(&mut self.lost, true) {
             return Ok(());
         }
-        tracing::warn!(directory = %self.root.display(), reason, "datastore lost");
         self.say(Update::Lost { reason })
     }
 
@@ -188,13 +187,6 @@ impl Watcher {
     }
 
     fn say(&self, update: Update) -> Result<(), End> {
-        if let Update::Unreadable { source, reason } = &update {
-            tracing::warn!(
-                source,
-                reason,
-                "unreadable; what it said before stays in force"
-            );
-        }
         self.updates.blocking_send(update).map_err(|_| End::Closed)
     }
 }
