@@ -2,8 +2,10 @@
 
 mod support;
 
+use ipnet::IpNet;
 use model::cni::{Added, Command, Failure, Reply, Request};
 use serde_json::{Value, json};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use support::{Agent, Netns, Plugin};
 
@@ -14,8 +16,8 @@ fn added() -> Reply {
         pod_mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
         ips: vec![
-            "10.1.0.7/32".parse().unwrap(),
-            "fd00::7/128".parse().unwrap(),
+            IpNet::from(IpAddr::from([10, 1, 0, 7])),
+            IpNet::from(IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 7])),
         ],
     })
 }
