@@ -89,7 +89,7 @@ fn watch(mut route: Socket, mut nft: Socket, own: u32, events: &mpsc::Sender<Ker
         ];
         // An interrupted wait is a short one.
         let _ = poll(&mut ready, Some(&NOTICE));
-        let read = drain(&mut route, events, |frame| route_event(frame)).and_then(|()| {
+        let read = drain(&mut route, events, route_event).and_then(|()| {
             drain(&mut nft, events, |frame| {
                 foreign(frame, own).then_some(KernelEvent::OurTableChanged)
             })

@@ -101,7 +101,7 @@ fn a_route_becomes_any_other_kind_in_place() {
                 for kind in [from, to] {
                     let wanted = route(dest, kind.clone());
                     assert_eq!(
-                        kernel.replace_routes(&[wanted.clone()]),
+                        kernel.replace_routes(std::slice::from_ref(&wanted)),
                         [],
                         "{from:?} -> {to:?}"
                     );

@@ -52,6 +52,16 @@ impl Namespace {
             .unwrap_or_else(|error| panic!("{command}: {error}"))
     }
 
+    /// Names of the links that a test made: not of those that come with every namespace.
+    pub fn links(&self, kernel: &mut Kernel) -> Vec<String> {
+        let names = kernel.links().unwrap().into_iter().map(|link| link.name);
+        let mut names: Vec<_> = names
+            .filter(|name| name != "lo" && name != "tunl0")
+            .collect();
+        names.sort();
+        names
+    }
+
     /// Feeds text to `nft -f -` inside.
     pub fn nft(&self, text: &str) -> Result<(), String> {
         let file = tempfile(text);
