@@ -112,11 +112,7 @@ impl Objects {
             Update::InSync => {
                 self.phase = Phase::InSync;
                 self.lost = None;
-                let stale = std::mem::take(&mut self.restored);
-                stale
-                    .into_iter()
-                    .filter(|key| self.in_force.remove(key).is_some())
-                    .collect()
+                self.sweep()
             }
             Update::Unreadable { source, reason } => {
                 self.unreadable.insert(source, reason);
@@ -124,13 +120,26 @@ impl Objects {
             }
             Update::Readable { source } => {
                 self.unreadable.remove(&source);
-                Vec::new()
+                self.sweep()
             }
             Update::Lost { reason } => {
                 self.lost = Some(reason);
                 Vec::new()
             }
         }
+    }
+
+    /// What the snapshot had and the datastore has not goes, unless it may stand in something that
+    /// can't be read now.
+    fn sweep(&mut self) -> Vec<ObjectKey> {
+        if self.phase != Phase::InSync || !self.unreadable.is_empty() {
+            return Vec::new();
+        }
+        let stale = std::mem::take(&mut self.restored);
+        stale
+            .into_iter()
+            .filter(|key| self.in_force.remove(key).is_some())
+            .collect()
     }
 
     fn put(&mut self, key: ObjectKey, object: Object) -> Vec<ObjectKey> {
@@ -335,6 +344,23 @@ mod tests {
         assert_eq!(objects.apply(Update::InSync), vec![gone.key()]);
         assert!(objects.get(&gone.key()).is_none());
         assert!(objects.get(&kept.key()).is_some());
+    }
+
+    #[test]
+    fn what_may_stand_in_an_unreadable_file_stays_until_the_file_can_be_read() {
+        let mut objects = Objects::default();
+        let unknown = policy("api", Selector::All);
+        objects.restore(vec![unknown.clone()]);
+        objects.apply(Update::Unreadable {
+            source: "np.yaml".into(),
+            reason: "line 3".into(),
+        });
+        assert!(objects.apply(Update::InSync).is_empty());
+        assert!(objects.get(&unknown.key()).is_some());
+        let changed = objects.apply(Update::Readable {
+            source: "np.yaml".into(),
+        });
+        assert_eq!(changed, vec![unknown.key()]);
     }
 
     #[test]

@@ -65,6 +65,8 @@ impl Agent {
                 reasons.push("policy is not known to be in force".to_owned());
             }
         }
+        let unreadable = self.calc.objects().unreadable().iter();
+        notes.extend(unreadable.map(|(source, reason)| format!("{source}: {reason}")));
         let own = ObjectKey::global(Kind::Node, &self.options.node_name);
         reasons.extend(
             problems
