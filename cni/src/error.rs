@@ -57,7 +57,7 @@ pub enum Error {
         /// How long the plugin waited.
         seconds: u64,
     },
-    /// The plugin was asked whether it can serve, and the agent is away.
+    /// The plugin was asked whether it can serve, and there is no agent to talk to.
     #[error("{0}")]
     NotAvailable(#[source] Box<Error>),
     /// Whoever serves the socket is not root.

@@ -83,8 +83,8 @@ fn serve(
         Command::Del => delete(&request, &config).map(|()| None),
         Command::Gc => done(call(&request, &config)?).map(|()| None),
         Command::Status => match call(&request, &config) {
-            Err(error) if error.code() == 11 => Err(Error::NotAvailable(Box::new(error))),
-            reply => done(reply?).map(|()| None),
+            Ok(reply) => done(reply).map(|()| None),
+            Err(error) => Err(Error::NotAvailable(Box::new(error))),
         },
     }
 }

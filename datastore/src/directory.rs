@@ -40,11 +40,8 @@ pub enum OpenError {
         /// What the file system is called.
         file_system: &'static str,
     },
-    /// inotify has no room left.
-    #[error(
-        "datastore {path}: it can't be watched ({source}); raise fs.inotify.max_user_watches or \
-         fs.inotify.max_user_instances"
-    )]
+    /// It can't be watched, for instance because inotify has no room left.
+    #[error("datastore {path}: it can't be watched: {source}")]
     Watch {
         /// The directory.
         path: PathBuf,

@@ -1,19 +1,37 @@
 //! The objects of all files -> [`Update`]s. Pure: no file is read here.
 //!
-//! Where two files define one object, the first in the order of paths counts. What is said is
+//! Where two files define one object, the first in the order of paths counts, users' files before
+//! those of agents. What is said is
 //! always the difference to what was said before, so that it never depends on the order of events.
 
+use crate::STATE;
 use crate::document::{Contents, Said};
 use model::{ObjectKey, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// A file that defines an object, in the order in which definitions count.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    by_agent: bool,
+    path: PathBuf,
+}
+
+impl Place {
+    fn new(path: &Path) -> Self {
+        Self {
+            by_agent: path.starts_with(STATE),
+            path: path.to_owned(),
+        }
+    }
+}
+
 /// Everything that is in the directory, and everything that was said about it.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     files: BTreeMap<PathBuf, Contents>,
-    definitions: BTreeMap<ObjectKey, BTreeSet<PathBuf>>,
+    definitions: BTreeMap<ObjectKey, BTreeSet<Place>>,
     said: BTreeMap<ObjectKey, Arc<Said>>,
     unreadable: BTreeMap<PathBuf, String>,
     touched: BTreeSet<ObjectKey>,
@@ -27,8 +45,8 @@ impl Index {
         let before = self.files.remove(path);
         for entry in before.iter().flat_map(|contents| &contents.entries) {
             self.touched.insert(entry.key.clone());
-            if let Some(paths) = self.definitions.get_mut(&entry.key) {
-                paths.remove(path);
+            if let Some(places) = self.definitions.get_mut(&entry.key) {
+                places.remove(&Place::new(path));
             }
         }
         self.touched_files.insert(path.to_owned());
@@ -46,7 +64,7 @@ impl Index {
             self.definitions
                 .entry(entry.key.clone())
                 .or_default()
-                .insert(path.to_owned());
+                .insert(Place::new(path));
         }
         self.files.insert(path.to_owned(), contents);
     }
@@ -74,8 +92,12 @@ impl Index {
         let mut gone = Vec::new();
         for key in std::mem::take(&mut self.touched) {
             let definitions = self.definitions.get(&key);
-            self.touched_files
-                .extend(definitions.into_iter().flatten().cloned());
+            self.touched_files.extend(
+                definitions
+                    .into_iter()
+                    .flatten()
+                    .map(|place| place.path.clone()),
+            );
             match self.definition(&key) {
                 Some(said) if self.said.get(&key) == Some(&said) => {}
                 Some(said) => {
@@ -99,7 +121,7 @@ impl Index {
 
     /// What counts for an object: its first definition in the first file that has one.
     fn definition(&self, key: &ObjectKey) -> Option<Arc<Said>> {
-        let contents = self.files.get(self.definitions.get(key)?.first()?)?;
+        let contents = self.files.get(&self.definitions.get(key)?.first()?.path)?;
         let entry = contents.entries.iter().find(|entry| entry.key == *key)?;
         Some(Arc::clone(&entry.said))
     }
@@ -129,7 +151,10 @@ impl Index {
         let mut problems = contents.problems.clone();
         let mut seen = BTreeSet::new();
         for entry in &contents.entries {
-            let first = self.definitions.get(&entry.key).and_then(BTreeSet::first);
+            let places = self.definitions.get(&entry.key);
+            let first = places
+                .and_then(BTreeSet::first)
+                .map(|place| place.path.as_path());
             let again = !seen.insert(&entry.key);
             match first {
                 Some(first) if first != path => problems.push(format!(

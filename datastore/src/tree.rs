@@ -43,7 +43,7 @@ impl Tree {
         let mut tree = Self {
             root: root.to_owned(),
             identity: identity(root)?,
-            inotify: Inotify::init()?,
+            inotify: Inotify::init().map_err(exhausted)?,
             folders: HashMap::new(),
             buffer: vec![0; 64 << 10],
         };
@@ -67,7 +67,11 @@ impl Tree {
                 .and_then(|()| self.list(&folder, &mut files, &mut folders))
             {
                 Ok(()) => {}
-                Err(error) if vanished(&error) && !folder.as_os_str().is_empty() => {}
+                Err(error) if folder.as_os_str().is_empty() => return Err(error),
+                Err(error) if vanished(&error) => {}
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    tracing::warn!(folder = %folder.display(), "not permitted to read; skipped");
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -124,7 +128,11 @@ impl Tree {
             | WatchMask::MOVE
             | WatchMask::MOVE_SELF
             | WatchMask::ONLYDIR;
-        let watch = self.inotify.watches().add(self.root.join(folder), mask)?;
+        let watch = self
+            .inotify
+            .watches()
+            .add(self.root.join(folder), mask)
+            .map_err(exhausted)?;
         self.folders.insert(watch, folder.to_owned());
         Ok(())
     }
@@ -187,6 +195,18 @@ fn forget(folders: &mut HashMap<WatchDescriptor, PathBuf>, inotify: &Inotify, go
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Says in words what inotify's two limits are.
+fn exhausted(error: io::Error) -> io::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::StorageFull => "no inotify watch is left; raise fs.inotify.max_user_watches",
+        _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
+            "no inotify instance is left; raise fs.inotify.max_user_instances"
+        }
+        _ => return error,
+    };
+    io::Error::other(advice)
 }
 
 fn vanished(error: &io::Error) -> bool {

@@ -86,7 +86,6 @@ impl Watcher {
         if std::mem::replace(&mut self.lost, true) {
             return Ok(());
         }
-        tracing::warn!(directory = %self.root.display(), reason, "datastore lost");
         self.say(Update::Lost { reason })
     }
 
@@ -188,13 +187,90 @@ impl Watcher {
     }
 
     fn say(&self, update: Update) -> Result<(), End> {
-        if let Update::Unreadable { source, reason } = &update {
-            tracing::warn!(
-                source,
-                reason,
-                "unreadable; what it said before stays in force"
-            );
-        }
         self.updates.blocking_send(update).map_err(|_| End::Closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use tempfile::{TempDir, tempdir};
+    use tokio::sync::mpsc::{Receiver, channel};
+
+    const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n";
+
+    /// A watcher that has read `a.yaml` and what it said next.
+    fn watcher() -> (TempDir, Watcher, Receiver<Update>) {
+        let directory = tempdir().unwrap();
+        let (sender, mut receiver) = channel(16);
+        let mut watcher = Watcher::new(directory.path(), sender);
+        fs::write(directory.path().join("a.yaml"), NAMESPACE).unwrap();
+        read(&mut watcher);
+        assert!(matches!(receiver.try_recv(), Ok(Update::Apply { .. })));
+        assert!(matches!(receiver.try_recv(), Ok(Update::InSync)));
+        (directory, watcher, receiver)
+    }
+
+    fn read(watcher: &mut Watcher) {
+        assert!(watcher.read([PathBuf::from("a.yaml")].into()).is_ok());
+    }
+
+    /// Lets the time pass that a file's state is doubted.
+    fn believe(watcher: &mut Watcher) {
+        let at = watcher
+            .doubtful
+            .get_mut(Path::new("a.yaml"))
+            .expect("doubtful");
+        *at = Instant::now();
+        read(watcher);
+    }
+
+    #[test]
+    fn a_file_that_is_moved_away_and_written_again_is_never_gone() {
+        let (directory, mut watcher, mut said) = watcher();
+        let path = directory.path().join("a.yaml");
+        fs::rename(&path, directory.path().join("a.yaml~")).unwrap();
+        read(&mut watcher);
+        assert!(watcher.patience() <= MOVED_AWAY);
+        fs::write(&path, NAMESPACE).unwrap();
+        read(&mut watcher);
+        assert!(said.try_recv().is_err() && watcher.doubtful.is_empty());
+        fs::remove_file(&path).unwrap();
+        read(&mut watcher);
+        assert!(said.try_recv().is_err());
+        believe(&mut watcher);
+        assert!(matches!(said.try_recv(), Ok(Update::Delete(_))));
+    }
+
+    #[test]
+    fn a_broken_or_emptied_file_is_doubted_first_and_believed_then() {
+        let (directory, mut watcher, mut said) = watcher();
+        let path = directory.path().join("a.yaml");
+        fs::write(&path, "a: [").unwrap();
+        read(&mut watcher);
+        assert!(said.try_recv().is_err());
+        believe(&mut watcher);
+        assert!(matches!(said.try_recv(), Ok(Update::Unreadable { .. })));
+        fs::write(&path, "").unwrap();
+        read(&mut watcher);
+        assert!(said.try_recv().is_err());
+        believe(&mut watcher);
+        assert!(matches!(said.try_recv(), Ok(Update::Delete(_))));
+        assert!(matches!(said.try_recv(), Ok(Update::Readable { .. })));
+    }
+
+    #[test]
+    fn what_an_agent_removes_is_gone_at_once() {
+        let (directory, mut watcher, mut said) = watcher();
+        fs::create_dir_all(directory.path().join("state/nodes")).unwrap();
+        let path = Path::new("state/nodes/n.yaml");
+        let node = "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: n}\n";
+        fs::write(directory.path().join(path), node).unwrap();
+        assert!(watcher.read([path.to_owned()].into()).is_ok());
+        assert!(matches!(said.try_recv(), Ok(Update::Apply { .. })));
+        fs::remove_file(directory.path().join(path)).unwrap();
+        assert!(watcher.read([path.to_owned()].into()).is_ok());
+        assert!(matches!(said.try_recv(), Ok(Update::Delete(_))));
     }
 }

@@ -46,5 +46,8 @@ pub(crate) fn address(message: &AddressMessage) -> Option<Address> {
         }
     }
     let address = IpNet::new(found?, message.header.prefix_len).ok()?;
-    Some(Address { ifindex: message.header.index, address })
+    Some(Address {
+        ifindex: message.header.index,
+        address,
+    })
 }

@@ -24,16 +24,24 @@ impl Kernel {
         let name = &device.name;
         let refused = |step| LinkError::refused(name, step);
         let found = link::by_name(&mut self.route, name).map_err(refused("look it up"))?;
-        if let Some(found) = found.as_ref().filter(|link| link.kind.as_deref() != Some(KIND)) {
+        if let Some(found) = found
+            .as_ref()
+            .filter(|link| link.kind.as_deref() != Some(KIND))
+        {
             let found = found.kind.clone().unwrap_or_else(|| "device".into());
-            return Err(LinkError::WrongKind { name: name.clone(), wanted: KIND, found });
+            return Err(LinkError::WrongKind {
+                name: name.clone(),
+                wanted: KIND,
+                found,
+            });
         }
         self.write_ipip(device, found.as_ref().map(|link| link.ifindex))?;
         let link = link::by_name(&mut self.route, name).map_err(refused("look it up"))?;
         let ifindex = link.map(|link| link.ifindex).ok_or(NetlinkError::NoAnswer);
         let ifindex = ifindex.map_err(refused("look it up"))?;
         self.host_interface_sysctls(name, false)?;
-        self.set_tunnel_address(device, ifindex).map_err(refused("set its address"))?;
+        self.set_tunnel_address(device, ifindex)
+            .map_err(refused("set its address"))?;
         let mut request = self.route.encoder();
         message::link_up(&mut request, ifindex);
         self.route.request(request).map_err(refused("set it up"))?;
@@ -51,26 +59,54 @@ impl Kernel {
 
     fn write_ipip(&mut self, device: &IpipDevice, ifindex: Option<u32>) -> Result<(), LinkError> {
         let mut request = self.route.encoder();
-        let flags = if ifindex.is_some() { Flags::QUIET } else { Flags::CREATE_EXCLUSIVE };
-        request.message(NEW_LINK, flags, &ifinfomsg(ifindex.unwrap_or(0), 0, 0), |encoder| {
-            encoder.string(IFLA_IFNAME, &device.name);
-            encoder.u32(IFLA_MTU, device.mtu);
-            link_info(encoder, device.local, PROTOCOL);
-        });
+        let flags = if ifindex.is_some() {
+            Flags::QUIET
+        } else {
+            Flags::CREATE_EXCLUSIVE
+        };
+        request.message(
+            NEW_LINK,
+            flags,
+            &ifinfomsg(ifindex.unwrap_or(0), 0, 0),
+            |encoder| {
+                encoder.string(IFLA_IFNAME, &device.name);
+                encoder.u32(IFLA_MTU, device.mtu);
+                link_info(encoder, device.local, PROTOCOL);
+            },
+        );
         let name = device.name.clone();
-        self.route.request(request).map_err(|source| match source.errno() {
-            Some(libc::EOPNOTSUPP) => LinkError::Unsupported { name, kind: KIND },
-            Some(libc::EEXIST) => LinkError::TunnelTaken { name, local: device.local },
-            _ if ifindex.is_some() => LinkError::Refused { name, step: "change", source },
-            _ => LinkError::Refused { name, step: "create", source },
-        })
+        self.route
+            .request(request)
+            .map_err(|source| match source.errno() {
+                Some(libc::EOPNOTSUPP) => LinkError::Unsupported { name, kind: KIND },
+                Some(libc::EEXIST) => LinkError::TunnelTaken {
+                    name,
+                    local: device.local,
+                },
+                _ if ifindex.is_some() => LinkError::Refused {
+                    name,
+                    step: "change",
+                    source,
+                },
+                _ => LinkError::Refused {
+                    name,
+                    step: "create",
+                    source,
+                },
+            })
     }
 
     /// Makes the wanted address the only IPv4 address of the device.
-    fn set_tunnel_address(&mut self, device: &IpipDevice, ifindex: u32) -> Result<(), NetlinkError> {
+    fn set_tunnel_address(
+        &mut self,
+        device: &IpipDevice,
+        ifindex: u32,
+    ) -> Result<(), NetlinkError> {
         let wanted = device.address.map(IpAddr::from);
         let present = crate::address::dump(&mut self.route)?;
-        let present = present.iter().filter(|a| a.ifindex == ifindex && a.address.addr().is_ipv4());
+        let present = present
+            .iter()
+            .filter(|a| a.ifindex == ifindex && a.address.addr().is_ipv4());
         for stale in present.filter(|a| Some(a.address.addr()) != wanted) {
             let mut request = self.route.encoder();
             let (address, length) = (stale.address.addr(), stale.address.prefix_len());
@@ -94,7 +130,9 @@ pub(crate) fn probe(socket: &mut Socket) -> bool {
         encoder.string(IFLA_IFNAME, "ocicat-probe");
         link_info(encoder, Ipv4Addr::LOCALHOST, IMPOSSIBLE_PROTOCOL);
     });
-    socket.request(request).is_err_and(|error| error.is(libc::EINVAL))
+    socket
+        .request(request)
+        .is_err_and(|error| error.is(libc::EINVAL))
 }
 
 fn link_info(encoder: &mut Encoder, local: Ipv4Addr, protocol: u8) {

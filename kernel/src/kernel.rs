@@ -27,7 +27,9 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { sysctl_root: "/proc/sys/net".into() }
+        Self {
+            sysctl_root: "/proc/sys/net".into(),
+        }
     }
 }
 
@@ -53,9 +55,17 @@ impl Kernel {
         let mut route = open(Protocol::Route)?;
         let mut nft = open(Protocol::Netfilter)?;
         let features = Features::probe(&mut route, &mut nft);
-        let port = nft.port().map_err(|errno| OpenError { what: "NETLINK_NETFILTER", errno })?;
+        let port = nft.port().map_err(|errno| OpenError {
+            what: "NETLINK_NETFILTER",
+            errno,
+        })?;
         let nft = Table::new(nft, port, features.nft_owner);
-        Ok(Self { route, nft, features, sysctl_root: options.sysctl_root })
+        Ok(Self {
+            route,
+            nft,
+            features,
+            sysctl_root: options.sysctl_root,
+        })
     }
 
     /// What this kernel can do.

@@ -95,7 +95,11 @@ pub enum LinkError {
 
 impl LinkError {
     pub(crate) fn refused(name: &str, step: &'static str) -> impl FnOnce(NetlinkError) -> Self {
-        move |source| Self::Refused { name: name.to_owned(), step, source }
+        move |source| Self::Refused {
+            name: name.to_owned(),
+            step,
+            source,
+        }
     }
 }
 
@@ -169,12 +173,17 @@ fn one(
 ) -> Result<Option<Link>, NetlinkError> {
     let found = socket.dump(
         |encoder| {
-            encoder.message(GET_LINK, Flags::QUIET, &ifinfomsg(ifindex, 0, 0), |encoder| {
-                encoder.u32(IFLA_EXT_MASK, SKIP_STATISTICS);
-                if let Some(name) = name {
-                    encoder.string(IFLA_IFNAME, name);
-                }
-            });
+            encoder.message(
+                GET_LINK,
+                Flags::QUIET,
+                &ifinfomsg(ifindex, 0, 0),
+                |encoder| {
+                    encoder.u32(IFLA_EXT_MASK, SKIP_STATISTICS);
+                    if let Some(name) = name {
+                        encoder.string(IFLA_IFNAME, name);
+                    }
+                },
+            );
         },
         || None,
         |found, frame| {

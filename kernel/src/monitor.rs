@@ -20,7 +20,10 @@ const NFT_SUBSYSTEM: u16 = 10;
 /// Events that may wait for the receiver before the kernel has to keep them.
 const QUEUE: usize = 4096;
 /// How long the thread outlives its receiver at most.
-const NOTICE: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+const NOTICE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 500_000_000,
+};
 
 /// A change that the kernel reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,25 +60,39 @@ pub enum KernelEvent {
 pub fn monitor(nft_port_id: u32) -> Result<mpsc::Receiver<KernelEvent>, OpenError> {
     let mut route = open(Protocol::Route)?;
     for group in ROUTE_GROUPS {
-        route.join(group).map_err(|errno| OpenError { what: "route event", errno })?;
+        route.join(group).map_err(|errno| OpenError {
+            what: "route event",
+            errno,
+        })?;
     }
     let mut nft = open(Protocol::Netfilter)?;
-    nft.join(NFT_GROUP).map_err(|errno| OpenError { what: "nf_tables event", errno })?;
+    nft.join(NFT_GROUP).map_err(|errno| OpenError {
+        what: "nf_tables event",
+        errno,
+    })?;
     let (events, receiver) = mpsc::channel(QUEUE);
     std::thread::Builder::new()
         .name("kernel-monitor".into())
         .spawn(move || watch(route, nft, nft_port_id, &events))
-        .map_err(|error| OpenError { what: "kernel event", errno: error.into() })?;
+        .map_err(|error| OpenError {
+            what: "kernel event",
+            errno: error.into(),
+        })?;
     Ok(receiver)
 }
 
 fn watch(mut route: Socket, mut nft: Socket, own: u32, events: &mpsc::Sender<KernelEvent>) {
     while !events.is_closed() {
-        let mut ready = [PollFd::new(&route, PollFlags::IN), PollFd::new(&nft, PollFlags::IN)];
+        let mut ready = [
+            PollFd::new(&route, PollFlags::IN),
+            PollFd::new(&nft, PollFlags::IN),
+        ];
         // An interrupted wait is a short one.
         let _ = poll(&mut ready, Some(&NOTICE));
-        let read = drain(&mut route, events, |frame| route_event(frame)).and_then(|()| {
-            drain(&mut nft, events, |frame| foreign(frame, own).then_some(KernelEvent::OurTableChanged))
+        let read = drain(&mut route, events, route_event).and_then(|()| {
+            drain(&mut nft, events, |frame| {
+                foreign(frame, own).then_some(KernelEvent::OurTableChanged)
+            })
         });
         if read.is_none() {
             return;
@@ -116,8 +133,10 @@ fn drain(
 fn route_event(frame: Frame<'_>) -> Option<KernelEvent> {
     match message::parse(frame)? {
         RouteNetlinkMessage::NewLink(m) => link::link(&m).map(KernelEvent::Link),
-        RouteNetlinkMessage::DelLink(m) => link::link(&m)
-            .map(|link| KernelEvent::LinkGone { ifindex: link.ifindex, name: link.name }),
+        RouteNetlinkMessage::DelLink(m) => link::link(&m).map(|link| KernelEvent::LinkGone {
+            ifindex: link.ifindex,
+            name: link.name,
+        }),
         RouteNetlinkMessage::NewAddress(m) => address::address(&m).map(KernelEvent::Address),
         RouteNetlinkMessage::DelAddress(m) => address::address(&m).map(KernelEvent::AddressGone),
         RouteNetlinkMessage::NewRoute(m) => kernel_route(&m).map(KernelEvent::Route),

@@ -22,7 +22,11 @@ impl Kernel {
     /// Adds or replaces permanent entries; answers those that failed.
     pub fn set_neighbours(&mut self, neighbours: &[Neighbour]) -> Vec<(Neighbour, NeighbourError)> {
         let failed = self.route.batch(neighbours, |encoder, neighbour| {
-            let Neighbour { ifindex, address, mac } = *neighbour;
+            let Neighbour {
+                ifindex,
+                address,
+                mac,
+            } = *neighbour;
             message::permanent_neighbour(encoder, ifindex, address, mac);
         });
         let error = |neighbour: Neighbour, source| NeighbourError {

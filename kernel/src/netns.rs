@@ -50,7 +50,9 @@ pub fn open(path: &Path) -> Result<OwnedFd, NetnsError> {
     let file = rustix::fs::open(path, flags, Mode::empty()).map_err(refused)?;
     let kind = rustix::fs::fstatfs(&file).map_err(refused)?.f_type as u64;
     if kind != NSFS_MAGIC {
-        return Err(NetnsError::NotANamespace { path: path.to_owned() });
+        return Err(NetnsError::NotANamespace {
+            path: path.to_owned(),
+        });
     }
     Ok(file)
 }
@@ -63,12 +65,15 @@ pub fn path(name: &str) -> PathBuf {
 /// Creates a namespace that `ip netns` knows by this name, and opens it. Its loopback is down.
 pub fn create(name: &str) -> Result<OwnedFd, NetnsError> {
     if name.is_empty() || name.contains('/') || name.starts_with('.') {
-        return Err(NetnsError::Name { name: name.to_owned() });
+        return Err(NetnsError::Name {
+            name: name.to_owned(),
+        });
     }
     share_directory()?;
     let path = path(name);
     let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    rustix::fs::open(&path, flags, Mode::empty()).map_err(|errno| refusal(&path, "create", errno))?;
+    rustix::fs::open(&path, flags, Mode::empty())
+        .map_err(|errno| refusal(&path, "create", errno))?;
     let target = path.clone();
     let mounted = on_thread(move || {
         raw::unshare_network().map_err(|errno| refusal(&target, "unshare", errno))?;
@@ -91,9 +96,11 @@ pub fn delete(name: &str) -> Result<(), NetnsError> {
         Err(errno) => return Err(refusal(&path, "unmount", errno)),
     }
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(NetnsError::Refused { path, step: "remove", errno: error.into() })
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(NetnsError::Refused {
+            path,
+            step: "remove",
+            errno: error.into(),
+        }),
         _ => Ok(()),
     }
 }
@@ -115,7 +122,12 @@ pub fn route_socket(namespace: BorrowedFd<'_>) -> Result<OwnedFd, NetnsError> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     // NETLINK_ROUTE is protocol 0, the family's default.
     run(namespace, || {
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
+        socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            None,
+        )
     })?
     .map_err(|errno| NetnsError::Enter(errno.into()))
 }
@@ -137,9 +149,7 @@ fn on_thread<T: Send>(
 /// Makes the directory a shared mount, so that namespaces appear to everybody, as `ip netns` does.
 fn share_directory() -> Result<(), NetnsError> {
     let directory = Path::new(DIRECTORY);
-    let failed = |step| {
-        move |errno: rustix::io::Errno| refusal(Path::new(DIRECTORY), step, errno)
-    };
+    let failed = |step| move |errno: rustix::io::Errno| refusal(Path::new(DIRECTORY), step, errno);
     std::fs::create_dir_all(directory).map_err(|error| NetnsError::Refused {
         path: directory.to_owned(),
         step: "create",
@@ -154,6 +164,9 @@ fn share_directory() -> Result<(), NetnsError> {
 }
 
 fn refusal(path: &Path, step: &'static str, errno: rustix::io::Errno) -> NetnsError {
-    NetnsError::Refused { path: path.to_owned(), step, errno: errno.into() }
+    NetnsError::Refused {
+        path: path.to_owned(),
+        step,
+        errno: errno.into(),
+    }
 }
-

@@ -9,8 +9,8 @@ use crate::link::{
     self, IFLA_ADDRESS, IFLA_IFALIAS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError,
 };
 use crate::message::{
-    self, GET_NEIGHBOUR, NEW_LINK, NUD_PERMANENT, SCOPE_HOST, SCOPE_LINK,
-    SCOPE_UNIVERSE, SET_LINK, ifinfomsg,
+    self, GET_NEIGHBOUR, NEW_LINK, NUD_PERMANENT, SCOPE_HOST, SCOPE_LINK, SCOPE_UNIVERSE, SET_LINK,
+    ifinfomsg,
 };
 use crate::netlink::{Attributes, Encoder, Errno, Flags, NetlinkError, Protocol, Socket, ne_u32};
 use crate::{address, route};
@@ -86,13 +86,19 @@ impl Kernel {
         let ipv6 = pod.addresses.iter().any(IpAddr::is_ipv6);
         let mut request = self.route.encoder();
         let mut steps = vec![(set_host_end(&mut request, pod), "set its alias")];
-        send(&mut self.route, request, &steps)
-            .map_err(|(step, source)| LinkError::Refused { name: name.into(), step, source })?;
+        send(&mut self.route, request, &steps).map_err(|(step, source)| LinkError::Refused {
+            name: name.into(),
+            step,
+            source,
+        })?;
         self.host_interface_sysctls(name, ipv6)?;
 
         let mut request = self.route.encoder();
         steps.clear();
-        steps.push((message::link_up(&mut request, pod.host_ifindex), "set it up"));
+        steps.push((
+            message::link_up(&mut request, pod.host_ifindex),
+            "set it up",
+        ));
         let gateway = IpAddr::from(GATEWAY_V4);
         let added = message::add_address(&mut request, pod.host_ifindex, gateway, 32, SCOPE_HOST);
         steps.push((added, "add the address 169.254.1.1"));
@@ -107,8 +113,11 @@ impl Kernel {
             let sequence = message::permanent_neighbour(&mut request, ifindex, *address, mac);
             steps.push((sequence, "add the pod as a neighbour"));
         }
-        send(&mut self.route, request, &steps)
-            .map_err(|(step, source)| LinkError::Refused { name: name.into(), step, source })?;
+        send(&mut self.route, request, &steps).map_err(|(step, source)| LinkError::Refused {
+            name: name.into(),
+            step,
+            source,
+        })?;
         Ok(Link {
             ifindex: pod.host_ifindex,
             name: pod.host_name.clone(),
@@ -130,16 +139,14 @@ impl Kernel {
     ) -> Result<(), PodError> {
         let (mut socket, link) = pod_end(pod, pod_socket)?;
         let mut request = socket.encoder();
-        let mut steps = vec![(message::link_up(&mut request, link.ifindex), "set it up".into())];
+        let mut steps = vec![(
+            message::link_up(&mut request, link.ifindex),
+            "set it up".into(),
+        )];
         for address in &pod.addresses {
             let length = IpNet::from(*address).prefix_len();
-            let sequence = message::add_address(
-                &mut request,
-                link.ifindex,
-                *address,
-                length,
-                SCOPE_UNIVERSE,
-            );
+            let sequence =
+                message::add_address(&mut request, link.ifindex, *address, length, SCOPE_UNIVERSE);
             steps.push((sequence, format!("add the address {address}")));
         }
         for gateway in gateways(pod) {
@@ -155,9 +162,16 @@ impl Kernel {
             let v6 = pod.addresses.iter().find(|address| address.is_ipv6());
             match v6 {
                 Some(address) if source.is(libc::EACCES) || source.is(libc::EPERM) => {
-                    PodError::Ipv6Disabled { name: pod.pod_name.clone(), address: *address }
+                    PodError::Ipv6Disabled {
+                        name: pod.pod_name.clone(),
+                        address: *address,
+                    }
                 }
-                _ => PodError::Refused { name: pod.pod_name.clone(), step, source },
+                _ => PodError::Refused {
+                    name: pod.pod_name.clone(),
+                    step,
+                    source,
+                },
             }
         })
     }
@@ -179,7 +193,11 @@ impl Kernel {
         let mut wrong = link_differences(pod, &link);
         let read = |step: &str| {
             let step = step.to_owned();
-            move |source| PodError::Refused { name: name.clone(), step, source }
+            move |source| PodError::Refused {
+                name: name.clone(),
+                step,
+                source,
+            }
         };
         let addresses = address::dump(&mut socket).map_err(read("read its addresses"))?;
         for address in &pod.addresses {
@@ -194,7 +212,9 @@ impl Kernel {
             permanent_neighbours(&mut socket, link.ifindex).map_err(read("read its neighbours"))?;
         for gateway in gateways(pod) {
             if !neighbours.contains(&(gateway, HOST_MAC)) {
-                wrong.push(format!("{name} lacks the neighbour entry of its gateway {gateway}"));
+                wrong.push(format!(
+                    "{name} lacks the neighbour entry of its gateway {gateway}"
+                ));
             }
         }
         let routes = pod_table(&mut socket).map_err(read("read its routes"))?;
@@ -222,12 +242,18 @@ impl Kernel {
                 });
             });
         });
-        let Err(error) = self.route.request(request) else { return Ok(()) };
+        let Err(error) = self.route.request(request) else {
+            return Ok(());
+        };
         let name = pod.host_name.clone();
         match error.errno() {
             Some(libc::EEXIST | libc::EBUSY) => Err(self.taken(pod, error)),
             Some(libc::EOPNOTSUPP) => Err(LinkError::Unsupported { name, kind: "veth" }),
-            _ => Err(LinkError::Refused { name, step: "create", source: error }),
+            _ => Err(LinkError::Refused {
+                name,
+                step: "create",
+                source: error,
+            }),
         }
     }
 
@@ -238,15 +264,24 @@ impl Kernel {
         let by_index = link::by_index(&mut self.route, pod.host_ifindex);
         match (by_name, by_index) {
             (Ok(Some(_)), _) => LinkError::NameTaken { name },
-            (Ok(None), Ok(Some(_))) => LinkError::IndexTaken { name, ifindex: pod.host_ifindex },
+            (Ok(None), Ok(Some(_))) => LinkError::IndexTaken {
+                name,
+                ifindex: pod.host_ifindex,
+            },
             // An index that no link shows is held by one that is about to vanish.
-            (Ok(None), Ok(None)) if source.is(libc::EBUSY) => {
-                LinkError::IndexTaken { name, ifindex: pod.host_ifindex }
-            }
-            (Ok(None), Ok(None)) => {
-                LinkError::PodNameTaken { name, pod_name: pod.pod_name.clone() }
-            }
-            _ => LinkError::Refused { name, step: "create", source },
+            (Ok(None), Ok(None)) if source.is(libc::EBUSY) => LinkError::IndexTaken {
+                name,
+                ifindex: pod.host_ifindex,
+            },
+            (Ok(None), Ok(None)) => LinkError::PodNameTaken {
+                name,
+                pod_name: pod.pod_name.clone(),
+            },
+            _ => LinkError::Refused {
+                name,
+                step: "create",
+                source,
+            },
         }
     }
 }
@@ -283,12 +318,21 @@ fn send<S: Clone>(
 ) -> Result<(), (S, NetlinkError)> {
     request.acknowledge(request.len() - 1);
     let last = &steps[steps.len() - 1].1;
-    let acks = socket.transact(&request).map_err(|error| (last.clone(), error))?;
+    let acks = socket
+        .transact(&request)
+        .map_err(|error| (last.clone(), error))?;
     let Some((sequence, error)) = acks.refused.into_iter().next() else {
         let answered = !acks.accepted.is_empty();
-        return if answered { Ok(()) } else { Err((last.clone(), NetlinkError::NoAnswer)) };
+        return if answered {
+            Ok(())
+        } else {
+            Err((last.clone(), NetlinkError::NoAnswer))
+        };
     };
-    let step = steps.iter().find(|(of, _)| *of == sequence).map_or(last, |(_, step)| step);
+    let step = steps
+        .iter()
+        .find(|(of, _)| *of == sequence)
+        .map_or(last, |(_, step)| step);
     Err((step.clone(), error))
 }
 
@@ -321,8 +365,16 @@ fn link_differences(pod: &PodLink, link: &Link) -> Vec<String> {
 
 /// The gateways of the families that the pod has.
 fn gateways(pod: &PodLink) -> impl Iterator<Item = IpAddr> {
-    let v4 = pod.addresses.iter().any(IpAddr::is_ipv4).then_some(IpAddr::from(GATEWAY_V4));
-    let v6 = pod.addresses.iter().any(IpAddr::is_ipv6).then_some(IpAddr::from(GATEWAY_V6));
+    let v4 = pod
+        .addresses
+        .iter()
+        .any(IpAddr::is_ipv4)
+        .then_some(IpAddr::from(GATEWAY_V4));
+    let v6 = pod
+        .addresses
+        .iter()
+        .any(IpAddr::is_ipv6)
+        .then_some(IpAddr::from(GATEWAY_V6));
     v4.into_iter().chain(v6)
 }
 
@@ -334,13 +386,23 @@ fn pod_routes(pod: &PodLink, ifindex: u32) -> Vec<Route> {
         let dest = match gateway {
             IpAddr::V4(_) => {
                 let kind = RouteKind::Device { ifindex };
-                routes.push(Route { dest: IpNet::from(gateway), kind });
+                routes.push(Route {
+                    dest: IpNet::from(gateway),
+                    kind,
+                });
                 IpNet::from(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0))
             }
             IpAddr::V6(_) => IpNet::from(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
         };
-        let hop = NextHop { gateway, ifindex: Some(ifindex), onlink: false };
-        routes.push(Route { dest, kind: RouteKind::Via(vec![hop]) });
+        let hop = NextHop {
+            gateway,
+            ifindex: Some(ifindex),
+            onlink: false,
+        };
+        routes.push(Route {
+            dest,
+            kind: RouteKind::Via(vec![hop]),
+        });
     }
     routes
 }
@@ -348,9 +410,10 @@ fn pod_routes(pod: &PodLink, ifindex: u32) -> Vec<Route> {
 fn pod_table(socket: &mut Socket) -> Result<Vec<Route>, NetlinkError> {
     let mut routes = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
-        let found: Vec<Route> = route::messages(socket, family, |found: &mut Vec<Route>, message| {
-            found.extend(route::kernel_route(message).map(|route| route.route));
-        })?;
+        let found: Vec<Route> =
+            route::messages(socket, family, |found: &mut Vec<Route>, message| {
+                found.extend(route::kernel_route(message).map(|route| route.route));
+            })?;
         routes.extend(found);
     }
     Ok(routes)
@@ -366,7 +429,9 @@ fn permanent_neighbours(
         },
         Vec::new,
         |neighbours, frame| {
-            let Some(fixed) = frame.payload().get(..12) else { return };
+            let Some(fixed) = frame.payload().get(..12) else {
+                return;
+            };
             let of = ne_u32(&fixed[4..8]);
             let state = u16::from_ne_bytes([fixed[8], fixed[9]]);
             if of == Some(ifindex) && state & NUD_PERMANENT != 0 {
@@ -384,4 +449,3 @@ fn neighbour(attributes: Attributes<'_>) -> Option<(IpAddr, [u8; 6])> {
     };
     Some((address, attributes.find(2)?.try_into().ok()?))
 }
-

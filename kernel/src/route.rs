@@ -231,7 +231,11 @@ pub(crate) fn kernel_route(message: &RouteMessage) -> Option<KernelRoute> {
     let header = &message.header;
     let mut table = u32::from(header.table);
     let mut dest = None;
-    let mut hop = NextHop { gateway: unspecified(header), ifindex: None, onlink: false };
+    let mut hop = NextHop {
+        gateway: unspecified(header),
+        ifindex: None,
+        onlink: false,
+    };
     let mut has_gateway = false;
     let mut several = Vec::new();
     let mut metric = 0;
@@ -257,13 +261,19 @@ pub(crate) fn kernel_route(message: &RouteMessage) -> Option<KernelRoute> {
         RouteType::BlackHole => RouteKind::Blackhole,
         RouteType::Unicast if !several.is_empty() => RouteKind::Via(several),
         RouteType::Unicast if has_gateway => RouteKind::Via(vec![hop]),
-        RouteType::Unicast => RouteKind::Device { ifindex: hop.ifindex? },
+        RouteType::Unicast => RouteKind::Device {
+            ifindex: hop.ifindex?,
+        },
         _ => return None,
     };
     let address = dest.unwrap_or(unspecified(header));
     let dest = IpNet::new(address, header.destination_prefix_length).ok()?;
     let ours = u8::from(header.protocol) == RT_PROTOCOL;
-    Some(KernelRoute { route: Route { dest, kind }, ours, metric })
+    Some(KernelRoute {
+        route: Route { dest, kind },
+        ours,
+        metric,
+    })
 }
 
 fn unspecified(header: &netlink_packet_route::route::RouteHeader) -> IpAddr {
@@ -274,13 +284,20 @@ fn unspecified(header: &netlink_packet_route::route::RouteHeader) -> IpAddr {
 }
 
 fn path(hop: &RouteNextHop) -> Option<NextHop> {
-    let gateway = hop.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(address) => ip(address),
-        RouteAttribute::Via(via) => via_ip(via),
-        _ => None,
-    })?;
+    let gateway = hop
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(address) => ip(address),
+            RouteAttribute::Via(via) => via_ip(via),
+            _ => None,
+        })?;
     let onlink = hop.flags.contains(RouteNextHopFlags::Onlink);
-    Some(NextHop { gateway, ifindex: Some(hop.interface_index), onlink })
+    Some(NextHop {
+        gateway,
+        ifindex: Some(hop.interface_index),
+        onlink,
+    })
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

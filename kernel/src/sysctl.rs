@@ -91,26 +91,34 @@ impl Kernel {
 
     /// Interfaces with a default route by router advertisement.
     fn advertised_defaults(&mut self) -> Result<Vec<u32>, NetlinkError> {
-        route::messages(&mut self.route, libc::AF_INET6, |found: &mut Vec<u32>, message| {
-            let header = &message.header;
-            if header.protocol == RouteProtocol::Ra && header.destination_prefix_length == 0 {
-                for attribute in &message.attributes {
-                    match attribute {
-                        RouteAttribute::Oif(ifindex) => found.push(*ifindex),
-                        RouteAttribute::MultiPath(hops) => {
-                            found.extend(hops.iter().map(|hop| hop.interface_index));
+        route::messages(
+            &mut self.route,
+            libc::AF_INET6,
+            |found: &mut Vec<u32>, message| {
+                let header = &message.header;
+                if header.protocol == RouteProtocol::Ra && header.destination_prefix_length == 0 {
+                    for attribute in &message.attributes {
+                        match attribute {
+                            RouteAttribute::Oif(ifindex) => found.push(*ifindex),
+                            RouteAttribute::MultiPath(hops) => {
+                                found.extend(hops.iter().map(|hop| hop.interface_index));
+                            }
+                            _ => {}
                         }
-                        _ => {}
                     }
                 }
-            }
-        })
+            },
+        )
     }
 
     fn parameter(&self, path: &str) -> Result<std::path::PathBuf, SysctlError> {
-        let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+        let plain = Path::new(path)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
         if !plain || path.is_empty() {
-            return Err(SysctlError::Name { path: path.to_owned() });
+            return Err(SysctlError::Name {
+                path: path.to_owned(),
+            });
         }
         Ok(self.sysctl_root.join(path))
     }

@@ -26,7 +26,8 @@ pub enum Update {
     Delete(ObjectKey),
     /// A source of objects can't be read, or part of it can't: what it said before stays in force.
     /// No object is named because none could be recognised. It replaces what was said about the
-    /// same source before.
+    /// same source before. Until then there may be objects that were never said, even after
+    /// [`Update::InSync`]: what an earlier process enforced is not to be taken for gone.
     Unreadable {
         /// The source in the user's terms, such as the path of a file below the directory.
         source: String,

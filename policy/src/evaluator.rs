@@ -185,6 +185,17 @@ impl Evaluator {
         if !pod.labels_known {
             return Reason::LabelsUnknown;
         }
+        let peer = peer.address();
+        let holders = self.holders(peer).into_iter().map(|(_, pod)| pod);
+        let peer_pods = holders.filter(|pod| pod.labels_known).collect();
+        let case = Case {
+            evaluator: self,
+            direction,
+            subject: pod,
+            peer,
+            peer_pods,
+            flow,
+        };
         let mut isolating = vec![];
         for ((namespace, name), policy) in &self.policies {
             let rules = match direction {
@@ -195,9 +206,7 @@ impl Evaluator {
             let Some(rules) = rules.as_ref().filter(|_| selects) else {
                 continue;
             };
-            let allows =
-                |rule: &PolicyRule| self.rule_matches(rule, namespace, pod, peer, direction, flow);
-            if let Some(rule) = rules.iter().position(allows) {
+            if let Some(rule) = rules.iter().position(|rule| case.matches(rule, namespace)) {
                 return Reason::Rule {
                     policy: format!("{namespace}/{name}"),
                     rule,
@@ -211,68 +220,6 @@ impl Evaluator {
                 policies: isolating,
             },
         }
-    }
-
-    /// A rule is peers x ports. A named port of egress belongs to the peer, so that pairs count.
-    fn rule_matches(
-        &self,
-        rule: &PolicyRule,
-        namespace: &str,
-        subject: &Endpoint,
-        peer: &Party,
-        direction: Direction,
-        flow: &Flow,
-    ) -> bool {
-        let peer_pods = self.holders(peer.address());
-        let numeric = |port: &PolicyPort| match &port.port {
-            PortMatch::Named(name) => match direction {
-                Direction::Ingress => has_port(subject, port, name, flow),
-                Direction::Egress => false,
-            },
-            PortMatch::Any => flow.protocol == port.protocol.number(),
-            PortMatch::Range(first, last) => {
-                flow.protocol == port.protocol.number()
-                    && flow
-                        .destination_port
-                        .is_some_and(|number| *first <= number && number <= *last)
-            }
-        };
-        let port_matches = rule
-            .ports
-            .as_ref()
-            .is_none_or(|ports| ports.iter().any(numeric));
-        let named_matches = |pod: &Endpoint| {
-            let ports = rule.ports.iter().flatten();
-            ports.into_iter().any(|port| match (&port.port, direction) {
-                (PortMatch::Named(name), Direction::Egress) => has_port(pod, port, name, flow),
-                _ => false,
-            })
-        };
-        let pod_peers = |wanted: &dyn Fn(&Endpoint) -> bool| {
-            let known = peer_pods
-                .iter()
-                .filter(|(_, pod)| pod.labels_known && wanted(pod));
-            known
-                .into_iter()
-                .any(|(_, pod)| port_matches || named_matches(pod))
-        };
-        let Some(peers) = &rule.peers else {
-            return port_matches || pod_peers(&|_| true);
-        };
-        peers.iter().any(|wanted| match wanted {
-            PolicyPeer::IpBlock { cidr, except } => {
-                let address = peer.address();
-                let in_block = cidr.contains(&address);
-                port_matches && in_block && !except.iter().any(|cut| cut.contains(&address))
-            }
-            PolicyPeer::Pods { namespaces, pods } => pod_peers(&|pod| {
-                let in_namespace = match namespaces {
-                    None => pod.namespace == namespace,
-                    Some(selector) => selector.matches(&self.namespace_labels(&pod.namespace)),
-                };
-                in_namespace && pods.matches(&pod.labels)
-            }),
-        })
     }
 
     /// The pods that a party is, as the subject of policies.
@@ -301,11 +248,66 @@ impl Evaluator {
     }
 }
 
-fn has_port(pod: &Endpoint, port: &PolicyPort, name: &str, flow: &Flow) -> bool {
-    flow.protocol == port.protocol.number()
-        && pod.ports.iter().any(|own| {
-            own.name == name
-                && own.protocol == port.protocol
-                && flow.destination_port == Some(own.port)
+/// What a rule is asked about: `subject` has policies, and somebody is at the other end.
+struct Case<'a> {
+    evaluator: &'a Evaluator,
+    direction: Direction,
+    subject: &'a Endpoint,
+    peer: IpAddr,
+    /// The pods that hold the peer's address, if their labels are known.
+    peer_pods: Vec<&'a Endpoint>,
+    flow: &'a Flow,
+}
+
+impl Case<'_> {
+    /// A rule matches where one of its peers and one of its ports do.
+    fn matches(&self, rule: &PolicyRule, namespace: &str) -> bool {
+        let with = |pod: &&Endpoint| self.port_matches(rule, Some(pod));
+        let Some(peers) = &rule.peers else {
+            return self.port_matches(rule, None) || self.peer_pods.iter().any(with);
+        };
+        peers.iter().any(|peer| match peer {
+            PolicyPeer::IpBlock { cidr, except } => {
+                let excepted = except.iter().any(|cut| cut.contains(&self.peer));
+                cidr.contains(&self.peer) && !excepted && self.port_matches(rule, None)
+            }
+            PolicyPeer::Pods { namespaces, pods } => {
+                let in_namespace = |pod: &Endpoint| match namespaces {
+                    None => pod.namespace == namespace,
+                    Some(selector) => {
+                        selector.matches(&self.evaluator.namespace_labels(&pod.namespace))
+                    }
+                };
+                let selected = |pod: &&&Endpoint| in_namespace(pod) && pods.matches(&pod.labels);
+                self.peer_pods.iter().filter(selected).any(with)
+            }
         })
+    }
+
+    /// True where the destination port is one of the rule's; `peer_pod` is the peer, if it was
+    /// found as a pod.
+    fn port_matches(&self, rule: &PolicyRule, peer_pod: Option<&Endpoint>) -> bool {
+        let Some(ports) = &rule.ports else {
+            return true;
+        };
+        let number = self.flow.destination_port;
+        let matches = |wanted: &PolicyPort| match &wanted.port {
+            PortMatch::Any => true,
+            PortMatch::Range(first, last) => number.is_some_and(|n| *first <= n && n <= *last),
+            PortMatch::Named(name) => {
+                let destination = match self.direction {
+                    Direction::Ingress => Some(self.subject),
+                    Direction::Egress => peer_pod,
+                };
+                let own_ports = destination.iter().flat_map(|pod| &pod.ports);
+                own_ports.into_iter().any(|own| {
+                    own.name == *name && own.protocol == wanted.protocol && Some(own.port) == number
+                })
+            }
+        };
+        let of_protocol = ports
+            .iter()
+            .filter(|p| p.protocol.number() == self.flow.protocol);
+        of_protocol.into_iter().any(matches)
+    }
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use model::{
     Labels, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol, Selector,
 };
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// Seen from the pod that a policy selects.
@@ -76,12 +77,17 @@ pub(crate) enum Namespaces {
 impl PodPeer {
     /// True where `endpoint`, in a namespace with these labels, is such a pod. A pod whose labels
     /// nobody knows is none.
-    pub(crate) fn matches(&self, endpoint: &Endpoint, namespace_labels: &Labels) -> bool {
-        let in_namespace = match &self.namespaces {
+    pub(crate) fn matches<'a>(
+        &self,
+        endpoint: &Endpoint,
+        namespace_labels: impl FnOnce() -> Cow<'a, Labels>,
+    ) -> bool {
+        let in_namespace = || match &self.namespaces {
             Namespaces::Named(name) => *name == endpoint.namespace,
-            Namespaces::Selected(selector) => selector.matches(namespace_labels),
+            Namespaces::Selected(Selector::All) => true,
+            Namespaces::Selected(selector) => selector.matches(&namespace_labels()),
         };
-        endpoint.labels_known && in_namespace && self.pods.matches(&endpoint.labels)
+        endpoint.labels_known && self.pods.matches(&endpoint.labels) && in_namespace()
     }
 }
 

@@ -69,6 +69,7 @@ pub enum KeyType {
 
 impl KeyType {
     /// Length of the field in bytes, without padding.
+    #[allow(clippy::len_without_is_empty)] // no field is empty
     pub fn len(self) -> usize {
         match self {
             Self::Ifindex | Self::Ipv4 => 4,

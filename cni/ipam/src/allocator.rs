@@ -1,6 +1,7 @@
 //! The allocator of one node: what it knows, and what changes it.
 
 use crate::block::Block;
+use crate::journal::State;
 use crate::net;
 use crate::registry::{Conflict, Registry};
 use ipnet::IpNet;
@@ -156,6 +157,34 @@ impl Ipam {
         self.set_block(block);
     }
 
+    /// Takes over what the journal says of an earlier process, into an allocator that has assigned
+    /// nothing yet. Pools and the datastore's blocks may be set before or after.
+    pub fn restore(&mut self, state: &State) {
+        for (owner, live) in &state.endpoints {
+            for net in &live.endpoint.ip_networks {
+                self.adopt(owner, net.addr());
+            }
+        }
+        for cidr in state.blocks.values().map(|block| block.cidr.trunc()) {
+            if self.registry.owner(cidr).is_none() {
+                self.registry.set(cidr, self.node.clone());
+            }
+            let block = self.block_with_held(cidr);
+            self.own.insert(
+                cidr,
+                Own {
+                    block,
+                    confirmed: false,
+                    disputed: None,
+                },
+            );
+            self.review(cidr);
+        }
+        for (ip, at_ms) in &state.cooldowns {
+            self.adopt_cooldown(*ip, *at_ms);
+        }
+    }
+
     /// The owner holds this address, says the journal. It is kept even where the block is not
     /// ours (yet), since a pod uses it.
     pub fn adopt(&mut self, owner: &Owner, ip: IpAddr) {
@@ -176,7 +205,7 @@ impl Ipam {
     }
 
     /// The address was released at `at_ms`, says the journal: its cooldown goes on. No effect on
-    /// an address that is held.
+    /// an address that is held, or in no block that this node is known to own.
     pub fn adopt_cooldown(&mut self, ip: IpAddr, at_ms: u64) {
         self.now = self.now.max(at_ms);
         if !self.owners.contains_key(&ip)

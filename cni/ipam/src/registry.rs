@@ -3,6 +3,7 @@
 use crate::net;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 /// Two nodes claim one block, or blocks that overlap. The datastore's owner keeps it.
@@ -34,15 +35,26 @@ impl fmt::Display for Conflict {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Registry {
     owners: BTreeMap<IpNet, String>,
+    /// How many blocks there are of each prefix length: what to look for around a prefix.
+    lengths: BTreeMap<u8, usize>,
 }
 
 impl Registry {
     pub(crate) fn set(&mut self, block: IpNet, node: String) {
-        self.owners.insert(block, node);
+        if self.owners.insert(block, node).is_none() {
+            *self.lengths.entry(block.prefix_len()).or_default() += 1;
+        }
     }
 
     pub(crate) fn remove(&mut self, block: IpNet) {
-        self.owners.remove(&block);
+        if self.owners.remove(&block).is_some()
+            && let Entry::Occupied(mut count) = self.lengths.entry(block.prefix_len())
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 
     pub(crate) fn owner(&self, block: IpNet) -> Option<&str> {
@@ -51,9 +63,8 @@ impl Registry {
 
     /// Known blocks inside `net`, in order.
     pub(crate) fn inside(&self, net: IpNet) -> impl Iterator<Item = (IpNet, &str)> {
-        let start = IpNet::new_assert(net.network(), 0);
         self.owners
-            .range(start..)
+            .range(IpNet::new_assert(net.network(), 0)..)
             .take_while(move |(block, _)| net.contains(&block.network()))
             .filter(move |(block, _)| net.contains(*block))
             .map(|(block, node)| (*block, node.as_str()))
@@ -61,10 +72,11 @@ impl Registry {
 
     /// Every known block that shares an address with `net`: those around it, it, those inside.
     pub(crate) fn overlapping(&self, net: IpNet) -> impl Iterator<Item = (IpNet, &str)> {
-        let around = (0..net.prefix_len()).rev().filter_map(move |length| {
+        let lengths = self.lengths.range(..net.prefix_len()).rev();
+        let around = lengths.filter_map(move |(length, _)| {
             let (block, node) = self
                 .owners
-                .get_key_value(&net::prefix_of(net.network(), length))?;
+                .get_key_value(&net::prefix_of(net.network(), *length))?;
             Some((*block, node.as_str()))
         });
         around.chain(self.inside(net))

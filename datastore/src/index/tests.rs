@@ -120,6 +120,30 @@ fn the_first_file_by_path_defines_an_object_and_the_other_is_reported() {
 }
 
 #[test]
+fn what_users_define_counts_before_what_agents_write() {
+    let mut index = Index::default();
+    set(
+        &mut index,
+        "state/nodes/x.yaml",
+        Some(contents(&[("x", "agent")], &[])),
+    );
+    assert_eq!(
+        set(
+            &mut index,
+            "topology.yaml",
+            Some(contents(&[("x", "user")], &[]))
+        ),
+        [
+            apply("x", "user"),
+            unreadable(
+                "state/nodes/x.yaml",
+                "Namespace/x is defined in topology.yaml already"
+            ),
+        ]
+    );
+}
+
+#[test]
 fn the_first_of_two_definitions_in_one_file_counts() {
     let mut index = Index::default();
     assert_eq!(

@@ -151,18 +151,24 @@ impl Writer {
             path: path.to_owned(),
             source,
         };
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(error)?;
-        }
         let _lock = self.lock()?;
+        let folders: Vec<&Path> = path
+            .ancestors()
+            .skip(1)
+            .take_while(|folder| *folder != self.state)
+            .collect();
+        for folder in folders.into_iter().rev() {
+            make(folder).map_err(error)?;
+        }
         write().map_err(error)
     }
 
-    /// The lock of all writers, held until the file is dropped.
+    /// The lock of all writers, held until the file is dropped. It makes `state/` but nothing above
+    /// that, so that a directory that is lost is not replaced by an empty one.
     fn lock(&self) -> Result<File, WriteError> {
         let path = self.state.join(".lock");
         let open = || {
-            fs::create_dir_all(&self.state)?;
+            make(&self.state)?;
             let file = File::options()
                 .create(true)
                 .truncate(false)
@@ -195,6 +201,13 @@ impl Writer {
         };
         let parts = key.namespace.iter().chain([&key.name]).map(String::as_str);
         Ok(self.state.join(folder).join(atomic::file_name(parts)))
+    }
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result,
     }
 }
 

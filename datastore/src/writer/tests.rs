@@ -172,6 +172,15 @@ fn kinds_of_users_and_objects_that_would_be_read_back_differently_are_refused() 
 }
 
 #[test]
+fn a_directory_that_is_gone_is_not_made_again() {
+    let (directory, writer) = directory();
+    fs::remove_dir(directory.path()).unwrap();
+    let error = writer.put(&block("n1")).unwrap_err();
+    assert!(matches!(error, WriteError::Io { .. }), "{error}");
+    assert!(!directory.path().exists());
+}
+
+#[test]
 fn what_a_killed_writer_left_staged_is_dropped_without_touching_the_object_it_may_be() {
     let (directory, writer) = directory();
     writer.create(&block("n1")).unwrap();

@@ -60,7 +60,7 @@ impl Listener {
         while !condition(self) {
             match self.updates.recv_timeout(PATIENCE) {
                 Ok(update) => self.take(update),
-                Err(error) => panic!("{what}: {error}; {:?}", self.names()),
+                Err(error) => panic!("{what}: {error}; {} objects known", self.known.len()),
             }
         }
     }

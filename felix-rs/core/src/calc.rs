@@ -118,10 +118,12 @@ impl Calc {
     }
 
     /// The view of an earlier process; see [`Objects::restore`].
-    pub fn restore(&mut self, objects: Vec<Object>) {
-        for key in self.objects.restore(objects) {
-            self.on_object(&key);
+    pub fn restore(&mut self, objects: Vec<Object>) -> Vec<ObjectKey> {
+        let restored = self.objects.restore(objects);
+        for key in &restored {
+            self.on_object(key);
         }
+        restored
     }
 
     /// Go on without the datastore.

@@ -177,10 +177,6 @@ impl Agent {
     /// ours that nobody knows are removed.
     pub(super) fn first_view(&mut self) {
         self.audit_due = true;
-        let keys: Vec<ObjectKey> = self.calc.objects().all().map(model::Object::key).collect();
-        for key in keys {
-            self.on_addresses_object(&key);
-        }
         let underlay = self.calc.underlay();
         let lost: Vec<EndpointKey> = self
             .calc

@@ -62,6 +62,12 @@ impl Agent {
             Table::InStep => Some(Step::Table(ops)),
             Table::Unknown => Some(self.read_table()),
         };
+        let in_step = matches!(&table, Some(Step::Table(ops)) if ops.is_empty());
+        if in_step && self.table == Table::Unknown {
+            // Taken over from an earlier process as it is.
+            let taken = self.kernel.nft_commit(&[]);
+            self.table_result(taken)?;
+        }
         let permissions = self.permissions();
         let desired = self.calc.desired();
         let pending = std::mem::take(&mut self.pending);

@@ -59,7 +59,14 @@ pub(crate) fn start(
 ) -> Result<(Agent, Inputs, File), StartError> {
     let lock = lock(&options)?;
     let kernel = Kernel::open()?;
-    tracing::info!(features = %kernel.features(), node = %options.node_name, "kernel");
+    let features = kernel
+        .features()
+        .to_string()
+        .lines()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>()
+        .join("; ");
+    tracing::info!(%features, node = %options.node_name, "kernel");
     let events = kernel::monitor(kernel.nft_port_id())?;
     let journal = Journal::open(&options.state_dir)?;
     let speaker_options = bgp_speaker::Options {
@@ -143,16 +150,9 @@ impl Agent {
         match snapshot::load(&self.options.state_dir, &self.options.node_name) {
             Ok(Some(objects)) => {
                 tracing::info!(objects = objects.len(), "snapshot of an earlier process");
-                let labels = objects.iter().find_map(|object| match object {
-                    model::Object::Node(n) if n.name == self.options.node_name => {
-                        Some(n.labels.clone())
-                    }
-                    _ => None,
-                });
-                if let Some(labels) = labels {
-                    self.ipam.set_node_labels(labels);
+                for key in self.calc.restore(objects) {
+                    self.on_addresses_object(&key);
                 }
-                self.calc.restore(objects);
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "no snapshot"),

@@ -19,7 +19,9 @@ impl<'a> Iterator for Attributes<'a> {
 impl<'a> Attributes<'a> {
     /// The first attribute of a kind.
     pub(crate) fn find(mut self, kind: u16) -> Option<&'a [u8]> {
-        self.by_ref().find(|(found, _)| *found == kind).map(|(_, value)| value)
+        self.by_ref()
+            .find(|(found, _)| *found == kind)
+            .map(|(_, value)| value)
     }
 
     /// The attributes inside the first attribute of a kind; none if it is missing.
@@ -40,7 +42,10 @@ impl<'a> Attributes<'a> {
 
 /// A string without its terminating zero, if it is UTF-8.
 pub(crate) fn text(value: &[u8]) -> Option<String> {
-    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
+    let end = value
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(value.len());
     std::str::from_utf8(&value[..end]).ok().map(str::to_owned)
 }
 
@@ -65,7 +70,13 @@ mod tests {
 
     #[test]
     fn malformed_attributes_end_the_iteration() {
-        for bytes in [&[][..], &[4], &[0, 0, 0, 0], &[9, 0, 1, 0, 1], &[3, 0, 1, 0, 1, 1, 1, 1]] {
+        for bytes in [
+            &[][..],
+            &[4],
+            &[0, 0, 0, 0],
+            &[9, 0, 1, 0, 1],
+            &[3, 0, 1, 0, 1, 1, 1, 1],
+        ] {
             assert_eq!(Attributes(bytes).next(), None, "{bytes:?}");
         }
     }

@@ -1,6 +1,5 @@
 //! Messages and attributes into one buffer, which is sent as one datagram.
 
-
 /// `NLM_F_*` flags of a request; `NLM_F_REQUEST` is always set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Flags(u16);
@@ -33,7 +32,11 @@ pub(crate) struct Encoder {
 impl Encoder {
     /// The first message gets `first_sequence`, the others follow.
     pub(crate) fn new(first_sequence: u32) -> Self {
-        Self { bytes: Vec::new(), first_sequence, starts: Vec::new() }
+        Self {
+            bytes: Vec::new(),
+            first_sequence,
+            starts: Vec::new(),
+        }
     }
 
     /// Appends a message: its fixed header, then attributes by `body`. Answers its sequence number.
@@ -138,4 +141,3 @@ impl Encoder {
         }
     }
 }
-

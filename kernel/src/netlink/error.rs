@@ -70,5 +70,7 @@ impl NetlinkError {
 }
 
 fn detail(text: &Option<String>) -> String {
-    text.as_ref().map(|text| format!(": {text}")).unwrap_or_default()
+    text.as_ref()
+        .map(|text| format!(": {text}"))
+        .unwrap_or_default()
 }

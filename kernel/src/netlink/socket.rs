@@ -105,18 +105,29 @@ impl<'a> Frame<'a> {
     /// The refusal that an `NLMSG_ERROR` carries; `None` is an acknowledgement.
     fn refusal(&self) -> Option<NetlinkError> {
         let payload = self.payload();
-        let code = payload.get(..4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
+        let code = payload
+            .get(..4)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, i32::from_ne_bytes);
         if code == 0 {
             return None;
         }
-        let request = payload.get(4..8).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
+        let request = payload
+            .get(4..8)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u32::from_ne_bytes);
         let tlvs = match self.flags {
             flags if flags & NLM_F_ACK_TLVS == 0 => payload.len(),
             flags if flags & NLM_F_CAPPED != 0 => 4 + HEADER,
             _ => 4 + (request as usize).next_multiple_of(4),
         };
-        let text = Attributes(payload.get(tlvs..).unwrap_or(&[])).find(NLMSGERR_ATTR_MSG).and_then(text);
-        Some(NetlinkError::Refused { errno: Errno(-code), text })
+        let text = Attributes(payload.get(tlvs..).unwrap_or(&[]))
+            .find(NLMSGERR_ATTR_MSG)
+            .and_then(text);
+        Some(NetlinkError::Refused {
+            errno: Errno(-code),
+            text,
+        })
     }
 }
 
@@ -147,7 +158,11 @@ impl Socket {
         // Without CAP_NET_ADMIN in the initial user namespace the limits of the system remain.
         let _ = sockopt::set_socket_recv_buffer_size_force(inner.as_fd(), RECEIVE_BUFFER);
         let _ = sockopt::set_socket_send_buffer_size_force(inner.as_fd(), SEND_BUFFER);
-        Ok(Self { inner, buffer: Vec::with_capacity(READ_SIZE), next_sequence: 1 })
+        Ok(Self {
+            inner,
+            buffer: Vec::with_capacity(READ_SIZE),
+            next_sequence: 1,
+        })
     }
 
     /// The port number that the kernel gave this socket.
@@ -192,7 +207,11 @@ impl Socket {
                 Err(errno) => return Err(NetlinkError::Socket(errno)),
             }
         }
-        if lost { Err(NetlinkError::AnswersLost) } else { Ok(acks) }
+        if lost {
+            Err(NetlinkError::AnswersLost)
+        } else {
+            Ok(acks)
+        }
     }
 
     /// Sends one message per item, many to a datagram with one acknowledgement. Answers the indices
@@ -250,7 +269,9 @@ impl Socket {
             encode(&mut request);
             self.send(&request)?;
             let mut into = start();
-            if self.collect(request.first_sequence(), &mut |frame| each(&mut into, frame))? {
+            if self.collect(request.first_sequence(), &mut |frame| {
+                each(&mut into, frame)
+            })? {
                 return Ok(into);
             }
         }

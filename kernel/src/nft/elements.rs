@@ -63,9 +63,13 @@ pub(super) fn encode(
     let end = element.end.as_deref().unwrap_or(&element.key);
     let key_end = (form(header) == Form::TwoKeys).then_some(end);
     encoder.nested(LIST_ELEMENT, |encoder| {
-        encoder.nested(ELEMENT_KEY, |encoder| encoder.attribute(DATA_VALUE, &element.key));
+        encoder.nested(ELEMENT_KEY, |encoder| {
+            encoder.attribute(DATA_VALUE, &element.key)
+        });
         if let Some(end) = key_end {
-            encoder.nested(ELEMENT_KEY_END, |encoder| encoder.attribute(DATA_VALUE, end));
+            encoder.nested(ELEMENT_KEY_END, |encoder| {
+                encoder.attribute(DATA_VALUE, end)
+            });
         }
         if let Some(verdict) = verdict {
             encoder.nested(ELEMENT_DATA, |encoder| encode_verdict(encoder, verdict));
@@ -95,7 +99,9 @@ impl Collector {
     /// Takes one list element.
     pub(super) fn push(&mut self, element: Attributes<'_>) {
         let key = |kind| element.inside(kind).find(DATA_VALUE).map(Box::<[u8]>::from);
-        let Some(start) = key(ELEMENT_KEY) else { return self.malformed = true };
+        let Some(start) = key(ELEMENT_KEY) else {
+            return self.malformed = true;
+        };
         if element.be_u32(ELEMENT_FLAGS).unwrap_or(0) & INTERVAL_END != 0 {
             self.ends.insert(start);
             return;
@@ -107,12 +113,21 @@ impl Collector {
                 verdict => verdict,
             },
         };
-        self.starts.insert(Element { key: start, end: key(ELEMENT_KEY_END) }, verdict);
+        self.starts.insert(
+            Element {
+                key: start,
+                end: key(ELEMENT_KEY_END),
+            },
+            verdict,
+        );
     }
 
     /// The elements of a set with this header; `None` if some are not of our making.
     pub(super) fn finish(self, header: &SetHeader) -> Option<BTreeMap<Element, Option<Verdict>>> {
-        let consistent = self.starts.values().all(|v| v.is_some() == header.verdict_map);
+        let consistent = self
+            .starts
+            .values()
+            .all(|v| v.is_some() == header.verdict_map);
         if self.malformed || !consistent {
             return None;
         }
@@ -129,7 +144,13 @@ impl Collector {
                 Some(after) => previous(after),
                 None => vec![0xff; element.key.len()].into(),
             };
-            (Element { key: element.key, end: Some(end) }, verdict)
+            (
+                Element {
+                    key: element.key,
+                    end: Some(end),
+                },
+                verdict,
+            )
         };
         Some(self.starts.into_iter().map(range).collect())
     }
@@ -177,7 +198,10 @@ mod tests {
         let chain = "c".repeat(200);
         let entry = |n: u32| {
             let key = n.to_be_bytes().to_vec().into();
-            (Element { key, end: None }, Some(Verdict::Jump(chain.clone())))
+            (
+                Element { key, end: None },
+                Some(Verdict::Jump(chain.clone())),
+            )
         };
         let elements: Vec<_> = (0..5000).map(entry).collect();
         let parts = parts(&elements);

@@ -10,18 +10,52 @@ const DATA: u16 = 2;
 /// One expression. Registers are numbers of 32 bit words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expression {
-    Meta { key: u32, to: u32 },
-    Payload { base: u32, offset: u32, length: u32, to: u32 },
-    Ct { key: u32, to: u32 },
-    Compare { from: u32, op: u32, with: Vec<u8> },
-    Bitwise { from: u32, to: u32, mask: Vec<u8>, xor: Vec<u8> },
+    Meta {
+        key: u32,
+        to: u32,
+    },
+    Payload {
+        base: u32,
+        offset: u32,
+        length: u32,
+        to: u32,
+    },
+    Ct {
+        key: u32,
+        to: u32,
+    },
+    Compare {
+        from: u32,
+        op: u32,
+        with: Vec<u8>,
+    },
+    Bitwise {
+        from: u32,
+        to: u32,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
     /// With `verdict`, takes the verdict of the element.
-    Lookup { set: String, from: u32, invert: bool, verdict: bool },
+    Lookup {
+        set: String,
+        from: u32,
+        invert: bool,
+        verdict: bool,
+    },
     Immediate(Verdict),
     Counter,
-    Limit { rate: u64, unit: u64, burst: u32 },
-    Log { group: u16, prefix: String },
-    Masquerade { flags: u32 },
+    Limit {
+        rate: u64,
+        unit: u64,
+        burst: u32,
+    },
+    Log {
+        group: u16,
+        prefix: String,
+    },
+    Masquerade {
+        flags: u32,
+    },
 }
 
 impl Expression {
@@ -55,7 +89,12 @@ impl Expression {
                 e.be_u32(1, register(*to));
                 e.be_u32(2, *key);
             }
-            Self::Payload { base, offset, length, to } => {
+            Self::Payload {
+                base,
+                offset,
+                length,
+                to,
+            } => {
                 e.be_u32(1, register(*to));
                 e.be_u32(2, *base);
                 e.be_u32(3, *offset);
@@ -66,14 +105,24 @@ impl Expression {
                 e.be_u32(2, *op);
                 e.nested(3, |e| e.attribute(DATA_VALUE, with));
             }
-            Self::Bitwise { from, to, mask, xor } => {
+            Self::Bitwise {
+                from,
+                to,
+                mask,
+                xor,
+            } => {
                 e.be_u32(1, register(*from));
                 e.be_u32(2, register(*to));
                 e.be_u32(3, mask.len() as u32);
                 e.nested(4, |e| e.attribute(DATA_VALUE, mask));
                 e.nested(5, |e| e.attribute(DATA_VALUE, xor));
             }
-            Self::Lookup { set, from, invert, verdict } => {
+            Self::Lookup {
+                set,
+                from,
+                invert,
+                verdict,
+            } => {
                 e.string(1, set);
                 e.be_u32(2, register(*from));
                 if *verdict {
@@ -109,18 +158,31 @@ impl Expression {
         let value = |kind| data.inside(kind).find(DATA_VALUE).map(<[u8]>::to_vec);
         let word = |kind| data.be_u32(kind).and_then(word);
         let expression = match name.as_str() {
-            "meta" => Self::Meta { key: data.be_u32(2)?, to: word(1)? },
-            "ct" if data.find(3).is_none() => Self::Ct { key: data.be_u32(2)?, to: word(1)? },
+            "meta" => Self::Meta {
+                key: data.be_u32(2)?,
+                to: word(1)?,
+            },
+            "ct" if data.find(3).is_none() => Self::Ct {
+                key: data.be_u32(2)?,
+                to: word(1)?,
+            },
             "payload" => Self::Payload {
                 base: data.be_u32(2)?,
                 offset: data.be_u32(3)?,
                 length: data.be_u32(4)?,
                 to: word(1)?,
             },
-            "cmp" => Self::Compare { from: word(1)?, op: data.be_u32(2)?, with: value(3)? },
-            "bitwise" if data.be_u32(6).unwrap_or(0) == 0 => {
-                Self::Bitwise { from: word(1)?, to: word(2)?, mask: value(4)?, xor: value(5)? }
-            }
+            "cmp" => Self::Compare {
+                from: word(1)?,
+                op: data.be_u32(2)?,
+                with: value(3)?,
+            },
+            "bitwise" if data.be_u32(6).unwrap_or(0) == 0 => Self::Bitwise {
+                from: word(1)?,
+                to: word(2)?,
+                mask: value(4)?,
+                xor: value(5)?,
+            },
             "lookup" => Self::Lookup {
                 set: data.text(1)?,
                 from: word(2)?,
@@ -131,18 +193,25 @@ impl Expression {
                     None => false,
                 },
             },
-            "immediate" if data.be_u32(1) == Some(0) => Self::Immediate(decode_verdict(data.inside(2))?),
+            "immediate" if data.be_u32(1) == Some(0) => {
+                Self::Immediate(decode_verdict(data.inside(2))?)
+            }
             "counter" => Self::Counter,
             "limit" if data.be_u32(4) == Some(0) && data.be_u32(5).unwrap_or(0) == 0 => {
                 let number = |kind| data.find(kind)?.try_into().ok().map(u64::from_be_bytes);
-                Self::Limit { rate: number(1)?, unit: number(2)?, burst: data.be_u32(3)? }
+                Self::Limit {
+                    rate: number(1)?,
+                    unit: number(2)?,
+                    burst: data.be_u32(3)?,
+                }
             }
-            "log" if (3..=6).all(|kind| data.find(kind).is_none()) => {
-                Self::Log { group: data.find(1).and_then(be_u16)?, prefix: data.text(2)? }
-            }
-            "masq" if data.find(2).is_none() => {
-                Self::Masquerade { flags: data.find(1).map_or(Some(0), be_u32)? }
-            }
+            "log" if (3..=6).all(|kind| data.find(kind).is_none()) => Self::Log {
+                group: data.find(1).and_then(be_u16)?,
+                prefix: data.text(2)?,
+            },
+            "masq" if data.find(2).is_none() => Self::Masquerade {
+                flags: data.find(1).map_or(Some(0), be_u32)?,
+            },
             _ => return None,
         };
         Some(expression)
@@ -151,7 +220,11 @@ impl Expression {
 
 /// `NFT_REG_*` of a word: the kernel prefers the name of the 16 byte register that starts there.
 fn register(word: u32) -> u32 {
-    if word.is_multiple_of(4) { 1 + word / 4 } else { 8 + word }
+    if word.is_multiple_of(4) {
+        1 + word / 4
+    } else {
+        8 + word
+    }
 }
 
 fn word(register: u32) -> Option<u32> {

@@ -52,7 +52,10 @@ pub enum NftError {
     #[error("the nft table {} is gone", model::names::NFT_TABLE)]
     TableGone,
     /// Another process owns our table.
-    #[error("the nft table {} belongs to another process (netlink port {port})", model::names::NFT_TABLE)]
+    #[error(
+        "the nft table {} belongs to another process (netlink port {port})",
+        model::names::NFT_TABLE
+    )]
     OwnedByOther {
         /// Port number of its socket.
         port: u32,
@@ -87,7 +90,8 @@ pub(crate) struct Table {
 
 impl Kernel {
     /// Applies operations in one transaction: all of them or, on error, none. The first commit
-    /// creates the table if it is missing, or takes it over from an earlier process.
+    /// creates the table if it is missing, or takes it over from an earlier process, which a
+    /// commit of no operations does too.
     pub fn nft_commit(&mut self, ops: &[Op]) -> Result<(), NftError> {
         self.nft.commit(ops)
     }
@@ -107,7 +111,13 @@ impl Kernel {
 
 impl Table {
     pub(crate) fn new(socket: Socket, port: u32, owner: bool) -> Self {
-        Self { socket, port, owner, adopted: false, headers: BTreeMap::new() }
+        Self {
+            socket,
+            port,
+            owner,
+            adopted: false,
+            headers: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn port(&self) -> u32 {
@@ -115,7 +125,7 @@ impl Table {
     }
 
     fn commit(&mut self, ops: &[Op]) -> Result<(), NftError> {
-        if ops.is_empty() {
+        if ops.is_empty() && (self.adopted || self.state()? != TableState::Orphan) {
             return Ok(());
         }
         self.learn_headers(ops)?;
@@ -154,13 +164,24 @@ impl Table {
 
     fn run(&mut self, transaction: Transaction) -> Result<BTreeMap<String, SetHeader>, NftError> {
         let (request, ops, headers) = transaction.end();
-        let acks = self.socket.transact(&request).map_err(NftError::Transaction)?;
+        let acks = self
+            .socket
+            .transact(&request)
+            .map_err(NftError::Transaction)?;
         let Some((sequence, error)) = acks.refused.into_iter().next() else {
             let answered = !acks.accepted.is_empty();
-            return if answered { Ok(headers) } else { Err(NftError::Transaction(NetlinkError::NoAnswer)) };
+            return if answered {
+                Ok(headers)
+            } else {
+                Err(NftError::Transaction(NetlinkError::NoAnswer))
+            };
         };
         self.adopted = false;
-        let op = ops.into_iter().rev().find(|(first, _)| *first <= sequence).map(|(_, op)| op);
+        let op = ops
+            .into_iter()
+            .rev()
+            .find(|(first, _)| *first <= sequence)
+            .map(|(_, op)| op);
         match (op, error) {
             (_, error) if error.is(libc::ENOENT) && self.state()? == TableState::Missing => {
                 Err(NftError::TableGone)
@@ -192,7 +213,7 @@ impl Table {
             }
             _ => false,
         });
-        if unknown {
+        if unknown && self.state()? != TableState::Missing {
             self.headers = self.read_headers()?;
         }
         Ok(())

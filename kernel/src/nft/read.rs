@@ -27,12 +27,19 @@ impl Table {
             }
         }
         let what = format!("the nft table {NFT_TABLE}");
-        Err(NftError::Read { what, source: NetlinkError::Unstable })
+        Err(NftError::Read {
+            what,
+            source: NetlinkError::Unstable,
+        })
     }
 
     /// Headers of the sets of our table that are of our making.
     pub(super) fn read_headers(&mut self) -> Result<BTreeMap<String, SetHeader>, NftError> {
-        Ok(self.sets()?.into_iter().filter_map(|(name, header)| Some((name, header?))).collect())
+        Ok(self
+            .sets()?
+            .into_iter()
+            .filter_map(|(name, header)| Some((name, header?)))
+            .collect())
     }
 
     pub(super) fn state(&mut self) -> Result<TableState, NftError> {
@@ -45,7 +52,9 @@ impl Table {
     }
 
     fn read_once(&mut self) -> Result<Option<Ruleset>, NftError> {
-        let Some((flags, _)) = self.table_flags()? else { return Ok(None) };
+        let Some((flags, _)) = self.table_flags()? else {
+            return Ok(None);
+        };
         let mut foreign = Vec::new();
         if flags & DORMANT != 0 {
             foreign.push("the flag dormant".to_owned());
@@ -80,7 +89,11 @@ impl Table {
         if !foreign.is_empty() {
             return Err(NftError::Foreign { objects: foreign });
         }
-        self.headers = ruleset.sets.iter().map(|(n, set)| (n.clone(), set.header.clone())).collect();
+        self.headers = ruleset
+            .sets
+            .iter()
+            .map(|(n, set)| (n.clone(), set.header.clone()))
+            .collect();
         Ok(Some(ruleset))
     }
 
@@ -89,11 +102,15 @@ impl Table {
         let encode = |encoder: &mut Encoder| {
             request(encoder, GET_TABLE, Flags::QUIET, |_| {});
         };
-        let found = self.socket.dump(encode, || None, |found, frame| {
-            let attributes = frame.attributes(4);
-            let flags = attributes.be_u32(TABLE_FLAGS).unwrap_or(0);
-            *found = Some((flags, attributes.be_u32(TABLE_OWNER)));
-        });
+        let found = self.socket.dump(
+            encode,
+            || None,
+            |found, frame| {
+                let attributes = frame.attributes(4);
+                let flags = attributes.be_u32(TABLE_FLAGS).unwrap_or(0);
+                *found = Some((flags, attributes.be_u32(TABLE_OWNER)));
+            },
+        );
         match found {
             Err(error) if error.is(libc::ENOENT) => Ok(None),
             found => found.map_err(failed(format!("the nft table {NFT_TABLE}"))),
@@ -104,27 +121,38 @@ impl Table {
         let encode = |encoder: &mut Encoder| {
             encoder.message(GET_GENERATION, Flags::QUIET, &[0; 4], |_| {});
         };
-        let found = self.socket.dump(encode, || None, |found, frame| {
-            *found = frame.attributes(4).be_u32(1);
-        });
+        let found = self.socket.dump(
+            encode,
+            || None,
+            |found, frame| {
+                *found = frame.attributes(4).be_u32(1);
+            },
+        );
         found.map_err(failed("the generation of nf_tables".into()))
     }
 
     fn sets(&mut self) -> Result<Vec<(String, Option<SetHeader>)>, NftError> {
-        self.list(GET_SET, "sets", |_| {}, |attributes| {
-            Some((attributes.text(SET_NAME)?, set_header(attributes)))
-        })
+        self.list(
+            GET_SET,
+            "sets",
+            |_| {},
+            |attributes| Some((attributes.text(SET_NAME)?, set_header(attributes))),
+        )
     }
 
     fn elements(&mut self, set: &str) -> Result<Collector, NftError> {
         let encode = |encoder: &mut Encoder| {
-            request(encoder, GET_ELEMENTS, Flags::DUMP, |e| e.string(ELEMENTS_SET, set));
+            request(encoder, GET_ELEMENTS, Flags::DUMP, |e| {
+                e.string(ELEMENTS_SET, set)
+            });
         };
-        let read = self.socket.dump(encode, Collector::default, |collector, frame| {
-            for (_, element) in frame.attributes(4).inside(ELEMENTS_LIST) {
-                collector.push(Attributes(element));
-            }
-        });
+        let read = self
+            .socket
+            .dump(encode, Collector::default, |collector, frame| {
+                for (_, element) in frame.attributes(4).inside(ELEMENTS_LIST) {
+                    collector.push(Attributes(element));
+                }
+            });
         read.map_err(failed(format!("the elements of set {set}")))
     }
 
@@ -132,13 +160,18 @@ impl Table {
     /// `Some(None)`.
     #[allow(clippy::type_complexity)] // the two layers are what is told apart
     fn chains(&mut self) -> Result<Vec<(String, Option<Option<BaseHook>>)>, NftError> {
-        self.list(GET_CHAIN, "chains", |_| {}, |attributes| {
-            let hook = match attributes.find(CHAIN_HOOK) {
-                None => Some(None),
-                Some(_) => base_hook(attributes).map(Some),
-            };
-            Some((attributes.text(CHAIN_NAME)?, hook))
-        })
+        self.list(
+            GET_CHAIN,
+            "chains",
+            |_| {},
+            |attributes| {
+                let hook = match attributes.find(CHAIN_HOOK) {
+                    None => Some(None),
+                    Some(_) => base_hook(attributes).map(Some),
+                };
+                Some((attributes.text(CHAIN_NAME)?, hook))
+            },
+        )
     }
 
     /// Rules of a chain in order, with their handles.
@@ -149,7 +182,11 @@ impl Table {
             if attributes.text(RULE_CHAIN)? != chain {
                 return None;
             }
-            let handle = attributes.find(RULE_HANDLE)?.try_into().ok().map(u64::from_be_bytes)?;
+            let handle = attributes
+                .find(RULE_HANDLE)?
+                .try_into()
+                .ok()
+                .map(u64::from_be_bytes)?;
             Some((handle, rule(attributes)))
         })
     }
@@ -158,7 +195,10 @@ impl Table {
     fn others(&mut self, kind: u16, what: &str) -> Vec<String> {
         const NAME: u16 = 2;
         let named = |attributes: Attributes<'_>| {
-            Some(format!("{what} {}", attributes.text(NAME).unwrap_or_default()))
+            Some(format!(
+                "{what} {}",
+                attributes.text(NAME).unwrap_or_default()
+            ))
         };
         self.list(kind, what, |_| {}, named).unwrap_or_default()
     }
@@ -182,7 +222,9 @@ impl Table {
                 found.extend(decode(attributes));
             }
         };
-        self.socket.dump(encode, Vec::new, each).map_err(failed(format!("the {what}")))
+        self.socket
+            .dump(encode, Vec::new, each)
+            .map_err(failed(format!("the {what}")))
     }
 }
 
@@ -199,18 +241,36 @@ fn set_header(attributes: Attributes<'_>) -> Option<SetHeader> {
     if verdict_map && attributes.be_u32(SET_DATA_TYPE) != Some(DATA_VERDICT) {
         return None;
     }
-    let kind = if flags & SET_INTERVAL != 0 { SetKind::Interval } else { SetKind::Hash };
+    let kind = if flags & SET_INTERVAL != 0 {
+        SetKind::Interval
+    } else {
+        SetKind::Hash
+    };
     let size = attributes.inside(SET_DESCRIPTION).be_u32(DESCRIPTION_SIZE);
     let key = key_types(attributes.be_u32(SET_KEY_TYPE)?)?;
-    Some(SetHeader { key, kind, verdict_map, size })
+    Some(SetHeader {
+        key,
+        kind,
+        verdict_map,
+        size,
+    })
 }
 
 fn key_types(mut types: u32) -> Option<Vec<KeyType>> {
-    const KNOWN: [KeyType; 5] =
-        [KeyType::Ifindex, KeyType::Ipv4, KeyType::Ipv6, KeyType::Proto, KeyType::Port];
+    const KNOWN: [KeyType; 5] = [
+        KeyType::Ifindex,
+        KeyType::Ipv4,
+        KeyType::Ipv6,
+        KeyType::Proto,
+        KeyType::Port,
+    ];
     let mut key = Vec::new();
     while types != 0 {
-        key.push(KNOWN.into_iter().find(|known| data_type(*known) == types & 0x3f)?);
+        key.push(
+            KNOWN
+                .into_iter()
+                .find(|known| data_type(*known) == types & 0x3f)?,
+        );
         types >>= 6;
     }
     key.reverse();
@@ -220,17 +280,27 @@ fn key_types(mut types: u32) -> Option<Vec<KeyType>> {
 fn base_hook(attributes: Attributes<'_>) -> Option<BaseHook> {
     const ACCEPT: u32 = 1;
     const BASE: u32 = 1;
-    const HOOKS: [Hook; 5] =
-        [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
+    const HOOKS: [Hook; 5] = [
+        Hook::Prerouting,
+        Hook::Input,
+        Hook::Forward,
+        Hook::Output,
+        Hook::Postrouting,
+    ];
     let flags = attributes.be_u32(CHAIN_FLAGS).unwrap_or(0);
     if attributes.be_u32(CHAIN_POLICY) != Some(ACCEPT) || flags & !BASE != 0 {
         return None;
     }
     let number = attributes.inside(CHAIN_HOOK).be_u32(HOOK_NUMBER)?;
-    let priority = attributes.inside(CHAIN_HOOK).find(HOOK_PRIORITY).and_then(be_u32)? as i32;
+    let priority = attributes
+        .inside(CHAIN_HOOK)
+        .find(HOOK_PRIORITY)
+        .and_then(be_u32)? as i32;
     let kind = attributes.text(CHAIN_TYPE)?;
     Some(BaseHook {
-        hook: HOOKS.into_iter().find(|hook| hook_number(*hook) == number)?,
+        hook: HOOKS
+            .into_iter()
+            .find(|hook| hook_number(*hook) == number)?,
         chain_type: [ChainType::Filter, ChainType::Nat]
             .into_iter()
             .find(|candidate| chain_type(*candidate) == kind)?,
@@ -247,7 +317,10 @@ fn rule(attributes: Attributes<'_>) -> Option<Rule> {
         None => None,
         Some(userdata) => Some(comment(userdata)?),
     };
-    Some(Rule { statements: raise(&expressions?)?, comment })
+    Some(Rule {
+        statements: raise(&expressions?)?,
+        comment,
+    })
 }
 
 /// The comment, if that is all there is.

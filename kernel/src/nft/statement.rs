@@ -47,25 +47,47 @@ pub(super) fn lower(statement: &S) -> Vec<E> {
         S::L4Proto(number) => meta_is(META_L4PROTO, EQUAL, vec![*number]),
         S::DportRange(first, last) => {
             let load = load(Field::Dport, 0);
-            within(load, first.to_be_bytes().to_vec(), last.to_be_bytes().to_vec())
+            within(
+                load,
+                first.to_be_bytes().to_vec(),
+                last.to_be_bytes().to_vec(),
+            )
         }
         S::CtState(state) => ct_bits(CT_STATE, state_bits(*state), NOT_EQUAL, 0),
         S::CtMarkBits(bits) => ct_bits(CT_MARK, *bits, EQUAL, *bits),
         S::Icmpv6Type { first, last } => {
-            let load = E::Payload { base: BASE_TRANSPORT, offset: 0, length: 1, to: 0 };
+            let load = E::Payload {
+                base: BASE_TRANSPORT,
+                offset: 0,
+                length: 1,
+                to: 0,
+            };
             let mut expressions = meta_is(META_L4PROTO, EQUAL, vec![IPPROTO_ICMPV6]);
             expressions.extend(within(load, vec![*first], vec![*last]));
             expressions
         }
         S::Ipv6LinkLocalSource => link_local_source(),
-        S::Lookup { fields, set, negate } => look_up(fields, set, *negate, false),
+        S::Lookup {
+            fields,
+            set,
+            negate,
+        } => look_up(fields, set, *negate, false),
         S::VerdictMap { fields, map } => look_up(fields, map, false, true),
         S::Counter => vec![E::Counter],
         S::Limit { per_second, burst } => {
-            vec![E::Limit { rate: u64::from(*per_second), unit: 1, burst: *burst }]
+            vec![E::Limit {
+                rate: u64::from(*per_second),
+                unit: 1,
+                burst: *burst,
+            }]
         }
-        S::Log { group, prefix } => vec![E::Log { group: *group, prefix: prefix.clone() }],
-        S::Masquerade => vec![E::Masquerade { flags: RANDOM_FULLY }],
+        S::Log { group, prefix } => vec![E::Log {
+            group: *group,
+            prefix: prefix.clone(),
+        }],
+        S::Masquerade => vec![E::Masquerade {
+            flags: RANDOM_FULLY,
+        }],
         S::Verdict(verdict) => vec![E::Immediate(verdict.clone())],
     }
 }
@@ -89,25 +111,45 @@ fn guess(expressions: &[E]) -> Option<S> {
         [E::Ct { key: CT_STATE, .. }, E::Bitwise { mask, .. }, ..] => {
             let bits = u32::from_ne_bytes(mask.as_slice().try_into().ok()?);
             let states = [CtState::EstablishedOrRelated, CtState::Invalid];
-            states.into_iter().find(|state| state_bits(*state) == bits).map(S::CtState)
+            states
+                .into_iter()
+                .find(|state| state_bits(*state) == bits)
+                .map(S::CtState)
         }
-        [E::Ct { key: CT_MARK, .. }, E::Bitwise { mask, .. }, ..] => {
-            mask.as_slice().try_into().ok().map(u32::from_ne_bytes).map(S::CtMarkBits)
-        }
-        [E::Payload { base: BASE_NETWORK, .. }, E::Bitwise { .. }, ..] => {
-            Some(S::Ipv6LinkLocalSource)
-        }
-        [E::Payload { base: BASE_TRANSPORT, .. }, rest @ ..] => {
+        [E::Ct { key: CT_MARK, .. }, E::Bitwise { mask, .. }, ..] => mask
+            .as_slice()
+            .try_into()
+            .ok()
+            .map(u32::from_ne_bytes)
+            .map(S::CtMarkBits),
+        [
+            E::Payload {
+                base: BASE_NETWORK, ..
+            },
+            E::Bitwise { .. },
+            ..,
+        ] => Some(S::Ipv6LinkLocalSource),
+        [
+            E::Payload {
+                base: BASE_TRANSPORT,
+                ..
+            },
+            rest @ ..,
+        ] => {
             let (first, last) = bounds(rest)?;
             let port = |bytes: &[u8]| bytes.try_into().ok().map(u16::from_be_bytes);
             Some(S::DportRange(port(first)?, port(last)?))
         }
         [E::Immediate(verdict), ..] => Some(S::Verdict(verdict.clone())),
         [E::Counter, ..] => Some(S::Counter),
-        [E::Limit { rate, burst, .. }, ..] => {
-            Some(S::Limit { per_second: u32::try_from(*rate).ok()?, burst: *burst })
-        }
-        [E::Log { group, prefix }, ..] => Some(S::Log { group: *group, prefix: prefix.clone() }),
+        [E::Limit { rate, burst, .. }, ..] => Some(S::Limit {
+            per_second: u32::try_from(*rate).ok()?,
+            burst: *burst,
+        }),
+        [E::Log { group, prefix }, ..] => Some(S::Log {
+            group: *group,
+            prefix: prefix.clone(),
+        }),
         [E::Masquerade { .. }, ..] => Some(S::Masquerade),
         _ => guess_look_up(expressions),
     }
@@ -116,7 +158,10 @@ fn guess(expressions: &[E]) -> Option<S> {
 fn guess_meta(key: u32, op: u32, with: &[u8], rest: &[E]) -> Option<S> {
     let negate = op == NOT_EQUAL;
     let name = || {
-        let end = with.iter().position(|byte| *byte == 0).unwrap_or(with.len());
+        let end = with
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(with.len());
         String::from_utf8(with[..end].to_vec()).ok()
     };
     match key {
@@ -124,15 +169,29 @@ fn guess_meta(key: u32, op: u32, with: &[u8], rest: &[E]) -> Option<S> {
             .into_iter()
             .find(|family| with == [nfproto(*family)])
             .map(S::Family),
-        META_IIFNAME => Some(S::IifnamePrefix { prefix: name()?, negate }),
+        META_IIFNAME => Some(S::IifnamePrefix {
+            prefix: name()?,
+            negate,
+        }),
         META_OIFNAME if with.len() >= IFNAMSIZ => Some(S::Oifname(name()?)),
-        META_OIFNAME => Some(S::OifnamePrefix { prefix: name()?, negate }),
+        META_OIFNAME => Some(S::OifnamePrefix {
+            prefix: name()?,
+            negate,
+        }),
         META_L4PROTO => match rest {
-            [E::Payload { base: BASE_TRANSPORT, offset: 0, .. }, rest @ ..]
-                if with == [IPPROTO_ICMPV6] =>
-            {
+            [
+                E::Payload {
+                    base: BASE_TRANSPORT,
+                    offset: 0,
+                    ..
+                },
+                rest @ ..,
+            ] if with == [IPPROTO_ICMPV6] => {
                 let (first, last) = bounds(rest)?;
-                Some(S::Icmpv6Type { first: *first.first()?, last: *last.first()? })
+                Some(S::Icmpv6Type {
+                    first: *first.first()?,
+                    last: *last.first()?,
+                })
             }
             _ => with.first().copied().map(S::L4Proto),
         },
@@ -144,14 +203,25 @@ fn guess_look_up(expressions: &[E]) -> Option<S> {
     let mut fields = Vec::new();
     for expression in expressions {
         match expression {
-            E::Lookup { set, verdict: true, .. } => {
-                return Some(S::VerdictMap { fields, map: set.clone() });
+            E::Lookup {
+                set, verdict: true, ..
+            } => {
+                return Some(S::VerdictMap {
+                    fields,
+                    map: set.clone(),
+                });
             }
             E::Lookup { set, invert, .. } => {
-                return Some(S::Lookup { fields, set: set.clone(), negate: *invert });
+                return Some(S::Lookup {
+                    fields,
+                    set: set.clone(),
+                    negate: *invert,
+                });
             }
             E::Meta { to, .. } | E::Payload { to, .. } => fields.push(
-                FIELDS.into_iter().find(|field| load(*field, *to) == *expression)?,
+                FIELDS
+                    .into_iter()
+                    .find(|field| load(*field, *to) == *expression)?,
             ),
             _ => return None,
         }
@@ -175,7 +245,12 @@ const FIELDS: [Field; 9] = [
 fn load(field: Field, to: u32) -> E {
     let meta = |key| E::Meta { key, to };
     let length = field.key_type().len() as u32;
-    let payload = |base, offset| E::Payload { base, offset, length, to };
+    let payload = |base, offset| E::Payload {
+        base,
+        offset,
+        length,
+        to,
+    };
     match field {
         Field::Iif => meta(META_IIF),
         Field::Oif => meta(META_OIF),
@@ -201,7 +276,12 @@ fn look_up(fields: &[Field], set: &str, invert: bool, verdict: bool) -> Vec<E> {
         expressions.push(load(*field, to));
         to += words(field.key_type());
     }
-    expressions.push(E::Lookup { set: set.to_owned(), from: 0, invert, verdict });
+    expressions.push(E::Lookup {
+        set: set.to_owned(),
+        from: 0,
+        invert,
+        verdict,
+    });
     expressions
 }
 
@@ -220,10 +300,25 @@ fn within(load: E, first: Vec<u8>, last: Vec<u8>) -> Vec<E> {
 
 fn bounds(expressions: &[E]) -> Option<(&[u8], &[u8])> {
     match expressions {
-        [E::Compare { op: EQUAL, with, .. }, ..] => Some((with, with)),
-        [E::Compare { op: AT_LEAST, with: first, .. }, E::Compare { op: AT_MOST, with: last, .. }, ..] => {
-            Some((first, last))
-        }
+        [
+            E::Compare {
+                op: EQUAL, with, ..
+            },
+            ..,
+        ] => Some((with, with)),
+        [
+            E::Compare {
+                op: AT_LEAST,
+                with: first,
+                ..
+            },
+            E::Compare {
+                op: AT_MOST,
+                with: last,
+                ..
+            },
+            ..,
+        ] => Some((first, last)),
         _ => None,
     }
 }
@@ -232,8 +327,17 @@ fn ct_bits(key: u32, mask: u32, op: u32, with: u32) -> Vec<E> {
     let mask = mask.to_ne_bytes().to_vec();
     vec![
         E::Ct { key, to: 0 },
-        E::Bitwise { from: 0, to: 0, mask, xor: vec![0; 4] },
-        E::Compare { from: 0, op, with: with.to_ne_bytes().to_vec() },
+        E::Bitwise {
+            from: 0,
+            to: 0,
+            mask,
+            xor: vec![0; 4],
+        },
+        E::Compare {
+            from: 0,
+            op,
+            with: with.to_ne_bytes().to_vec(),
+        },
     ]
 }
 
@@ -246,8 +350,17 @@ fn link_local_source() -> Vec<E> {
     };
     vec![
         load(Field::Ipv6Saddr, 0),
-        E::Bitwise { from: 0, to: 0, mask: address(0xff, 0xc0), xor: vec![0; 16] },
-        E::Compare { from: 0, op: EQUAL, with: address(0xfe, 0x80) },
+        E::Bitwise {
+            from: 0,
+            to: 0,
+            mask: address(0xff, 0xc0),
+            xor: vec![0; 16],
+        },
+        E::Compare {
+            from: 0,
+            op: EQUAL,
+            with: address(0xfe, 0x80),
+        },
     ]
 }
 

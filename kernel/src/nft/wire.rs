@@ -68,6 +68,7 @@ pub(super) const SET_KEY_LENGTH: u16 = 5;
 pub(super) const SET_DATA_TYPE: u16 = 6;
 pub(super) const SET_DESCRIPTION: u16 = 9;
 pub(super) const SET_ID: u16 = 10;
+pub(super) const SET_USERDATA: u16 = 13;
 pub(super) const DESCRIPTION_SIZE: u16 = 1;
 pub(super) const DESCRIPTION_CONCAT: u16 = 2;
 /// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_CONCAT`.

@@ -1,9 +1,9 @@
 //! Operations as messages of one transaction.
 
+use super::NftError;
 use super::elements;
 use super::statement::{lower, words};
 use super::wire::*;
-use super::NftError;
 use crate::netlink::{Encoder, Flags, Socket};
 use policy::ruleset::{
     BaseHook, ChainType, Hook, KeyType, Op, Rule, Ruleset, SetHeader, SetKind, Statement, Verdict,
@@ -31,7 +31,12 @@ impl Transaction {
     pub(super) fn begin(socket: &Socket, headers: &BTreeMap<String, SetHeader>) -> Self {
         let mut encoder = socket.encoder();
         encoder.message(BATCH_BEGIN, Flags::QUIET, &BATCH, |_| {});
-        Self { encoder, names: Vec::new(), headers: headers.clone(), next_set_id: 1 }
+        Self {
+            encoder,
+            names: Vec::new(),
+            headers: headers.clone(),
+            next_set_id: 1,
+        }
     }
 
     /// Creates our table if it is missing. With flags, one that is there has to have them too.
@@ -73,7 +78,8 @@ impl Transaction {
     /// Only since 6.10 the end of a batch is acknowledged; the last message of it always was.
     pub(super) fn end(mut self) -> (Encoder, Vec<(u32, String)>, BTreeMap<String, SetHeader>) {
         self.encoder.acknowledge(self.encoder.len() - 1);
-        self.encoder.message(BATCH_END, Flags::QUIET, &BATCH, |_| {});
+        self.encoder
+            .message(BATCH_END, Flags::QUIET, &BATCH, |_| {});
         (self.encoder, self.names, self.headers)
     }
 
@@ -96,35 +102,59 @@ impl Transaction {
         let mut flags = 0;
         flags |= if interval { SET_INTERVAL } else { 0 };
         flags |= if header.verdict_map { SET_MAP } else { 0 };
-        flags |= if interval && concatenated { SET_CONCAT } else { 0 };
+        flags |= if interval && concatenated {
+            SET_CONCAT
+        } else {
+            0
+        };
         let id = self.next_set_id;
         self.next_set_id += 1;
-        let sequence = request(&mut self.encoder, NEW_SET, Flags::CREATE_EXCLUSIVE, |encoder| {
-            encoder.string(SET_NAME, name);
-            encoder.be_u32(SET_FLAGS, flags);
-            encoder.be_u32(SET_KEY_TYPE, key_type(&header.key));
-            encoder.be_u32(SET_KEY_LENGTH, key_length(&header.key));
-            encoder.be_u32(SET_ID, id);
-            if header.verdict_map {
-                encoder.be_u32(SET_DATA_TYPE, DATA_VERDICT);
-            }
-            if header.size.is_some() || concatenated {
-                encoder.nested(SET_DESCRIPTION, |encoder| description(encoder, header));
-            }
-        });
+        let sequence = request(
+            &mut self.encoder,
+            NEW_SET,
+            Flags::CREATE_EXCLUSIVE,
+            |encoder| {
+                encoder.string(SET_NAME, name);
+                encoder.be_u32(SET_FLAGS, flags);
+                encoder.be_u32(SET_KEY_TYPE, key_type(&header.key));
+                encoder.be_u32(SET_KEY_LENGTH, key_length(&header.key));
+                encoder.be_u32(SET_ID, id);
+                if header.verdict_map {
+                    encoder.be_u32(SET_DATA_TYPE, DATA_VERDICT);
+                }
+                if header.key == [KeyType::Ifindex] {
+                    encoder.attribute(SET_USERDATA, &host_byte_order());
+                }
+                if header.size.is_some() || (interval && concatenated) {
+                    encoder.nested(SET_DESCRIPTION, |encoder| description(encoder, header));
+                }
+            },
+        );
         let what = if header.verdict_map { "map" } else { "set" };
         self.names.push((sequence, format!("add {what} {name}")));
         self.headers.insert(name.to_owned(), header.clone());
     }
 
-    fn elements(&mut self, kind: u16, name: &str, entries: &[elements::Entry]) -> Result<(), NftError> {
-        let verb = if kind == NEW_ELEMENTS { "add elements to" } else { "delete elements of" };
+    fn elements(
+        &mut self,
+        kind: u16,
+        name: &str,
+        entries: &[elements::Entry],
+    ) -> Result<(), NftError> {
+        let verb = if kind == NEW_ELEMENTS {
+            "add elements to"
+        } else {
+            "delete elements of"
+        };
         if entries.is_empty() {
             return Ok(());
         }
         let Some(header) = self.headers.get(name) else {
             let reason = "there is no such set".into();
-            return Err(NftError::Unencodable { op: format!("{verb} {name}"), reason });
+            return Err(NftError::Unencodable {
+                op: format!("{verb} {name}"),
+                reason,
+            });
         };
         for part in elements::parts(entries) {
             let sequence = request(&mut self.encoder, kind, Flags::CREATE, |encoder| {
@@ -143,32 +173,44 @@ impl Transaction {
 
     fn add_chain(&mut self, name: &str, hook: Option<&BaseHook>) {
         const ACCEPT: u32 = 1;
-        let sequence = request(&mut self.encoder, NEW_CHAIN, Flags::CREATE_EXCLUSIVE, |encoder| {
-            encoder.string(CHAIN_NAME, name);
-            let Some(hook) = hook else { return };
-            encoder.nested(CHAIN_HOOK, |encoder| {
-                encoder.be_u32(HOOK_NUMBER, hook_number(hook.hook));
-                encoder.be_u32(HOOK_PRIORITY, hook.priority as u32);
-            });
-            encoder.be_u32(CHAIN_POLICY, ACCEPT);
-            encoder.string(CHAIN_TYPE, chain_type(hook.chain_type));
-        });
+        let sequence = request(
+            &mut self.encoder,
+            NEW_CHAIN,
+            Flags::CREATE_EXCLUSIVE,
+            |encoder| {
+                encoder.string(CHAIN_NAME, name);
+                let Some(hook) = hook else { return };
+                encoder.nested(CHAIN_HOOK, |encoder| {
+                    encoder.be_u32(HOOK_NUMBER, hook_number(hook.hook));
+                    encoder.be_u32(HOOK_PRIORITY, hook.priority as u32);
+                });
+                encoder.be_u32(CHAIN_POLICY, ACCEPT);
+                encoder.string(CHAIN_TYPE, chain_type(hook.chain_type));
+            },
+        );
         self.names.push((sequence, format!("add chain {name}")));
     }
 
     fn add_rules(&mut self, chain: &str, rules: &[Rule]) -> Result<(), NftError> {
         for (index, rule) in rules.iter().enumerate() {
             let comment = rule.comment.as_deref();
-            let shown = comment.map(|comment| format!(" ({comment})")).unwrap_or_default();
+            let shown = comment
+                .map(|comment| format!(" ({comment})"))
+                .unwrap_or_default();
             let op = format!("add rule {} to chain {chain}{shown}", index + 1);
             let expressions: Vec<_> = rule.statements.iter().flat_map(lower).collect();
             if expressions.len() > MOST_EXPRESSIONS {
-                return Err(NftError::Unencodable { op, reason: "the rule is too long".into() });
+                return Err(NftError::Unencodable {
+                    op,
+                    reason: "the rule is too long".into(),
+                });
             }
             let sequence = request(&mut self.encoder, NEW_RULE, Flags::APPEND, |encoder| {
                 encoder.string(RULE_CHAIN, chain);
                 encoder.nested(RULE_EXPRESSIONS, |encoder| {
-                    expressions.iter().for_each(|expression| expression.encode(encoder));
+                    expressions
+                        .iter()
+                        .for_each(|expression| expression.encode(encoder));
                 });
                 if let Some(comment) = comment {
                     encoder.attribute(RULE_USERDATA, &comment_userdata(comment));
@@ -190,7 +232,10 @@ pub(super) fn creation(ruleset: &Ruleset) -> Vec<Op> {
         ops.push(Op::AddChain(name.clone(), chain.hook.clone()));
     }
     for (name, set) in &ruleset.sets {
-        let entries = set.elements.iter().map(|(element, verdict)| (element.clone(), verdict.clone()));
+        let entries = set
+            .elements
+            .iter()
+            .map(|(element, verdict)| (element.clone(), verdict.clone()));
         ops.push(Op::AddElements(name.clone(), entries.collect()));
     }
     for (name, chain) in &ruleset.chains {
@@ -211,12 +256,18 @@ fn check(op: &Op) -> Result<(), NftError> {
         Op::DeleteChain(name) => ("delete chain", name),
         Op::DeleteSet(name) => ("delete set", name),
     };
-    let error = |reason: String| NftError::Unencodable { op: format!("{what} {name}"), reason };
+    let error = |reason: String| NftError::Unencodable {
+        op: format!("{what} {name}"),
+        reason,
+    };
     let mut texts = vec![name.as_str()];
     match op {
         Op::AddElements(_, entries) => {
             for (element, verdict) in entries {
-                let longest = element.key.len().max(element.end.as_ref().map_or(0, |end| end.len()));
+                let longest = element
+                    .key
+                    .len()
+                    .max(element.end.as_ref().map_or(0, |end| end.len()));
                 if longest > LONGEST_NAME {
                     return Err(error("a key is too long".into()));
                 }
@@ -226,14 +277,21 @@ fn check(op: &Op) -> Result<(), NftError> {
         Op::AddRules(_, rules) => {
             for rule in rules {
                 texts.extend(rule.statements.iter().filter_map(text));
-                if rule.comment.as_ref().is_some_and(|comment| comment.len() > LONGEST_COMMENT) {
+                if rule
+                    .comment
+                    .as_ref()
+                    .is_some_and(|comment| comment.len() > LONGEST_COMMENT)
+                {
                     return Err(error("a comment is longer than 127 bytes".into()));
                 }
             }
         }
         _ => {}
     }
-    match texts.into_iter().find(|text| text.len() > LONGEST_NAME || text.contains('\0')) {
+    match texts
+        .into_iter()
+        .find(|text| text.len() > LONGEST_NAME || text.contains('\0'))
+    {
         Some(text) => Err(error(format!("{text:?} is too long or no text"))),
         None => Ok(()),
     }
@@ -259,9 +317,17 @@ fn target(verdict: &Verdict) -> Option<&str> {
     }
 }
 
+/// Tells nft that it has to print the key as a number of the host
+/// (`NFTNL_UDATA_SET_KEYBYTEORDER`, 4 bytes, `BYTEORDER_HOST_ENDIAN`).
+fn host_byte_order() -> [u8; 6] {
+    let [a, b, c, d] = 1_u32.to_ne_bytes();
+    [0, 4, a, b, c, d]
+}
+
 /// Numbers of nft's data types, which it prints elements by: 6 bits a field.
 fn key_type(key: &[KeyType]) -> u32 {
-    key.iter().fold(0, |types, key| types << 6 | data_type(*key))
+    key.iter()
+        .fold(0, |types, key| types << 6 | data_type(*key))
 }
 
 /// `enum datatypes` of nft.
@@ -286,7 +352,8 @@ fn description(encoder: &mut Encoder, header: &SetHeader) {
     if let Some(size) = header.size {
         encoder.be_u32(DESCRIPTION_SIZE, size);
     }
-    if header.key.len() > 1 {
+    // The lengths of the fields are for ranges alone; with exact keys the kernel refuses them.
+    if header.kind == SetKind::Interval && header.key.len() > 1 {
         encoder.nested(DESCRIPTION_CONCAT, |encoder| {
             for key in &header.key {
                 encoder.nested(1, |encoder| encoder.be_u32(1, key.len() as u32));

@@ -147,6 +147,9 @@ struct Body<'a> {
     /// Empty for cluster-scoped kinds.
     namespace: String,
     name: String,
+    /// A name identifies the object even where it is not a good one, so that a policy with such a
+    /// name can still fail closed.
+    name_problem: Option<Problem>,
     metadata: Fields<'a>,
     root: Fields<'a>,
     warnings: Vec<String>,
@@ -155,7 +158,9 @@ struct Body<'a> {
 impl<'a> Body<'a> {
     fn new(mut root: Fields<'a>, kind: Kind) -> Result<(Self, ObjectKey), Problem> {
         let mut metadata = root.need("metadata")?.fields()?;
-        let name = metadata.need("name")?.check(syntax::subdomain)?.to_owned();
+        let item = metadata.need("name")?;
+        let name_problem = item.check(syntax::subdomain).err();
+        let name = item.check(syntax::printable)?.to_owned();
         let namespace = metadata.take("namespace");
         let mut warnings = Vec::new();
         let (namespace, key) = if is_namespaced(kind) {
@@ -169,7 +174,7 @@ impl<'a> Body<'a> {
             )
         } else {
             if let Some(item) = namespace {
-                warnings.push(item.warning(&format!("a {kind} has no namespace, ignored")));
+                warnings.push(item.warning("this kind has no namespace, ignored"));
             }
             (String::new(), ObjectKey::global(kind, &name))
         };
@@ -177,6 +182,7 @@ impl<'a> Body<'a> {
             Self {
                 namespace,
                 name,
+                name_problem,
                 metadata,
                 root,
                 warnings,
@@ -196,7 +202,11 @@ impl<'a> Body<'a> {
     }
 
     fn finish(mut self, key: ObjectKey, read: Read, document: &Value) -> Parsed {
-        match read(&mut self) {
+        let object = self
+            .name_problem
+            .take()
+            .map_or_else(|| read(&mut self), Err);
+        match object {
             Ok(object) => {
                 self.metadata.ignore(METADATA);
                 self.root.ignore(&["status"]);

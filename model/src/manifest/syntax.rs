@@ -21,6 +21,13 @@ pub(super) fn subdomain(text: &str) -> Check {
         .ok_or("an RFC 1123 subdomain (at most 253 of a-z, 0-9, - and .)")
 }
 
+/// What can stand in a message and identify something, if nothing more.
+pub(super) fn printable(text: &str) -> Check {
+    let good = !text.is_empty() && text.len() <= 253 && !text.chars().any(char::is_control);
+    good.then_some(())
+        .ok_or("a name of at most 253 printable characters")
+}
+
 /// IANA service name (RFC 6335 section 5.1), in lower case as Kubernetes demands.
 pub(super) fn port_name(text: &str) -> Check {
     let good = text.len() <= 15

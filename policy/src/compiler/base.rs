@@ -103,13 +103,8 @@ fn spoof(prefix: &str, sets: &Sets) -> Chain {
     };
     let mut rules = vec![discovery(133, 133), discovery(135, 136)];
     for (at, family) in FAMILIES.into_iter().enumerate() {
-        rules.push(rule([
-            from_pod(),
-            Statement::Family(family),
-            lookup(&[Field::Iif, saddr(family)], sets.name(LOCAL[at]), true),
-            Statement::Counter,
-            Statement::Verdict(Verdict::Drop),
-        ]));
+        let foreign = lookup(&[Field::Iif, saddr(family)], sets.name(LOCAL[at]), true);
+        rules.push(drop_rule([from_pod(), Statement::Family(family), foreign]));
     }
     let hook = hook(Hook::Prerouting, ChainType::Filter, PRIORITY_RAW);
     Chain {
@@ -118,6 +113,8 @@ fn spoof(prefix: &str, sets: &Sets) -> Chain {
     }
 }
 
+/// Only packets from or to pods are ever dropped here: what else this host forwards is none of our
+/// business.
 fn forward(prefix: &str, sets: &Sets) -> Chain {
     let from_pod = || Statement::IifnamePrefix {
         prefix: prefix.to_owned(),
@@ -127,21 +124,15 @@ fn forward(prefix: &str, sets: &Sets) -> Chain {
         prefix: prefix.to_owned(),
         negate: false,
     };
-    let drop = || [Statement::Counter, Statement::Verdict(Verdict::Drop)];
-    let dispatch = |field, map| Statement::VerdictMap {
-        fields: vec![field],
-        map,
-    };
+    let invalid = || Statement::CtState(CtState::Invalid);
+    let (vxlan, vxlan_port) = (Statement::L4Proto(IPPROTO_UDP), VXLAN_PORT);
     let mut rules = vec![
         rule([
             Statement::CtState(CtState::EstablishedOrRelated),
             Statement::Verdict(Verdict::Accept),
         ]),
-        rule(
-            [Statement::CtState(CtState::Invalid)]
-                .into_iter()
-                .chain(drop()),
-        ),
+        drop_rule([from_pod(), invalid()]),
+        drop_rule([to_pod(), invalid()]),
         rule([
             Statement::Family(Family::Ipv6),
             Statement::Icmpv6Type {
@@ -150,31 +141,23 @@ fn forward(prefix: &str, sets: &Sets) -> Chain {
             },
             Statement::Verdict(Verdict::Accept),
         ]),
-        rule(
-            [from_pod(), Statement::L4Proto(IPPROTO_IPIP)]
-                .into_iter()
-                .chain(drop()),
-        ),
-        rule(
-            [
-                from_pod(),
-                Statement::L4Proto(IPPROTO_UDP),
-                Statement::DportRange(VXLAN_PORT, VXLAN_PORT),
-            ]
-            .into_iter()
-            .chain(drop()),
-        ),
+        drop_rule([from_pod(), Statement::L4Proto(IPPROTO_IPIP)]),
+        drop_rule([
+            from_pod(),
+            vxlan,
+            Statement::DportRange(vxlan_port, vxlan_port),
+        ]),
     ];
     for (at, family) in FAMILIES.into_iter().enumerate() {
         let unknown = lookup(&[Field::Oif, daddr(family)], sets.name(LOCAL[at]), true);
-        rules.push(rule(
-            [to_pod(), Statement::Family(family), unknown]
-                .into_iter()
-                .chain(drop()),
-        ));
+        rules.push(drop_rule([to_pod(), Statement::Family(family), unknown]));
     }
-    rules.push(rule([dispatch(Field::Iif, sets.name(EGRESS))]));
-    rules.push(rule([dispatch(Field::Oif, sets.name(INGRESS))]));
+    for (field, map) in [(Field::Iif, EGRESS), (Field::Oif, INGRESS)] {
+        rules.push(rule([Statement::VerdictMap {
+            fields: vec![field],
+            map: sets.name(map),
+        }]));
+    }
     let hook = hook(Hook::Forward, ChainType::Filter, PRIORITY_FILTER);
     Chain {
         hook: Some(hook),
@@ -185,12 +168,10 @@ fn forward(prefix: &str, sets: &Sets) -> Chain {
 /// Encapsulated packets come from nodes that we know. Anything else that pods send to their own
 /// node is allowed.
 fn input(sets: &Sets) -> Chain {
-    let rules = vec![rule([
+    let rules = vec![drop_rule([
         Statement::Family(Family::Ipv4),
         Statement::L4Proto(IPPROTO_IPIP),
         lookup(&[Field::Ipv4Saddr], sets.name(IPIP), true),
-        Statement::Counter,
-        Statement::Verdict(Verdict::Drop),
     ])];
     let hook = hook(Hook::Input, ChainType::Filter, PRIORITY_FILTER);
     Chain {
@@ -256,6 +237,11 @@ fn hook(hook: Hook, chain_type: ChainType, priority: i32) -> BaseHook {
         chain_type,
         priority,
     }
+}
+
+fn drop_rule(matches: impl IntoIterator<Item = Statement>) -> Rule {
+    let drop = [Statement::Counter, Statement::Verdict(Verdict::Drop)];
+    rule(matches.into_iter().chain(drop))
 }
 
 pub(super) fn rule(statements: impl IntoIterator<Item = Statement>) -> Rule {

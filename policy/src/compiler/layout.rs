@@ -5,6 +5,7 @@
 //! and peers and address ranges of one port range. Whatever happens, a pod reaches itself.
 
 use super::base::{self, FAMILIES, daddr, interval_set, lookup, rule, saddr};
+use super::ports::{PortRange, as_range, expand, merge, port_count, port_match, range_kind};
 use super::sets::{Sets, size_for};
 use crate::endpoint::Endpoint;
 use crate::hash::{base32, content_name};
@@ -26,9 +27,6 @@ const MAX_PORTS_OF_ANYONE: u128 = 64;
 const FEW_RANGES: usize = 2;
 /// `NFT_USERDATA_RULE_COMMENT` of nft holds this many bytes.
 const MAX_COMMENT: usize = 127;
-
-/// Protocol, first and last port.
-type PortRange = (Protocol, u16, u16);
 
 /// A policy set in terms of chain, rules and sets.
 #[derive(Debug)]
@@ -388,69 +386,4 @@ fn sort(block: &Block) -> Sorted {
         }
     }
     sorted
-}
-
-fn as_range(ports: &Ports) -> Option<PortRange> {
-    match ports {
-        Ports::Range {
-            protocol,
-            first,
-            last,
-        } => Some((*protocol, *first, *last)),
-        Ports::Any | Ports::Named { .. } => None,
-    }
-}
-
-/// The numeric ranges, merged where they touch.
-fn merge(ports: &BTreeSet<Ports>) -> Vec<PortRange> {
-    let mut by_protocol: BTreeMap<Protocol, Vec<(u128, u128)>> = BTreeMap::new();
-    for (protocol, first, last) in ports.iter().filter_map(as_range) {
-        by_protocol
-            .entry(protocol)
-            .or_default()
-            .push((first.into(), last.into()));
-    }
-    let narrow = |number| u16::try_from(number).unwrap_or(u16::MAX);
-    let merged = by_protocol
-        .into_iter()
-        .map(|(protocol, all)| (protocol, Ranges::union(all)));
-    merged
-        .flat_map(|(protocol, all)| {
-            let all: Vec<_> = all.iter().collect();
-            all.into_iter()
-                .map(move |(first, last)| (protocol, narrow(first), narrow(last)))
-        })
-        .collect()
-}
-
-fn port_count(ranges: &[PortRange]) -> u128 {
-    ranges
-        .iter()
-        .map(|(_, first, last)| u128::from(last - first) + 1)
-        .sum()
-}
-
-fn expand(ranges: &[PortRange]) -> impl Iterator<Item = (u8, u16)> + '_ {
-    ranges.iter().flat_map(|&(protocol, first, last)| {
-        (first..=last).map(move |port| (protocol.number(), port))
-    })
-}
-
-/// Part of the name of the sets of one port range.
-fn range_kind((protocol, first, last): PortRange) -> String {
-    let protocol = match protocol {
-        Protocol::Tcp => 't',
-        Protocol::Udp => 'u',
-        Protocol::Sctp => 's',
-    };
-    let ports = (usize::from(first) << 16) | usize::from(last);
-    format!("{protocol}{}", base32(ports))
-}
-
-fn port_match((protocol, first, last): PortRange) -> Vec<Statement> {
-    let mut statements = vec![Statement::L4Proto(protocol.number())];
-    if (first, last) != (0, u16::MAX) {
-        statements.push(Statement::DportRange(first, last));
-    }
-    statements
 }

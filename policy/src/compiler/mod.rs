@@ -4,6 +4,7 @@ mod base;
 mod dispatch;
 mod layout;
 mod peers;
+mod ports;
 mod sets;
 
 use crate::endpoint::{Endpoint, EndpointId};

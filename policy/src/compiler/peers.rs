@@ -51,13 +51,10 @@ impl Members {
     ) {
         let same_keys =
             matches!((old, new), (Some(a), Some(b)) if a.ips == b.ips && a.ports == b.ports);
-        let labels = new.map(|endpoint| labels_of(namespaces, &endpoint.namespace));
         for (peer, selected) in &mut self.selectors {
             let was = old.filter(|_| selected.members.contains(id));
             let is = new.filter(|endpoint| {
-                labels
-                    .as_ref()
-                    .is_some_and(|labels| peer.matches(endpoint, labels))
+                peer.matches(endpoint, || labels_of(namespaces, &endpoint.namespace))
             });
             if was.is_none() && is.is_none() || was.is_some() && is.is_some() && same_keys {
                 continue;
@@ -89,7 +86,7 @@ impl Members {
     ) -> &BTreeSet<EndpointId> {
         let selected = self.selectors.entry(peer.clone()).or_insert_with(|| {
             let matching = endpoints.iter().filter(|(_, endpoint)| {
-                peer.matches(endpoint, &labels_of(namespaces, &endpoint.namespace))
+                peer.matches(endpoint, || labels_of(namespaces, &endpoint.namespace))
             });
             let members = matching.map(|(id, _)| id.clone()).collect();
             Selected {

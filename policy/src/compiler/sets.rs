@@ -24,8 +24,8 @@ struct Live {
     name: String,
     /// References beyond the first, of elements with more than one.
     extra: BTreeMap<Element, u32>,
-    /// Change of the number of references since the last commit.
-    deltas: BTreeMap<Element, i64>,
+    /// Changes of the number of references since the last commit, in the order they came.
+    deltas: Vec<(Element, i64)>,
     /// Verdicts set (`Some`) or removed since the last commit.
     verdicts: BTreeMap<Element, Option<Verdict>>,
 }
@@ -38,7 +38,7 @@ impl Sets {
             verdict_map,
             name: String::new(),
             extra: BTreeMap::new(),
-            deltas: BTreeMap::new(),
+            deltas: vec![],
             verdicts: BTreeMap::new(),
         };
         self.live.insert(base.to_owned(), live);
@@ -56,7 +56,7 @@ impl Sets {
     /// Adds to the number of references of an element, or subtracts from it.
     pub(super) fn count(&mut self, base: &str, element: Element, delta: i64) {
         if let Some(live) = self.live.get_mut(base) {
-            *live.deltas.entry(element).or_default() += delta;
+            live.deltas.push((element, delta));
             if !self.touched.contains(base) {
                 self.touched.insert(base.to_owned());
             }
@@ -130,10 +130,16 @@ impl Live {
     }
 
     fn settle_counts(&mut self, old: &Elements) -> ElementChanges {
-        let mut change = ElementChanges::default();
-        for (element, delta) in std::mem::take(&mut self.deltas) {
-            let is_in = old.contains_key(&element);
-            let extra = self.extra.remove(&element).unwrap_or_default();
+        let mut deltas = std::mem::take(&mut self.deltas);
+        deltas.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let (mut added, mut removed) = (vec![], vec![]);
+        for run in deltas.chunk_by(|(a, _), (b, _)| a == b) {
+            let delta: i64 = run.iter().map(|(_, delta)| delta).sum();
+            let Some((element, _)) = run.first() else {
+                continue;
+            };
+            let is_in = old.contains_key(element);
+            let extra = self.extra.remove(element).unwrap_or_default();
             let references = i64::from(is_in) + i64::from(extra) + delta;
             debug_assert!(
                 references >= 0,
@@ -143,12 +149,16 @@ impl Live {
                 self.extra.insert(element.clone(), extra);
             }
             match (is_in, references > 0) {
-                (false, true) => drop(change.added.insert(element, None)),
-                (true, false) => drop(change.removed.insert(element, None)),
+                (false, true) => added.push((element.clone(), None)),
+                (true, false) => removed.push((element.clone(), None)),
                 _ => {}
             }
         }
-        change
+        // Sorted already, so that the maps are built in one pass.
+        ElementChanges {
+            added: added.into_iter().collect(),
+            removed: removed.into_iter().collect(),
+        }
     }
 
     fn settle_verdicts(&mut self, old: &Elements, change: &mut ElementChanges) {

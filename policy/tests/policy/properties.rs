@@ -15,6 +15,8 @@ proptest! {
         for batch in events.chunks(4) {
             batch.iter().for_each(|event| history.tell(event));
             history.resolve().unwrap();
+            prop_assert!(history.mirror.sets.keys().all(|name| is_name(name)));
+            prop_assert!(history.mirror.chains.keys().all(|name| is_name(name)));
             history.state.compare_verdicts(history.compiler.ruleset())?;
         }
     }
@@ -60,4 +62,10 @@ proptest! {
             prop_assert!(to.diff(to).is_empty());
         }
     }
+}
+
+/// A name that nft takes, and that the kernel shows in full.
+fn is_name(name: &str) -> bool {
+    let rest = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(rest) && name.len() <= 31
 }

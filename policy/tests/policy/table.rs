@@ -158,6 +158,19 @@ fn replies_pass_whatever_policies_say_and_invalid_packets_never_do() {
 }
 
 #[test]
+fn what_the_host_forwards_for_others_is_left_alone() {
+    let mut packet = packet((OUTSIDE, "192.0.2.1"), (OUTSIDE, "198.51.100.1"));
+    for connection in [
+        Connection::New,
+        Connection::EstablishedOrRelated,
+        Connection::Invalid,
+    ] {
+        packet.connection = connection;
+        assert!(passes(&mut isolated(), &packet), "{connection:?}");
+    }
+}
+
+#[test]
 fn pods_send_no_tunnel_packets() {
     let mut compiler = compiler();
     let mut tunnelled = packet((A, "10.0.0.1"), (OUTSIDE, "192.0.2.1"));

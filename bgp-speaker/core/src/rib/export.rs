@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn next_hops_of_others_are_kept_towards_ebgp_on_request_but_never_for_own_routes() {
         let policy = ExportPolicy { keep_next_hop: true, ..policy(false) };
-        let next_hop = |path: &Path, source| {
+        let next_hop = |path: &Path, source: Option<&PeerFacts>| {
             policy.apply(&prefix(), path, source).map(|(_, next_hop)| next_hop.address.to_string())
         };
         let received = from_peer(Attributes::default());

@@ -429,3 +429,6 @@ fn is_usable(next_hop: IpAddr) -> bool {
     !(link_local || next_hop.is_unspecified() || next_hop.is_multicast() || next_hop.is_loopback())
 }
 
+
+#[cfg(test)]
+mod tests;

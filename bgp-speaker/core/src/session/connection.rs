@@ -294,3 +294,7 @@ impl Timers {
 fn hold_expired() -> Notification {
     Notification::new(ErrorCode::HOLD_TIMER_EXPIRED)
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

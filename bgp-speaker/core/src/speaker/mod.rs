@@ -319,3 +319,6 @@ fn rejected(text: String) -> Rejected {
     Rejected { last: encode_notification(&cease), text }
 }
 
+
+#[cfg(test)]
+mod tests;

@@ -152,15 +152,19 @@ fn put_list<const N: usize>(
 /// Appends an attribute, with a two-octet length where it needs one.
 fn put(flags: u8, code: u8, parts: impl IntoIterator<Item = impl AsRef<[u8]>>, out: &mut Vec<u8>) {
     let start = out.len();
-    out.extend_from_slice(&[flags | EXTENDED_LENGTH, code, 0, 0]);
+    out.extend_from_slice(&[flags, code, 0]);
     for part in parts {
         out.extend_from_slice(part.as_ref());
     }
-    let length = out.len() - start - 4;
-    match u8::try_from(length) {
+    match u8::try_from(out.len() - start - 3) {
         Ok(length) => {
-            out.splice(start..start + 4, [flags, code, length]);
+            if let Some(field) = out.get_mut(start + 2) {
+                *field = length;
+            }
         }
-        Err(_) => fill_length(out, start + 2),
+        Err(_) => {
+            out.splice(start..start + 3, [flags | EXTENDED_LENGTH, code, 0, 0]);
+            fill_length(out, start + 2);
+        }
     }
 }

@@ -82,10 +82,11 @@ pub(super) fn encode(nlri: &Nlri, add_path: bool, out: &mut Vec<u8>) {
     let length = nlri.prefix.prefix_len();
     let count = usize::from(length).div_ceil(8);
     out.push(length);
-    match nlri.prefix {
-        IpNet::V4(net) => out.extend(net.network().octets().into_iter().take(count)),
-        IpNet::V6(net) => out.extend(net.network().octets().into_iter().take(count)),
-    }
+    let octets: &[u8] = match nlri.prefix {
+        IpNet::V4(net) => &net.network().octets(),
+        IpNet::V6(net) => &net.network().octets(),
+    };
+    out.extend_from_slice(octets.get(..count).unwrap_or_default());
 }
 
 #[cfg(test)]

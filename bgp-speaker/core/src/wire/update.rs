@@ -12,7 +12,7 @@ use super::{
 /// Longer AS_PATHs have their routes withdrawn: nobody means them, and they have felled others.
 pub const MAX_AS_PATH_LENGTH: usize = 512;
 
-/// Faults kept for the log; what they did to the routes does not depend on this.
+/// Discarded attributes that are listed; of those that withdraw routes there is one a type.
 const MAX_FAULTS: usize = 16;
 
 const NEXT_HOP_UNUSABLE: Fault = Fault::Withdraw(
@@ -267,13 +267,13 @@ impl<'p> Walk<'p> {
     }
 
     /// RFC 4724 section 2: an empty UPDATE, or one with nothing but an empty MP_UNREACH_NLRI.
+    /// Torn attributes without prefixes have ended the session before.
     fn end_of_rib(&self, sections: &Sections<'_>) -> Option<Family> {
         if sections.is_empty() {
             return Some(Family::IPV4);
         }
         let alone = sections.withdrawn.is_empty()
             && sections.nlri.is_empty()
-            && !self.torn
             && !self.has_others_than_unreach();
         let unreach = self.unreach.as_ref()?;
         unreach.family.filter(|_| alone && unreach.nlri.is_empty())
@@ -302,7 +302,7 @@ impl<'p> Walk<'p> {
                 (Disposition::TreatAsWithdraw, reason)
             }
         };
-        if self.faults.len() < MAX_FAULTS {
+        if disposition == Disposition::TreatAsWithdraw || self.faults.len() < MAX_FAULTS {
             self.faults.push(AttributeFault {
                 code,
                 disposition,

@@ -28,6 +28,7 @@ pub const MAX_RECORD: usize = 1 << 20;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant)] // most records are endpoints
 pub enum Record {
     /// A block was claimed.
     Block(IpamBlock),

@@ -78,7 +78,7 @@ fn every_block_of_a_pool_is_found_in_the_end() {
     for (cidr, size, count) in [
         ("10.0.0.0/20", 28, 256),
         ("10.0.0.0/20", 20, 1),
-        ("fd00::/116", 128, 4096),
+        ("fd00::/120", 128, 256),
     ] {
         let mut ipam = ipam(&[pool("a", cidr, size)]);
         let mut found = BTreeSet::new();
@@ -216,4 +216,29 @@ fn a_full_pool_of_many_blocks_is_still_answered() {
     ));
     ipam.remove_block(net("10.0.77.4/30"));
     assert_eq!(ipam.wanted_claims(), [net("10.0.77.4/30")]);
+}
+
+#[test]
+fn the_journal_does_not_overrule_the_datastore_whichever_is_read_first() {
+    let journal = |ipam: &mut Ipam| {
+        let mut state = crate::journal::State::default();
+        state
+            .blocks
+            .insert(net("10.0.0.0/26"), block("10.0.0.0/26", "n1"));
+        state
+            .blocks
+            .insert(net("10.0.0.64/26"), block("10.0.0.64/26", "n1"));
+        state.apply(&endpoint_record("c1", "10.0.0.0"));
+        ipam.restore(&state);
+    };
+    let datastore = |ipam: &mut Ipam| ipam.set_block(block("10.0.0.0/26", "n2"));
+    let steps: [&dyn Fn(&mut Ipam); 2] = [&journal, &datastore];
+    for order in [[0, 1], [1, 0]] {
+        let mut ipam = ipam(&[pool("a", "10.0.0.0/24", 26)]);
+        order.iter().for_each(|step| steps[*step](&mut ipam));
+        assert_eq!(ipam.own_blocks().collect::<Vec<_>>(), [net("10.0.0.64/26")]);
+        assert_eq!(ipam.conflicts()[0].other, "n2");
+        assert_eq!(ips(&ipam.assign(&v4("c1"), 0).unwrap()), ["10.0.0.0"]);
+        assert_eq!(ips(&ipam.assign(&v4("c2"), 0).unwrap()), ["10.0.0.64"]);
+    }
 }

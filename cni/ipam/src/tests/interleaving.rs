@@ -2,8 +2,7 @@
 //! and crashes that lose everything but the journal: no address is ever in use twice.
 
 use super::*;
-use crate::journal::{self, Record, State};
-use model::WorkloadEndpoint;
+use crate::journal::{self, State};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -117,17 +116,7 @@ impl Agent {
         self.last_write = self.journal.len();
         self.state = State::from_records(&replay.records);
         self.ipam = fresh_ipam(node);
-        for block in self.state.blocks.values() {
-            self.ipam.claimed(block.clone());
-        }
-        for (owner, live) in &self.state.endpoints {
-            for net in &live.endpoint.ip_networks {
-                self.ipam.adopt(owner, net.addr());
-            }
-        }
-        for (ip, at_ms) in &self.state.cooldowns {
-            self.ipam.adopt_cooldown(*ip, *at_ms);
-        }
+        self.ipam.restore(&self.state);
         let seen = datastore.blocks.iter();
         self.news = seen
             .map(|(cidr, node)| IpamBlock {
@@ -229,7 +218,8 @@ impl Cluster {
         let agent = &mut self.agents[node];
         if !agent.state.endpoints.contains_key(&request.owner) {
             let sequence = agent.state.next_sequence;
-            let endpoint = endpoint(NODES[node], &id, &assigned);
+            let ips: Vec<IpAddr> = assigned.iter().map(|a| a.ip).collect();
+            let endpoint = endpoint(NODES[node], &id, &ips);
             agent.write(&Record::Endpoint {
                 endpoint,
                 ifindex: 1,
@@ -291,23 +281,6 @@ impl Cluster {
             datastore, agents, ..
         } = self;
         agents[node].restart(NODES[node], datastore);
-    }
-}
-
-fn endpoint(node: &str, id: &str, assigned: &[Assignment]) -> WorkloadEndpoint {
-    WorkloadEndpoint {
-        namespace: "default".to_owned(),
-        name: format!("{node}-k8s-{id}-eth0"),
-        node: node.to_owned(),
-        pod: id.to_owned(),
-        pod_uid: None,
-        container_id: id.to_owned(),
-        endpoint: "eth0".to_owned(),
-        interface_name: "oci1".to_owned(),
-        mac: [2, 0, 0, 0, 0, 1],
-        ip_networks: assigned.iter().map(|a| IpNet::from(a.ip)).collect(),
-        labels: model::Labels::new(),
-        ports: Vec::new(),
     }
 }
 

@@ -5,10 +5,11 @@ mod claims;
 mod interleaving;
 mod pools;
 
+use crate::journal::Record;
 use crate::{AssignError, AssignRequest, Assignment, Ipam, Owner};
 use ipnet::IpNet;
 use model::object::{AllowedUse, AssignmentMode, EncapMode};
-use model::{IpPool, IpamBlock, Selector};
+use model::{IpPool, IpamBlock, Selector, WorkloadEndpoint};
 use std::net::IpAddr;
 
 pub(crate) fn net(text: &str) -> IpNet {
@@ -99,4 +100,31 @@ fn assign(
 
 fn ips(assignments: &[Assignment]) -> Vec<String> {
     assignments.iter().map(|a| a.ip.to_string()).collect()
+}
+
+fn endpoint(node: &str, id: &str, ips: &[IpAddr]) -> WorkloadEndpoint {
+    WorkloadEndpoint {
+        namespace: "default".to_owned(),
+        name: format!("{node}-k8s-{id}-eth0"),
+        node: node.to_owned(),
+        pod: id.to_owned(),
+        pod_uid: None,
+        container_id: id.to_owned(),
+        endpoint: "eth0".to_owned(),
+        interface_name: "oci1".to_owned(),
+        mac: [2, 0, 0, 0, 0, 1],
+        ip_networks: ips.iter().map(|ip| IpNet::from(*ip)).collect(),
+        labels: model::Labels::new(),
+        ports: Vec::new(),
+    }
+}
+
+fn endpoint_record(container_id: &str, address: &str) -> Record {
+    let endpoint = endpoint("n1", container_id, &[ip(address)]);
+    Record::Endpoint {
+        endpoint,
+        ifindex: 1,
+        mtu: 1500,
+        sequence: 0,
+    }
 }

@@ -1,4 +1,4 @@
-use super::clean;
+use super::{clean, invalid};
 use crate::manifest::{Parsed, parse};
 use serde_json::{Value, json};
 
@@ -27,12 +27,12 @@ fn a_document_without_identity_is_an_error_that_names_the_field() {
             "Pod metadata.name: is required",
         ),
         (
-            namespaced(json!("Web_1"), json!("a")),
-            r#"Pod metadata.name: "Web_1" is not an RFC 1123 subdomain (at most 253 of a-z, 0-9, - and .)"#,
+            namespaced(json!(""), json!("a")),
+            r#"Pod metadata.name: "" is not a name of at most 253 printable characters"#,
         ),
         (
-            namespaced(json!("../x"), json!("a")),
-            r#"Pod metadata.name: "../x" is not an RFC 1123 subdomain (at most 253 of a-z, 0-9, - and .)"#,
+            namespaced(json!("a\nb"), json!("a")),
+            r#"Pod metadata.name: "a\nb" is not a name of at most 253 printable characters"#,
         ),
         (
             namespaced(json!("web"), json!("a.b")),
@@ -40,6 +40,21 @@ fn a_document_without_identity_is_an_error_that_names_the_field() {
         ),
     ] {
         assert_eq!(refused(&document), expected);
+    }
+}
+
+#[test]
+fn an_object_with_a_bad_name_is_invalid_and_a_policy_still_fails_closed() {
+    for (version, kind) in [("v1", "Pod"), ("networking.k8s.io/v1", "NetworkPolicy")] {
+        let document = json!({ "apiVersion": version, "kind": kind, "spec": {},
+            "metadata": { "name": "Web_1", "namespace": "a" } });
+        let (message, fallback) = invalid(&document);
+        let expected = "is not an RFC 1123 subdomain (at most 253 of a-z, 0-9, - and .)";
+        assert_eq!(
+            message,
+            format!("{kind}/a/Web_1: metadata.name: \"Web_1\" {expected}")
+        );
+        assert_eq!(fallback.is_some(), kind == "NetworkPolicy");
     }
 }
 

@@ -276,6 +276,6 @@ fn a_namespace_on_a_kind_that_has_none_is_a_warning() {
     let (_, warnings) = valid(&document);
     assert_eq!(
         warnings,
-        ["metadata.namespace: a IPPool has no namespace, ignored"]
+        ["metadata.namespace: this kind has no namespace, ignored"]
     );
 }
