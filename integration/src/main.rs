@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use integration::demo;
 use integration::lab::{Lab, Process};
 use integration::vm::Guest;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,6 +21,16 @@ enum Command {
     Demo(DemoArguments),
     /// Breaks one thing for every scene of the demo; the scene must fail, and pass when healed
     Sabotages(DemoArguments),
+    /// Measures, as ratios to a floor or a peer in the same run
+    Bench {
+        /// Which benchmark
+        name: String,
+        /// Also writes the rows to this file
+        #[arg(long)]
+        json: Option<PathBuf>,
+    },
+    /// Fails if a pure crate depends on the world
+    Purity,
     /// Runs a command inside a kernel that has what this one lacks (IPIP, netem and more)
     Vm {
         /// Memory of the guest
@@ -77,6 +88,10 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments.into()).map(passed),
         Command::Sabotages(arguments) => demo::run_sabotages(&arguments.into()).map(passed),
+        Command::Bench { name, json } => {
+            integration::bench::run(&name, json.as_deref()).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Purity => purity(),
         Command::Vm {
             memory,
             timeout,
@@ -103,6 +118,14 @@ fn passed(all: bool) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn purity() -> anyhow::Result<ExitCode> {
+    let violations = integration::purity::check()?;
+    for violation in &violations {
+        eprintln!("a pure crate depends on the world: {violation}");
+    }
+    Ok(passed(violations.is_empty()))
 }
 
 /// Says what it holds (prefix, directory, a process) and waits for the end of standard input.

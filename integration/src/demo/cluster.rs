@@ -231,7 +231,7 @@ fn wire_racks(lab: &Lab, tors: [&Netns; 2], outside: &Netns) -> Result<Vec<Netns
     )?;
     outside.ip([
         "route add default via 192.0.2.1",
-        "-6 route add default via fd00:192::1",
+        "route add ::/0 via fd00:192::1",
     ])?;
     let mut switches: Vec<Switch> = Vec::new();
     for (tor, rack) in tors.into_iter().zip(1..) {
@@ -265,7 +265,7 @@ fn wire_racks(lab: &Lab, tors: [&Netns; 2], outside: &Netns) -> Result<Vec<Netns
         lab.plug(&switches[usize::from(spec.rack) - 1], &end)?;
         netns.ip([
             format!("route add default via 10.10.{}.1", spec.rack),
-            format!("-6 route add default via fd00:10:{}::1", spec.rack),
+            format!("route add ::/0 via fd00:10:{}::1", spec.rack),
         ])?;
         nodes.push(netns);
     }
