@@ -108,36 +108,12 @@ impl<'a> Field<'a> {
 
     /// An address, with or without a prefix length.
     pub(crate) fn address(&self) -> Result<IpAddr, Error> {
-        let text = self.string()?;
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| self.not("an IP address"))?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bad = |length: &str| length.parse::<u8>().map_or(true, |length| length > most);
-        if length.is_some_and(bad) {
-            return Err(self.not("an IP address with a prefix length"));
-        }
-        Ok(address)
+        address(self.string()?).map_err(|what| self.not(what))
     }
 
     /// A unicast hardware address.
     pub(crate) fn mac(&self) -> Result<[u8; 6], Error> {
-        let mut mac = [0; 6];
-        let mut parts = self.string()?.split(':');
-        for byte in &mut mac {
-            let part = parts.next().filter(|part| part.len() == 2);
-            let value = part.and_then(|part| u8::from_str_radix(part, 16).ok());
-            *byte = value.ok_or_else(|| self.not("a MAC address"))?;
-        }
-        if parts.next().is_some() {
-            return Err(self.not("a MAC address"));
-        }
-        if mac[0] & 1 == 1 || mac == [0; 6] {
-            return Err(self.not("a unicast MAC address"));
-        }
-        Ok(mac)
+        mac(self.string()?).map_err(|what| self.not(what))
     }
 
     /// The error that the value is not what it should be.
@@ -160,6 +136,43 @@ impl<'a> Field<'a> {
             field: field.to_owned(),
             reason,
         }
+    }
+}
+
+/// An address, with or without a prefix length; otherwise what the text is not.
+pub(crate) fn address(text: &str) -> Result<IpAddr, &'static str> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| "an IP address")?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bad = |length: &str| length.parse::<u8>().map_or(true, |length| length > most);
+    if length.is_some_and(bad) {
+        Err("an IP address with a prefix length")
+    } else {
+        Ok(address)
+    }
+}
+
+/// A unicast hardware address; otherwise what the text is not.
+pub(crate) fn mac(text: &str) -> Result<[u8; 6], &'static str> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        let part = parts.next().filter(|part| part.len() == 2);
+        *byte = part
+            .and_then(|part| u8::from_str_radix(part, 16).ok())
+            .ok_or("a MAC address")?;
+    }
+    if parts.next().is_some() {
+        return Err("a MAC address");
+    }
+    let unicast = mac[0] & 1 == 0 && mac != [0; 6];
+    if unicast {
+        Ok(mac)
+    } else {
+        Err("a unicast MAC address")
     }
 }
 

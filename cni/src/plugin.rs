@@ -174,9 +174,13 @@ fn request(command: Command, attachment: &Attachment, config: &Config) -> Reques
         pod_uid: pod.uid.clone(),
         labels: wishes.labels.clone(),
         ports: wishes.ports.clone(),
-        ips: wishes.ips.clone(),
+        ips: if wishes.ips.is_empty() {
+            pod.ips.clone()
+        } else {
+            wishes.ips.clone()
+        },
         pools: wishes.pools.clone(),
-        mac: wishes.mac,
+        mac: wishes.mac.or(pod.mac),
         mtu: wishes.mtu,
         valid_attachments: config.valid_attachments.clone(),
         prev_ips: config.prev_ips.clone(),

@@ -38,7 +38,7 @@ fn add_passes_namespace_and_netlink_socket_and_prints_the_result() {
     let mut plugin = Plugin::new("ADD", &agent.socket).netns(&netns.path());
     plugin.variable(
         "CNI_ARGS",
-        "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=api;K8S_POD_UID=u1",
+        "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=api;K8S_POD_UID=u1;IP=10.1.0.7",
     );
     plugin.config["args"] = json!({ "cni": { "labels": { "app": "api" } } });
     plugin.config["dns"] = json!({ "nameservers": ["10.0.0.10"] });
@@ -70,6 +70,7 @@ fn add_passes_namespace_and_netlink_socket_and_prints_the_result() {
         (Some("u1"), "api")
     );
     assert_eq!(request.network, "ocicat");
+    assert_eq!(request.ips, [IpAddr::from([10, 1, 0, 7])]);
     assert_eq!(received.namespace_inode, Some(netns.inode()));
     assert_eq!(
         received.links,

@@ -25,8 +25,8 @@ impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "block {} is claimed by nodes {} and {} (as {}); {} addresses of {} are in use in it",
-            self.block, self.node, self.other, self.other_block, self.in_use, self.node
+            "block {} is claimed by nodes {} and {} (as {}); addresses in use by {}: {}",
+            self.block, self.node, self.other, self.other_block, self.node, self.in_use
         )
     }
 }

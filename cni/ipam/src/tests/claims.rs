@@ -125,7 +125,7 @@ fn the_datastore_decides_between_two_claims_and_both_nodes_are_named() {
     assert_eq!(
         conflicts,
         [
-            "block 10.0.0.0/26 is claimed by nodes n1 and n2 (as 10.0.0.0/26); 1 addresses of n1 are in use in it"
+            "block 10.0.0.0/26 is claimed by nodes n1 and n2 (as 10.0.0.0/26); addresses in use by n1: 1"
         ]
     );
     assert_eq!(ipam.own_blocks().count(), 0);
