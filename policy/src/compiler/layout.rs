@@ -5,18 +5,16 @@
 //! and peers and address ranges of one port range. Whatever happens, a pod reaches itself.
 
 use super::base::{self, FAMILIES, daddr, interval_set, lookup, rule, saddr};
+use super::pod_sets::{Form, PodSet, Term, Terms};
 use super::ports::{PortRange, as_range, expand, merge, port_count, port_match, range_kind};
 use super::sets::{Sets, size_for};
-use crate::endpoint::Endpoint;
 use crate::hash::{base32, content_name};
 use crate::intervals::Ranges;
-use crate::ir::{self, Block, Direction, Peer, PodPeer, PolicySet, Ports};
+use crate::ir::{Block, Direction, Peer, PodPeer, PolicySet, Ports};
 use crate::ruleset::{
     Chain, Element, Family, Field, KeyType, Part, Rule, Set, SetHeader, SetKind, Statement, Verdict,
 };
-use model::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 /// Up to so many ports of a peer become elements of peer and port; more of them are looked up
 /// range by range, so that a pod that joins a selector costs few elements.
@@ -31,64 +29,14 @@ const MAX_COMMENT: usize = 127;
 /// A policy set in terms of chain, rules and sets.
 #[derive(Debug)]
 pub(super) struct Layout {
-    /// Name of the chain; those of its sets begin with it.
+    /// Name of the chain; those of its own sets begin with it.
     pub(super) chain: String,
-    /// Rules; they name counted sets by base name.
+    /// Rules; they name sets of pods, and those of all chains, by base name.
     rules: Vec<Rule>,
-    /// Counted sets by base name, with the types of their keys.
-    pub(super) counted: BTreeMap<String, Vec<KeyType>>,
+    /// Sets of pods by base name.
+    pub(super) pod_sets: BTreeMap<String, PodSet>,
     /// Sets that never change.
     pub(super) fixed: BTreeMap<String, Set>,
-    /// What the pods that match a selector add to counted sets.
-    pub(super) terms: BTreeMap<PodPeer, Vec<Term>>,
-}
-
-/// Elements that each pod of a selector adds to a pair of sets, one a family.
-#[derive(Debug, Clone)]
-pub(super) struct Term {
-    sets: [String; 2],
-    key: TermKey,
-}
-
-#[derive(Debug, Clone)]
-enum TermKey {
-    Address,
-    Ports(Vec<(u8, u16)>),
-    Named(Protocol, String),
-}
-
-impl Term {
-    /// The elements of `endpoint`, each with the base name of its set.
-    pub(super) fn elements<'a>(
-        &'a self,
-        endpoint: &'a Endpoint,
-    ) -> impl Iterator<Item = (&'a str, Element)> + 'a {
-        let ports: Vec<(u8, u16)> = match &self.key {
-            TermKey::Address => vec![],
-            TermKey::Ports(ports) => ports.clone(),
-            TermKey::Named(protocol, name) => ir::numbers(endpoint, *protocol, name)
-                .map(|number| (protocol.number(), number))
-                .collect(),
-        };
-        endpoint.ips.iter().flat_map(move |ip| {
-            let set = self.sets[family_index(*ip)].as_str();
-            let keys = match &self.key {
-                TermKey::Address => vec![Element::exact(&[Part::Address(*ip)])],
-                TermKey::Ports(_) | TermKey::Named(..) => ports
-                    .iter()
-                    .map(|(protocol, port)| {
-                        let (protocol, port) = (Part::Proto(*protocol), Part::Port(*port));
-                        Element::exact(&[Part::Address(*ip), protocol, port])
-                    })
-                    .collect(),
-            };
-            keys.into_iter().map(move |key| (set, key))
-        })
-    }
-}
-
-pub(super) fn family_index(ip: IpAddr) -> usize {
-    usize::from(ip.is_ipv6())
 }
 
 /// Name of the chain of `set`.
@@ -105,16 +53,17 @@ impl Layout {
         let mut layout = Self {
             chain: chain_name(set),
             rules: vec![],
-            counted: BTreeMap::new(),
+            pod_sets: BTreeMap::new(),
             fixed: BTreeMap::new(),
-            terms: BTreeMap::new(),
         };
         for (number, block) in set.blocks.iter().enumerate() {
             let prefix = format!("{}{}", layout.chain, base32(number));
+            let direction = set.direction;
             BlockLayout {
                 layout: &mut layout,
-                direction: set.direction,
+                direction,
                 prefix,
+                pods: BTreeMap::new(),
             }
             .add(block);
         }
@@ -183,6 +132,16 @@ struct BlockLayout<'a> {
     layout: &'a mut Layout,
     direction: Direction,
     prefix: String,
+    /// What goes into the sets of pods, by what they are looked up with.
+    pods: BTreeMap<Kind, Terms>,
+}
+
+/// What a set of pods is looked up with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    AnyPort,
+    Port,
+    Range(PortRange),
 }
 
 /// Clauses by what they look up.
@@ -203,16 +162,15 @@ impl BlockLayout<'_> {
         self.add_anyone(&sorted.anyone);
         let mut ranges = BTreeSet::new();
         for (peer, ports) in sorted.pods {
-            let terms = self.terms(&ports, &mut ranges);
-            self.layout.terms.entry(peer).or_default().extend(terms);
+            self.add_peer(&peer, &ports, &mut ranges);
         }
         for of_family in sorted.addresses.values() {
             ranges.extend(of_family.keys().filter_map(as_range));
         }
-        for (at, family) in FAMILIES.into_iter().enumerate() {
+        for family in FAMILIES {
             let none = BTreeMap::new();
             let addresses = sorted.addresses.get(&family).unwrap_or(&none);
-            self.add_family(at, family, addresses, &ranges);
+            self.add_family(family, addresses, &ranges);
         }
     }
 
@@ -225,7 +183,7 @@ impl BlockLayout<'_> {
             return;
         }
         let elements: BTreeMap<_, _> = expand(&ranges)
-            .map(|(protocol, port)| [Part::Proto(protocol), Part::Port(port)])
+            .map(|(protocol, port)| [Part::Proto(protocol.number()), Part::Port(port)])
             .map(|parts| (Element::exact(&parts), None))
             .collect();
         let header = SetHeader {
@@ -242,95 +200,84 @@ impl BlockLayout<'_> {
     }
 
     /// What the pods of one selector add. Ranges too large to be spelt out go to `large`.
-    fn terms(&mut self, ports: &BTreeSet<Ports>, large: &mut BTreeSet<PortRange>) -> Vec<Term> {
+    fn add_peer(
+        &mut self,
+        peer: &PodPeer,
+        ports: &BTreeSet<Ports>,
+        large: &mut BTreeSet<PortRange>,
+    ) {
+        let mut add = |kind, terms: Vec<Term>| {
+            if !terms.is_empty() {
+                let of_kind = self.pods.entry(kind).or_default();
+                of_kind.entry(peer.clone()).or_default().extend(terms);
+            }
+        };
         if ports.contains(&Ports::Any) {
-            return vec![Term {
-                sets: self.counted("a", &[]),
-                key: TermKey::Address,
-            }];
+            return add(Kind::AnyPort, vec![Term::Address]);
         }
-        let mut terms = vec![];
         let ranges = merge(ports);
         if port_count(&ranges) <= MAX_PORTS_OF_PEER {
-            let spelt_out: Vec<_> = expand(&ranges).collect();
-            if !spelt_out.is_empty() {
-                terms.push(self.port_term(TermKey::Ports(spelt_out)));
-            }
+            let spelt_out = expand(&ranges).map(|(protocol, port)| Term::Port(protocol, port));
+            add(Kind::Port, spelt_out.collect());
         } else {
             for range in ranges {
                 large.insert(range);
-                let sets = self.counted(&range_kind(range), &[]);
-                terms.push(Term {
-                    sets,
-                    key: TermKey::Address,
-                });
+                add(Kind::Range(range), vec![Term::Address]);
             }
         }
-        for ports in ports {
-            if let Ports::Named { protocol, name } = ports {
-                terms.push(self.port_term(TermKey::Named(*protocol, name.clone())));
-            }
-        }
-        terms
-    }
-
-    fn port_term(&mut self, key: TermKey) -> Term {
-        Term {
-            sets: self.counted("ap", &[KeyType::Proto, KeyType::Port]),
-            key,
-        }
-    }
-
-    /// A counted set for each family, keyed by the peer's address and `more`.
-    fn counted(&mut self, kind: &str, more: &[KeyType]) -> [String; 2] {
-        let names = ['4', '6'].map(|digit| format!("{}{kind}{digit}", self.prefix));
-        for (name, family) in names.iter().zip(FAMILIES) {
-            let key = [&[saddr(family).key_type()], more].concat();
-            self.layout.counted.insert(name.clone(), key);
-        }
-        names
+        let named = ports.iter().filter_map(|ports| match ports {
+            Ports::Named { protocol, name } => Some(Term::NamedPort(*protocol, name.clone())),
+            Ports::Any | Ports::Range { .. } => None,
+        });
+        add(Kind::Port, named.collect());
     }
 
     fn add_family(
         &mut self,
-        at: usize,
         family: Family,
         addresses: &BTreeMap<Ports, Vec<(u128, u128)>>,
         ranges: &BTreeSet<PortRange>,
     ) {
-        let address = self.peer_field(family);
-        let digit = ['4', '6'][at];
-        self.lookup_counted(family, format!("a{digit}"), &[address], None);
-        let fields = [address, Field::L4Proto, Field::Dport];
-        self.lookup_counted(family, format!("ap{digit}"), &fields, None);
+        self.lookup_pods(family, Kind::AnyPort);
+        self.lookup_pods(family, Kind::Port);
         if let Some(any_port) = addresses.get(&Ports::Any) {
-            self.lookup_addresses(family, format!("c{digit}"), any_port, None);
+            self.lookup_addresses(family, "c".to_owned(), any_port, None);
         }
         for &range in ranges {
-            let kind = range_kind(range);
-            self.lookup_counted(family, format!("{kind}{digit}"), &[address], Some(range));
+            self.lookup_pods(family, Kind::Range(range));
             let (protocol, first, last) = range;
             if let Some(some) = addresses.get(&Ports::Range {
                 protocol,
                 first,
                 last,
             }) {
-                self.lookup_addresses(family, format!("c{kind}{digit}"), some, Some(range));
+                self.lookup_addresses(family, range_kind(range), some, Some(range));
             }
         }
     }
 
-    fn lookup_counted(
-        &mut self,
-        family: Family,
-        kind: String,
-        fields: &[Field],
-        range: Option<PortRange>,
-    ) {
-        let name = format!("{}{kind}", self.prefix);
-        if self.layout.counted.contains_key(&name) {
-            self.peer_rule(family, range, Some(lookup(fields, name, false)));
-        }
+    fn lookup_pods(&mut self, family: Family, kind: Kind) {
+        let Some(terms) = self.pods.get(&kind) else {
+            return;
+        };
+        let address = self.peer_field(family);
+        let (form, fields, range) = match kind {
+            Kind::AnyPort => (Form::Address, vec![address], None),
+            Kind::Port => (
+                Form::AddressAndPort,
+                vec![address, Field::L4Proto, Field::Dport],
+                None,
+            ),
+            Kind::Range(range) => (Form::Address, vec![address], Some(range)),
+        };
+        let set = PodSet {
+            family,
+            form,
+            terms: terms.clone(),
+        };
+        let base = set.base();
+        self.layout.pod_sets.insert(base.clone(), set);
+        self.peer_rule(family, range, Some(lookup(&fields, base, false)));
     }
 
     fn lookup_addresses(
@@ -342,7 +289,7 @@ impl BlockLayout<'_> {
     ) {
         let addresses = Ranges::union(addresses.iter().copied());
         let lookup = (!addresses.is_all(family)).then(|| {
-            let name = format!("{}{kind}", self.prefix);
+            let name = format!("{}{kind}{}", self.prefix, digit(family));
             self.layout
                 .fixed
                 .insert(name.clone(), interval_set(family, &addresses));
@@ -369,6 +316,13 @@ impl BlockLayout<'_> {
         self.layout
             .rules
             .push(rule(matches.into_iter().chain(allowed)));
+    }
+}
+
+fn digit(family: Family) -> char {
+    match family {
+        Family::Ipv4 => '4',
+        Family::Ipv6 => '6',
     }
 }
 

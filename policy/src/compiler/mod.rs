@@ -3,7 +3,9 @@
 mod base;
 mod dispatch;
 mod layout;
-mod peers;
+mod members;
+mod pod_sets;
+mod policy_sets;
 mod ports;
 mod sets;
 
@@ -14,8 +16,10 @@ use crate::ruleset::{Element, Op, Part, Ruleset};
 use dispatch::Dispatch;
 use ipnet::IpNet;
 use layout::Layout;
+use members::Members;
 use model::{Labels, NetworkPolicy};
-use peers::{Members, PolicySets};
+use pod_sets::PodSets;
+use policy_sets::PolicySets;
 use sets::Sets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -58,6 +62,7 @@ pub struct Compiler {
     network: NetworkSets,
     dirty: Dirty,
     members: Members,
+    pod_sets: PodSets,
     policy_sets: PolicySets,
     dispatch: Dispatch,
     sets: Sets,
@@ -102,6 +107,7 @@ impl Compiler {
                 ..Dirty::default()
             },
             members: Members::default(),
+            pod_sets: PodSets::default(),
             policy_sets: PolicySets::default(),
             dispatch: Dispatch::default(),
             sets,
@@ -112,7 +118,7 @@ impl Compiler {
     /// A namespace has these labels, or is gone. Each has the label
     /// `kubernetes.io/metadata.name`, told or not.
     pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
-        let labels = labels.map(|labels| peers::with_name(labels, name));
+        let labels = labels.map(|labels| members::with_name(labels, name));
         if self.namespaces.get(name) == labels.as_ref() {
             return;
         }
@@ -220,7 +226,7 @@ impl Compiler {
                 old,
                 new,
                 &self.namespaces,
-                &self.policy_sets,
+                &self.pod_sets,
                 &mut self.sets,
             );
             if old != new {
@@ -300,32 +306,34 @@ impl Compiler {
         let Some(layout) = self.policy_sets.get(name) else {
             return;
         };
-        for (base, key) in &layout.counted {
-            self.sets.declare(base, key, false);
-        }
         changes.new_sets.extend(layout.fixed.clone());
-        for (peer, terms) in &layout.terms {
-            let members =
-                self.members
-                    .add_user(peer, name, &self.endpoints.compiled, &self.namespaces);
-            for endpoint in members
-                .iter()
-                .filter_map(|id| self.endpoints.compiled.get(id))
-            {
-                peers::count(terms, endpoint, 1, &mut self.sets);
+        for (base, pod_set) in &layout.pod_sets {
+            if !self.pod_sets.add_user(base, pod_set) {
+                continue;
+            }
+            self.sets.declare(base, &pod_set.key(), false);
+            for peer in pod_set.terms.keys() {
+                let compiled = &self.endpoints.compiled;
+                let members = self
+                    .members
+                    .add_user(peer, base, compiled, &self.namespaces);
+                for endpoint in members.iter().filter_map(|id| compiled.get(id)) {
+                    pod_set.count(base, peer, endpoint, 1, &mut self.sets);
+                }
             }
         }
     }
 
     fn forget(&mut self, layout: &Layout, changes: &mut Changes) {
-        layout
-            .counted
-            .keys()
-            .for_each(|base| self.sets.forget(base));
-        layout
-            .terms
-            .keys()
-            .for_each(|peer| self.members.remove_user(peer, &layout.chain));
+        for base in layout.pod_sets.keys() {
+            if let Some(pod_set) = self.pod_sets.remove_user(base) {
+                self.sets.forget(base);
+                pod_set
+                    .terms
+                    .keys()
+                    .for_each(|peer| self.members.remove_user(peer, base));
+            }
+        }
         changes.gone_sets.extend(layout.fixed.keys().cloned());
         changes.chains.insert(layout.chain.clone(), None);
     }
@@ -384,6 +392,6 @@ fn count_local(sets: &mut Sets, endpoint: Option<&Endpoint>, delta: i64) {
     };
     for ip in &endpoint.ips {
         let own = Element::exact(&[Part::Ifindex(interface), Part::Address(*ip)]);
-        sets.count(base::LOCAL[layout::family_index(*ip)], own, delta);
+        sets.count(base::LOCAL[usize::from(ip.is_ipv6())], own, delta);
     }
 }

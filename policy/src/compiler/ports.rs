@@ -50,10 +50,10 @@ pub(super) fn port_count(ranges: &[PortRange]) -> u128 {
         .sum()
 }
 
-pub(super) fn expand(ranges: &[PortRange]) -> impl Iterator<Item = (u8, u16)> + '_ {
-    ranges.iter().flat_map(|&(protocol, first, last)| {
-        (first..=last).map(move |port| (protocol.number(), port))
-    })
+pub(super) fn expand(ranges: &[PortRange]) -> impl Iterator<Item = (Protocol, u16)> + '_ {
+    ranges
+        .iter()
+        .flat_map(|&(protocol, first, last)| (first..=last).map(move |port| (protocol, port)))
 }
 
 /// Part of the name of the sets of one port range.

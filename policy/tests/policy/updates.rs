@@ -2,9 +2,10 @@
 
 use crate::cluster::{Event, History};
 use crate::table::{A, B, pod, policy};
-use model::{PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol, Selector};
+use model::{NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol, Selector};
 use policy::ruleset::{Element, Part, commands};
 use policy::{Compiler, Endpoint, NetworkSets, Op, Options, Ruleset};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 fn from_pods(selector: Selector, ports: Option<Vec<PolicyPort>>) -> PolicyRule {
@@ -57,7 +58,7 @@ fn a_pod_that_joins_a_selector_of_many_adds_its_own_elements_only() {
     let (id, endpoint) = pod(20_000, None);
     let ips = endpoint.ips.clone();
     compiler.set_endpoint(&id, Some(endpoint));
-    let added: Vec<_> = compiler
+    let added: BTreeSet<_> = compiler
         .resolve()
         .into_iter()
         .flat_map(added_elements)
@@ -66,7 +67,10 @@ fn a_pod_that_joins_a_selector_of_many_adds_its_own_elements_only() {
         [80, 443]
             .map(|port| Element::exact(&[Part::Address(*ip), Part::Proto(6), Part::Port(port)]))
     };
-    assert_eq!(added, ips.iter().flat_map(expected).collect::<Vec<_>>());
+    assert_eq!(
+        added,
+        ips.iter().flat_map(expected).collect::<BTreeSet<_>>()
+    );
 }
 
 fn added_elements(op: Op) -> Vec<Element> {
@@ -113,6 +117,29 @@ fn pods_with_the_same_policies_and_named_ports_share_a_chain() {
     compiler.set_endpoint(&id, Some(other_port));
     compiler.resolve();
     assert_eq!(chains(&compiler), shared + 1);
+}
+
+#[test]
+fn a_policy_that_adds_no_peers_leaves_the_sets_of_the_others_alone() {
+    let mut compiler = compiler();
+    compiler.resolve();
+    let before = compiler.ruleset().clone();
+    let deny = NetworkPolicy {
+        ingress: Some(vec![]),
+        ..policy("q", vec![])
+    };
+    compiler.set_policy("shop", "q", Some(deny));
+    let ops = compiler.resolve();
+    let sets = |ruleset: &Ruleset| ruleset.sets.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(sets(&before), sets(compiler.ruleset()));
+    let touches_a_set = |op: &Op| match op {
+        Op::AddElements(set, _) | Op::DeleteElements(set, _) => {
+            !before.sets[set].header.verdict_map
+        }
+        Op::AddSet(..) | Op::DeleteSet(_) => true,
+        _ => false,
+    };
+    assert!(!ops.is_empty() && !ops.iter().any(touches_a_set), "{ops:?}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Selectors of peers that policy sets use: who matches them, and which policy sets use them.
+//! Selectors of peers in use: who matches them, and which sets take their members.
 
-use super::layout::{Layout, Term};
+use super::pod_sets::PodSets;
 use super::sets::Sets;
 use crate::endpoint::{Endpoint, EndpointId};
-use crate::ir::{PodPeer, PolicySet};
+use crate::ir::PodPeer;
 use model::Labels;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,7 @@ pub(super) struct Members {
 #[derive(Debug, Default)]
 struct Selected {
     members: BTreeSet<EndpointId>,
-    /// Chains of the policy sets that use the selector.
+    /// Base names of the sets of pods that take the members.
     users: BTreeSet<String>,
 }
 
@@ -46,7 +46,7 @@ impl Members {
         old: Option<&Endpoint>,
         new: Option<&Endpoint>,
         namespaces: &BTreeMap<String, Labels>,
-        policy_sets: &PolicySets,
+        pod_sets: &PodSets,
         sets: &mut Sets,
     ) {
         let same_keys =
@@ -59,15 +59,14 @@ impl Members {
             if was.is_none() && is.is_none() || was.is_some() && is.is_some() && same_keys {
                 continue;
             }
-            for terms in selected
-                .users
-                .iter()
-                .filter_map(|user| policy_sets.terms(user, peer))
-            {
+            for base in &selected.users {
+                let Some(set) = pod_sets.get(base) else {
+                    continue;
+                };
                 was.iter()
-                    .for_each(|endpoint| count(terms, endpoint, -1, sets));
+                    .for_each(|endpoint| set.count(base, peer, endpoint, -1, sets));
                 is.iter()
-                    .for_each(|endpoint| count(terms, endpoint, 1, sets));
+                    .for_each(|endpoint| set.count(base, peer, endpoint, 1, sets));
             }
             match is {
                 Some(_) => drop(selected.members.insert(id.clone())),
@@ -76,11 +75,11 @@ impl Members {
         }
     }
 
-    /// A policy set uses the selector; returns who matches.
+    /// A set takes the members of the selector; returns them.
     pub(super) fn add_user(
         &mut self,
         peer: &PodPeer,
-        chain: &str,
+        base: &str,
         endpoints: &BTreeMap<EndpointId, Arc<Endpoint>>,
         namespaces: &BTreeMap<String, Labels>,
     ) -> &BTreeSet<EndpointId> {
@@ -94,76 +93,16 @@ impl Members {
                 users: BTreeSet::new(),
             }
         });
-        selected.users.insert(chain.to_owned());
+        selected.users.insert(base.to_owned());
         &selected.members
     }
 
-    pub(super) fn remove_user(&mut self, peer: &PodPeer, chain: &str) {
+    pub(super) fn remove_user(&mut self, peer: &PodPeer, base: &str) {
         if let Some(selected) = self.selectors.get_mut(peer) {
-            selected.users.remove(chain);
+            selected.users.remove(base);
             if selected.users.is_empty() {
                 self.selectors.remove(peer);
             }
         }
-    }
-}
-
-/// Adds to the references that an endpoint's elements have, or subtracts from them.
-pub(super) fn count(terms: &[Term], endpoint: &Endpoint, delta: i64, sets: &mut Sets) {
-    for (base, element) in terms.iter().flat_map(|term| term.elements(endpoint)) {
-        sets.count(base, element, delta);
-    }
-}
-
-/// Policy sets in use, by chain.
-#[derive(Debug, Default)]
-pub(super) struct PolicySets {
-    by_chain: BTreeMap<String, (Layout, usize)>,
-}
-
-impl PolicySets {
-    /// One more interface and direction uses the policy set; true where it is the first.
-    pub(super) fn add_user(&mut self, chain: &str, set: &PolicySet) -> bool {
-        if let Some((_, users)) = self.by_chain.get_mut(chain) {
-            *users += 1;
-            return false;
-        }
-        self.by_chain
-            .insert(chain.to_owned(), (Layout::new(set), 1));
-        true
-    }
-
-    pub(super) fn remove_user(&mut self, chain: &str) {
-        if let Some((_, users)) = self.by_chain.get_mut(chain) {
-            *users -= 1;
-        }
-    }
-
-    /// Takes those that nobody uses.
-    pub(super) fn remove_unused(&mut self) -> Vec<Layout> {
-        let unused = self.by_chain.extract_if(.., |_, (_, users)| *users == 0);
-        unused.map(|(_, (layout, _))| layout).collect()
-    }
-
-    pub(super) fn get(&self, chain: &str) -> Option<&Layout> {
-        self.by_chain.get(chain).map(|(layout, _)| layout)
-    }
-
-    fn terms(&self, chain: &str, peer: &PodPeer) -> Option<&[Term]> {
-        self.get(chain)?.terms.get(peer).map(Vec::as_slice)
-    }
-
-    /// Policy sets whose chains have to be rendered: new ones and those with a renamed set.
-    pub(super) fn to_render<'a>(
-        &'a self,
-        new: &'a BTreeSet<String>,
-        renamed: &'a BTreeSet<String>,
-        all: bool,
-    ) -> impl Iterator<Item = &'a Layout> {
-        let layouts = self.by_chain.values().map(|(layout, _)| layout);
-        layouts.filter(move |layout| {
-            all || new.contains(&layout.chain)
-                || renamed.iter().any(|base| layout.counted.contains_key(base))
-        })
     }
 }
