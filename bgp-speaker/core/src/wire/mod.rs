@@ -19,6 +19,7 @@ mod as_path;
 mod attribute;
 mod attribute_encoder;
 mod capability;
+mod display;
 mod error;
 mod framer;
 mod multiprotocol;
