@@ -220,6 +220,15 @@ fn the_notification_carries_the_offending_attribute() {
         error.to_string(),
         "MP_REACH_NLRI is cut short (UPDATE Message Error/Optional Attribute Error, data 800e03000201)"
     );
+    let med = "80 04 03 000001";
+    for (attributes, data) in [
+        (format!("{med} {ORIGIN}"), hex(med)),
+        (format!("{ORIGIN} 40"), vec![]),
+    ] {
+        let bytes = message(MessageType::Update, &body("", &attributes, ""));
+        let error = decode_one(&bytes, &external()).unwrap_err();
+        assert_eq!(error.notification.data, data);
+    }
 }
 
 #[test]
