@@ -88,7 +88,7 @@ pub(super) fn encode(
 }
 
 /// Collects the elements of one set from their messages.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Collector {
     starts: BTreeMap<Element, Option<Verdict>>,
     ends: BTreeSet<Box<[u8]>>,
@@ -120,6 +120,11 @@ impl Collector {
             },
             verdict,
         );
+    }
+
+    /// Number of elements on the wire.
+    pub(super) fn len(&self) -> usize {
+        self.starts.len() + self.ends.len()
     }
 
     /// The elements of a set with this header; `None` if some are not of our making.

@@ -15,6 +15,11 @@ use std::collections::BTreeMap;
 
 /// How often a table that changes while it is read is read again.
 const ATTEMPTS: usize = 10;
+/// So many elements are always dumped at once.
+const ONE_DATAGRAM: usize = 32;
+
+/// Name, header if it is of our making, and number of elements if the kernel tells it.
+type ListedSet = (String, Option<SetHeader>, Option<u32>);
 
 impl Table {
     pub(super) fn read(&mut self) -> Result<Option<Ruleset>, NftError> {
@@ -35,11 +40,8 @@ impl Table {
 
     /// Headers of the sets of our table that are of our making.
     pub(super) fn read_headers(&mut self) -> Result<BTreeMap<String, SetHeader>, NftError> {
-        Ok(self
-            .sets()?
-            .into_iter()
-            .filter_map(|(name, header)| Some((name, header?)))
-            .collect())
+        let known = |(name, header, _): ListedSet| Some((name, header?));
+        Ok(self.sets()?.into_iter().filter_map(known).collect())
     }
 
     pub(super) fn state(&mut self) -> Result<TableState, NftError> {
@@ -60,12 +62,12 @@ impl Table {
             foreign.push("the flag dormant".to_owned());
         }
         let mut ruleset = Ruleset::default();
-        for (name, header) in self.sets()? {
+        for (name, header, count) in self.sets()? {
             let Some(header) = header else {
                 foreign.push(format!("set {name}"));
                 continue;
             };
-            match self.elements(&name)?.finish(&header) {
+            match self.elements(&name, count)?.finish(&header) {
                 Some(elements) => drop(ruleset.sets.insert(name, Set { header, elements })),
                 None => foreign.push(format!("elements of set {name}")),
             }
@@ -131,16 +133,44 @@ impl Table {
         found.map_err(failed("the generation of nf_tables".into()))
     }
 
-    fn sets(&mut self) -> Result<Vec<(String, Option<SetHeader>)>, NftError> {
+    fn sets(&mut self) -> Result<Vec<ListedSet>, NftError> {
         self.list(
             GET_SET,
             "sets",
             |_| {},
-            |attributes| Some((attributes.text(SET_NAME)?, set_header(attributes))),
+            |attributes| {
+                let count = attributes.be_u32(SET_COUNT);
+                Some((attributes.text(SET_NAME)?, set_header(attributes), count))
+            },
         )
     }
 
-    fn elements(&mut self, set: &str) -> Result<Collector, NftError> {
+    /// The elements of a set, of which there may be known how many.
+    ///
+    /// A hash table that grows or shrinks, as it does for a while after many elements came or
+    /// went, is dumped with elements missing, and the kernel does not say so. A dump is believed
+    /// when it has the right number of elements, is one datagram, or is found twice.
+    fn elements(&mut self, set: &str, count: Option<u32>) -> Result<Collector, NftError> {
+        let mut read = self.dump_elements(set)?;
+        for _ in 0..ATTEMPTS {
+            let counted = count.is_some_and(|count| read.len() == count as usize);
+            if counted || read.len() <= ONE_DATAGRAM {
+                return Ok(read);
+            }
+            let again = self.dump_elements(set)?;
+            if again == read {
+                return Ok(read);
+            }
+            read = again;
+        }
+        let what = format!("the elements of set {set}");
+        Err(NftError::Read {
+            what,
+            source: NetlinkError::Unstable,
+        })
+    }
+
+    fn dump_elements(&mut self, set: &str) -> Result<Collector, NftError> {
         let encode = |encoder: &mut Encoder| {
             request(encoder, GET_ELEMENTS, Flags::DUMP, |e| {
                 e.string(ELEMENTS_SET, set)

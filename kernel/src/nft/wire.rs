@@ -69,6 +69,8 @@ pub(super) const SET_DATA_TYPE: u16 = 6;
 pub(super) const SET_DESCRIPTION: u16 = 9;
 pub(super) const SET_ID: u16 = 10;
 pub(super) const SET_USERDATA: u16 = 13;
+/// Number of elements; only newer kernels tell it.
+pub(super) const SET_COUNT: u16 = 20;
 pub(super) const DESCRIPTION_SIZE: u16 = 1;
 pub(super) const DESCRIPTION_CONCAT: u16 = 2;
 /// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_CONCAT`.
