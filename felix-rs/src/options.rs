@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use model::names;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Ocicat's node agent: routes, BGP, policy and addresses of one node.
 #[derive(Debug, Clone, Parser)]
@@ -20,6 +20,10 @@ pub(crate) struct Options {
     /// Directory of the journal and the snapshot; must survive a reboot
     #[arg(long, default_value = names::STATE_DIR)]
     pub(crate) state_dir: PathBuf,
+    /// Directory where the CNI plugin keeps deletions while the agent is away, as in its
+    /// configuration's `spoolDir`; without it, where the plugin puts it by itself
+    #[arg(long)]
+    pub(crate) spool_dir: Option<PathBuf>,
     /// Port of /healthz and /readyz on the loopback address
     #[arg(long, default_value_t = names::HEALTH_PORT)]
     pub(crate) health_port: u16,
@@ -36,5 +40,19 @@ impl Options {
     pub(crate) fn socket(&self, path: &str) -> PathBuf {
         let name = path.rsplit('/').next().unwrap_or(path);
         self.run_dir.join(name)
+    }
+
+    /// Where deletions wait: by default beside the state for the default sockets, which are lost
+    /// in a reboot, and beside the sockets for an agent elsewhere. The plugin decides alike.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.spool_dir.clone().unwrap_or_else(|| {
+            let by_default = self.run_dir == Path::new(names::RUN_DIR);
+            let base = if by_default {
+                Path::new(names::STATE_DIR)
+            } else {
+                &self.run_dir
+            };
+            base.join("spool")
+        })
     }
 }

@@ -9,6 +9,7 @@ mod apply;
 mod facts;
 mod pods;
 mod report;
+mod spool;
 mod start;
 
 use crate::cni_socket::Call;
@@ -208,6 +209,7 @@ impl Agent {
         if self.calc.phase() == Phase::Starting && now - self.started >= SNAPSHOT_AFTER {
             self.go_on_from_snapshot();
         }
+        self.take_spool();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.audit_due = true;

@@ -89,6 +89,8 @@ impl Agent {
     }
 
     fn on_add(&mut self, call: Call, deadline: Instant) {
+        // A deletion of the same container that waits in the spool is older.
+        self.take_spool();
         match self.add(&call.request, &call.descriptors) {
             Outcome::Answer(reply) => {
                 if let Reply::Failed(failure) = &call_log(&call.request, &reply) {
