@@ -74,6 +74,9 @@ impl Agent {
                 .filter(|p| p.object == own)
                 .map(ToString::to_string),
         );
+        // Pods of a pool that this node can't serve as it is wanted: the others are served.
+        let pools = problems.iter().filter(|p| p.object.kind == Kind::IpPool);
+        notes.extend(pools.map(ToString::to_string));
         reasons.extend(self.last_failure.clone());
         reasons.extend(
             self.calc

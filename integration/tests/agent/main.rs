@@ -1,0 +1,9 @@
+//! The node agent on a real kernel: what it promises when input is bad, when it dies, when
+//! others change what is its own, and what the CNI plugin gets from it.
+
+mod bad_input;
+mod cni;
+mod node;
+mod policy;
+mod repair;
+mod restart;

@@ -1,0 +1,327 @@
+//! One node with its agent, one host on its wire, and pods: what most tests begin with.
+
+use anyhow::{Context, Result, bail};
+use integration::lab::link::End;
+use integration::lab::pod::{Plugin, PodSpec};
+use integration::lab::probe::Protocol;
+use integration::lab::{Agent, Lab, Netns, Pod, Probe, Store, wait};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long anything may take on a busy machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(15);
+/// How long an attempt that has to fail is waited for.
+pub(crate) const SHORT: Duration = Duration::from_millis(400);
+/// The Kubernetes namespace of all pods.
+pub(crate) const NAMESPACE: &str = "shop";
+
+pub(crate) const NODE: &str = "apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {name: n1}
+spec: {bgp: {ipv4Address: 10.1.0.11/24, ipv6Address: 'fd00:1::11/64'}}
+";
+pub(crate) const POOL_V4: &str = "apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: v4}
+spec: {cidr: 10.244.0.0/16, ipipMode: Never}
+";
+pub(crate) const POOL_V6: &str = "apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: v6}
+spec: {cidr: 'fd00:10:244::/56'}
+";
+pub(crate) const NAMESPACES: &str = "apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+";
+
+/// A node. Fields are dropped in this order: the lab goes last.
+pub(crate) struct Node {
+    pub(crate) agent: Agent,
+    pub(crate) plugin: Plugin,
+    pub(crate) store: Store,
+    /// The node's network namespace.
+    pub(crate) netns: Netns,
+    /// A host on the node's wire that knows the way to its pods.
+    pub(crate) host: Netns,
+    pub(crate) lab: Lab,
+}
+
+impl Node {
+    /// Everything but a running agent.
+    pub(crate) fn prepared() -> Result<Self> {
+        let lab = Lab::new()?;
+        let (netns, host) = (lab.netns("n1")?, lab.netns("host")?);
+        lab.wire(
+            &End {
+                netns: &netns,
+                interface: "eth0",
+                addresses: &["10.1.0.11/24", "fd00:1::11/64"],
+            },
+            &End {
+                netns: &host,
+                interface: "eth0",
+                addresses: &["10.1.0.1/24", "fd00:1::1/64"],
+            },
+        )?;
+        host.ip([
+            "route add 10.244.0.0/16 via 10.1.0.11",
+            "route add fd00:10:244::/56 via fd00:1::11",
+        ])?;
+        let store = Store::new(lab.dir().join("datastore"))?;
+        store.write("node.yaml", NODE)?;
+        store.write("pool-v4.yaml", POOL_V4)?;
+        store.write("pool-v6.yaml", POOL_V6)?;
+        store.write("namespace.yaml", NAMESPACES)?;
+        let agent = Agent::new(&lab, &netns, "n1", &store)?;
+        let plugin = Plugin::ocicat(&agent)?;
+        Ok(Self {
+            agent,
+            plugin,
+            store,
+            netns,
+            host,
+            lab,
+        })
+    }
+
+    /// With an agent that is ready.
+    pub(crate) fn started() -> Result<Self> {
+        let mut node = Self::prepared()?;
+        node.start()?;
+        Ok(node)
+    }
+
+    /// Starts the agent and waits until it is ready.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        self.agent.start()?;
+        self.agent.wait_ready(LIMIT)
+    }
+
+    /// A pod labelled `app: <app>`.
+    pub(crate) fn pod(&self, name: &str, app: &str) -> Result<Pod> {
+        Pod::add(&self.lab, &self.plugin, spec(name, app))
+    }
+
+    /// A pod with a prober.
+    pub(crate) fn member(&self, name: &str, app: &str) -> Result<Member> {
+        let pod = self.pod(name, app)?;
+        let probe = Probe::start(pod.netns(), name)?;
+        Ok(Member { pod, probe })
+    }
+
+    /// The command line's answer as JSON.
+    pub(crate) fn ctl(&self, words: &[&str]) -> Result<Value> {
+        let words: Vec<&str> = words.iter().copied().chain(["-o", "json"]).collect();
+        serde_json::from_str(&self.agent.ctl(&words)?).context("JSON of the command line")
+    }
+
+    /// Waits until readiness says this, in a reason or a note.
+    pub(crate) fn wait_said(&self, words: &str) -> Result<String> {
+        wait::until(LIMIT, words, || match self.agent.health("/readyz") {
+            Ok((_, body)) if body.contains(words) => Ok(body),
+            other => Err(format!("{other:?}")),
+        })
+    }
+
+    /// Waits until the log has this line, and returns it.
+    pub(crate) fn wait_logged(&self, words: &str) -> Result<String> {
+        wait::until(LIMIT, words, || {
+            let log = self.agent.log();
+            let found = log.lines().find(|line| line.contains(words));
+            found.map(str::to_owned).ok_or_else(|| tail(&log))
+        })
+    }
+
+    /// Waits until the status of an object on this node says this.
+    pub(crate) fn wait_status(&self, file: &str, words: &str) -> Result<String> {
+        let path = format!("state/status/n1/{file}.yaml");
+        wait::until(LIMIT, words, || match self.store.read(&path) {
+            Ok(text) if unfolded(&text).contains(words) => Ok(text),
+            other => Err(format!("{other:?}")),
+        })
+    }
+
+    /// Takes the datastore away, as an unmounted directory is.
+    pub(crate) fn hide_store(&self) -> Result<()> {
+        std::fs::rename(self.store.path(), self.hidden()).context("hide the datastore")
+    }
+
+    /// Puts it back.
+    pub(crate) fn show_store(&self) -> Result<()> {
+        std::fs::rename(self.hidden(), self.store.path()).context("show the datastore")
+    }
+
+    fn hidden(&self) -> PathBuf {
+        self.store.path().with_extension("away")
+    }
+
+    /// Waits until the snapshot on disk has these words.
+    pub(crate) fn wait_snapshot(&self, words: &str) -> Result<()> {
+        let path = self.agent.state_dir().join("snapshot.json");
+        wait::until(LIMIT, "the snapshot", || {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            if text.contains(words) {
+                Ok(())
+            } else {
+                Err(text)
+            }
+        })
+    }
+
+    /// Our rules, in nft's words and without counters; empty where there is no table.
+    pub(crate) fn rules(&self) -> String {
+        let list = self.netns.run(&["nft", "-s", "list", "table", "inet", "ocicat"]);
+        list.unwrap_or_default()
+    }
+
+    /// Routes of both families with our protocol.
+    pub(crate) fn routes(&self) -> Result<String> {
+        let v4 = self.netns.run(&["ip", "route", "show", "proto", "122"])?;
+        let v6 = self.netns.run(&["ip", "-6", "route", "show", "proto", "122"])?;
+        Ok(v4 + &v6)
+    }
+
+    /// Our links, by name.
+    pub(crate) fn links(&self) -> Result<Vec<String>> {
+        let text = self.netns.run(&["ip", "-j", "link", "show"])?;
+        let links: Vec<Value> = serde_json::from_str(&text)?;
+        let names = links.iter().filter_map(|link| link["ifname"].as_str());
+        Ok(names
+            .filter(|name| name.starts_with("oci"))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Waits until a route of ours to `ip` is (or is not) there.
+    pub(crate) fn wait_route(&self, ip: IpAddr, there: bool) -> Result<()> {
+        wait::until(LIMIT, &format!("route to {ip}: {there}"), || {
+            let routes = self.routes().map_err(|error| error.to_string())?;
+            let found = routes.lines().any(|line| line.starts_with(&format!("{ip} ")));
+            if found == there { Ok(()) } else { Err(routes) }
+        })
+    }
+
+    /// What a crash together with the loss of everything in the kernel leaves: the disk.
+    pub(crate) fn power_cycle(&mut self) -> Result<()> {
+        self.agent.kill()?;
+        // An owned table goes with its owner; one that persists does not.
+        let _ = self.netns.run(&["nft", "delete", "table", "inet", "ocicat"]);
+        for link in self.links()? {
+            self.netns.ip([format!("link del {link}")])?;
+        }
+        for family in ["-4", "-6"] {
+            self.netns.run(&["ip", family, "route", "flush", "proto", "122"])?;
+        }
+        std::fs::remove_dir_all(self.agent.run_dir()).context("the sockets' tmpfs")
+    }
+
+    /// Sends SIGKILL and starts again.
+    pub(crate) fn crash_and_start(&mut self) -> Result<()> {
+        self.agent.kill()?;
+        self.start()
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        self.agent.stop(LIMIT)
+    }
+}
+
+/// A pod and its prober.
+pub(crate) struct Member {
+    pub(crate) probe: Probe,
+    pub(crate) pod: Pod,
+}
+
+impl Member {
+    /// Whether `to` answers on TCP 8080, both families.
+    pub(crate) fn reaches(&self, to: &Member) -> Result<()> {
+        reaches(&self.probe, to)
+    }
+
+    /// Waits until `to` answers on both families.
+    pub(crate) fn wait_reaches(&self, to: &Member) -> Result<()> {
+        wait::until(LIMIT, "to be reached", || {
+            self.reaches(to).map_err(|error| format!("{error:#}"))
+        })
+    }
+
+    /// Waits until `to` answers on none of its addresses.
+    pub(crate) fn wait_denied(&self, to: &Member) -> Result<()> {
+        wait_denied(&self.probe, to)
+    }
+}
+
+/// Whether `to` answers `from` on TCP 8080, both families.
+pub(crate) fn reaches(from: &Probe, to: &Member) -> Result<()> {
+    for address in to.pod.addresses() {
+        let name = from.reach(Protocol::Tcp, address, 8080, SHORT)?;
+        if name != to.pod.name() {
+            bail!("{address} is answered by {name}");
+        }
+    }
+    Ok(())
+}
+
+/// Waits until `to` answers `from` on none of its addresses.
+pub(crate) fn wait_denied(from: &Probe, to: &Member) -> Result<()> {
+    wait::until(LIMIT, "not to be reached", || {
+        for address in to.pod.addresses() {
+            if let Ok(name) = from.reach(Protocol::Tcp, address, 8080, SHORT) {
+                return Err(format!("{address} is answered by {name}"));
+            }
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn spec(name: &str, app: &str) -> PodSpec {
+    PodSpec {
+        namespace: NAMESPACE.to_owned(),
+        name: name.to_owned(),
+        labels: BTreeMap::from([("app".to_owned(), app.to_owned())]),
+    }
+}
+
+/// A policy for the pods labelled `app: <app>`; `ingress` is its list of rules in YAML flow style.
+pub(crate) fn policy(name: &str, app: &str, ingress: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec: {{podSelector: {{matchLabels: {{app: {app}}}}}, policyTypes: [Ingress], ingress: {ingress}}}
+"
+    )
+}
+
+/// Code and message of the plugin's error.
+pub(crate) fn cni_error<T>(result: Result<T>) -> Result<(u64, String)> {
+    let Err(error) = result else {
+        bail!("the plugin did not fail")
+    };
+    let text = format!("{error:#}");
+    let start = text.find('{').with_context(|| text.clone())?;
+    let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
+    let value = values.next().with_context(|| text.clone())??;
+    let code = value["code"].as_u64().with_context(|| text.clone())?;
+    Ok((code, value["msg"].as_str().unwrap_or_default().to_owned()))
+}
+
+/// The network configuration that a call without extras gets.
+pub(crate) fn nothing() -> Value {
+    json!({})
+}
+
+/// Text without the line breaks that YAML folds long sentences at.
+fn unfolded(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().rev().take(8).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
