@@ -98,6 +98,11 @@ fn the_tunnel_is_what_was_asked_for_or_the_kernel_is_said_to_lack_it() {
         ..ipip()
     };
     assert_eq!(host.run(|| kernel.ensure_ipip(&changed)), Ok(ifindex));
+    let mut events = host.run(|| kernel::monitor(0)).unwrap();
+    assert_eq!(host.run(|| kernel.ensure_ipip(&changed)), Ok(ifindex));
+    host.sh("ip route add blackhole 10.0.0.1");
+    let first = events.blocking_recv().unwrap();
+    assert!(matches!(first, kernel::KernelEvent::Route(_)), "{first:?}");
     let shown = host.sh("ip -d addr show ipip.ocicat");
     assert!(
         shown.contains("mtu 1400") && shown.contains("10.65.0.9/32"),
