@@ -1,6 +1,8 @@
 //! Network namespaces of a test's own, removed even after a panic.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)] // each test uses a part of it
 
+pub mod ruleset;
+
 use kernel::{Kernel, netns};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
