@@ -1,1 +1,18 @@
-//! Under construction by this change.
+//! A BGP speaker on its own thread: sockets and timers around [`bgp_core`].
+//!
+//! [`spawn`] starts it; a [`Handle`] configures and inspects it and never blocks; [`FibEvents`]
+//! yields forwarding changes, merged per prefix for as long as the receiver is slow, so that a slow
+//! receiver never delays a keepalive.
+
+mod connection;
+mod file;
+mod handle;
+mod listen;
+mod runtime;
+
+pub use bgp_core::{
+    Export, FibChange, Import, LocalRoute, PathStatus, PeerConfig, PeerKey, PeerStatus,
+    RouteStatus, SpeakerConfig, SpeakerStatus, Stop, wire::Family,
+};
+pub use file::{FileConfig, FileError};
+pub use handle::{FibEvent, FibEvents, Gone, Handle, Options, SpawnError, spawn};

@@ -28,8 +28,7 @@ pub const FIRST_IFINDEX: u32 = 0x0010_0000;
 /// IPv4 gateway inside every pod; answered by the permanent neighbour entry.
 pub const GATEWAY_V4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);
 /// IPv6 gateway inside every pod: a link-local address, the same on every host end.
-pub const GATEWAY_V6: std::net::Ipv6Addr =
-    std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+pub const GATEWAY_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// MAC of the host end of every pod's veth (locally administered).
 pub const HOST_MAC: [u8; 6] = [0xee, 0xee, 0xee, 0xee, 0xee, 0xee];
 /// Calico's default AS number.

@@ -1,2 +1,19 @@
 //! BGP-4 without IO (RFC 4271, RFC 4760): wire format, session state machine, RIBs, decision.
+//!
+//! Octets, ticks and configuration go in as values; octets, connection requests, forwarding
+//! changes and notices come out as values. Nothing here knows a socket, a clock or a source of
+//! randomness. [`Speaker`] is the whole; [`wire`] stands on its own.
+
+mod config;
+mod rib;
+mod session;
+mod speaker;
 pub mod wire;
+
+pub use config::{
+    Export, FibChange, Import, LocalRoute, PeerConfig, PeerKey, Restart, SpeakerConfig, Stop,
+};
+pub use speaker::{
+    ConnectionId, Notice, Output, PathStatus, PeerId, PeerStatus, Rejected, RouteStatus, Severity,
+    SocketOptions, Speaker, SpeakerStatus,
+};

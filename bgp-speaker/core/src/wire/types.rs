@@ -49,6 +49,10 @@ pub struct SessionParams {
 /// A decoded message.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)] // named after the RFC
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, and most are the largest"
+)]
 pub enum Message {
     Open(Open),
     Update(Update),
@@ -211,7 +215,7 @@ pub struct Attributes {
 /// An attribute that we do not interpret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnknownAttribute {
-    /// Flags as received.
+    /// Optional, Transitive and Partial as received; the other bits say nothing about the value.
     pub flags: u8,
     /// Type code.
     pub code: u8,

@@ -1,0 +1,199 @@
+//! What a speaker is told to do. A new value replaces the old one; only what differs is touched.
+
+use crate::wire::Family;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+/// Configuration of a speaker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpeakerConfig {
+    /// Our AS number.
+    pub local_as: u32,
+    /// Our BGP identifier (RFC 4271 section 4.2).
+    pub router_id: Ipv4Addr,
+    /// TCP port to listen on; 0 means that nobody can connect to us.
+    pub listen_port: u16,
+    /// Our IPv4 address as a next hop. Without it the session's own address is used if it is IPv4.
+    pub next_hop_v4: Option<Ipv4Addr>,
+    /// Our IPv6 address as a next hop. Without it the session's own address is used if it is IPv6.
+    pub next_hop_v6: Option<Ipv6Addr>,
+    /// Cluster identifier for route reflection (RFC 4456); the router identifier without it.
+    pub cluster_id: Option<Ipv4Addr>,
+    /// The peers.
+    pub peers: BTreeMap<PeerKey, PeerConfig>,
+}
+
+impl SpeakerConfig {
+    /// The cluster identifier in force.
+    pub fn cluster_id(&self) -> Ipv4Addr {
+        self.cluster_id.unwrap_or(self.router_id)
+    }
+}
+
+/// Identity of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PeerKey {
+    /// Its address.
+    pub address: IpAddr,
+    /// The TCP port that it listens on.
+    pub port: u16,
+}
+
+impl fmt::Display for PeerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.port == 179 {
+            return self.address.fmt(f);
+        }
+        std::net::SocketAddr::new(self.address, self.port).fmt(f)
+    }
+}
+
+/// Configuration of a session with one peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// What asked for the session, such as `Node/n2` or `BGPPeer/rack1`; in every message about it.
+    pub name: String,
+    /// The AS number that the peer must have.
+    pub remote_as: u32,
+    /// Our AS number towards this peer, if not the speaker's.
+    pub local_as: Option<u32>,
+    /// Never connect, only accept.
+    pub passive: bool,
+    /// Hold time that we propose, in seconds: 0 (none) or at least 3.
+    pub hold_time: u16,
+    /// Greatest interval between attempts to connect.
+    pub connect_retry: Duration,
+    /// Restart time that we announce (RFC 4724), in seconds, 0 to 4095; 0 announces no graceful restart.
+    pub restart_time: u16,
+    /// How often our own AS number may stand in a received AS_PATH.
+    pub allow_own_as: u8,
+    /// GTSM (RFC 5082): greatest number of hops to the peer.
+    pub ttl_security: Option<u8>,
+    /// The peer may be more than one hop away although its AS differs from ours.
+    pub multihop: bool,
+    /// Address to connect from.
+    pub source_address: Option<IpAddr>,
+    /// The peer is a client of ours (RFC 4456).
+    pub route_reflector_client: bool,
+    /// Pass on routes of others with their own next hop to an eBGP peer too.
+    pub keep_next_hop: bool,
+    /// Prefixes over which the session is ended (RFC 4486 subcode 1).
+    pub max_prefixes: Option<u32>,
+    /// Address families to exchange.
+    pub families: Vec<Family>,
+    /// What the peer is told.
+    pub export: Export,
+    /// What is taken from the peer.
+    pub import: Import,
+}
+
+impl PeerConfig {
+    /// A peer with the usual values: both families, hold time 90 s, graceful restart 120 s,
+    /// own routes out, everything in.
+    pub fn new(name: impl Into<String>, remote_as: u32) -> Self {
+        Self {
+            name: name.into(),
+            remote_as,
+            local_as: None,
+            passive: false,
+            hold_time: 90,
+            connect_retry: Duration::from_secs(5),
+            restart_time: 120,
+            allow_own_as: 0,
+            ttl_security: None,
+            multihop: false,
+            source_address: None,
+            route_reflector_client: false,
+            keep_next_hop: false,
+            max_prefixes: None,
+            families: vec![Family::IPV4, Family::IPV6],
+            export: Export::OwnRoutes,
+            import: Import::All,
+        }
+    }
+}
+
+/// What a peer is told (RFC 8212: always said, never a default).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Export {
+    /// Only the local routes of this node.
+    OwnRoutes,
+    /// The best route to everything.
+    All,
+}
+
+/// What is taken from a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Import {
+    /// Every valid route.
+    All,
+    /// Nothing: routes are kept for inspection but not used.
+    None,
+}
+
+/// A route that this node originates.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LocalRoute {
+    /// Where to.
+    pub prefix: IpNet,
+    /// Communities (RFC 1997) to announce it with.
+    pub communities: Vec<u32>,
+}
+
+impl From<IpNet> for LocalRoute {
+    fn from(prefix: IpNet) -> Self {
+        Self {
+            prefix: prefix.trunc(),
+            communities: Vec::new(),
+        }
+    }
+}
+
+/// What is known about the process before this one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restart {
+    /// Set the R bit in the first OPEN to every peer: an earlier process was here, and peers may
+    /// wait for our End-of-RIB (RFC 4724 section 4.1).
+    pub restarting: bool,
+    /// Set the F bit: the kernel goes on forwarding while no speaker runs.
+    pub forwarding_preserved: bool,
+}
+
+/// How to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// A successor follows: connections are closed without a word, so that peers keep our routes.
+    Planned,
+    /// We leave: peers are told to forget our routes at once (Cease, RFC 4486; hard reset, RFC 8538).
+    Drain,
+}
+
+/// A change to the forwarding table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FibChange {
+    /// Forward `prefix` to any of `next_hops`.
+    Set {
+        /// Where to.
+        prefix: IpNet,
+        /// Sorted, at least one.
+        next_hops: Vec<IpAddr>,
+    },
+    /// Nobody announces `prefix` any more.
+    Remove {
+        /// Where to.
+        prefix: IpNet,
+    },
+}
+
+impl FibChange {
+    /// The prefix that it is about.
+    pub fn prefix(&self) -> IpNet {
+        match self {
+            Self::Set { prefix, .. } | Self::Remove { prefix } => *prefix,
+        }
+    }
+}

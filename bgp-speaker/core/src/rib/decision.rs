@@ -1,0 +1,167 @@
+//! The decision process (RFC 4271 section 9.1.2, RFC 4456 section 9).
+
+use crate::wire::Origin;
+use std::cmp::Reverse;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// What decides about a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    /// Originated by this node.
+    pub(crate) local: bool,
+    pub(crate) local_pref: u32,
+    pub(crate) path_length: u32,
+    pub(crate) origin: Origin,
+    pub(crate) neighbour_as: Option<u32>,
+    pub(crate) med: u32,
+    pub(crate) ebgp: bool,
+    /// ORIGINATOR_ID or else the peer's identifier.
+    pub(crate) router_id: Ipv4Addr,
+    pub(crate) cluster_list_length: usize,
+    pub(crate) peer_address: Option<IpAddr>,
+}
+
+/// What became of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// In use and announced.
+    Best,
+    /// In use beside the best one.
+    Multipath,
+    /// Another path was better, and in which respect.
+    Lost(Step),
+    /// Not a candidate at all.
+    Refused(Refusal),
+}
+
+/// The steps, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Local,
+    LocalPref,
+    PathLength,
+    Origin,
+    Med,
+    Ebgp,
+    RouterId,
+    ClusterListLength,
+    PeerAddress,
+}
+
+/// Why a path is not a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    ImportPolicy,
+    OwnPrefix,
+    OwnAs,
+    OwnOriginator,
+    OwnCluster,
+    OwnNextHop,
+    UnusableNextHop,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Best => "best",
+            Self::Multipath => "multipath",
+            Self::Lost(Step::Local) => "lost: this node originates the prefix",
+            Self::Lost(Step::LocalPref) => "lost: lower LOCAL_PREF",
+            Self::Lost(Step::PathLength) => "lost: longer AS_PATH",
+            Self::Lost(Step::Origin) => "lost: worse ORIGIN",
+            Self::Lost(Step::Med) => "lost: higher MULTI_EXIT_DISC",
+            Self::Lost(Step::Ebgp) => "lost: eBGP is preferred to iBGP",
+            Self::Lost(Step::RouterId) => "lost: higher BGP identifier",
+            Self::Lost(Step::ClusterListLength) => "lost: longer CLUSTER_LIST",
+            Self::Lost(Step::PeerAddress) => "lost: higher peer address",
+            Self::Refused(Refusal::ImportPolicy) => "refused: nothing is imported from this peer",
+            Self::Refused(Refusal::OwnPrefix) => "refused: this node originates the prefix",
+            Self::Refused(Refusal::OwnAs) => "refused: our AS is in the AS_PATH",
+            Self::Refused(Refusal::OwnOriginator) => "refused: we are the ORIGINATOR_ID",
+            Self::Refused(Refusal::OwnCluster) => "refused: our cluster is in the CLUSTER_LIST",
+            Self::Refused(Refusal::OwnNextHop) => "refused: the next hop is this node",
+            Self::Refused(Refusal::UnusableNextHop) => "refused: the next hop cannot be used",
+        })
+    }
+}
+
+/// Decides between paths to one prefix; the result does not depend on their order.
+pub(crate) fn decide(candidates: &[Candidate]) -> Vec<Verdict> {
+    let mut round = Round {
+        alive: (0..candidates.len()).collect(),
+        verdicts: vec![Verdict::Best; candidates.len()],
+        candidates,
+    };
+    round.keep_least(Step::Local, |path| !path.local);
+    round.keep_least(Step::LocalPref, |path| Reverse(path.local_pref));
+    round.keep_least(Step::PathLength, |path| path.path_length);
+    round.keep_least(Step::Origin, |path| path.origin);
+    round.keep_least_med();
+    round.keep_least(Step::Ebgp, |path| !path.ebgp);
+    let equal = round.alive.clone();
+    round.keep_least(Step::RouterId, |path| path.router_id);
+    round.keep_least(Step::ClusterListLength, |path| path.cluster_list_length);
+    round.keep_least(Step::PeerAddress, |path| path.peer_address);
+    let best = round.alive.first().copied();
+    for index in equal {
+        if Some(index) != best {
+            round.verdicts[index] = Verdict::Multipath;
+        }
+    }
+    round.verdicts
+}
+
+struct Round<'a> {
+    candidates: &'a [Candidate],
+    alive: Vec<usize>,
+    verdicts: Vec<Verdict>,
+}
+
+impl Round<'_> {
+    fn keep_least<K: Ord>(&mut self, step: Step, key: impl Fn(&Candidate) -> K) {
+        let Some(least) = self
+            .alive
+            .iter()
+            .map(|index| key(&self.candidates[*index]))
+            .min()
+        else {
+            return;
+        };
+        self.keep(step, |candidate| key(candidate) == least);
+    }
+
+    /// MEDs compare only within one neighbouring AS; a path loses to any of its group that is
+    /// still a candidate, so that the order of paths does not matter.
+    fn keep_least_med(&mut self) {
+        let alive: Vec<_> = self
+            .alive
+            .iter()
+            .map(|index| self.candidates[*index].clone())
+            .collect();
+        self.keep(Step::Med, |candidate| {
+            let rivals = alive
+                .iter()
+                .filter(|rival| rival.neighbour_as == candidate.neighbour_as);
+            rivals
+                .map(|rival| rival.med)
+                .min()
+                .is_none_or(|least| candidate.med <= least)
+        });
+    }
+
+    fn keep(&mut self, step: Step, keep: impl Fn(&Candidate) -> bool) {
+        let (candidates, verdicts) = (self.candidates, &mut self.verdicts);
+        self.alive.retain(|index| {
+            let kept = keep(&candidates[*index]);
+            if !kept {
+                verdicts[*index] = Verdict::Lost(step);
+            }
+            kept
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "decision_tests.rs"]
+mod tests;

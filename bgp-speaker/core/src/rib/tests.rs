@@ -1,0 +1,324 @@
+use super::*;
+use crate::wire::AsSegment;
+use proptest::prelude::*;
+
+const PEERS: u32 = 4;
+
+fn facts(peer: u32) -> PeerFacts {
+    PeerFacts {
+        address: IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + peer)),
+        router_id: Ipv4Addr::from(0xc000_0200 + peer),
+        local_as: 64512,
+        ibgp: peer == 3,
+        client: false,
+        allow_own_as: 0,
+        import: Import::All,
+        local_address: None,
+    }
+}
+
+fn rib() -> Rib {
+    let mut rib = Rib::new();
+    rib.set_identity(Identity {
+        router_id: Ipv4Addr::new(192, 0, 2, 100),
+        cluster_id: Ipv4Addr::new(192, 0, 2, 100),
+        addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 100))],
+    });
+    for peer in 0..PEERS {
+        rib.set_peer(PeerId(peer), facts(peer));
+    }
+    rib
+}
+
+fn prefix(index: u8) -> IpNet {
+    IpNet::V4(ipnet::Ipv4Net::new_assert(
+        Ipv4Addr::new(10, 1, index, 0),
+        24,
+    ))
+}
+
+fn via(rib: &mut Rib, peer: u32, path: &[u32]) -> Arc<PathAttributes> {
+    let attributes = Attributes {
+        as_path: AsPath(vec![AsSegment::Sequence(path.to_vec())]),
+        ..Attributes::default()
+    };
+    rib.intern(
+        attributes,
+        NextHop {
+            address: facts(peer).address,
+            link_local: None,
+        },
+    )
+}
+
+/// Everything that can be seen of a table.
+fn picture(rib: &Rib) -> Vec<(IpNet, Vec<IpAddr>, Vec<(Source, Verdict, bool)>)> {
+    let table = rib.table.iter();
+    table
+        .map(|(prefix, destination)| {
+            let paths = destination.paths.iter();
+            let paths = paths
+                .map(|path| (path.source, path.verdict, path.stale))
+                .collect();
+            (*prefix, destination.installed.clone(), paths)
+        })
+        .collect()
+}
+
+fn announce(rib: &mut Rib, peer: u32, index: u8, path: &[u32]) {
+    let attributes = via(rib, peer, path);
+    rib.announce(PeerId(peer), prefix(index), &attributes);
+}
+
+fn verdict_of(rib: &mut Rib, peer: u32, index: u8) -> Verdict {
+    rib.resolve();
+    let paths = rib.table[&prefix(index)].paths.iter();
+    let mut paths = paths.filter(|path| path.source == Source::Peer(PeerId(peer)));
+    paths.next().expect("the path is kept").verdict
+}
+
+#[test]
+fn equal_paths_are_installed_together_and_shrink_one_by_one() {
+    let mut rib = rib();
+    announce(&mut rib, 1, 1, &[65001, 65100]);
+    announce(&mut rib, 2, 1, &[65002, 65100]);
+    let set = |peers: &[u32]| {
+        let next_hops = peers.iter().map(|peer| facts(*peer).address).collect();
+        vec![FibChange::Set {
+            prefix: prefix(1),
+            next_hops,
+        }]
+    };
+    assert_eq!(rib.resolve().0, set(&[1, 2]));
+    rib.withdraw(PeerId(1), prefix(1));
+    assert_eq!(rib.resolve().0, set(&[2]));
+    rib.withdraw(PeerId(2), prefix(1));
+    assert_eq!(rib.resolve().0, [FibChange::Remove { prefix: prefix(1) }]);
+    assert!(rib.table.is_empty());
+}
+
+#[test]
+fn an_announcement_that_changes_nothing_changes_nothing() {
+    let mut rib = rib();
+    announce(&mut rib, 1, 1, &[65001]);
+    rib.resolve();
+    announce(&mut rib, 1, 1, &[65001]);
+    assert!(!rib.is_dirty());
+}
+
+#[test]
+fn paths_that_must_not_be_used_are_kept_with_the_reason() {
+    let mut rib = rib();
+    let refused = Verdict::Refused;
+    announce(&mut rib, 1, 1, &[65001, 64512]);
+    assert_eq!(verdict_of(&mut rib, 1, 1), refused(Refusal::OwnAs));
+    rib.set_peer(
+        PeerId(1),
+        PeerFacts {
+            allow_own_as: 1,
+            ..facts(1)
+        },
+    );
+    assert_eq!(verdict_of(&mut rib, 1, 1), Verdict::Best);
+    rib.set_peer(
+        PeerId(1),
+        PeerFacts {
+            import: Import::None,
+            ..facts(1)
+        },
+    );
+    assert_eq!(verdict_of(&mut rib, 1, 1), refused(Refusal::ImportPolicy));
+
+    for (address, reason) in [
+        ("10.0.0.100", Refusal::OwnNextHop),
+        ("0.0.0.0", Refusal::UnusableNextHop),
+        ("224.0.0.1", Refusal::UnusableNextHop),
+        ("fe80::1", Refusal::UnusableNextHop),
+    ] {
+        let next_hop = NextHop {
+            address: address.parse().unwrap(),
+            link_local: None,
+        };
+        let attributes = rib.intern(Attributes::default(), next_hop);
+        rib.announce(PeerId(2), prefix(2), &attributes);
+        assert_eq!(verdict_of(&mut rib, 2, 2), refused(reason), "{address}");
+    }
+
+    let next_hop = NextHop {
+        address: facts(3).address,
+        link_local: None,
+    };
+    let ours = Ipv4Addr::new(192, 0, 2, 100);
+    let originator = Attributes {
+        originator_id: Some(ours),
+        ..Attributes::default()
+    };
+    let cluster = Attributes {
+        cluster_list: vec![ours],
+        ..Attributes::default()
+    };
+    for (attributes, reason) in [
+        (originator, Refusal::OwnOriginator),
+        (cluster, Refusal::OwnCluster),
+    ] {
+        let attributes = rib.intern(attributes, next_hop);
+        rib.announce(PeerId(3), prefix(3), &attributes);
+        assert_eq!(verdict_of(&mut rib, 3, 3), refused(reason));
+    }
+}
+
+#[test]
+fn a_route_of_this_node_is_neither_forwarded_nor_taken_from_others() {
+    let mut rib = rib();
+    announce(&mut rib, 1, 1, &[65001]);
+    rib.resolve();
+    let route = LocalRoute::from(prefix(1));
+    rib.set_local(&BTreeMap::from([(prefix(1), route)]));
+    assert_eq!(rib.resolve().0, [FibChange::Remove { prefix: prefix(1) }]);
+    assert_eq!(
+        verdict_of(&mut rib, 1, 1),
+        Verdict::Refused(Refusal::OwnPrefix)
+    );
+    rib.set_local(&BTreeMap::new());
+    let next_hops = vec![facts(1).address];
+    assert_eq!(
+        rib.resolve().0,
+        [FibChange::Set {
+            prefix: prefix(1),
+            next_hops
+        }]
+    );
+}
+
+#[test]
+fn stale_paths_forward_until_they_are_swept() {
+    let mut rib = rib();
+    announce(&mut rib, 1, 1, &[65001]);
+    announce(&mut rib, 1, 2, &[65001]);
+    rib.resolve();
+    rib.mark_stale(PeerId(1), &[Family::IPV4]);
+    assert_eq!(
+        rib.count(PeerId(1)),
+        Count {
+            received: 2,
+            stale: 2
+        }
+    );
+    announce(&mut rib, 1, 1, &[65001]);
+    assert_eq!(rib.resolve().0, []);
+    rib.sweep(PeerId(1), Family::IPV4);
+    assert_eq!(rib.resolve().0, [FibChange::Remove { prefix: prefix(2) }]);
+    assert_eq!(
+        rib.count(PeerId(1)),
+        Count {
+            received: 1,
+            stale: 0
+        }
+    );
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Announce(u32, u8, Vec<u32>),
+    Withdraw(u32, u8),
+    Local(u8, bool),
+    Resolve,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let path = prop::collection::vec(65000..65003_u32, 1..3);
+    prop_oneof![
+        4 => (0..PEERS, 0..3_u8, path).prop_map(|(peer, index, path)| Step::Announce(peer, index, path)),
+        2 => (0..PEERS, 0..3_u8).prop_map(|(peer, index)| Step::Withdraw(peer, index)),
+        1 => (0..3_u8, any::<bool>()).prop_map(|(index, present)| Step::Local(index, present)),
+        1 => Just(Step::Resolve),
+    ]
+}
+
+/// The last word of every peer on every prefix, and the routes of this node.
+type Final = (BTreeMap<(u32, u8), Vec<u32>>, BTreeMap<IpNet, LocalRoute>);
+
+fn play(rib: &mut Rib, steps: &[Step]) -> Final {
+    let (mut paths, mut local) = Final::default();
+    for step in steps {
+        match step {
+            Step::Announce(peer, index, path) => {
+                announce(rib, *peer, *index, path);
+                paths.insert((*peer, *index), path.clone());
+            }
+            Step::Withdraw(peer, index) => {
+                rib.withdraw(PeerId(*peer), prefix(*index));
+                paths.remove(&(*peer, *index));
+            }
+            Step::Local(index, present) => {
+                let route = LocalRoute::from(prefix(*index));
+                if *present {
+                    local.insert(route.prefix, route);
+                } else {
+                    local.remove(&route.prefix);
+                }
+                rib.set_local(&local);
+            }
+            Step::Resolve => drop(rib.resolve()),
+        }
+    }
+    rib.resolve();
+    (paths, local)
+}
+
+proptest! {
+    #[test]
+    fn a_table_depends_on_what_is_and_not_on_what_was(
+        steps in prop::collection::vec(any_step(), 0..60), backwards: bool,
+    ) {
+        let mut grown = rib();
+        let (paths, local) = play(&mut grown, &steps);
+        let mut rebuilt = rib();
+        rebuilt.set_local(&local);
+        let mut order: Vec<_> = paths.iter().collect();
+        if backwards {
+            order.reverse();
+        }
+        for ((peer, index), path) in order {
+            announce(&mut rebuilt, *peer, *index, path);
+        }
+        rebuilt.resolve();
+        prop_assert_eq!(picture(&grown), picture(&rebuilt));
+    }
+
+    #[test]
+    fn forwarding_changes_add_up_to_the_table(steps in prop::collection::vec(any_step(), 0..60)) {
+        let mut rib = rib();
+        let mut fib = BTreeMap::new();
+        for step in &steps {
+            if !matches!(step, Step::Resolve) {
+                play_one(&mut rib, step);
+            }
+            for change in rib.resolve().0 {
+                match change {
+                    FibChange::Set { prefix, next_hops } => {
+                        prop_assert!(fib.insert(prefix, next_hops.clone()) != Some(next_hops));
+                    }
+                    FibChange::Remove { prefix } => prop_assert!(fib.remove(&prefix).is_some()),
+                }
+            }
+        }
+        let installed = rib.table.iter().filter(|(_, destination)| !destination.installed.is_empty());
+        let installed: BTreeMap<_, _> =
+            installed.map(|(prefix, destination)| (*prefix, destination.installed.clone())).collect();
+        prop_assert_eq!(fib, installed);
+    }
+}
+
+fn play_one(rib: &mut Rib, step: &Step) {
+    match step {
+        Step::Announce(peer, index, path) => announce(rib, *peer, *index, path),
+        Step::Withdraw(peer, index) => rib.withdraw(PeerId(*peer), prefix(*index)),
+        Step::Local(index, true) => {
+            let route = LocalRoute::from(prefix(*index));
+            rib.set_local(&BTreeMap::from([(route.prefix, route)]));
+        }
+        Step::Local(_, false) => rib.set_local(&BTreeMap::new()),
+        Step::Resolve => {}
+    }
+}

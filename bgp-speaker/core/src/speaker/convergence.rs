@@ -1,0 +1,111 @@
+//! When the initial exchange is over, and what a restarted speaker holds back until then
+//! (RFC 4724 section 4.1).
+//!
+//! Every peer is waited for on its own: one that cannot be reached delays nobody for longer than
+//! [`UNREACHABLE`], one that is slow for no longer than [`SLOW`].
+
+use super::peer::Initial;
+use super::{PeerId, Speaker};
+use std::time::{Duration, Instant};
+
+/// How long a session is waited for, and the routes of a peer that need not send End-of-RIB.
+const UNREACHABLE: Duration = Duration::from_secs(5);
+/// How long End-of-RIB is waited for, and a connection of a peer that we do not connect to.
+const SLOW: Duration = Duration::from_secs(30);
+
+/// Progress of the initial exchange.
+#[derive(Debug, Default)]
+pub(super) struct Convergence {
+    started: Option<Instant>,
+    reached: bool,
+    told: bool,
+    deadline: Option<Instant>,
+}
+
+impl Convergence {
+    pub(super) fn start(&mut self, now: Instant) {
+        self.started.get_or_insert(now);
+    }
+
+    pub(super) fn is_reached(&self) -> bool {
+        self.reached
+    }
+
+    /// True once, after it has been reached.
+    pub(super) fn take_reached(&mut self) -> bool {
+        self.reached && !std::mem::replace(&mut self.told, true)
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+impl Speaker {
+    /// Looks whether all peers are through, or have to be given up on.
+    pub(super) fn check_convergence(&mut self, now: Instant) {
+        let Some(started) = self.convergence.started else {
+            return;
+        };
+        if self.convergence.reached {
+            return;
+        }
+        let mut deadline: Option<Instant> = None;
+        for peer in self.peers.values_mut() {
+            let until = match peer.initial {
+                Initial::Session if peer.config.passive => started + SLOW,
+                Initial::Session => started + UNREACHABLE,
+                Initial::EndOfRib { until } => until,
+                Initial::Over => continue,
+            };
+            if now >= until {
+                peer.initial = Initial::Over;
+            } else {
+                deadline = Some(deadline.map_or(until, |earlier| earlier.min(until)));
+            }
+        }
+        self.convergence.deadline = deadline;
+        self.convergence.reached = deadline.is_none();
+    }
+
+    /// A session has come up.
+    pub(super) fn initial_session_up(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.initial == Initial::Session {
+            let marks = peer
+                .agreement
+                .as_ref()
+                .is_some_and(|a| a.graceful_restart.is_some());
+            let bound = if marks { SLOW } else { UNREACHABLE };
+            peer.initial = Initial::EndOfRib { until: now + bound };
+        }
+        self.check_convergence(now);
+    }
+
+    /// The peer has sent all of its routes.
+    pub(super) fn initial_exchange_done(&mut self, id: PeerId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.initial = Initial::Over;
+        }
+        self.check_convergence(now);
+    }
+
+    /// Sends the End-of-RIB markers that had to wait.
+    pub(super) fn release_end_of_rib(&mut self) {
+        for id in self.peer_ids() {
+            let Some(peer) = self.peers.get_mut(&id) else {
+                continue;
+            };
+            let held = std::mem::take(&mut peer.held_end_of_rib);
+            let Some((_, key)) = &peer.member else {
+                continue;
+            };
+            if let Some(group) = self.groups.get_mut(key) {
+                group.end_of_rib(id, &held);
+            }
+            self.announce_output(id);
+        }
+    }
+}

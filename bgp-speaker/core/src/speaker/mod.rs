@@ -1,0 +1,354 @@
+//! The speaker: all sessions and RIBs behind one value without IO.
+//!
+//! ```text
+//! set_config, set_local_routes ─┐                       ┌─> poll: Connect, Close, Transmit
+//! accept, connected, received ──┼─> Session ──> Rib ────┼─> poll: Fib, Converged, Notice
+//! tick ─────────────────────────┘            └> AdjRibOut ─> transmit
+//! ```
+//! The caller performs what [`Speaker::poll`] says until it says nothing more, fetches octets
+//! with [`Speaker::transmit`] whenever a connection can take some, and calls [`Speaker::tick`] at
+//! [`Speaker::next_deadline`].
+
+mod configure;
+mod convergence;
+mod peer;
+mod report;
+mod sessions;
+mod status;
+
+pub use status::{PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
+
+use crate::config::{FibChange, LocalRoute, PeerKey, Restart, SpeakerConfig, Stop};
+use crate::rib::Rib;
+use crate::rib::adj_out::AdjRibOut;
+use crate::rib::export::ExportPolicy;
+use crate::session::connection::Event;
+use crate::wire::{ErrorCode, Notification, encode_notification};
+use convergence::Convergence;
+use ipnet::IpNet;
+use peer::Peer;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A peer for as long as it is configured; never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub(crate) u32);
+
+/// A TCP connection, open or being opened; never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId {
+    pub(crate) peer: PeerId,
+    pub(crate) serial: u32,
+}
+
+/// What has to be done, or is worth knowing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Open a TCP connection, then call [`Speaker::connected`] or [`Speaker::connect_failed`].
+    Connect {
+        /// Its name from now on.
+        connection: ConnectionId,
+        /// Where to.
+        target: SocketAddr,
+        /// How.
+        options: SocketOptions,
+    },
+    /// [`Speaker::transmit`] has something for this connection.
+    Transmit(ConnectionId),
+    /// Send `last`, then close the connection, or give up opening it.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+        /// A last message; may be empty.
+        last: Vec<u8>,
+    },
+    /// Forwarding changes.
+    Fib(FibChange),
+    /// The initial exchange is over, and its forwarding changes have been polled.
+    Converged,
+    /// Something for the log.
+    Notice(Notice),
+}
+
+/// How a TCP connection with a peer is to be set up, whoever opens it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Address to connect from.
+    pub source: Option<IpAddr>,
+    /// TTL or hop limit to send with.
+    pub ttl: u8,
+    /// Least TTL or hop limit to accept (RFC 5082).
+    pub least_ttl: Option<u8>,
+}
+
+/// A line for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Name of what asked for the session, such as `BGPPeer/rack1`.
+    pub peer: String,
+    /// Whether somebody has to do something about it.
+    pub severity: Severity,
+    /// What happened.
+    pub text: String,
+}
+
+/// How bad a [`Notice`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// A change for the better, or an expected one.
+    Info,
+    /// Something does not work as configured.
+    Warning,
+}
+
+/// Nobody has configured a peer with that address, or it must not connect now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// What to send before closing.
+    pub last: Vec<u8>,
+    /// Why.
+    pub text: String,
+}
+
+/// A BGP speaker.
+#[derive(Debug)]
+pub struct Speaker {
+    restart: Restart,
+    seed: u64,
+    config: Option<SpeakerConfig>,
+    local_routes: Option<BTreeMap<IpNet, LocalRoute>>,
+    peers: BTreeMap<PeerId, Peer>,
+    by_key: BTreeMap<PeerKey, PeerId>,
+    next_peer: u32,
+    rib: Rib,
+    groups: BTreeMap<ExportPolicy, AdjRibOut>,
+    convergence: Convergence,
+    outputs: VecDeque<Output>,
+    stopped: bool,
+}
+
+impl Speaker {
+    /// A speaker without peers. All of its randomness comes from `seed`.
+    pub fn new(restart: Restart, seed: u64) -> Self {
+        Self {
+            restart,
+            seed,
+            config: None,
+            local_routes: None,
+            peers: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            next_peer: 0,
+            rib: Rib::new(),
+            groups: BTreeMap::new(),
+            convergence: Convergence::default(),
+            outputs: VecDeque::new(),
+            stopped: false,
+        }
+    }
+
+    /// Replaces the routes of this node. No session starts before the first call: a restarted
+    /// speaker must not send End-of-RIB for a table that it does not know yet.
+    pub fn set_local_routes(&mut self, routes: BTreeSet<LocalRoute>, now: Instant) {
+        let by_prefix = routes
+            .into_iter()
+            .map(|route| (route.prefix.trunc(), route))
+            .collect();
+        self.rib.set_local(&by_prefix);
+        let first = self.local_routes.replace(by_prefix).is_none();
+        if first {
+            self.start_sessions(now);
+        }
+    }
+
+    /// A peer has connected to us from `remote`.
+    ///
+    /// # Errors
+    /// If nobody configured the peer, or it must not connect now: send what the error has, close.
+    pub fn accept(
+        &mut self,
+        remote: SocketAddr,
+        local: SocketAddr,
+        now: Instant,
+    ) -> Result<(ConnectionId, SocketOptions), Rejected> {
+        let address = remote.ip().to_canonical();
+        let candidates = self
+            .peers
+            .iter_mut()
+            .filter(|(_, peer)| peer.key.address == address);
+        // Several peers may share an address: the first without a session is meant.
+        let best = candidates.min_by_key(|(_, peer)| peer.session.is_established());
+        let Some((id, peer)) = best else {
+            return Err(rejected(format!(
+                "connection from {address}, which is no peer of ours"
+            )));
+        };
+        let id = *id;
+        let Some(connection) = peer.session.accept(now) else {
+            let name = &peer.config.name;
+            return Err(rejected(format!(
+                "connection from {address} ({name}) refused for now"
+            )));
+        };
+        let options = peer.socket_options();
+        peer.open_wire(connection, local.ip().to_canonical());
+        self.drain_session(id, now);
+        Ok((connection, options))
+    }
+
+    /// TCP has established a connection that [`Output::Connect`] asked for.
+    pub fn connected(&mut self, connection: ConnectionId, local: SocketAddr, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&connection.peer) else {
+            return;
+        };
+        peer.open_wire(connection, local.ip().to_canonical());
+        peer.session.connected(connection, now);
+        self.drain_session(connection.peer, now);
+    }
+
+    /// TCP could not establish a connection that [`Output::Connect`] asked for, and why.
+    pub fn connect_failed(&mut self, connection: ConnectionId, words: &str, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&connection.peer) else {
+            return;
+        };
+        peer.session
+            .connect_failed(connection, words.to_owned(), now);
+        self.drain_session(connection.peer, now);
+    }
+
+    /// Octets have arrived.
+    pub fn received(&mut self, connection: ConnectionId, octets: &[u8], now: Instant) {
+        self.read(connection, octets, now);
+    }
+
+    /// A connection is gone, and why.
+    pub fn lost(&mut self, connection: ConnectionId, words: &str, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&connection.peer) else {
+            return;
+        };
+        peer.session
+            .handle(connection, Event::Lost(words.to_owned()), now);
+        self.drain_session(connection.peer, now);
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Instant) {
+        let due: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.next_deadline().is_some_and(|at| at <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.session.tick(now);
+            }
+            self.drain_session(id, now);
+            self.sweep_overdue(id, now);
+        }
+        self.check_convergence(now);
+    }
+
+    /// When [`Speaker::tick`] is due.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let peers = self.peers.values().filter_map(Peer::next_deadline);
+        peers.chain(self.convergence.next_deadline()).min()
+    }
+
+    /// What has to be done next.
+    pub fn poll(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() {
+            self.flush();
+        }
+        self.outputs.pop_front()
+    }
+
+    /// Messages for a connection, about `limit` octets of them; empty if there are none for now.
+    pub fn transmit(&mut self, connection: ConnectionId, limit: usize) -> Vec<Arc<[u8]>> {
+        let Some(peer) = self.peers.get_mut(&connection.peer) else {
+            return Vec::new();
+        };
+        let mut messages = peer.take_control(connection);
+        if let Some(group) = peer
+            .group_of(connection)
+            .and_then(|key| self.groups.get_mut(key))
+        {
+            messages.extend(group.take(connection.peer, limit));
+        }
+        if messages.is_empty() {
+            peer.idle(connection);
+        }
+        messages
+    }
+
+    /// Ends all sessions. Nothing but [`Output::Close`] and notices follow.
+    pub fn stop(&mut self, stop: Stop, now: Instant) {
+        self.stopped = true;
+        let cease = Notification::new(ErrorCode::CEASE_ADMIN_SHUTDOWN);
+        let notification = match stop {
+            Stop::Planned => None,
+            Stop::Drain => Some(&cease),
+        };
+        for id in self.peer_ids() {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.session.stop(notification, "we are stopping", now);
+            }
+            self.drain_session(id, now);
+        }
+    }
+
+    fn peer_ids(&self) -> Vec<PeerId> {
+        self.peers.keys().copied().collect()
+    }
+
+    /// Decides about what has changed and passes it on to the forwarding table and to peers.
+    fn flush(&mut self) {
+        if self.stopped {
+            return;
+        }
+        if self.rib.is_dirty() {
+            let (changes, prefixes) = self.rib.resolve();
+            self.outputs.extend(changes.into_iter().map(Output::Fib));
+            for group in self.groups.values_mut() {
+                group.update(&prefixes, &self.rib);
+            }
+            for id in self.peer_ids() {
+                self.announce_output(id);
+            }
+        }
+        if self.convergence.take_reached() {
+            self.release_end_of_rib();
+            self.outputs.push_back(Output::Converged);
+        }
+    }
+
+    /// Says once that there is something to transmit.
+    fn announce_output(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if let Some((connection, key)) = &peer.member
+            && self
+                .groups
+                .get(key)
+                .is_some_and(|group| group.wants_to_send(id))
+        {
+            let connection = *connection;
+            if peer.busy(connection) {
+                self.outputs.push_back(Output::Transmit(connection));
+            }
+        }
+    }
+}
+
+fn rejected(text: String) -> Rejected {
+    let cease = Notification::new(ErrorCode::CEASE_CONNECTION_REJECTED);
+    Rejected {
+        last: encode_notification(&cease),
+        text,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,369 @@
+mod network;
+
+use crate::config::{Export, PeerConfig, Stop};
+use crate::rib::{Path, Source};
+use crate::wire::Family;
+use crate::wire::{Attributes, NextHop, RouteRefresh, encode_route_refresh};
+use network::{Network, address, config, key, prefixes};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn peer(node: usize, remote_as: u32) -> (usize, PeerConfig) {
+    let name = format!("Node/n{node}");
+    (
+        node,
+        PeerConfig {
+            export: Export::All,
+            ..PeerConfig::new(name, remote_as)
+        },
+    )
+}
+
+/// Nodes 0 to 3 are a full mesh of AS 64512, node 4 is a router of AS 65001 that peers with 0 and 1.
+fn mesh(seed: u64) -> Network {
+    let configs = (0..4).map(|node| {
+        let mut peers: Vec<_> = (0..4)
+            .filter(|other| *other != node)
+            .map(|other| peer(other, 64512))
+            .collect();
+        if node < 2 {
+            peers.push(peer(4, 65001));
+        }
+        config(node, 64512, &peers)
+    });
+    let router = config(4, 65001, &[peer(0, 64512), peer(1, 64512)]);
+    Network::new(configs.chain([router]).collect(), seed)
+}
+
+/// Two nodes of different ASes that tell each other everything.
+fn pair(seed: u64) -> Network {
+    let configs = vec![
+        config(0, 64512, &[peer(1, 65001)]),
+        config(1, 65001, &[peer(0, 64512)]),
+    ];
+    Network::new(configs, seed)
+}
+
+type Routes = BTreeMap<ipnet::IpNet, (Attributes, NextHop)>;
+
+/// The Adj-RIB-Out of `from` towards `to`.
+fn sent(network: &Network, from: usize, to: usize) -> Routes {
+    let speaker = &network.nodes[from].speaker;
+    let id = speaker.by_key[&key(to)];
+    let (_, group) = speaker.peers[&id].member.as_ref().expect("Established");
+    let entries = speaker.groups[group].advertised(id);
+    entries
+        .map(|(prefix, path)| (*prefix, (path.attributes.clone(), path.next_hop)))
+        .collect()
+}
+
+/// The Adj-RIB-In of `at` from `from`.
+fn received(network: &Network, at: usize, from: usize) -> Routes {
+    let speaker = &network.nodes[at].speaker;
+    let source = Source::Peer(speaker.by_key[&key(from)]);
+    let mut routes = Routes::new();
+    for (prefix, destination) in speaker.rib.table() {
+        let mut paths = destination.paths().iter();
+        if let Some(Path { attributes, .. }) = paths.find(|path| path.source == source) {
+            routes.insert(
+                *prefix,
+                (attributes.attributes.clone(), attributes.next_hop),
+            );
+        }
+    }
+    routes
+}
+
+fn check_mesh(network: &Network) {
+    let pairs = (0..5_usize).flat_map(|a| (0..5_usize).map(move |b| (a, b)));
+    for (a, b) in pairs.filter(|(a, b)| a != b) {
+        if a.max(b) == 4 && a.min(b) > 1 {
+            continue;
+        }
+        assert!(network.established(a, b), "{a} has no session with {b}");
+        assert_eq!(
+            sent(network, a, b),
+            received(network, b, a),
+            "from {a} to {b}"
+        );
+    }
+    for node in 0..5 {
+        let others = (0..5).filter(|other| *other != node);
+        for prefix in others.flat_map(prefixes) {
+            // A router keeps next hops of an external neighbour within its AS, so 2 and 3 know too.
+            assert!(
+                network.nodes[node].fib.contains_key(&prefix),
+                "{node} has no {prefix}"
+            );
+        }
+        for own in prefixes(node) {
+            assert!(!network.nodes[node].fib.contains_key(&own));
+        }
+    }
+}
+
+#[test]
+fn a_mesh_and_its_router_learn_everything_from_each_other() {
+    let mut network = mesh(1);
+    network.run(LONG);
+    check_mesh(&network);
+    let v4 = prefixes(2)[0];
+    assert_eq!(network.nodes[0].fib[&v4], [address(2)]);
+    assert_eq!(
+        network.nodes[4].fib[&v4],
+        [address(0), address(1)],
+        "two ways into the AS"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn after_any_resets_the_mesh_is_as_if_nothing_had_been(
+        seed: u64, resets in prop::collection::vec((any::<u64>(), 0..5000_u64), 0..12),
+    ) {
+        let mut network = mesh(seed);
+        for (choice, pause) in resets {
+            network.run(Duration::from_millis(pause));
+            network.reset_one(choice);
+        }
+        network.run(Duration::from_secs(200));
+        check_mesh(&network);
+        prop_assert!(network.nodes.iter().all(|node| node.converged_at.is_some()));
+    }
+}
+
+#[test]
+fn changes_travel_and_withdrawals_too() {
+    let mut network = mesh(2);
+    network.run(LONG);
+    let [kept, gone] = prefixes(4);
+    let added = "10.9.0.0/24".parse().unwrap();
+    network.set_routes(4, &[kept, added]);
+    network.run(Duration::from_secs(1));
+    for node in 0..4 {
+        let fib = &network.nodes[node].fib;
+        assert!(fib.contains_key(&added) && fib.contains_key(&kept) && !fib.contains_key(&gone));
+    }
+}
+
+#[test]
+fn a_killed_speaker_that_comes_back_is_not_noticed_by_forwarding() {
+    let mut network = mesh(3);
+    network.run(LONG);
+    network
+        .nodes
+        .iter_mut()
+        .for_each(|node| node.removed.clear());
+    network.kill(0);
+    network.run(Duration::from_secs(20));
+    assert!(!network.established(4, 0));
+    let status = network.nodes[4].speaker.status(network.now);
+    assert!(status.peers[0].stale > 0);
+    network.boot(0, true);
+    network.run(LONG);
+    check_mesh(&network);
+    for (index, node) in network.nodes.iter().enumerate().skip(1) {
+        assert_eq!(node.removed, [], "node {index}");
+        let status = node.speaker.status(network.now);
+        assert!(status.peers.iter().all(|peer| peer.stale == 0));
+    }
+}
+
+#[test]
+fn what_a_restarted_speaker_announces_no_more_is_forgotten_at_end_of_rib() {
+    let mut network = pair(4);
+    network.run(LONG);
+    network.kill(0);
+    let [kept, gone] = prefixes(0);
+    network.set_routes(0, &[kept]);
+    network.run(Duration::from_secs(1));
+    network.boot(0, true);
+    network.run(LONG);
+    assert_eq!(network.nodes[1].removed, [gone]);
+}
+
+#[test]
+fn a_killed_speaker_that_stays_away_is_forgotten_after_its_restart_time() {
+    let mut network = pair(5);
+    network.run(LONG);
+    network.kill(0);
+    network.run(Duration::from_secs(119));
+    assert_eq!(network.nodes[1].removed, []);
+    network.run(Duration::from_secs(2));
+    assert_eq!(network.nodes[1].fib.len(), 0);
+}
+
+#[test]
+fn a_planned_stop_keeps_routes_and_a_drain_does_not() {
+    for (stop, kept) in [(Stop::Planned, 2), (Stop::Drain, 0)] {
+        let mut network = pair(6);
+        network.run(LONG);
+        network.stop(0, stop);
+        network.run(Duration::from_secs(5));
+        assert_eq!(network.nodes[1].fib.len(), kept, "{stop:?}");
+    }
+}
+
+#[test]
+fn a_silent_peer_is_noticed_by_the_hold_timer() {
+    let mut network = pair(7);
+    network.run(LONG);
+    network.cut.insert((0, 1));
+    network.run(Duration::from_secs(91));
+    assert!(network.has_said(1, "hold timer expired: nothing heard for 90 s"));
+}
+
+#[test]
+fn a_wrong_as_number_is_told_in_words() {
+    let configs = vec![
+        config(0, 65009, &[peer(1, 65001)]),
+        config(1, 65001, &[peer(0, 64512)]),
+    ];
+    let mut network = Network::new(configs, 8);
+    network.run(LONG);
+    assert!(!network.established(0, 1));
+    let status = network.nodes[1].speaker.status(network.now);
+    let words = "peer says AS 65009 but Node/n0 expects 64512";
+    assert!(
+        network.has_said(1, words),
+        "{:?}",
+        status.peers[0].last_error
+    );
+}
+
+#[test]
+fn garbage_ends_one_session_and_no_other() {
+    let mut network = mesh(9);
+    network.run(LONG);
+    network.inject(4, 0, b"GET / HTTP/1.1\r\n\r\n");
+    network.run(Duration::from_millis(1));
+    assert!(!network.established(0, 4));
+    assert!((1..4).all(|other| network.established(0, other)));
+    network.run(LONG);
+    check_mesh(&network);
+}
+
+#[test]
+fn a_refresh_is_answered_with_the_whole_family() {
+    let mut network = pair(10);
+    network.run(LONG);
+    let updates =
+        |network: &Network| network.nodes[1].speaker.status(network.now).peers[0].updates_received;
+    let before = updates(&network);
+    let refresh = RouteRefresh {
+        family: Family::IPV6,
+        subtype: 0,
+    };
+    network.inject(1, 0, &encode_route_refresh(&refresh));
+    network.run(Duration::from_millis(1));
+    assert!(updates(&network) > before);
+}
+
+#[test]
+fn a_configuration_change_touches_only_the_peer_it_is_about() {
+    let mut network = mesh(11);
+    network.run(LONG);
+    let counts = |network: &Network| -> Vec<u64> {
+        let status = network.nodes[0].speaker.status(network.now);
+        status
+            .peers
+            .iter()
+            .map(|peer| peer.established_count)
+            .collect()
+    };
+    let before = counts(&network);
+    network.configure(0, |config| {
+        if let Some(peer) = config.peers.get_mut(&key(1)) {
+            peer.hold_time = 30;
+        }
+    });
+    network.run(LONG);
+    let changed: Vec<u64> = counts(&network)
+        .iter()
+        .zip(&before)
+        .map(|(after, before)| after - before)
+        .collect();
+    assert_eq!(changed, [1, 0, 0, 0]);
+    check_mesh(&network);
+}
+
+#[test]
+fn what_a_peer_is_told_changes_without_a_reset() {
+    let mut network = pair(12);
+    network.run(LONG);
+    network.configure(0, |config| {
+        config.next_hop_v4 = Some(std::net::Ipv4Addr::new(10, 0, 0, 99))
+    });
+    network.run(Duration::from_secs(1));
+    let v4 = prefixes(0)[0];
+    assert_eq!(
+        network.nodes[1].fib[&v4],
+        ["10.0.0.99".parse::<std::net::IpAddr>().unwrap()]
+    );
+    assert_eq!(
+        network.nodes[1].speaker.status(network.now).peers[0].established_count,
+        1
+    );
+}
+
+#[test]
+fn a_removed_peer_takes_its_routes_along() {
+    let mut network = pair(13);
+    network.run(LONG);
+    network.configure(0, |config| config.peers.clear());
+    network.run(Duration::from_secs(1));
+    assert!(network.nodes.iter().all(|node| node.fib.is_empty()));
+}
+
+#[test]
+fn a_dead_peer_does_not_delay_the_others() {
+    let peers = [peer(1, 65001), peer(2, 65002)];
+    let configs = vec![
+        config(0, 64512, &peers),
+        config(1, 65001, &[peer(0, 64512)]),
+        config(2, 65002, &[peer(0, 64512)]),
+    ];
+    let mut network = Network::new(configs, 14);
+    let start = network.now;
+    network.kill(2);
+    network.run(Duration::from_secs(4));
+    assert_eq!(network.nodes[0].converged_at, None);
+    assert!(
+        network.nodes[0].fib.contains_key(&prefixes(1)[0]),
+        "the living peer's routes are in"
+    );
+    network.run(Duration::from_secs(2));
+    assert_eq!(
+        network.nodes[0].converged_at,
+        Some(start + Duration::from_secs(5))
+    );
+}
+
+#[test]
+fn too_many_prefixes_end_the_session_for_a_while() {
+    let limited = |(node, config): (usize, PeerConfig)| {
+        (
+            node,
+            PeerConfig {
+                max_prefixes: Some(1),
+                ..config
+            },
+        )
+    };
+    let configs = vec![
+        config(0, 64512, &[peer(1, 65001)]),
+        config(1, 65001, &[limited(peer(0, 64512))]),
+    ];
+    let mut network = Network::new(configs, 15);
+    network.run(Duration::from_secs(20));
+    assert!(network.has_said(1, "peer announced 2 prefixes, over the limit of 1"));
+    assert!(!network.established(1, 0));
+    assert_eq!(network.nodes[1].fib.len(), 0);
+    network.set_routes(0, &prefixes(0)[..1]);
+    network.run(Duration::from_secs(120));
+    assert!(network.established(1, 0));
+}

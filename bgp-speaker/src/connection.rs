@@ -1,0 +1,249 @@
+//! A TCP connection: a task that reads, a task that writes, and what the loop holds of them.
+
+use crate::runtime::Event;
+use bgp_core::{ConnectionId, SocketOptions};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// Octets read at a time.
+const READ: usize = 64 * 1024;
+/// How long a peer that does not read is borne with (RFC 9687).
+const SEND_HOLD: Duration = Duration::from_secs(480);
+/// How long the peer has to close its side after our last message: closing with unread octets
+/// would reset the connection and the message might be lost.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What the loop holds of a connection. Dropping it aborts dialling and reading.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// While it is being opened.
+    pub(crate) options: Option<SocketOptions>,
+    /// The writer has messages and will say when it wants more.
+    pub(crate) writing: bool,
+    outgoing: Option<mpsc::UnboundedSender<Outgoing>>,
+    dialling: Option<AbortHandle>,
+}
+
+/// For the writer. The loop sends no second batch before the first is written.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    Messages(Vec<Arc<[u8]>>),
+    /// The end of the connection.
+    Last(Vec<u8>),
+}
+
+impl Connection {
+    /// The options that it is being opened with.
+    pub(crate) fn into_options(mut self) -> Option<SocketOptions> {
+        self.options.take()
+    }
+
+    pub(crate) fn send(&self, outgoing: Outgoing) {
+        if let Some(sender) = &self.outgoing {
+            // A writer that is gone has told why, and the event is on its way.
+            let _ = sender.send(outgoing);
+        }
+    }
+
+    /// Sends `last` after what is being written, then closes.
+    pub(crate) fn close(self, last: Vec<u8>) {
+        self.send(Outgoing::Last(last));
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(dialling) = &self.dialling {
+            dialling.abort();
+        }
+    }
+}
+
+/// Opens a connection; the result comes as an event.
+pub(crate) fn dial(
+    id: ConnectionId,
+    target: SocketAddr,
+    options: SocketOptions,
+    events: mpsc::Sender<Event>,
+    tasks: &mut JoinSet<()>,
+) -> Connection {
+    let attempt = options.clone();
+    let task = tasks.spawn(async move {
+        let event = match connect(target, &attempt).await {
+            Ok(stream) => Event::Connected(id, stream),
+            Err(error) => {
+                let words = match (error.kind(), attempt.source) {
+                    (io::ErrorKind::AddrNotAvailable, Some(source)) => {
+                        format!("source address {source} is not on this node")
+                    }
+                    _ => words(&error),
+                };
+                Event::ConnectFailed(id, words)
+            }
+        };
+        // The loop has ended.
+        let _ = events.send(event).await;
+    });
+    Connection {
+        options: Some(options),
+        writing: false,
+        outgoing: None,
+        dialling: Some(task),
+    }
+}
+
+async fn connect(target: SocketAddr, options: &SocketOptions) -> io::Result<TcpStream> {
+    let socket = Socket::new(
+        Domain::for_address(target),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_nonblocking(true)?;
+    set_ttl(&socket, target.is_ipv4(), options.ttl)?;
+    if let Some(source) = options.source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    TcpSocket::from_std_stream(socket.into())
+        .connect(target)
+        .await
+}
+
+/// Sets the options of an established connection.
+pub(crate) fn prepare(stream: &TcpStream, options: &SocketOptions) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let ipv4 = matches!(stream.peer_addr()?.ip().to_canonical(), IpAddr::V4(_));
+    set_ttl(&SockRef::from(stream), ipv4, options.ttl)
+}
+
+fn set_ttl(socket: &Socket, ipv4: bool, ttl: u8) -> io::Result<()> {
+    if ipv4 {
+        socket.set_ttl_v4(ttl.into())
+    } else {
+        socket.set_unicast_hops_v6(ttl.into())
+    }
+}
+
+/// Starts reading and writing.
+pub(crate) fn serve(
+    id: ConnectionId,
+    stream: TcpStream,
+    events: mpsc::Sender<Event>,
+    tasks: &mut JoinSet<()>,
+) -> Connection {
+    let (reader, writer) = stream.into_split();
+    // The loop bounds this queue: one batch, and the last message.
+    let (sender, outgoing) = mpsc::unbounded_channel();
+    let reading = tasks.spawn(read(id, reader, events.clone()));
+    tasks.spawn(write(id, writer, outgoing, events, reading));
+    Connection {
+        options: None,
+        writing: false,
+        outgoing: Some(sender),
+        dialling: None,
+    }
+}
+
+async fn read(id: ConnectionId, mut stream: OwnedReadHalf, events: mpsc::Sender<Event>) {
+    let mut buffer = vec![0; READ];
+    loop {
+        let event = match stream.read(&mut buffer).await {
+            Ok(0) => Event::Lost(id, "the peer closed the connection".into()),
+            Ok(length) => Event::Received(id, buffer[..length].to_vec()),
+            Err(error) => Event::Lost(id, words(&error)),
+        };
+        let over = matches!(event, Event::Lost(..));
+        if events.send(event).await.is_err() || over {
+            return;
+        }
+    }
+}
+
+async fn write(
+    id: ConnectionId,
+    mut stream: OwnedWriteHalf,
+    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
+    events: mpsc::Sender<Event>,
+    reading: AbortHandle,
+) {
+    while let Some(batch) = outgoing.recv().await {
+        match batch {
+            Outgoing::Messages(messages) => {
+                let writing = write_all(&mut stream, &messages);
+                let failure = match tokio::time::timeout(SEND_HOLD, writing).await {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(words(&error)),
+                    Err(_) => Some("send hold timer expired: the peer does not read".into()),
+                };
+                if let Some(failure) = failure {
+                    let _ = events.send(Event::Lost(id, failure)).await;
+                    break;
+                }
+                if events.send(Event::Written(id)).await.is_err() {
+                    break;
+                }
+            }
+            Outgoing::Last(last) => {
+                // The peer may be gone already, and the session is over in any case.
+                let _ = stream.write_all(&last).await;
+                let _ = stream.shutdown().await;
+                drop(events);
+                wait_for(&reading).await;
+                break;
+            }
+        }
+    }
+    reading.abort();
+}
+
+async fn write_all(stream: &mut OwnedWriteHalf, messages: &[Arc<[u8]>]) -> io::Result<()> {
+    // Small messages go out in one segment.
+    if messages.len() > 1 {
+        return stream.write_all(&messages.concat()).await;
+    }
+    for message in messages {
+        stream.write_all(message).await?;
+    }
+    Ok(())
+}
+
+/// Until the peer has closed its side too, or [`LINGER`] is over.
+async fn wait_for(reading: &AbortHandle) {
+    let closed = async {
+        while !reading.is_finished() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, closed).await;
+}
+
+/// Tells a stranger why it is not served.
+pub(crate) async fn reject(mut stream: TcpStream, last: Vec<u8>) {
+    let farewell = async {
+        stream.write_all(&last).await?;
+        stream.shutdown().await?;
+        let mut unread = [0; 512];
+        while stream.read(&mut unread).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    let _ = tokio::time::timeout(LINGER, farewell).await;
+}
+
+/// An error of a connection in words that name the cause.
+pub(crate) fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        io::ErrorKind::TimedOut => "no answer".into(),
+        io::ErrorKind::HostUnreachable => "no route to host".into(),
+        io::ErrorKind::NetworkUnreachable => "network is unreachable".into(),
+        io::ErrorKind::ConnectionReset => "the peer reset the connection".into(),
+        _ => error.to_string(),
+    }
+}

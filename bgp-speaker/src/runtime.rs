@@ -1,0 +1,314 @@
+//! The loop that owns the speaker. It never waits for a peer nor for its owner: connections have
+//! tasks of their own, and forwarding changes wait here, merged per prefix.
+
+use crate::connection::{self, Connection, Outgoing};
+use crate::handle::FibEvent;
+use crate::listen::Listeners;
+use bgp_core::{
+    ConnectionId, FibChange, LocalRoute, Notice, Output, Restart, RouteStatus, Severity,
+    SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop,
+};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+/// Events of connections that may wait for the loop; readers pause beyond.
+const EVENT_QUEUE: usize = 128;
+/// Events handled before decisions are taken and passed on.
+const BATCH: usize = 64;
+/// Octets handed to a connection's writer at a time.
+const WRITE: usize = 256 * 1024;
+/// How long connections may take to send their last message.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What a handle asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Configure(Box<SpeakerConfig>),
+    LocalRoutes(BTreeSet<LocalRoute>),
+    Status(oneshot::Sender<SpeakerStatus>),
+    Routes(oneshot::Sender<Vec<RouteStatus>>),
+    Shutdown(Stop, oneshot::Sender<()>),
+}
+
+/// What connections and listeners tell.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Accepted {
+        stream: TcpStream,
+        remote: SocketAddr,
+    },
+    Connected(ConnectionId, TcpStream),
+    ConnectFailed(ConnectionId, String),
+    Received(ConnectionId, Vec<u8>),
+    /// The writer is ready for more.
+    Written(ConnectionId),
+    Lost(ConnectionId, String),
+    /// Whether we listen at an address, and if not, why.
+    Listening(SocketAddr, Result<(), String>),
+}
+
+/// Runs until told to stop, or until nobody can tell any more.
+pub(crate) async fn run(
+    restart: Restart,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    fib: mpsc::Sender<FibEvent>,
+) {
+    let (events, mut event_queue) = mpsc::channel(EVENT_QUEUE);
+    let mut speaker = Runtime {
+        speaker: Speaker::new(restart, RandomState::new().hash_one(std::process::id())),
+        listeners: Listeners::new(events.clone()),
+        listen_errors: BTreeMap::new(),
+        connections: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        events,
+        pending: BTreeMap::new(),
+        converged: false,
+        rejected: BTreeMap::new(),
+    };
+    let (stop, done) = loop {
+        speaker.perform();
+        let deadline = speaker.speaker.next_deadline();
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(Command::Shutdown(stop, done)) => break (stop, Some(done)),
+                Some(command) => speaker.command(command),
+                None => break (Stop::Planned, None),
+            },
+            Some(event) = event_queue.recv() => {
+                speaker.event(event);
+                for _ in 1..BATCH {
+                    let Ok(event) = event_queue.try_recv() else { break };
+                    speaker.event(event);
+                }
+            }
+            () = sleep_until(deadline) => speaker.speaker.tick(Instant::now()),
+            Ok(permit) = fib.reserve(), if speaker.has_fib_event() => {
+                if let Some(event) = speaker.next_fib_event() {
+                    permit.send(event);
+                }
+            }
+            Some(_) = speaker.tasks.join_next(), if !speaker.tasks.is_empty() => {}
+        }
+    };
+    speaker.stop(stop).await;
+    if let Some(done) = done {
+        // Nobody may be waiting any more.
+        let _ = done.send(());
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Runtime {
+    speaker: Speaker,
+    listeners: Listeners,
+    listen_errors: BTreeMap<SocketAddr, String>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    tasks: JoinSet<()>,
+    events: mpsc::Sender<Event>,
+    /// Forwarding changes that the owner has not taken yet.
+    pending: BTreeMap<IpNet, FibChange>,
+    converged: bool,
+    /// When a rejected connection of an address was last logged.
+    rejected: BTreeMap<std::net::IpAddr, Instant>,
+}
+
+impl Runtime {
+    fn command(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::Configure(config) => {
+                if self.listeners.set_port(config.listen_port) {
+                    self.listen_errors.clear();
+                }
+                self.speaker.set_config(*config, now);
+            }
+            Command::LocalRoutes(routes) => self.speaker.set_local_routes(routes, now),
+            Command::Status(answer) => {
+                let mut status = self.speaker.status(now);
+                status.listen_error = self.listen_errors.values().next().cloned();
+                // Nobody may be waiting any more.
+                let _ = answer.send(status);
+            }
+            Command::Routes(answer) => {
+                let _ = answer.send(self.speaker.routes());
+            }
+            Command::Shutdown(_, _) => {}
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let now = Instant::now();
+        match event {
+            Event::Accepted { stream, remote } => self.accepted(stream, remote, now),
+            Event::Connected(id, stream) => self.connected(id, stream, now),
+            Event::ConnectFailed(id, words) => {
+                if self.connections.remove(&id).is_some() {
+                    self.speaker.connect_failed(id, &words, now);
+                }
+            }
+            Event::Received(id, octets) => self.speaker.received(id, &octets, now),
+            Event::Written(id) => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.writing = false;
+                    self.transmit(id);
+                }
+            }
+            Event::Lost(id, words) => {
+                if self.connections.remove(&id).is_some() {
+                    self.speaker.lost(id, &words, now);
+                }
+            }
+            Event::Listening(address, Ok(())) => drop(self.listen_errors.remove(&address)),
+            Event::Listening(address, Err(words)) => {
+                if self.listen_errors.get(&address) != Some(&words) {
+                    tracing::warn!("{words}");
+                    self.listen_errors.insert(address, words);
+                }
+            }
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream, remote: SocketAddr, now: Instant) {
+        let Ok(local) = stream.local_addr() else {
+            return;
+        };
+        match self.speaker.accept(remote, local, now) {
+            Ok((id, options)) => self.serve(id, stream, &options),
+            Err(rejected) => {
+                self.log_rejected(remote, &rejected.text, now);
+                self.tasks.spawn(connection::reject(stream, rejected.last));
+            }
+        }
+    }
+
+    /// Once a minute per address, and for a bounded number of addresses.
+    fn log_rejected(&mut self, remote: SocketAddr, text: &str, now: Instant) {
+        const QUIET: Duration = Duration::from_secs(60);
+        const ADDRESSES: usize = 1024;
+        self.rejected
+            .retain(|_, logged| now.duration_since(*logged) < QUIET);
+        let address = remote.ip();
+        if self.rejected.contains_key(&address) || self.rejected.len() >= ADDRESSES {
+            return;
+        }
+        self.rejected.insert(address, now);
+        tracing::warn!("{text}");
+    }
+
+    fn connected(&mut self, id: ConnectionId, stream: TcpStream, now: Instant) {
+        // Given up on in the meantime: dropping the stream closes it.
+        let Some(options) = self
+            .connections
+            .remove(&id)
+            .and_then(Connection::into_options)
+        else {
+            return;
+        };
+        match stream.local_addr() {
+            Ok(local) => {
+                self.serve(id, stream, &options);
+                self.speaker.connected(id, local, now);
+            }
+            Err(error) => self
+                .speaker
+                .connect_failed(id, &connection::words(&error), now),
+        }
+    }
+
+    fn serve(&mut self, id: ConnectionId, stream: TcpStream, options: &SocketOptions) {
+        if let Err(error) = connection::prepare(&stream, options) {
+            tracing::warn!("cannot set options of a connection: {error}");
+        }
+        let connection = connection::serve(id, stream, self.events.clone(), &mut self.tasks);
+        self.connections.insert(id, connection);
+    }
+
+    /// Does what the speaker asks for.
+    fn perform(&mut self) {
+        while let Some(output) = self.speaker.poll() {
+            match output {
+                Output::Connect {
+                    connection: id,
+                    target,
+                    options,
+                } => {
+                    let connection =
+                        connection::dial(id, target, options, self.events.clone(), &mut self.tasks);
+                    self.connections.insert(id, connection);
+                }
+                Output::Transmit(id) => self.transmit(id),
+                Output::Close { connection, last } => {
+                    if let Some(connection) = self.connections.remove(&connection) {
+                        connection.close(last);
+                    }
+                }
+                Output::Fib(change) => {
+                    self.pending.insert(change.prefix(), change);
+                }
+                Output::Converged => self.converged = true,
+                Output::Notice(Notice {
+                    peer,
+                    severity,
+                    text,
+                }) => match severity {
+                    Severity::Info => tracing::info!("{peer}: {text}"),
+                    Severity::Warning => tracing::warn!("{peer}: {text}"),
+                },
+            }
+        }
+    }
+
+    fn transmit(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if connection.writing {
+            return;
+        }
+        let messages = self.speaker.transmit(id, WRITE);
+        if !messages.is_empty() {
+            connection.writing = true;
+            connection.send(Outgoing::Messages(messages));
+        }
+    }
+
+    fn has_fib_event(&self) -> bool {
+        self.converged || !self.pending.is_empty()
+    }
+
+    /// Changes first: what follows from the initial exchange comes before its end.
+    fn next_fib_event(&mut self) -> Option<FibEvent> {
+        if !self.pending.is_empty() {
+            let pending = std::mem::take(&mut self.pending);
+            return Some(FibEvent::Changes(pending.into_values().collect()));
+        }
+        std::mem::take(&mut self.converged).then_some(FibEvent::Converged)
+    }
+
+    async fn stop(mut self, stop: Stop) {
+        self.listeners.set_port(0);
+        self.speaker.stop(stop, Instant::now());
+        self.perform();
+        let Self {
+            connections,
+            mut tasks,
+            ..
+        } = self;
+        drop(connections);
+        let all = async { while tasks.join_next().await.is_some() {} };
+        // A peer that does not take its last message does not keep us.
+        let _ = tokio::time::timeout(FAREWELL, all).await;
+    }
+}

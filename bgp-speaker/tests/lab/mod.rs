@@ -1,0 +1,221 @@
+//! Two network namespaces joined by a link, and daemons in them; all of it goes with the value.
+
+#![allow(dead_code)] // each test program uses its part
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Ours has 10.0.0.1 and fd00::1, theirs 10.0.0.2 and fd00::2.
+pub(crate) struct Lab {
+    pub(crate) ours: Namespace,
+    pub(crate) theirs: Namespace,
+    pub(crate) directory: tempfile::TempDir,
+}
+
+pub(crate) struct Namespace(String);
+
+/// A process that is killed with the value.
+pub(crate) struct Daemon(Child);
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = |side| format!("bgpt-{}-{number}{side}", std::process::id());
+        let (ours, theirs) = (Namespace::new(name("a")), Namespace::new(name("b")));
+        let (a, b) = (&ours.0, &theirs.0);
+        run("ip", &["link", "add", "eth0", "netns", a, "type", "veth", "peer", "eth0", "netns", b]);
+        for (namespace, v4, v6) in
+            [(&ours, "10.0.0.1/24", "fd00::1/64"), (&theirs, "10.0.0.2/24", "fd00::2/64")]
+        {
+            namespace.ip(&["addr", "add", v4, "dev", "eth0"]);
+            namespace.ip(&["addr", "add", v6, "dev", "eth0", "nodad"]);
+            namespace.ip(&["link", "set", "lo", "up"]);
+            namespace.ip(&["link", "set", "eth0", "up"]);
+        }
+        Self { ours, theirs, directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// Our program, announcing 10.1.0.0/26 and fd01::/122; it logs to the file `log`.
+    pub(crate) fn speaker(&self, peer: &str, restarting: bool) -> Daemon {
+        let config = self.write(
+            "speaker.yaml",
+            &format!(
+                "localAs: 4200000001\nrouterId: 192.0.2.1\nforwardingPreserved: true\n\
+                 nextHopV4: 10.0.0.1\nnextHopV6: fd00::1\nnetworks: [10.1.0.0/26, 'fd01::/122']\n\
+                 peers:\n- {peer}\n"
+            ),
+        );
+        let program = env!("CARGO_BIN_EXE_bgp-speaker");
+        let mut arguments = vec!["--config", config.to_str().unwrap()];
+        arguments.extend(restarting.then_some("--restarting"));
+        self.ours.daemon(program, &arguments, &self.path("log"))
+    }
+
+    /// BIRD, announcing 10.2.0.0/24 and fd02::/64 as `their_as`, routes in the kernel.
+    pub(crate) fn bird(&self, their_as: u32) -> Daemon {
+        let config = self.write(
+            "bird.conf",
+            &format!(
+                "router id 192.0.2.2;\nprotocol device {{}}\n\
+                 protocol kernel k4 {{ ipv4 {{ export all; }}; }}\n\
+                 protocol kernel k6 {{ ipv6 {{ export all; }}; }}\n\
+                 protocol static s4 {{ ipv4; route 10.2.0.0/24 blackhole; }}\n\
+                 protocol static s6 {{ ipv6; route fd02::/64 blackhole; }}\n\
+                 protocol bgp ours {{\n  local 10.0.0.2 as {their_as};\n\
+                 neighbor 10.0.0.1 as 4200000001;\n  graceful restart on;\n\
+                 connect delay time 1; error wait time 1, 2;\n\
+                 ipv4 {{ import all; export all; }};\n\
+                 ipv6 {{ import all; export all; next hop address fd00::2; }};\n}}\n"
+            ),
+        );
+        let (control, pid) = (self.path("bird.ctl"), self.path("bird.pid"));
+        let arguments = ["-f", "-c", path(&config), "-s", path(&control), "-P", path(&pid)];
+        self.theirs.daemon("bird", &arguments, &self.path("bird.log"))
+    }
+
+    pub(crate) fn birdc(&self, command: &str) -> String {
+        output("birdc", &["-s", path(&self.path("bird.ctl")), command])
+    }
+
+    /// FRR's zebra and bgpd, announcing 10.2.0.0/24 and fd02::/64.
+    pub(crate) fn frr(&self) -> [Daemon; 2] {
+        let config = self.write(
+            "bgpd.conf",
+            "router bgp 65001\n bgp router-id 192.0.2.2\n no bgp ebgp-requires-policy\n\
+             \x20bgp graceful-restart\n no bgp network import-check\n\
+             \x20neighbor 10.0.0.1 remote-as 4200000001\n neighbor 10.0.0.1 timers connect 1\n\
+             \x20address-family ipv4 unicast\n  network 10.2.0.0/24\n exit-address-family\n\
+             \x20address-family ipv6 unicast\n  network fd02::/64\n  neighbor 10.0.0.1 activate\n\
+             \x20 neighbor 10.0.0.1 route-map v6 out\n exit-address-family\n\
+             route-map v6 permit 10\n set ipv6 next-hop global fd00::2\n",
+        );
+        let zebra_config = self.write("zebra.conf", "");
+        let start = |program: &str, config: &Path| {
+            let socket = self.path("zserv");
+            let pid = self.path(&format!("{program}.pid"));
+            let binary = format!("/usr/lib/frr/{program}");
+            let arguments = [
+                "-u", "root", "-g", "root", "-f", path(config), "-i", path(&pid), "-z",
+                path(&socket), "--vty_socket", path(self.directory.path()), "-A", "127.0.0.1",
+            ];
+            self.theirs.daemon(&binary, &arguments, &self.path(&format!("{program}.log")))
+        };
+        let zebra = start("zebra", &zebra_config);
+        eventually("zebra listens", || self.path("zserv").exists());
+        [zebra, start("bgpd", &config)]
+    }
+
+    pub(crate) fn vtysh(&self, command: &str) -> String {
+        output("vtysh", &["--vty_socket", path(self.directory.path()), "-c", command])
+    }
+
+    /// Writes every change of their kernel's routes to the file `monitor`.
+    pub(crate) fn monitor(&self) -> Daemon {
+        self.theirs.daemon("ip", &["-o", "monitor", "route"], &self.path("monitor"))
+    }
+
+    /// Their kernel forwards both of our prefixes to us.
+    pub(crate) fn they_forward(&self) -> bool {
+        let v4 = self.theirs.ip(&["-4", "route", "show", "10.1.0.0/26"]);
+        let v6 = self.theirs.ip(&["-6", "route", "show", "fd01::/122"]);
+        v4.contains("via 10.0.0.1") && v6.contains("via fd00::1")
+    }
+
+    /// Routes of ours that their kernel was told to delete.
+    pub(crate) fn deleted(&self) -> Vec<String> {
+        let log = self.read("monitor");
+        let ours = |line: &&str| line.contains("10.1.0.0/26") || line.contains("fd01::/122");
+        log.lines().filter(|line| line.contains("Deleted")).filter(ours).map(str::to_owned).collect()
+    }
+}
+
+impl Namespace {
+    fn new(name: String) -> Self {
+        run("ip", &["netns", "add", &name]);
+        Self(name)
+    }
+
+    pub(crate) fn ip(&self, arguments: &[&str]) -> String {
+        let mut all = vec!["-n", &self.0];
+        all.extend(arguments);
+        output("ip", &all)
+    }
+
+    fn daemon(&self, program: &str, arguments: &[&str], log: &Path) -> Daemon {
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let child = Command::new("ip")
+            .args(["netns", "exec", &self.0, program])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
+        Daemon(child)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+impl Daemon {
+    pub(crate) fn signal(&self, name: &str) {
+        run("kill", &[&format!("-{name}"), &self.0.id().to_string()]);
+    }
+
+    pub(crate) fn wait(mut self) {
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until a condition holds; panics with its name if that takes too long.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let give_up = Instant::now() + Duration::from_secs(40);
+    while !condition() {
+        assert!(Instant::now() < give_up, "not so: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[track_caller]
+fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status();
+    assert!(status.is_ok_and(|status| status.success()), "{program} {arguments:?} (needs root)");
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,148 @@
+//! The tunnel device for protocol 4 (RFC 2003).
+
+use crate::kernel::Kernel;
+use crate::link::{self, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError};
+use crate::message::{self, NEW_LINK, SCOPE_UNIVERSE, ifinfomsg};
+use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
+use model::dataplane::IpipDevice;
+use std::net::{IpAddr, Ipv4Addr};
+
+const KIND: &str = "ipip";
+const IFLA_IPTUN_LOCAL: u16 = 2;
+const IFLA_IPTUN_TTL: u16 = 4;
+const IFLA_IPTUN_PROTO: u16 = 9;
+const IFLA_IPTUN_PMTUDISC: u16 = 10;
+/// `IPPROTO_IPIP`.
+const PROTOCOL: u8 = 4;
+
+impl Kernel {
+    /// Creates the device or changes it to what is wanted, and sets it up; answers its index.
+    ///
+    /// It has no remote end: the gateway of a route through it is the outer destination. The outer
+    /// TTL is the inner one, and the outer header has DF set, so that path MTU discovery works.
+    pub fn ensure_ipip(&mut self, device: &IpipDevice) -> Result<u32, LinkError> {
+        let name = &device.name;
+        let refused = |step| LinkError::refused(name, step);
+        let found = link::by_name(&mut self.route, name).map_err(refused("look it up"))?;
+        if let Some(found) = found
+            .as_ref()
+            .filter(|link| link.kind.as_deref() != Some(KIND))
+        {
+            let found = found.kind.clone().unwrap_or_else(|| "device".into());
+            return Err(LinkError::WrongKind {
+                name: name.clone(),
+                wanted: KIND,
+                found,
+            });
+        }
+        self.write_ipip(device, found.as_ref().map(|link| link.ifindex))?;
+        let link = link::by_name(&mut self.route, name).map_err(refused("look it up"))?;
+        let ifindex = link.map(|link| link.ifindex).ok_or(NetlinkError::NoAnswer);
+        let ifindex = ifindex.map_err(refused("look it up"))?;
+        self.host_interface_sysctls(name, false)?;
+        self.set_tunnel_address(device, ifindex)
+            .map_err(refused("set its address"))?;
+        let mut request = self.route.encoder();
+        message::link_up(&mut request, ifindex);
+        self.route.request(request).map_err(refused("set it up"))?;
+        Ok(ifindex)
+    }
+
+    /// Removes the device. One that is not there is no failure; one of another kind stays.
+    pub fn remove_ipip(&mut self, name: &str) -> Result<(), LinkError> {
+        let found = link::by_name(&mut self.route, name);
+        match found.map_err(LinkError::refused(name, "look it up"))? {
+            Some(link) if link.kind.as_deref() == Some(KIND) => self.delete_link(link.ifindex),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_ipip(&mut self, device: &IpipDevice, ifindex: Option<u32>) -> Result<(), LinkError> {
+        let mut request = self.route.encoder();
+        let flags = if ifindex.is_some() {
+            Flags::QUIET
+        } else {
+            Flags::CREATE_EXCLUSIVE
+        };
+        request.message(
+            NEW_LINK,
+            flags,
+            &ifinfomsg(ifindex.unwrap_or(0), 0, 0),
+            |encoder| {
+                encoder.string(IFLA_IFNAME, &device.name);
+                encoder.u32(IFLA_MTU, device.mtu);
+                link_info(encoder, device.local, PROTOCOL);
+            },
+        );
+        let name = device.name.clone();
+        self.route
+            .request(request)
+            .map_err(|source| match source.errno() {
+                Some(libc::EOPNOTSUPP) => LinkError::Unsupported { name, kind: KIND },
+                Some(libc::EEXIST) => LinkError::TunnelTaken {
+                    name,
+                    local: device.local,
+                },
+                _ if ifindex.is_some() => LinkError::Refused {
+                    name,
+                    step: "change",
+                    source,
+                },
+                _ => LinkError::Refused {
+                    name,
+                    step: "create",
+                    source,
+                },
+            })
+    }
+
+    /// Makes the wanted address the only IPv4 address of the device.
+    fn set_tunnel_address(
+        &mut self,
+        device: &IpipDevice,
+        ifindex: u32,
+    ) -> Result<(), NetlinkError> {
+        let wanted = device.address.map(IpAddr::from);
+        let present = crate::address::dump(&mut self.route)?;
+        let present = present
+            .iter()
+            .filter(|a| a.ifindex == ifindex && a.address.addr().is_ipv4());
+        for stale in present.filter(|a| Some(a.address.addr()) != wanted) {
+            let mut request = self.route.encoder();
+            let (address, length) = (stale.address.addr(), stale.address.prefix_len());
+            message::delete_address(&mut request, ifindex, address, length);
+            self.route.request(request)?;
+        }
+        let Some(address) = wanted else { return Ok(()) };
+        let mut request = self.route.encoder();
+        message::add_address(&mut request, ifindex, address, 32, SCOPE_UNIVERSE);
+        self.route.request(request)
+    }
+}
+
+/// Whether the kernel has the kind: it looks the kind up before it refuses an impossible protocol,
+/// so that nothing is ever created.
+pub(crate) fn probe(socket: &mut Socket) -> bool {
+    const IMPOSSIBLE_PROTOCOL: u8 = 255;
+    let mut request = socket.encoder();
+    let fixed = ifinfomsg(0, 0, 0);
+    request.message(NEW_LINK, Flags::CREATE_EXCLUSIVE, &fixed, |encoder| {
+        encoder.string(IFLA_IFNAME, "ocicat-probe");
+        link_info(encoder, Ipv4Addr::LOCALHOST, IMPOSSIBLE_PROTOCOL);
+    });
+    socket
+        .request(request)
+        .is_err_and(|error| error.is(libc::EINVAL))
+}
+
+fn link_info(encoder: &mut Encoder, local: Ipv4Addr, protocol: u8) {
+    encoder.nested(IFLA_LINKINFO, |encoder| {
+        encoder.string(1, KIND);
+        encoder.nested(2, |encoder| {
+            encoder.attribute(IFLA_IPTUN_LOCAL, &local.octets());
+            encoder.attribute(IFLA_IPTUN_TTL, &[0]);
+            encoder.attribute(IFLA_IPTUN_PMTUDISC, &[1]);
+            encoder.attribute(IFLA_IPTUN_PROTO, &[protocol]);
+        });
+    });
+}

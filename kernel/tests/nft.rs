@@ -1,0 +1,772 @@
+//! Our nft table, written by us and judged by `nft`.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::Namespace;
+use kernel::{Kernel, NftError};
+use policy::ruleset::{
+    BaseHook, Chain, ChainType, CtState, Element, Family, Field, Hook, KeyType, Op, Part, Rule,
+    Ruleset, Set, SetHeader, SetKind, Statement as S, Verdict,
+};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn ip(text: &str) -> Part {
+    Part::Address(text.parse::<IpAddr>().unwrap())
+}
+
+fn set(key: &[KeyType], kind: SetKind, elements: Vec<(Element, Option<Verdict>)>) -> Set {
+    let verdict_map = elements.iter().any(|(_, verdict)| verdict.is_some());
+    let header = SetHeader {
+        key: key.into(),
+        kind,
+        verdict_map,
+        size: None,
+    };
+    Set {
+        header,
+        elements: elements.into_iter().collect(),
+    }
+}
+
+fn plain(elements: Vec<Element>) -> Vec<(Element, Option<Verdict>)> {
+    elements
+        .into_iter()
+        .map(|element| (element, None))
+        .collect()
+}
+
+/// Every kind of set that the compiler can ask for.
+fn sets() -> BTreeMap<String, Set> {
+    use KeyType::*;
+    let exact = |parts: &[Part]| Element::exact(parts);
+    let range = |first: &str, last: &str| Element::range(ip(first), ip(last));
+    let mut several = Element::exact(&[ip("10.0.0.1"), Part::Proto(6), Part::Port(80)]);
+    several.end = Some(exact(&[ip("10.0.0.9"), Part::Proto(6), Part::Port(90)]).key);
+    let mut one_of_several = Element::exact(&[ip("10.1.0.1"), Part::Proto(17), Part::Port(53)]);
+    one_of_several.end = Some(one_of_several.key.clone());
+    let jump = |chain: &str| Some(Verdict::Jump(chain.into()));
+    let mut sized = set(
+        &[Ipv4],
+        SetKind::Hash,
+        plain(vec![exact(&[ip("10.0.0.1")])]),
+    );
+    sized.header.size = Some(1024);
+    let entries = [
+        (
+            "hash4",
+            set(
+                &[Ipv4],
+                SetKind::Hash,
+                plain(
+                    (1..200)
+                        .map(|n| exact(&[ip(&format!("10.0.0.{n}"))]))
+                        .collect(),
+                ),
+            ),
+        ),
+        (
+            "hash6",
+            set(&[Ipv6], SetKind::Hash, plain(vec![exact(&[ip("fd00::1")])])),
+        ),
+        ("sized", sized),
+        ("empty", set(&[Ipv4], SetKind::Hash, vec![])),
+        (
+            "iif-saddr",
+            set(
+                &[Ifindex, Ipv4],
+                SetKind::Hash,
+                plain(vec![exact(&[Part::Ifindex(7), ip("10.0.0.1")])]),
+            ),
+        ),
+        (
+            "iif-saddr6",
+            set(
+                &[Ifindex, Ipv6],
+                SetKind::Hash,
+                plain(vec![exact(&[Part::Ifindex(7), ip("fd00::1")])]),
+            ),
+        ),
+        (
+            "service",
+            set(
+                &[Ipv4, Proto, Port],
+                SetKind::Hash,
+                plain(vec![exact(&[
+                    ip("10.0.0.1"),
+                    Part::Proto(6),
+                    Part::Port(80),
+                ])]),
+            ),
+        ),
+        (
+            "ports",
+            set(
+                &[Proto, Port],
+                SetKind::Hash,
+                plain(vec![exact(&[Part::Proto(17), Part::Port(53)])]),
+            ),
+        ),
+        (
+            "cidr4",
+            set(
+                &[Ipv4],
+                SetKind::Interval,
+                plain(vec![
+                    range("10.0.0.0", "10.0.255.255"),
+                    range("10.1.0.0", "10.1.0.255"),
+                    range("192.0.2.1", "192.0.2.1"),
+                    range("240.0.0.0", "255.255.255.255"),
+                ]),
+            ),
+        ),
+        (
+            "cidr6",
+            set(
+                &[Ipv6],
+                SetKind::Interval,
+                plain(vec![
+                    range("::", "::ffff"),
+                    range("fd00::", "fd00::ffff:ffff"),
+                ]),
+            ),
+        ),
+        (
+            "ranges",
+            set(
+                &[Ipv4, Proto, Port],
+                SetKind::Interval,
+                plain(vec![several, one_of_several]),
+            ),
+        ),
+        (
+            "by-iif",
+            set(
+                &[Ifindex],
+                SetKind::Hash,
+                vec![
+                    (exact(&[Part::Ifindex(7)]), jump("pod-7")),
+                    (
+                        exact(&[Part::Ifindex(8)]),
+                        Some(Verdict::Goto("pod-8".into())),
+                    ),
+                    (exact(&[Part::Ifindex(9)]), Some(Verdict::Drop)),
+                ],
+            ),
+        ),
+        (
+            "by-range",
+            set(
+                &[Ipv4],
+                SetKind::Interval,
+                vec![
+                    (range("10.0.0.0", "10.0.255.255"), jump("pod-7")),
+                    (range("172.16.0.0", "172.31.255.255"), Some(Verdict::Accept)),
+                ],
+            ),
+        ),
+    ];
+    entries
+        .into_iter()
+        .map(|(name, set)| (name.to_owned(), set))
+        .collect()
+}
+
+fn rule(statements: Vec<S>, comment: Option<&str>) -> Rule {
+    Rule {
+        statements,
+        comment: comment.map(str::to_owned),
+    }
+}
+
+/// Every statement, in rules as the compiler writes them.
+fn forward_rules() -> Vec<Rule> {
+    use Field::*;
+    let v4 = || S::Family(Family::Ipv4);
+    let v6 = || S::Family(Family::Ipv6);
+    let look_up = |fields: &[Field], set: &str, negate| S::Lookup {
+        fields: fields.into(),
+        set: set.into(),
+        negate,
+    };
+    let accept = || S::Verdict(Verdict::Accept);
+    let drop = || S::Verdict(Verdict::Drop);
+    vec![
+        rule(
+            vec![S::CtState(CtState::EstablishedOrRelated), accept()],
+            Some("known connections"),
+        ),
+        rule(vec![S::CtState(CtState::Invalid), S::Counter, drop()], None),
+        rule(
+            vec![v4(), look_up(&[Iif, Ipv4Saddr], "iif-saddr", true), drop()],
+            Some("spoofed"),
+        ),
+        rule(
+            vec![
+                v6(),
+                look_up(&[Iif, Ipv6Saddr], "iif-saddr6", false),
+                accept(),
+            ],
+            None,
+        ),
+        rule(
+            vec![
+                v4(),
+                look_up(&[Ipv4Saddr, L4Proto, Dport], "service", false),
+                accept(),
+            ],
+            None,
+        ),
+        rule(
+            vec![
+                v4(),
+                look_up(&[Ipv4Daddr, L4Proto, Dport], "ranges", false),
+                accept(),
+            ],
+            None,
+        ),
+        rule(
+            vec![
+                look_up(&[L4Proto, Dport], "ports", false),
+                S::Verdict(Verdict::Return),
+            ],
+            None,
+        ),
+        rule(
+            vec![v4(), look_up(&[Ipv4Daddr], "cidr4", false), accept()],
+            None,
+        ),
+        rule(
+            vec![
+                v6(),
+                look_up(&[Ipv6Saddr], "cidr6", true),
+                look_up(&[Ipv6Daddr], "hash6", false),
+                drop(),
+            ],
+            None,
+        ),
+        rule(
+            vec![S::VerdictMap {
+                fields: vec![Iif],
+                map: "by-iif".into(),
+            }],
+            None,
+        ),
+        rule(
+            vec![
+                v4(),
+                S::VerdictMap {
+                    fields: vec![Ipv4Saddr],
+                    map: "by-range".into(),
+                },
+            ],
+            None,
+        ),
+        rule(vec![S::L4Proto(6), S::DportRange(80, 90), accept()], None),
+        rule(vec![S::L4Proto(17), S::DportRange(53, 53), accept()], None),
+        rule(vec![S::CtMarkBits(0x10), accept()], None),
+        rule(
+            vec![
+                v6(),
+                S::Icmpv6Type {
+                    first: 133,
+                    last: 136,
+                },
+                accept(),
+            ],
+            None,
+        ),
+        rule(
+            vec![
+                v6(),
+                S::Icmpv6Type {
+                    first: 135,
+                    last: 135,
+                },
+                accept(),
+            ],
+            None,
+        ),
+        rule(
+            vec![v6(), S::Ipv6LinkLocalSource, S::L4Proto(58), accept()],
+            None,
+        ),
+        rule(
+            vec![
+                S::IifnamePrefix {
+                    prefix: "oci".into(),
+                    negate: true,
+                },
+                S::Verdict(Verdict::Jump("pod-7".into())),
+            ],
+            None,
+        ),
+        rule(
+            vec![
+                S::OifnamePrefix {
+                    prefix: "oci".into(),
+                    negate: false,
+                },
+                S::Verdict(Verdict::Goto("pod-8".into())),
+            ],
+            None,
+        ),
+        rule(
+            vec![
+                S::Limit {
+                    per_second: 10,
+                    burst: 7,
+                },
+                S::Log {
+                    group: 4,
+                    prefix: "denied: ".into(),
+                },
+                S::Counter,
+                drop(),
+            ],
+            Some("the rest"),
+        ),
+    ]
+}
+
+fn representative() -> Ruleset {
+    let base = |hook, chain_type, priority, rules| Chain {
+        hook: Some(BaseHook {
+            hook,
+            chain_type,
+            priority,
+        }),
+        rules,
+    };
+    let leaf = |verdict| Chain {
+        hook: None,
+        rules: vec![rule(vec![S::Verdict(verdict)], None)],
+    };
+    let masquerade = rule(
+        vec![
+            S::Family(Family::Ipv4),
+            S::Oifname("ipip.ocicat".into()),
+            S::Masquerade,
+        ],
+        None,
+    );
+    let chains = [
+        (
+            "forward",
+            base(Hook::Forward, ChainType::Filter, -10, forward_rules()),
+        ),
+        ("input", base(Hook::Input, ChainType::Filter, 0, vec![])),
+        (
+            "postrouting",
+            base(Hook::Postrouting, ChainType::Nat, 90, vec![masquerade]),
+        ),
+        ("pod-7", leaf(Verdict::Accept)),
+        ("pod-8", leaf(Verdict::Drop)),
+    ];
+    let chains = chains
+        .into_iter()
+        .map(|(name, chain)| (name.to_owned(), chain))
+        .collect();
+    Ruleset {
+        sets: sets(),
+        chains,
+    }
+}
+
+/// Compares object by object, so that a failure shows one and not all.
+#[track_caller]
+fn assert_reads(kernel: &mut Kernel, wanted: &Ruleset) {
+    let read = kernel.nft_read().unwrap().expect("the table is there");
+    assert!(
+        read.sets.keys().eq(wanted.sets.keys()),
+        "{:?}",
+        read.sets.keys()
+    );
+    assert!(
+        read.chains.keys().eq(wanted.chains.keys()),
+        "{:?}",
+        read.chains.keys()
+    );
+    for (name, set) in &wanted.sets {
+        assert_eq!(read.sets[name].header, set.header, "{name}");
+        assert!(
+            read.sets[name].elements == set.elements,
+            "elements of {name}"
+        );
+    }
+    for (name, chain) in &wanted.chains {
+        assert_eq!(read.chains[name].hook, chain.hook, "{name}");
+        for (read, wanted) in read.chains[name].rules.iter().zip(&chain.rules) {
+            assert_eq!(read, wanted, "{name}");
+        }
+        assert_eq!(read.chains[name].rules.len(), chain.rules.len(), "{name}");
+    }
+}
+
+/// What `nft` lists. The flags of the table, and the order in which objects were made, are no
+/// part of its meaning.
+fn listing(namespace: &Namespace) -> Vec<String> {
+    let text = namespace.sh("nft -s list table inet ocicat");
+    let mut blocks: Vec<String> = vec![String::new()];
+    for line in text
+        .lines()
+        .filter(|line| !line.contains("progname") && !line.contains("flags owner"))
+    {
+        let last = blocks.last_mut().unwrap();
+        last.push_str(line);
+        last.push('\n');
+        if line.starts_with("\t}") {
+            blocks.push(String::new());
+        }
+    }
+    let header = "table inet ocicat {\n";
+    let mut blocks: Vec<_> = blocks
+        .into_iter()
+        .map(|block| {
+            block
+                .strip_prefix(header)
+                .unwrap_or(&block)
+                .trim()
+                .to_owned()
+        })
+        .collect();
+    blocks.sort();
+    blocks
+}
+
+#[test]
+fn nft_lists_what_we_wrote_as_it_lists_the_same_text_loaded_by_itself() {
+    let (ours, theirs) = (Namespace::new(), Namespace::new());
+    let ruleset = representative();
+    let mut kernel = ours.kernel();
+    kernel.nft_replace(&ruleset).unwrap();
+    theirs.nft(&ruleset.to_string()).unwrap();
+    let (ours, theirs) = (listing(&ours), listing(&theirs));
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert_eq!(ours, theirs);
+    }
+    assert_eq!(ours.len(), theirs.len());
+}
+
+#[test]
+fn what_was_written_is_read_back_as_the_same_value() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    assert_eq!(kernel.nft_read(), Ok(None));
+    let ruleset = representative();
+    kernel.nft_replace(&ruleset).unwrap();
+    assert_reads(&mut kernel, &ruleset);
+}
+
+#[test]
+fn the_compilers_table_is_read_back_as_the_same_value() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    let mut compiler = policy::Compiler::new(policy::Options::default());
+    compiler.set_network(policy::NetworkSets {
+        masquerade: ["10.1.0.0/16", "fd00::/64"]
+            .map(|prefix| prefix.parse().unwrap())
+            .into(),
+        pools: ["10.0.0.0/8", "fd00::/8"]
+            .map(|prefix| prefix.parse().unwrap())
+            .into(),
+        ipip_peers: ["192.0.2.1".parse().unwrap()].into(),
+    });
+    kernel.nft_commit(&compiler.resolve()).unwrap();
+    assert_reads(&mut kernel, compiler.ruleset());
+}
+
+#[test]
+fn operations_lead_from_one_ruleset_to_another_and_to_nothing() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    let full = representative();
+    kernel.nft_commit(&Ruleset::default().diff(&full)).unwrap();
+    assert_reads(&mut kernel, &full);
+    let mut less = full.clone();
+    for set in less.sets.values_mut() {
+        set.elements.pop_first();
+    }
+    less.chains.get_mut("forward").unwrap().rules.drain(3..9);
+    for (from, to) in [(&full, &less), (&less, &full), (&full, &Ruleset::default())] {
+        kernel.nft_commit(&from.diff(to)).unwrap();
+        assert_reads(&mut kernel, to);
+    }
+}
+
+#[test]
+fn elements_change_without_the_header_having_been_seen() {
+    let namespace = Namespace::new();
+    let full = representative();
+    namespace.kernel().nft_replace(&full).unwrap();
+    let mut successor = namespace.kernel();
+    let gone = full.sets["cidr4"].elements.iter().next().unwrap();
+    let gone = vec![(gone.0.clone(), None)];
+    successor
+        .nft_commit(&[Op::DeleteElements("cidr4".into(), gone.clone())])
+        .unwrap();
+    let mut wanted = full;
+    wanted
+        .sets
+        .get_mut("cidr4")
+        .unwrap()
+        .elements
+        .remove(&gone[0].0);
+    assert_reads(&mut successor, &wanted);
+}
+
+#[test]
+fn tens_of_thousands_of_elements_are_one_transaction() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    let element = |n: u32| {
+        (
+            Element::exact(&[Part::Address(IpAddr::from(n.to_be_bytes()))]),
+            None,
+        )
+    };
+    let elements = (0x0a00_0000..0x0a00_0000 + 40_000).map(element).collect();
+    let sets = [(
+        "many".to_owned(),
+        set(&[KeyType::Ipv4], SetKind::Hash, elements),
+    )]
+    .into();
+    let ruleset = Ruleset {
+        sets,
+        ..Ruleset::default()
+    };
+    kernel.nft_replace(&ruleset).unwrap();
+    assert_reads(&mut kernel, &ruleset);
+}
+
+#[test]
+fn every_operation_that_fails_names_itself_and_nothing_is_changed() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    let full = representative();
+    kernel.nft_replace(&full).unwrap();
+    let hash4 = full.sets["hash4"].header.clone();
+    let element = |text: &str| vec![(Element::exact(&[ip(text)]), None)];
+    let jump = |chain: &str| {
+        vec![rule(
+            vec![S::Verdict(Verdict::Jump(chain.into()))],
+            Some("why"),
+        )]
+    };
+    let cases = [
+        (Op::AddSet("hash4".into(), hash4.clone()), "add set hash4"),
+        (
+            Op::AddElements("hash4".into(), element("fd00::1")),
+            "add elements to hash4",
+        ),
+        (
+            Op::DeleteElements("hash4".into(), element("192.0.2.9")),
+            "delete elements of hash4",
+        ),
+        (Op::AddChain("pod-7".into(), None), "add chain pod-7"),
+        (Op::FlushChain("nowhere".into()), "flush chain nowhere"),
+        (
+            Op::AddRules("pod-7".into(), jump("nowhere")),
+            "add rule 1 to chain pod-7 (why)",
+        ),
+        (
+            Op::AddRules("pod-7".into(), jump("pod-7")),
+            "add rule 1 to chain pod-7 (why)",
+        ),
+        (Op::DeleteChain("pod-7".into()), "delete chain pod-7"),
+        (Op::DeleteSet("by-iif".into()), "delete set by-iif"),
+    ];
+    for (op, name) in cases {
+        let harmless = Op::AddElements("hash4".into(), element("10.9.9.9"));
+        let ops = [harmless.clone(), op, harmless];
+        match kernel.nft_commit(&ops) {
+            Err(NftError::Op { op, .. }) => assert_eq!(op, name),
+            other => panic!("{name}: {other:?}"),
+        }
+        assert_reads(&mut kernel, &full);
+    }
+}
+
+#[test]
+fn what_cannot_be_encoded_is_refused_before_it_is_sent() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    let long = rule(vec![], Some(&"x".repeat(200)));
+    let endless = rule(vec![S::Counter; 1000], None);
+    let cases = [
+        Op::AddRules("c".into(), vec![long]),
+        Op::AddRules("c".into(), vec![endless]),
+        Op::AddChain("c".repeat(70_000), None),
+        Op::AddElements(
+            "nowhere".into(),
+            vec![(Element::exact(&[ip("10.0.0.1")]), None)],
+        ),
+        Op::AddElements(
+            "s".into(),
+            vec![(
+                Element {
+                    key: vec![0; 70_000].into(),
+                    end: None,
+                },
+                None,
+            )],
+        ),
+    ];
+    for op in cases {
+        let refused = kernel.nft_commit(&[op]);
+        assert!(
+            matches!(refused, Err(NftError::Unencodable { .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(kernel.nft_read(), Ok(None));
+}
+
+#[test]
+fn a_table_that_vanished_is_reported_and_can_be_replaced() {
+    let namespace = Namespace::new();
+    let full = representative();
+    namespace.kernel().nft_replace(&full).unwrap();
+    let mut kernel = namespace.kernel();
+    namespace.sh("nft delete table inet ocicat");
+    let op = Op::FlushChain("pod-7".into());
+    // The first commit of a process makes the table, but not the chain.
+    assert!(kernel.nft_commit(&[op]).is_err());
+    assert_eq!(kernel.nft_read(), Ok(None));
+    kernel.nft_replace(&full).unwrap();
+    assert_reads(&mut kernel, &full);
+}
+
+#[test]
+fn foreign_objects_in_our_table_are_reported_by_name_until_it_is_replaced() {
+    let namespace = Namespace::new();
+    let full = representative();
+    namespace.kernel().nft_replace(&full).unwrap();
+    let mut kernel = namespace.kernel();
+    for (command, name) in [
+        (
+            "add rule inet ocicat pod-7 meta mark 1 accept",
+            "of chain pod-7",
+        ),
+        (
+            "add chain inet ocicat mine { type filter hook output priority 0; policy drop; }",
+            "chain mine",
+        ),
+        ("add set inet ocicat mine { type ether_addr; }", "set mine"),
+        ("add counter inet ocicat mine", "object mine"),
+        (
+            "add rule inet ocicat pod-7 tcp dport { 1, 2 } accept",
+            "set __set0",
+        ),
+    ] {
+        namespace.nft(command).unwrap();
+        match kernel.nft_read() {
+            Err(NftError::Foreign { objects }) => {
+                assert!(
+                    objects.iter().any(|object| object.contains(name)),
+                    "{name}: {objects:?}"
+                );
+            }
+            other => panic!("{command}: {other:?}"),
+        }
+        kernel.nft_replace(&full).unwrap();
+        assert_reads(&mut kernel, &full);
+        // The table belongs to the process that replaced it; a successor lets others in again.
+        kernel = namespace.kernel();
+    }
+}
+
+#[test]
+fn an_owned_table_refuses_others_and_outlives_its_owner() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    let full = representative();
+    kernel.nft_replace(&full).unwrap();
+    let mut other = namespace.kernel();
+    let port = kernel.nft_port_id();
+    if kernel.features().nft_owner {
+        assert!(namespace.nft("delete table inet ocicat").is_err());
+        let op = Op::FlushChain("pod-7".into());
+        assert_eq!(
+            other.nft_commit(&[op]),
+            Err(NftError::OwnedByOther { port })
+        );
+    }
+    drop(kernel);
+    assert_reads(&mut other, &full);
+    other.nft_commit(&[Op::FlushChain("pod-7".into())]).unwrap();
+    if other.features().nft_owner {
+        assert!(namespace.nft("delete table inet ocicat").is_err());
+    }
+}
+
+#[test]
+fn a_table_without_flags_is_taken_over_and_gets_them_when_it_is_replaced() {
+    let namespace = Namespace::new();
+    let mut full = representative();
+    // Where ranges are concatenated, nft converts a protocol's byte order, all one byte of it.
+    full.chains.get_mut("forward").unwrap().rules.remove(5);
+    namespace.nft(&full.to_string()).unwrap();
+    let mut kernel = namespace.kernel();
+    assert_reads(&mut kernel, &full);
+    kernel
+        .nft_commit(&[Op::FlushChain("pod-7".into())])
+        .unwrap();
+    kernel.nft_replace(&full).unwrap();
+    assert_reads(&mut kernel, &full);
+    if kernel.features().nft_owner {
+        assert!(namespace.nft("delete table inet ocicat").is_err());
+    }
+}
+
+#[test]
+fn a_replacement_is_never_seen_half() {
+    let namespace = Namespace::new();
+    // Half of this would let packets through: the rule is the last thing that is written.
+    let block = rule(
+        vec![
+            S::L4Proto(17),
+            S::DportRange(7777, 7777),
+            S::Verdict(Verdict::Drop),
+        ],
+        None,
+    );
+    let mut ruleset = representative();
+    ruleset.chains.get_mut("input").unwrap().rules.push(block);
+    let mut kernel = namespace.kernel();
+    kernel.nft_replace(&ruleset).unwrap();
+    let done = AtomicBool::new(false);
+    let (sent, received) = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            namespace.run(|| {
+                let receiver = UdpSocket::bind("127.0.0.1:7777").unwrap();
+                receiver.set_nonblocking(true).unwrap();
+                let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+                let (mut sent, mut received) = (0_u64, 0_u64);
+                while !done.load(Ordering::Relaxed) {
+                    sent += u64::from(sender.send_to(b"x", "127.0.0.1:7777").is_ok());
+                    received += u64::from(receiver.recv(&mut [0; 8]).is_ok());
+                }
+                (sent, received)
+            })
+        });
+        for _ in 0..200 {
+            kernel.nft_replace(&ruleset).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        sender.join().unwrap()
+    });
+    assert!(sent > 200, "{sent}");
+    assert_eq!(received, 0);
+}
+
+#[test]
+fn probing_changes_nothing_and_this_kernel_has_every_statement() {
+    let namespace = Namespace::new();
+    let kernel: Kernel = namespace.kernel();
+    assert_eq!(kernel.features().nft_missing, Vec::<String>::new());
+    assert_eq!(namespace.sh("nft list tables"), "");
+    assert!(kernel.features().to_string().contains("ipip"));
+}
