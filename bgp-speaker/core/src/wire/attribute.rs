@@ -66,6 +66,30 @@ pub(super) fn required_flags(code: u8) -> Option<u8> {
     }
 }
 
+/// The registered name of a type that we know.
+pub(super) fn name(code: u8) -> Option<&'static str> {
+    Some(match code {
+        ORIGIN => "ORIGIN",
+        AS_PATH => "AS_PATH",
+        NEXT_HOP => "NEXT_HOP",
+        MULTI_EXIT_DISC => "MULTI_EXIT_DISC",
+        LOCAL_PREF => "LOCAL_PREF",
+        ATOMIC_AGGREGATE => "ATOMIC_AGGREGATE",
+        AGGREGATOR => "AGGREGATOR",
+        COMMUNITIES => "COMMUNITIES",
+        ORIGINATOR_ID => "ORIGINATOR_ID",
+        CLUSTER_LIST => "CLUSTER_LIST",
+        MP_REACH_NLRI => "MP_REACH_NLRI",
+        MP_UNREACH_NLRI => "MP_UNREACH_NLRI",
+        EXTENDED_COMMUNITIES => "EXTENDED_COMMUNITIES",
+        AS4_PATH => "AS4_PATH",
+        AS4_AGGREGATOR => "AS4_AGGREGATOR",
+        LARGE_COMMUNITIES => "LARGE_COMMUNITIES",
+        ONLY_TO_CUSTOMER => "ONLY_TO_CUSTOMER",
+        _ => return None,
+    })
+}
+
 /// Reads one attribute into `decoded`.
 pub(super) fn decode(
     flags: u8,
@@ -227,9 +251,11 @@ fn aggregator(value: &[u8], four_octet: bool) -> Result<(u32, Ipv4Addr), Fault> 
         reader.u16().map(u32::from)
     };
     match (number, reader.array::<4>()) {
-        (Some(0), Some(_)) => Err(Fault::Discard("AS 0 as the aggregator")),
+        (Some(0), Some(_)) => Err(Fault::Discard("AS 0 has aggregated")),
         (Some(number), Some(address)) if reader.is_empty() => Ok((number, address.into())),
-        _ => Err(Fault::Discard("the aggregator has a wrong length")),
+        _ => Err(Fault::Discard(
+            "neither 2 nor 4 octets of AS number and an address",
+        )),
     }
 }
 

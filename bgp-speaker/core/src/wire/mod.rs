@@ -10,6 +10,20 @@
 //! Decoding never panics, takes time and memory linear in the message, and says for each fault
 //! what RFC 7606 wants done: a [`WireError`] ends the session with the NOTIFICATION it carries, an
 //! [`AttributeFault`] does not. The code here never indexes a slice; `Reader` is the only way in.
+//!
+//! ```
+//! use bgp_core::wire::{Framer, Message, SessionParams, WireError, decode, encode_keepalive};
+//!
+//! # fn main() -> Result<(), WireError> {
+//! let params = SessionParams::default();
+//! let mut framer = Framer::new();
+//! framer.push(&encode_keepalive());
+//! while let Some(frame) = framer.next_frame()? {
+//!     assert_eq!(decode(&frame, &params)?, Message::Keepalive);
+//! }
+//! # Ok(())
+//! # }
+//! ```
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic)
@@ -19,6 +33,7 @@ mod as_path;
 mod attribute;
 mod attribute_encoder;
 mod capability;
+mod display;
 mod error;
 mod framer;
 mod multiprotocol;

@@ -1,11 +1,15 @@
 //! Tests of the whole layer: malformed inputs by name, round trips, mutations, another decoder.
 
 mod differential;
+mod malformed_attribute;
 mod malformed_open;
 mod malformed_update;
 mod mutation;
+mod packing;
 mod round_trip;
+mod samples;
 mod strategies;
+mod update_cases;
 
 use super::*;
 
@@ -65,4 +69,19 @@ fn internal() -> SessionParams {
         ibgp: true,
         ..external()
     }
+}
+
+/// UPDATEs that lie back to back, none longer than 4096 octets.
+fn updates(bytes: &[u8], params: &SessionParams) -> Vec<Update> {
+    let mut framer = Framer::new();
+    framer.push(bytes);
+    while let Some(frame) = framer.next_frame().unwrap() {
+        assert!(frame.bytes().len() <= MAX_LENGTH);
+    }
+    let messages = decode_all(bytes, params).unwrap().into_iter();
+    let updates = messages.map(|message| match message {
+        Message::Update(update) => update,
+        other => panic!("not an UPDATE: {other:?}"),
+    });
+    updates.collect()
 }

@@ -12,7 +12,7 @@ use super::{
 /// Longer AS_PATHs have their routes withdrawn: nobody means them, and they have felled others.
 pub const MAX_AS_PATH_LENGTH: usize = 512;
 
-/// Faults kept for the log; what they did to the routes does not depend on this.
+/// Discarded attributes that are listed; of those that withdraw routes there is one a type.
 const MAX_FAULTS: usize = 16;
 
 const NEXT_HOP_UNUSABLE: Fault = Fault::Withdraw(
@@ -80,9 +80,16 @@ impl Classic {
     }
 }
 
+/// The first fault that has routes withdrawn.
+struct Withdraw<'a> {
+    code: ErrorCode,
+    reason: &'static str,
+    attribute: &'a [u8],
+}
+
 /// One pass over the attributes.
-struct Walk<'p> {
-    params: &'p SessionParams,
+struct Walk<'a> {
+    params: &'a SessionParams,
     /// A bit for each type code seen.
     seen: [u128; 2],
     decoded: Decoded,
@@ -90,13 +97,15 @@ struct Walk<'p> {
     unreach: Option<Unreach>,
     /// The attributes do not end where they should, so that some may not have been seen.
     torn: bool,
+    /// The attribute that is being read, from its flags on.
+    whole: &'a [u8],
     /// Treat-as-withdraw, and what to say if there is no prefix to do so with.
-    withdraw: Option<(ErrorCode, &'static str)>,
+    withdraw: Option<Withdraw<'a>>,
     faults: Vec<AttributeFault>,
 }
 
-impl<'p> Walk<'p> {
-    fn new(params: &'p SessionParams) -> Self {
+impl<'a> Walk<'a> {
+    fn new(params: &'a SessionParams) -> Self {
         Self {
             params,
             seen: [0; 2],
@@ -104,15 +113,16 @@ impl<'p> Walk<'p> {
             reach: None,
             unreach: None,
             torn: false,
+            whole: &[],
             withdraw: None,
             faults: Vec::new(),
         }
     }
 
-    fn attributes(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+    fn attributes(&mut self, bytes: &'a [u8]) -> Result<(), WireError> {
         let mut reader = Reader::new(bytes);
         while !reader.is_empty() {
-            let start = reader.rest();
+            self.whole = reader.rest();
             let Some((flags, code)) = header(&mut reader) else {
                 self.tear(0, "the attributes end within a header");
                 break;
@@ -125,25 +135,22 @@ impl<'p> Walk<'p> {
             let Some(value) = value else {
                 // Where the prefixes themselves are cut off, they can't be withdrawn.
                 if matches!(code, attribute::MP_REACH_NLRI | attribute::MP_UNREACH_NLRI) {
-                    return Err(optional_error(start, "the attribute exceeds the message"));
+                    return Err(optional_error(
+                        self.whole,
+                        "the attribute exceeds the message",
+                    ));
                 }
                 self.tear(code, "the attribute exceeds the message");
                 break;
             };
-            let length = start.len() - reader.rest().len();
-            let whole = start.get(..length).unwrap_or_default();
-            self.attribute(flags, code, value, whole)?;
+            let length = self.whole.len() - reader.rest().len();
+            self.whole = self.whole.get(..length).unwrap_or_default();
+            self.attribute(flags, code, value)?;
         }
         Ok(())
     }
 
-    fn attribute(
-        &mut self,
-        flags: u8,
-        code: u8,
-        value: &[u8],
-        whole: &[u8],
-    ) -> Result<(), WireError> {
+    fn attribute(&mut self, flags: u8, code: u8, value: &[u8]) -> Result<(), WireError> {
         let multiprotocol = matches!(code, attribute::MP_REACH_NLRI | attribute::MP_UNREACH_NLRI);
         if self.mark_seen(code) {
             if multiprotocol {
@@ -154,7 +161,7 @@ impl<'p> Walk<'p> {
             return Ok(());
         }
         if multiprotocol {
-            return self.multiprotocol(flags, code, value, whole);
+            return self.multiprotocol(flags, code, value);
         }
         if let Err(fault) = attribute::decode(flags, code, value, self.params, &mut self.decoded) {
             self.fault(code, fault);
@@ -162,18 +169,13 @@ impl<'p> Walk<'p> {
         Ok(())
     }
 
-    fn multiprotocol(
-        &mut self,
-        flags: u8,
-        code: u8,
-        value: &[u8],
-        whole: &[u8],
-    ) -> Result<(), WireError> {
+    fn multiprotocol(&mut self, flags: u8, code: u8, value: &[u8]) -> Result<(), WireError> {
         let required = attribute::required_flags(code);
         if required != Some(flags & (attribute::OPTIONAL | attribute::TRANSITIVE)) {
             let reason = "flags do not fit the type";
             self.fault(code, Fault::Withdraw(ErrorCode::ATTRIBUTE_FLAGS, reason));
         }
+        let whole = self.whole;
         let unreadable = |reason| optional_error(whole, reason);
         let not_negotiated = Fault::Discard("its address family was not negotiated");
         if code == attribute::MP_REACH_NLRI {
@@ -210,11 +212,15 @@ impl<'p> Walk<'p> {
                     self.fault(attribute::NEXT_HOP, NEXT_HOP_UNUSABLE);
                 }
             }
-        } else if let Some((code, reason)) = self.withdraw
+        } else if let Some(fault) = &self.withdraw
             && (self.torn || self.has_others_than_unreach())
         {
             // RFC 7606 section 5.2: there is nothing that could be treated as withdrawn.
-            return Err(WireError::new(code, reason));
+            return Err(WireError::with_data(
+                fault.code,
+                fault.attribute,
+                fault.reason,
+            ));
         }
         attribute::merge_as4(&mut self.decoded);
         Ok(())
@@ -267,13 +273,13 @@ impl<'p> Walk<'p> {
     }
 
     /// RFC 4724 section 2: an empty UPDATE, or one with nothing but an empty MP_UNREACH_NLRI.
+    /// Torn attributes without prefixes have ended the session before.
     fn end_of_rib(&self, sections: &Sections<'_>) -> Option<Family> {
         if sections.is_empty() {
             return Some(Family::IPV4);
         }
         let alone = sections.withdrawn.is_empty()
             && sections.nlri.is_empty()
-            && !self.torn
             && !self.has_others_than_unreach();
         let unreach = self.unreach.as_ref()?;
         unreach.family.filter(|_| alone && unreach.nlri.is_empty())
@@ -298,11 +304,15 @@ impl<'p> Walk<'p> {
         let (disposition, reason) = match fault {
             Fault::Discard(reason) => (Disposition::AttributeDiscard, reason),
             Fault::Withdraw(error, reason) => {
-                self.withdraw.get_or_insert((error, reason));
+                self.withdraw.get_or_insert(Withdraw {
+                    code: error,
+                    reason,
+                    attribute: if self.torn { &[] } else { self.whole },
+                });
                 (Disposition::TreatAsWithdraw, reason)
             }
         };
-        if self.faults.len() < MAX_FAULTS {
+        if disposition == Disposition::TreatAsWithdraw || self.faults.len() < MAX_FAULTS {
             self.faults.push(AttributeFault {
                 code,
                 disposition,

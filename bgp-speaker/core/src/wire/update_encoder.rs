@@ -37,7 +37,7 @@ pub enum EncodeError {
         prefix: ipnet::IpNet,
     },
     /// IPv6 prefixes with an IPv4 next hop, or the other way round without RFC 8950.
-    #[error("{next_hop} can't be the next hop of AFI {} on this session", family.afi)]
+    #[error("{next_hop} can't be the next hop of {family} on this session")]
     NextHop {
         /// The next hop.
         next_hop: IpAddr,
@@ -45,7 +45,7 @@ pub enum EncodeError {
         family: Family,
     },
     /// Neither IPv4 nor IPv6 unicast.
-    #[error("AFI {} SAFI {} is not a family that can be encoded", family.afi, family.safi)]
+    #[error("{family} is not a family that can be encoded")]
     UnknownFamily {
         /// The family.
         family: Family,

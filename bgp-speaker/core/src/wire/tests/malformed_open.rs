@@ -25,6 +25,12 @@ fn faults_of_open_have_their_codes() {
             2,
             &[],
         ),
+        (
+            "as-0-beside-as4",
+            "04 0000 005a c0000205 08 02 06 41 04 00010000",
+            2,
+            &[],
+        ),
         ("identifier-0", "04 fde9 005a 00000000 00", 3, &[]),
         (
             "parameter-1-authentication",
@@ -34,6 +40,12 @@ fn faults_of_open_have_their_codes() {
         ),
         ("hold-time-1", "04 fde9 0001 c0000205 00", 6, &[]),
         ("hold-time-2", "04 fde9 0002 c0000205 00", 6, &[]),
+        (
+            "open-extparam-after-length-0",
+            "04 fde9 005a c0000205 00 ff 0005 02 0002 02 00",
+            0,
+            &[],
+        ),
         (
             "open-opt-length-short",
             "04 fde9 005a c0000205 01 02 00",
@@ -166,6 +178,18 @@ fn capabilities_that_can_not_be_read_are_unknown_ones() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn reserved_bits_of_graceful_restart_are_ignored() {
+    let open = open(&format!("{FIXED} 0a 02 08 40 06 f0 78 0002 01 ff")).unwrap();
+    let expected = GracefulRestart {
+        restarting: true,
+        notification: true,
+        restart_time: 120,
+        families: vec![(Family::IPV6, true)],
+    };
+    assert_eq!(open.capabilities, [Capability::GracefulRestart(expected)]);
 }
 
 #[test]
