@@ -92,18 +92,28 @@ pub(crate) fn dial(
         // The loop has ended.
         let _ = events.send(event).await;
     });
-    Connection { options: Some(options), writing: false, outgoing: None, dialling: Some(task) }
+    Connection {
+        options: Some(options),
+        writing: false,
+        outgoing: None,
+        dialling: Some(task),
+    }
 }
 
 async fn connect(target: SocketAddr, options: &SocketOptions) -> io::Result<TcpStream> {
-    let socket =
-        Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(target),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     set_ttl(&socket, target.is_ipv4(), options.ttl)?;
     if let Some(source) = options.source {
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
-    TcpSocket::from_std_stream(socket.into()).connect(target).await
+    TcpSocket::from_std_stream(socket.into())
+        .connect(target)
+        .await
 }
 
 /// Sets the options of an established connection.
@@ -133,7 +143,12 @@ pub(crate) fn serve(
     let (sender, outgoing) = mpsc::unbounded_channel();
     let reading = tasks.spawn(read(id, reader, events.clone()));
     tasks.spawn(write(id, writer, outgoing, events, reading));
-    Connection { options: None, writing: false, outgoing: Some(sender), dialling: None }
+    Connection {
+        options: None,
+        writing: false,
+        outgoing: Some(sender),
+        dialling: None,
+    }
 }
 
 async fn read(id: ConnectionId, mut stream: OwnedReadHalf, events: mpsc::Sender<Event>) {

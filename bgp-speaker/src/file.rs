@@ -64,11 +64,15 @@ impl FileConfig {
     /// # Errors
     /// [`FileError`], naming the file and where it has a field, the field.
     pub fn read(path: &Path) -> Result<Self, FileError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| FileError::Read { path: path.to_owned(), source })?;
-        let document: Document = serde_saphyr::from_str(&text).map_err(|source| {
-            FileError::Parse { path: path.to_owned(), source: Box::new(source) }
+        let text = std::fs::read_to_string(path).map_err(|source| FileError::Read {
+            path: path.to_owned(),
+            source,
         })?;
+        let document: Document =
+            serde_saphyr::from_str(&text).map_err(|source| FileError::Parse {
+                path: path.to_owned(),
+                source: Box::new(source),
+            })?;
         document.check(path)
     }
 }
@@ -145,13 +149,22 @@ impl Document {
     fn check(self, path: &Path) -> Result<FileConfig, FileError> {
         let mut peers = BTreeMap::new();
         for peer in self.peers {
-            let key = PeerKey { address: peer.address, port: peer.port };
+            let key = PeerKey {
+                address: peer.address,
+                port: peer.port,
+            };
             let config = peer.config();
             if matches!(config.hold_time, 1 | 2) {
-                return Err(FileError::HoldTime { path: path.to_owned(), name: config.name });
+                return Err(FileError::HoldTime {
+                    path: path.to_owned(),
+                    name: config.name,
+                });
             }
             if peers.insert(key, config).is_some() {
-                return Err(FileError::Twice { path: path.to_owned(), key });
+                return Err(FileError::Twice {
+                    path: path.to_owned(),
+                    key,
+                });
             }
         }
         let speaker = SpeakerConfig {
@@ -164,7 +177,11 @@ impl Document {
             peers,
         };
         let networks = self.networks.into_iter().map(LocalRoute::from).collect();
-        Ok(FileConfig { speaker, networks, forwarding_preserved: self.forwarding_preserved })
+        Ok(FileConfig {
+            speaker,
+            networks,
+            forwarding_preserved: self.forwarding_preserved,
+        })
     }
 }
 
@@ -176,9 +193,9 @@ impl Peer {
             local_as: self.local_as,
             passive: self.passive,
             hold_time: self.hold_time.unwrap_or(usual.hold_time),
-            connect_retry: self
-                .connect_retry
-                .map_or(usual.connect_retry, |seconds| Duration::from_secs(seconds.into())),
+            connect_retry: self.connect_retry.map_or(usual.connect_retry, |seconds| {
+                Duration::from_secs(seconds.into())
+            }),
             restart_time: self.restart_time.unwrap_or(usual.restart_time),
             allow_own_as: self.allow_own_as,
             ttl_security: self.ttl_security,
@@ -221,8 +238,14 @@ mod tests {
         );
         let config = read(&text).unwrap();
         assert_eq!(config.speaker.listen_port, 179);
-        let key = PeerKey { address: "10.0.0.1".parse().unwrap(), port: 179 };
-        assert_eq!(config.speaker.peers[&key], PeerConfig::new("10.0.0.1", 65001));
+        let key = PeerKey {
+            address: "10.0.0.1".parse().unwrap(),
+            port: 179,
+        };
+        assert_eq!(
+            config.speaker.peers[&key],
+            PeerConfig::new("10.0.0.1", 65001)
+        );
         assert_eq!(config.networks.len(), 1);
     }
 

@@ -1,9 +1,7 @@
 //! The two ends that the owner of a speaker holds.
 
 use crate::runtime::{self, Command};
-use bgp_core::{
-    FibChange, LocalRoute, Restart, RouteStatus, SpeakerConfig, SpeakerStatus, Stop,
-};
+use bgp_core::{FibChange, LocalRoute, Restart, RouteStatus, SpeakerConfig, SpeakerStatus, Stop};
 use std::collections::BTreeSet;
 use tokio::sync::{mpsc, oneshot};
 
@@ -82,10 +80,7 @@ impl Handle {
         let _ = self.ask(|done| Command::Shutdown(stop, done)).await;
     }
 
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<T>) -> Command,
-    ) -> Result<T, Gone> {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Gone> {
         let (sender, receiver) = oneshot::channel();
         self.commands.send(command(sender)).map_err(|_| Gone)?;
         receiver.await.map_err(|_| Gone)

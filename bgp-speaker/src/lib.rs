@@ -11,8 +11,8 @@ mod listen;
 mod runtime;
 
 pub use bgp_core::{
-    Export, FibChange, Import, LocalRoute, PathStatus, PeerConfig, PeerKey, PeerStatus, RouteStatus,
-    SpeakerConfig, SpeakerStatus, Stop, wire::Family,
+    Export, FibChange, Import, LocalRoute, PathStatus, PeerConfig, PeerKey, PeerStatus,
+    RouteStatus, SpeakerConfig, SpeakerStatus, Stop, wire::Family,
 };
 pub use file::{FileConfig, FileError};
 pub use handle::{FibEvent, FibEvents, Gone, Handle, Options, SpawnError, spawn};

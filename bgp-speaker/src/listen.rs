@@ -26,7 +26,11 @@ pub(crate) struct Listeners {
 impl Listeners {
     /// Listens nowhere.
     pub(crate) fn new(events: mpsc::Sender<Event>) -> Self {
-        Self { port: 0, events, tasks: Vec::new() }
+        Self {
+            port: 0,
+            events,
+            tasks: Vec::new(),
+        }
     }
 
     /// Listens on another port, on none if it is 0; whether that is a change.
@@ -39,7 +43,10 @@ impl Listeners {
         if port == 0 {
             return true;
         }
-        for address in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+        for address in [
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ] {
             let task = tokio::spawn(listen(SocketAddr::new(address, port), self.events.clone()));
             self.tasks.push(task.abort_handle());
         }
@@ -57,7 +64,11 @@ async fn listen(address: SocketAddr, events: mpsc::Sender<Event>) {
     loop {
         match bind(address) {
             Ok(listener) => {
-                if events.send(Event::Listening(address, Ok(()))).await.is_err() {
+                if events
+                    .send(Event::Listening(address, Ok(())))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
                 return accept(&listener, &events).await;
@@ -66,7 +77,11 @@ async fn listen(address: SocketAddr, events: mpsc::Sender<Event>) {
             Err(error) if address.is_ipv6() && error.raw_os_error() == Some(EAFNOSUPPORT) => return,
             Err(error) => {
                 let words = format!("cannot listen for BGP on {address}: {error}");
-                if events.send(Event::Listening(address, Err(words))).await.is_err() {
+                if events
+                    .send(Event::Listening(address, Err(words)))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
                 tokio::time::sleep(RETRY).await;
@@ -79,7 +94,11 @@ async fn accept(listener: &TcpListener, events: &mpsc::Sender<Event>) {
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
-                if events.send(Event::Accepted { stream, remote }).await.is_err() {
+                if events
+                    .send(Event::Accepted { stream, remote })
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -92,7 +111,11 @@ async fn accept(listener: &TcpListener, events: &mpsc::Sender<Event>) {
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     // The greatest TTL, so that peers with GTSM (RFC 5082) take our first segment.
     if address.is_ipv6() {

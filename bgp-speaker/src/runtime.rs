@@ -39,7 +39,10 @@ pub(crate) enum Command {
 /// What connections and listeners tell.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Accepted { stream: TcpStream, remote: SocketAddr },
+    Accepted {
+        stream: TcpStream,
+        remote: SocketAddr,
+    },
     Connected(ConnectionId, TcpStream),
     ConnectFailed(ConnectionId, String),
     Received(ConnectionId, Vec<u8>),
@@ -178,7 +181,9 @@ impl Runtime {
     }
 
     fn accepted(&mut self, stream: TcpStream, remote: SocketAddr, now: Instant) {
-        let Ok(local) = stream.local_addr() else { return };
+        let Ok(local) = stream.local_addr() else {
+            return;
+        };
         match self.speaker.accept(remote, local, now) {
             Ok((id, options)) => self.serve(id, stream, &options),
             Err(rejected) => {
@@ -192,7 +197,8 @@ impl Runtime {
     fn log_rejected(&mut self, remote: SocketAddr, text: &str, now: Instant) {
         const QUIET: Duration = Duration::from_secs(60);
         const ADDRESSES: usize = 1024;
-        self.rejected.retain(|_, logged| now.duration_since(*logged) < QUIET);
+        self.rejected
+            .retain(|_, logged| now.duration_since(*logged) < QUIET);
         let address = remote.ip();
         if self.rejected.contains_key(&address) || self.rejected.len() >= ADDRESSES {
             return;
@@ -203,7 +209,11 @@ impl Runtime {
 
     fn connected(&mut self, id: ConnectionId, stream: TcpStream, now: Instant) {
         // Given up on in the meantime: dropping the stream closes it.
-        let Some(options) = self.connections.remove(&id).and_then(Connection::into_options) else {
+        let Some(options) = self
+            .connections
+            .remove(&id)
+            .and_then(Connection::into_options)
+        else {
             return;
         };
         match stream.local_addr() {
@@ -211,7 +221,9 @@ impl Runtime {
                 self.serve(id, stream, &options);
                 self.speaker.connected(id, local, now);
             }
-            Err(error) => self.speaker.connect_failed(id, &connection::words(&error), now),
+            Err(error) => self
+                .speaker
+                .connect_failed(id, &connection::words(&error), now),
         }
     }
 
@@ -227,14 +239,13 @@ impl Runtime {
     fn perform(&mut self) {
         while let Some(output) = self.speaker.poll() {
             match output {
-                Output::Connect { connection: id, target, options } => {
-                    let connection = connection::dial(
-                        id,
-                        target,
-                        options,
-                        self.events.clone(),
-                        &mut self.tasks,
-                    );
+                Output::Connect {
+                    connection: id,
+                    target,
+                    options,
+                } => {
+                    let connection =
+                        connection::dial(id, target, options, self.events.clone(), &mut self.tasks);
                     self.connections.insert(id, connection);
                 }
                 Output::Transmit(id) => self.transmit(id),
@@ -247,7 +258,11 @@ impl Runtime {
                     self.pending.insert(change.prefix(), change);
                 }
                 Output::Converged => self.converged = true,
-                Output::Notice(Notice { peer, severity, text }) => match severity {
+                Output::Notice(Notice {
+                    peer,
+                    severity,
+                    text,
+                }) => match severity {
                     Severity::Info => tracing::info!("{peer}: {text}"),
                     Severity::Warning => tracing::warn!("{peer}: {text}"),
                 },
@@ -256,7 +271,9 @@ impl Runtime {
     }
 
     fn transmit(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
         if connection.writing {
             return;
         }
@@ -284,7 +301,11 @@ impl Runtime {
         self.listeners.set_port(0);
         self.speaker.stop(stop, Instant::now());
         self.perform();
-        let Self { connections, mut tasks, .. } = self;
+        let Self {
+            connections,
+            mut tasks,
+            ..
+        } = self;
         drop(connections);
         let all = async { while tasks.join_next().await.is_some() {} };
         // A peer that does not take its last message does not keep us.

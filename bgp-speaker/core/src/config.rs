@@ -146,7 +146,10 @@ pub struct LocalRoute {
 
 impl From<IpNet> for LocalRoute {
     fn from(prefix: IpNet) -> Self {
-        Self { prefix: prefix.trunc(), communities: Vec::new() }
+        Self {
+            prefix: prefix.trunc(),
+            communities: Vec::new(),
+        }
     }
 }
 

@@ -80,7 +80,10 @@ impl AdjRibOut {
             last: None,
         };
         for prefix in rib.table().keys() {
-            if let Some(entry) = rib.best(prefix).and_then(|path| group.export(prefix, path, rib)) {
+            if let Some(entry) = rib
+                .best(prefix)
+                .and_then(|path| group.export(prefix, path, rib))
+            {
                 group.table.insert(*prefix, entry);
             }
         }
@@ -90,20 +93,35 @@ impl AdjRibOut {
     /// A session has come up: the peer is told everything.
     pub(crate) fn join(&mut self, peer: PeerId) {
         let behind = self.table.keys().copied().collect();
-        self.members.insert(peer, Member { behind, ..Member::default() });
+        self.members.insert(
+            peer,
+            Member {
+                behind,
+                ..Member::default()
+            },
+        );
     }
 
     /// A member that comes from another group, which has told it `told`.
     pub(crate) fn move_in(&mut self, peer: PeerId, told: BTreeSet<IpNet>, end_of_rib: Vec<Family>) {
         let mut behind = told;
         behind.extend(self.table.keys());
-        self.members.insert(peer, Member { behind, end_of_rib, ..Member::default() });
+        self.members.insert(
+            peer,
+            Member {
+                behind,
+                end_of_rib,
+                ..Member::default()
+            },
+        );
     }
 
     /// The session has ended or the peer moves on: what it may have been told, and which
     /// End-of-RIB markers it has not been sent.
     pub(crate) fn leave(&mut self, peer: PeerId) -> (BTreeSet<IpNet>, Vec<Family>) {
-        let Some(member) = self.members.remove(&peer) else { return Default::default() };
+        let Some(member) = self.members.remove(&peer) else {
+            return Default::default();
+        };
         let mut told = member.behind;
         told.extend(self.table.keys());
         (told, member.end_of_rib)
@@ -123,7 +141,11 @@ impl AdjRibOut {
     /// Tells the peer everything of a family again (RFC 2918).
     pub(crate) fn refresh(&mut self, peer: PeerId, family: Family) {
         if let Some(member) = self.members.get_mut(&peer) {
-            member.behind.extend(self.table.keys().filter(|prefix| Family::of(prefix) == family));
+            member.behind.extend(
+                self.table
+                    .keys()
+                    .filter(|prefix| Family::of(prefix) == family),
+            );
         }
     }
 
@@ -154,22 +176,33 @@ impl AdjRibOut {
         let mut changed = Vec::new();
         self.last = None;
         for prefix in prefixes {
-            let entry = rib.best(prefix).and_then(|path| self.export(prefix, path, rib));
+            let entry = rib
+                .best(prefix)
+                .and_then(|path| self.export(prefix, path, rib));
             if self.table.get(prefix) == entry.as_ref() {
                 continue;
             }
             changed.push(*prefix);
             match &entry {
                 None => common.withdrawn.push(*prefix),
-                Some(Entry { source: Source::Peer(peer), attributes })
-                    if self.members.contains_key(peer) =>
-                {
+                Some(Entry {
+                    source: Source::Peer(peer),
+                    attributes,
+                }) if self.members.contains_key(peer) => {
                     let batch = by_source.entry(*peer).or_default();
-                    batch.announced.entry(Arc::clone(attributes)).or_default().push(*prefix);
+                    batch
+                        .announced
+                        .entry(Arc::clone(attributes))
+                        .or_default()
+                        .push(*prefix);
                 }
                 Some(entry) => {
                     let attributes = Arc::clone(&entry.attributes);
-                    common.announced.entry(attributes).or_default().push(*prefix);
+                    common
+                        .announced
+                        .entry(attributes)
+                        .or_default()
+                        .push(*prefix);
                 }
             }
             match entry {
@@ -198,13 +231,17 @@ impl AdjRibOut {
             Some(_) | None => {
                 let exported = self.policy.apply(prefix, path, facts);
                 let attributes = exported.map(|(attributes, next_hop)| {
-                    self.interner.intern(PathAttributes::new(attributes, next_hop))
+                    self.interner
+                        .intern(PathAttributes::new(attributes, next_hop))
                 });
                 self.last = Some((key, attributes.clone()));
                 attributes
             }
         };
-        Some(Entry { source: path.source, attributes: attributes? })
+        Some(Entry {
+            source: path.source,
+            attributes: attributes?,
+        })
     }
 
     /// Shares the encoded changes out. The source of a path gets a withdrawal instead, in case
@@ -220,8 +257,14 @@ impl AdjRibOut {
             .iter()
             .map(|(source, batch)| {
                 let withdrawn = batch.announced.values().flatten().copied().collect();
-                let instead = Batch { withdrawn, ..Batch::default() };
-                (*source, (batch.encode(&self.params), instead.encode(&self.params)))
+                let instead = Batch {
+                    withdrawn,
+                    ..Batch::default()
+                };
+                (
+                    *source,
+                    (batch.encode(&self.params), instead.encode(&self.params)),
+                )
             })
             .collect();
         for (peer, member) in &mut self.members {
@@ -240,12 +283,16 @@ impl AdjRibOut {
     pub(crate) fn take(&mut self, peer: PeerId, limit: usize) -> Vec<Arc<[u8]>> {
         let mut taken = Vec::new();
         let mut octets = 0;
-        let Some(member) = self.members.get_mut(&peer) else { return taken };
+        let Some(member) = self.members.get_mut(&peer) else {
+            return taken;
+        };
         while octets < limit {
             if member.messages.is_empty() {
                 member.catch_up(peer, &self.table, &self.params);
             }
-            let Some(message) = member.messages.pop_front() else { break };
+            let Some(message) = member.messages.pop_front() else {
+                break;
+            };
             member.octets -= message.len();
             octets += message.len();
             taken.push(message);
@@ -274,7 +321,9 @@ impl Member {
     fn catch_up(&mut self, peer: PeerId, table: &BTreeMap<IpNet, Entry>, params: &SessionParams) {
         let mut batch = Batch::default();
         for _ in 0..CATCH_UP {
-            let Some(prefix) = self.behind.pop_first() else { break };
+            let Some(prefix) = self.behind.pop_first() else {
+                break;
+            };
             match table.get(&prefix) {
                 Some(entry) if entry.source != Source::Peer(peer) => {
                     let attributes = Arc::clone(&entry.attributes);
@@ -304,14 +353,27 @@ impl Batch {
         for family in [Family::IPV4, Family::IPV6] {
             let mut out = Vec::new();
             let of_family = |prefixes: &[IpNet]| -> Vec<Nlri> {
-                let prefixes = prefixes.iter().filter(|prefix| Family::of(prefix) == family);
-                prefixes.map(|prefix| Nlri { prefix: *prefix, path_id: 0 }).collect()
+                let prefixes = prefixes
+                    .iter()
+                    .filter(|prefix| Family::of(prefix) == family);
+                prefixes
+                    .map(|prefix| Nlri {
+                        prefix: *prefix,
+                        path_id: 0,
+                    })
+                    .collect()
             };
             let _ = encoder.withdraw(family, of_family(&self.withdrawn), &mut out);
             for (attributes, prefixes) in &self.announced {
                 let nlri = of_family(prefixes);
                 if encoder
-                    .announce(family, &attributes.attributes, attributes.next_hop, nlri.clone(), &mut out)
+                    .announce(
+                        family,
+                        &attributes.attributes,
+                        attributes.next_hop,
+                        nlri.clone(),
+                        &mut out,
+                    )
                     .is_err()
                 {
                     let _ = encoder.withdraw(family, nlri, &mut out);

@@ -16,12 +16,19 @@ pub(crate) struct PathAttributes {
 impl PathAttributes {
     pub(crate) fn new(attributes: Attributes, next_hop: NextHop) -> Self {
         let path_length = path_length(&attributes.as_path);
-        Self { attributes, next_hop, path_length }
+        Self {
+            attributes,
+            next_hop,
+            path_length,
+        }
     }
 
     /// The next hop to pass on: a link-local address is only good on the link it came from.
     pub(crate) fn next_hop_without_link_local(&self) -> NextHop {
-        NextHop { address: self.next_hop.address, link_local: None }
+        NextHop {
+            address: self.next_hop.address,
+            link_local: None,
+        }
     }
 
     /// Length of the AS_PATH; a set counts as one (RFC 4271 section 9.1.2.2).
@@ -62,7 +69,11 @@ fn path_length(path: &AsPath) -> u32 {
 /// The path as operators write it: `65001 65002 {65003,65004}`.
 pub(crate) fn as_path_text(path: &AsPath) -> String {
     let join = |numbers: &[u32], separator| {
-        numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(separator)
+        numbers
+            .iter()
+            .map(u32::to_string)
+            .collect::<Vec<_>>()
+            .join(separator)
     };
     let segments = path.0.iter().map(|segment| match segment {
         AsSegment::Sequence(numbers) => join(numbers, " "),
@@ -108,8 +119,17 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     fn attributes(med: u32) -> PathAttributes {
-        let next_hop = NextHop { address: IpAddr::V4(Ipv4Addr::LOCALHOST), link_local: None };
-        PathAttributes::new(Attributes { med: Some(med), ..Attributes::default() }, next_hop)
+        let next_hop = NextHop {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            link_local: None,
+        };
+        PathAttributes::new(
+            Attributes {
+                med: Some(med),
+                ..Attributes::default()
+            },
+            next_hop,
+        )
     }
 
     #[test]
@@ -126,16 +146,26 @@ mod tests {
         for med in 0..10_000 {
             interner.intern(attributes(med));
         }
-        assert!(interner.len() <= Interner::FIRST_SWEEP + 1, "{} kept", interner.len());
+        assert!(
+            interner.len() <= Interner::FIRST_SWEEP + 1,
+            "{} kept",
+            interner.len()
+        );
     }
 
     #[test]
     fn a_set_counts_as_one_and_hides_the_neighbour() {
-        let path = AsPath(vec![AsSegment::Set(vec![1, 2, 3]), AsSegment::Sequence(vec![4, 4])]);
+        let path = AsPath(vec![
+            AsSegment::Set(vec![1, 2, 3]),
+            AsSegment::Sequence(vec![4, 4]),
+        ]);
         let mut set = attributes(0);
         set.attributes.as_path = path;
         let set = PathAttributes::new(set.attributes, set.next_hop);
-        assert_eq!((set.path_length(), set.neighbour_as(), set.occurrences(4)), (3, None, 2));
+        assert_eq!(
+            (set.path_length(), set.neighbour_as(), set.occurrences(4)),
+            (3, None, 2)
+        );
         assert_eq!(as_path_text(&set.attributes.as_path), "{1,2,3} 4 4");
     }
 }

@@ -120,7 +120,12 @@ struct Round<'a> {
 
 impl Round<'_> {
     fn keep_least<K: Ord>(&mut self, step: Step, key: impl Fn(&Candidate) -> K) {
-        let Some(least) = self.alive.iter().map(|index| key(&self.candidates[*index])).min() else {
+        let Some(least) = self
+            .alive
+            .iter()
+            .map(|index| key(&self.candidates[*index]))
+            .min()
+        else {
             return;
         };
         self.keep(step, |candidate| key(candidate) == least);
@@ -129,11 +134,19 @@ impl Round<'_> {
     /// MEDs compare only within one neighbouring AS; a path loses to any of its group that is
     /// still a candidate, so that the order of paths does not matter.
     fn keep_least_med(&mut self) {
-        let alive: Vec<_> =
-            self.alive.iter().map(|index| self.candidates[*index].clone()).collect();
+        let alive: Vec<_> = self
+            .alive
+            .iter()
+            .map(|index| self.candidates[*index].clone())
+            .collect();
         self.keep(Step::Med, |candidate| {
-            let rivals = alive.iter().filter(|rival| rival.neighbour_as == candidate.neighbour_as);
-            rivals.map(|rival| rival.med).min().is_none_or(|least| candidate.med <= least)
+            let rivals = alive
+                .iter()
+                .filter(|rival| rival.neighbour_as == candidate.neighbour_as);
+            rivals
+                .map(|rival| rival.med)
+                .min()
+                .is_none_or(|least| candidate.med <= least)
         });
     }
 

@@ -27,36 +27,101 @@ fn second_peer() -> Candidate {
 #[test]
 fn each_step_decides_and_is_the_stored_reason() {
     let cases = [
-        (Step::Local, Candidate { local: true, ..second_peer() }, path()),
-        (Step::LocalPref, Candidate { local_pref: 101, path_length: 9, ..second_peer() }, path()),
-        (Step::PathLength, Candidate { path_length: 1, med: 9, ..second_peer() }, path()),
-        (Step::Origin, second_peer(), Candidate { origin: Origin::Incomplete, ..path() }),
+        (
+            Step::Local,
+            Candidate {
+                local: true,
+                ..second_peer()
+            },
+            path(),
+        ),
+        (
+            Step::LocalPref,
+            Candidate {
+                local_pref: 101,
+                path_length: 9,
+                ..second_peer()
+            },
+            path(),
+        ),
+        (
+            Step::PathLength,
+            Candidate {
+                path_length: 1,
+                med: 9,
+                ..second_peer()
+            },
+            path(),
+        ),
+        (
+            Step::Origin,
+            second_peer(),
+            Candidate {
+                origin: Origin::Incomplete,
+                ..path()
+            },
+        ),
         (Step::Med, second_peer(), Candidate { med: 1, ..path() }),
-        (Step::Ebgp, second_peer(), Candidate { ebgp: false, ..path() }),
+        (
+            Step::Ebgp,
+            second_peer(),
+            Candidate {
+                ebgp: false,
+                ..path()
+            },
+        ),
     ];
     for (step, winner, loser) in cases {
-        assert_eq!(decide(&[loser.clone(), winner.clone()]), [Verdict::Lost(step), Verdict::Best]);
-        assert_eq!(decide(&[winner, loser]), [Verdict::Best, Verdict::Lost(step)]);
+        assert_eq!(
+            decide(&[loser.clone(), winner.clone()]),
+            [Verdict::Lost(step), Verdict::Best]
+        );
+        assert_eq!(
+            decide(&[winner, loser]),
+            [Verdict::Best, Verdict::Lost(step)]
+        );
     }
 }
 
 #[test]
 fn paths_equal_up_to_the_identifier_are_used_together() {
-    assert_eq!(decide(&[second_peer(), path()]), [Verdict::Multipath, Verdict::Best]);
+    assert_eq!(
+        decide(&[second_peer(), path()]),
+        [Verdict::Multipath, Verdict::Best]
+    );
 }
 
 #[test]
 fn ties_break_by_identifier_then_cluster_list_then_address() {
-    let by_cluster = Candidate { cluster_list_length: 1, ..path() };
-    assert_eq!(decide(&[by_cluster, path()]), [Verdict::Multipath, Verdict::Best]);
-    let by_address = Candidate { router_id: path().router_id, ..second_peer() };
-    assert_eq!(decide(&[by_address, path()]), [Verdict::Multipath, Verdict::Best]);
+    let by_cluster = Candidate {
+        cluster_list_length: 1,
+        ..path()
+    };
+    assert_eq!(
+        decide(&[by_cluster, path()]),
+        [Verdict::Multipath, Verdict::Best]
+    );
+    let by_address = Candidate {
+        router_id: path().router_id,
+        ..second_peer()
+    };
+    assert_eq!(
+        decide(&[by_address, path()]),
+        [Verdict::Multipath, Verdict::Best]
+    );
 }
 
 #[test]
 fn meds_of_different_neighbours_do_not_compare() {
-    let other_as = Candidate { med: 50, neighbour_as: Some(65002), ..second_peer() };
-    assert_eq!(decide(&[path(), other_as]), [Verdict::Best, Verdict::Multipath]);
+    let other_as = Candidate {
+        med: 50,
+        neighbour_as: Some(65002),
+        ..second_peer()
+    };
+    assert_eq!(
+        decide(&[path(), other_as]),
+        [Verdict::Best, Verdict::Multipath]
+    );
 }
 
 #[test]

@@ -83,7 +83,10 @@ impl ExportPolicy {
             IpNet::V4(_) => self.next_hop_v4.map(IpAddr::V4),
             IpNet::V6(_) => self.next_hop_v6.map(IpAddr::V6),
         };
-        address.map(|address| NextHop { address, link_local: None })
+        address.map(|address| NextHop {
+            address,
+            link_local: None,
+        })
     }
 }
 
@@ -136,8 +139,10 @@ mod tests {
     }
 
     fn path(source: Source, attributes: Attributes) -> Path {
-        let next_hop =
-            NextHop { address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)), link_local: None };
+        let next_hop = NextHop {
+            address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)),
+            link_local: None,
+        };
         Path {
             source,
             attributes: Arc::new(PathAttributes::new(attributes, next_hop)),
@@ -168,14 +173,23 @@ mod tests {
             .expect("announced");
         assert_eq!(next_hop.address, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
         let own = AsPath(vec![AsSegment::Sequence(vec![64512])]);
-        assert_eq!(sent, Attributes { as_path: own, ..Attributes::default() });
+        assert_eq!(
+            sent,
+            Attributes {
+                as_path: own,
+                ..Attributes::default()
+            }
+        );
     }
 
     #[test]
     fn internal_routes_go_to_internal_peers_only_by_reflection() {
         let path = from_peer(Attributes::default());
         let told = |target_client: bool, source_client: bool| {
-            let policy = ExportPolicy { client: target_client, ..policy(true) };
+            let policy = ExportPolicy {
+                client: target_client,
+                ..policy(true)
+            };
             policy.apply(&prefix(), &path, Some(&facts(true, source_client)))
         };
         assert_eq!(told(false, false), None);
@@ -195,30 +209,51 @@ mod tests {
             (NO_ADVERTISE, false, false),
             (64512 << 16, true, true),
         ] {
-            let route = Attributes { communities: vec![community], ..Attributes::default() };
+            let route = Attributes {
+                communities: vec![community],
+                ..Attributes::default()
+            };
             let path = path(Source::Local, route);
             let told = |ibgp| policy(ibgp).apply(&prefix(), &path, None).is_some();
-            assert_eq!((told(true), told(false)), (internal, external), "{community:#x}");
+            assert_eq!(
+                (told(true), told(false)),
+                (internal, external),
+                "{community:#x}"
+            );
         }
     }
 
     #[test]
     fn own_routes_only_means_own_routes_only() {
-        let policy = ExportPolicy { export: Export::OwnRoutes, ..policy(false) };
+        let policy = ExportPolicy {
+            export: Export::OwnRoutes,
+            ..policy(false)
+        };
         let received = from_peer(Attributes::default());
-        assert_eq!(policy.apply(&prefix(), &received, Some(&facts(false, false))), None);
+        assert_eq!(
+            policy.apply(&prefix(), &received, Some(&facts(false, false))),
+            None
+        );
         let own = path(Source::Local, Attributes::default());
         assert!(policy.apply(&prefix(), &own, None).is_some());
     }
 
     #[test]
     fn next_hops_of_others_are_kept_towards_ebgp_on_request_but_never_for_own_routes() {
-        let policy = ExportPolicy { keep_next_hop: true, ..policy(false) };
+        let policy = ExportPolicy {
+            keep_next_hop: true,
+            ..policy(false)
+        };
         let next_hop = |path: &Path, source: Option<&PeerFacts>| {
-            policy.apply(&prefix(), path, source).map(|(_, next_hop)| next_hop.address.to_string())
+            policy
+                .apply(&prefix(), path, source)
+                .map(|(_, next_hop)| next_hop.address.to_string())
         };
         let received = from_peer(Attributes::default());
-        assert_eq!(next_hop(&received, Some(&facts(false, false))).as_deref(), Some("10.0.0.9"));
+        assert_eq!(
+            next_hop(&received, Some(&facts(false, false))).as_deref(),
+            Some("10.0.0.9")
+        );
         let own = path(Source::Local, Attributes::default());
         assert_eq!(next_hop(&own, None).as_deref(), Some("10.0.0.1"));
     }

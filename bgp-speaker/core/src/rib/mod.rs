@@ -94,7 +94,9 @@ impl Destination {
     }
 
     fn best(&self) -> Option<&Path> {
-        self.paths.first().filter(|path| path.verdict == Verdict::Best)
+        self.paths
+            .first()
+            .filter(|path| path.verdict == Verdict::Best)
     }
 }
 
@@ -149,15 +151,28 @@ impl Rib {
     }
 
     /// The one copy of these attributes.
-    pub(crate) fn intern(&mut self, attributes: Attributes, next_hop: NextHop) -> Arc<PathAttributes> {
-        self.interner.intern(PathAttributes::new(attributes, next_hop))
+    pub(crate) fn intern(
+        &mut self,
+        attributes: Attributes,
+        next_hop: NextHop,
+    ) -> Arc<PathAttributes> {
+        self.interner
+            .intern(PathAttributes::new(attributes, next_hop))
     }
 
     /// A peer announces a prefix.
-    pub(crate) fn announce(&mut self, peer: PeerId, prefix: IpNet, attributes: &Arc<PathAttributes>) {
+    pub(crate) fn announce(
+        &mut self,
+        peer: PeerId,
+        prefix: IpNet,
+        attributes: &Arc<PathAttributes>,
+    ) {
         let paths = &mut self.table.entry(prefix).or_default().paths;
         let count = self.counts.entry(peer).or_default();
-        match paths.iter_mut().find(|path| path.source == Source::Peer(peer)) {
+        match paths
+            .iter_mut()
+            .find(|path| path.source == Source::Peer(peer))
+        {
             Some(path) => {
                 count.stale -= usize::from(std::mem::take(&mut path.stale));
                 if Arc::ptr_eq(&path.attributes, attributes) {
@@ -175,9 +190,15 @@ impl Rib {
 
     /// A peer withdraws a prefix.
     pub(crate) fn withdraw(&mut self, peer: PeerId, prefix: IpNet) {
-        let Some(destination) = self.table.get_mut(&prefix) else { return };
+        let Some(destination) = self.table.get_mut(&prefix) else {
+            return;
+        };
         let source = Source::Peer(peer);
-        if let Some(index) = destination.paths.iter().position(|path| path.source == source) {
+        if let Some(index) = destination
+            .paths
+            .iter()
+            .position(|path| path.source == source)
+        {
             let path = destination.paths.remove(index);
             let count = self.counts.entry(peer).or_default();
             count.received -= 1;
@@ -194,7 +215,11 @@ impl Rib {
                 continue;
             }
             let source = Source::Peer(peer);
-            for path in destination.paths.iter_mut().filter(|path| path.source == source) {
+            for path in destination
+                .paths
+                .iter_mut()
+                .filter(|path| path.source == source)
+            {
                 count.stale += usize::from(!path.stale);
                 path.stale = true;
             }
@@ -204,7 +229,9 @@ impl Rib {
     /// Forgets the paths of a family that have not been announced again.
     pub(crate) fn sweep(&mut self, peer: PeerId, family: Family) {
         if self.count(peer).stale > 0 {
-            self.remove_paths(peer, |prefix, path| path.stale && Family::of(prefix) == family);
+            self.remove_paths(peer, |prefix, path| {
+                path.stale && Family::of(prefix) == family
+            });
         }
     }
 
@@ -220,13 +247,18 @@ impl Rib {
             .iter()
             .filter(|(prefix, destination)| {
                 !routes.contains_key(*prefix)
-                    && destination.paths.iter().any(|path| path.source == Source::Local)
+                    && destination
+                        .paths
+                        .iter()
+                        .any(|path| path.source == Source::Local)
             })
             .map(|(prefix, _)| *prefix)
             .collect();
         for prefix in gone {
             if let Some(destination) = self.table.get_mut(&prefix) {
-                destination.paths.retain(|path| path.source != Source::Local);
+                destination
+                    .paths
+                    .retain(|path| path.source != Source::Local);
                 self.dirty.insert(prefix);
             }
         }
@@ -256,7 +288,9 @@ impl Rib {
         let dirty = std::mem::take(&mut self.dirty);
         let mut changes = Vec::new();
         for prefix in &dirty {
-            let Some(mut destination) = self.table.remove(prefix) else { continue };
+            let Some(mut destination) = self.table.remove(prefix) else {
+                continue;
+            };
             self.decide(&mut destination);
             changes.extend(destination.fib_change(*prefix));
             if !destination.paths.is_empty() {
@@ -272,7 +306,10 @@ impl Rib {
     }
 
     fn decide(&self, destination: &mut Destination) {
-        let own_prefix = destination.paths.iter().any(|path| path.source == Source::Local);
+        let own_prefix = destination
+            .paths
+            .iter()
+            .any(|path| path.source == Source::Local);
         let mut eligible = Vec::new();
         let mut candidates = Vec::new();
         for (index, path) in destination.paths.iter_mut().enumerate() {
@@ -339,10 +376,15 @@ impl Rib {
                 Refusal::OwnOriginator,
             ),
             (
-                path.attributes.cluster_list.contains(&self.identity.cluster_id),
+                path.attributes
+                    .cluster_list
+                    .contains(&self.identity.cluster_id),
                 Refusal::OwnCluster,
             ),
-            (ours || facts.local_address == Some(next_hop), Refusal::OwnNextHop),
+            (
+                ours || facts.local_address == Some(next_hop),
+                Refusal::OwnNextHop,
+            ),
             (!is_usable(next_hop), Refusal::UnusableNextHop),
         ];
         match checks.into_iter().find(|(refused, _)| *refused) {
@@ -367,9 +409,10 @@ impl Rib {
     }
 
     fn dirty_from(&mut self, source: Source) {
-        let touched = self.table.iter().filter(|(_, destination)| {
-            destination.paths.iter().any(|path| path.source == source)
-        });
+        let touched = self
+            .table
+            .iter()
+            .filter(|(_, destination)| destination.paths.iter().any(|path| path.source == source));
         self.dirty.extend(touched.map(|(prefix, _)| *prefix));
     }
 }
@@ -377,7 +420,12 @@ impl Rib {
 impl Path {
     fn new(source: Source, attributes: Arc<PathAttributes>) -> Self {
         let verdict = Verdict::Refused(Refusal::ImportPolicy);
-        Self { source, attributes, stale: false, verdict }
+        Self {
+            source,
+            attributes,
+            stale: false,
+            verdict,
+        }
     }
 }
 
@@ -389,8 +437,9 @@ impl Destination {
             matches!(path.verdict, Verdict::Best | Verdict::Multipath)
                 && path.source != Source::Local
         });
-        let next_hops: BTreeSet<IpAddr> =
-            in_use.map(|path| path.attributes.next_hop.address).collect();
+        let next_hops: BTreeSet<IpAddr> = in_use
+            .map(|path| path.attributes.next_hop.address)
+            .collect();
         let next_hops: Vec<IpAddr> = next_hops.into_iter().collect();
         if next_hops == self.installed {
             return None;
@@ -417,7 +466,10 @@ fn unspecified(prefix: &IpNet) -> NextHop {
         IpNet::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpNet::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
     };
-    NextHop { address, link_local: None }
+    NextHop {
+        address,
+        link_local: None,
+    }
 }
 
 /// A link-local next hop means nothing without the interface, which sessions do not know.
@@ -428,7 +480,6 @@ fn is_usable(next_hop: IpAddr) -> bool {
     };
     !(link_local || next_hop.is_unspecified() || next_hop.is_multicast() || next_hop.is_loopback())
 }
-
 
 #[cfg(test)]
 mod tests;

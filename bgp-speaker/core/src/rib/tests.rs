@@ -31,7 +31,10 @@ fn rib() -> Rib {
 }
 
 fn prefix(index: u8) -> IpNet {
-    IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 1, index, 0), 24))
+    IpNet::V4(ipnet::Ipv4Net::new_assert(
+        Ipv4Addr::new(10, 1, index, 0),
+        24,
+    ))
 }
 
 fn via(rib: &mut Rib, peer: u32, path: &[u32]) -> Arc<PathAttributes> {
@@ -39,7 +42,13 @@ fn via(rib: &mut Rib, peer: u32, path: &[u32]) -> Arc<PathAttributes> {
         as_path: AsPath(vec![AsSegment::Sequence(path.to_vec())]),
         ..Attributes::default()
     };
-    rib.intern(attributes, NextHop { address: facts(peer).address, link_local: None })
+    rib.intern(
+        attributes,
+        NextHop {
+            address: facts(peer).address,
+            link_local: None,
+        },
+    )
 }
 
 /// Everything that can be seen of a table.
@@ -48,7 +57,9 @@ fn picture(rib: &Rib) -> Vec<(IpNet, Vec<IpAddr>, Vec<(Source, Verdict, bool)>)>
     table
         .map(|(prefix, destination)| {
             let paths = destination.paths.iter();
-            let paths = paths.map(|path| (path.source, path.verdict, path.stale)).collect();
+            let paths = paths
+                .map(|path| (path.source, path.verdict, path.stale))
+                .collect();
             (*prefix, destination.installed.clone(), paths)
         })
         .collect()
@@ -73,7 +84,10 @@ fn equal_paths_are_installed_together_and_shrink_one_by_one() {
     announce(&mut rib, 2, 1, &[65002, 65100]);
     let set = |peers: &[u32]| {
         let next_hops = peers.iter().map(|peer| facts(*peer).address).collect();
-        vec![FibChange::Set { prefix: prefix(1), next_hops }]
+        vec![FibChange::Set {
+            prefix: prefix(1),
+            next_hops,
+        }]
     };
     assert_eq!(rib.resolve().0, set(&[1, 2]));
     rib.withdraw(PeerId(1), prefix(1));
@@ -98,9 +112,21 @@ fn paths_that_must_not_be_used_are_kept_with_the_reason() {
     let refused = Verdict::Refused;
     announce(&mut rib, 1, 1, &[65001, 64512]);
     assert_eq!(verdict_of(&mut rib, 1, 1), refused(Refusal::OwnAs));
-    rib.set_peer(PeerId(1), PeerFacts { allow_own_as: 1, ..facts(1) });
+    rib.set_peer(
+        PeerId(1),
+        PeerFacts {
+            allow_own_as: 1,
+            ..facts(1)
+        },
+    );
     assert_eq!(verdict_of(&mut rib, 1, 1), Verdict::Best);
-    rib.set_peer(PeerId(1), PeerFacts { import: Import::None, ..facts(1) });
+    rib.set_peer(
+        PeerId(1),
+        PeerFacts {
+            import: Import::None,
+            ..facts(1)
+        },
+    );
     assert_eq!(verdict_of(&mut rib, 1, 1), refused(Refusal::ImportPolicy));
 
     for (address, reason) in [
@@ -109,19 +135,32 @@ fn paths_that_must_not_be_used_are_kept_with_the_reason() {
         ("224.0.0.1", Refusal::UnusableNextHop),
         ("fe80::1", Refusal::UnusableNextHop),
     ] {
-        let next_hop = NextHop { address: address.parse().unwrap(), link_local: None };
+        let next_hop = NextHop {
+            address: address.parse().unwrap(),
+            link_local: None,
+        };
         let attributes = rib.intern(Attributes::default(), next_hop);
         rib.announce(PeerId(2), prefix(2), &attributes);
         assert_eq!(verdict_of(&mut rib, 2, 2), refused(reason), "{address}");
     }
 
-    let next_hop = NextHop { address: facts(3).address, link_local: None };
+    let next_hop = NextHop {
+        address: facts(3).address,
+        link_local: None,
+    };
     let ours = Ipv4Addr::new(192, 0, 2, 100);
-    let originator = Attributes { originator_id: Some(ours), ..Attributes::default() };
-    let cluster = Attributes { cluster_list: vec![ours], ..Attributes::default() };
-    for (attributes, reason) in
-        [(originator, Refusal::OwnOriginator), (cluster, Refusal::OwnCluster)]
-    {
+    let originator = Attributes {
+        originator_id: Some(ours),
+        ..Attributes::default()
+    };
+    let cluster = Attributes {
+        cluster_list: vec![ours],
+        ..Attributes::default()
+    };
+    for (attributes, reason) in [
+        (originator, Refusal::OwnOriginator),
+        (cluster, Refusal::OwnCluster),
+    ] {
         let attributes = rib.intern(attributes, next_hop);
         rib.announce(PeerId(3), prefix(3), &attributes);
         assert_eq!(verdict_of(&mut rib, 3, 3), refused(reason));
@@ -136,10 +175,19 @@ fn a_route_of_this_node_is_neither_forwarded_nor_taken_from_others() {
     let route = LocalRoute::from(prefix(1));
     rib.set_local(&BTreeMap::from([(prefix(1), route)]));
     assert_eq!(rib.resolve().0, [FibChange::Remove { prefix: prefix(1) }]);
-    assert_eq!(verdict_of(&mut rib, 1, 1), Verdict::Refused(Refusal::OwnPrefix));
+    assert_eq!(
+        verdict_of(&mut rib, 1, 1),
+        Verdict::Refused(Refusal::OwnPrefix)
+    );
     rib.set_local(&BTreeMap::new());
     let next_hops = vec![facts(1).address];
-    assert_eq!(rib.resolve().0, [FibChange::Set { prefix: prefix(1), next_hops }]);
+    assert_eq!(
+        rib.resolve().0,
+        [FibChange::Set {
+            prefix: prefix(1),
+            next_hops
+        }]
+    );
 }
 
 #[test]
@@ -149,12 +197,24 @@ fn stale_paths_forward_until_they_are_swept() {
     announce(&mut rib, 1, 2, &[65001]);
     rib.resolve();
     rib.mark_stale(PeerId(1), &[Family::IPV4]);
-    assert_eq!(rib.count(PeerId(1)), Count { received: 2, stale: 2 });
+    assert_eq!(
+        rib.count(PeerId(1)),
+        Count {
+            received: 2,
+            stale: 2
+        }
+    );
     announce(&mut rib, 1, 1, &[65001]);
     assert_eq!(rib.resolve().0, []);
     rib.sweep(PeerId(1), Family::IPV4);
     assert_eq!(rib.resolve().0, [FibChange::Remove { prefix: prefix(2) }]);
-    assert_eq!(rib.count(PeerId(1)), Count { received: 1, stale: 0 });
+    assert_eq!(
+        rib.count(PeerId(1)),
+        Count {
+            received: 1,
+            stale: 0
+        }
+    );
 }
 
 #[derive(Debug, Clone)]

@@ -75,9 +75,17 @@ pub(crate) enum Phase {
 
 #[derive(Debug)]
 enum State {
-    OpenSent { hold_at: Instant },
-    OpenConfirm { agreement: Box<Agreement>, timers: Timers },
-    Established { agreement: Box<Agreement>, timers: Timers },
+    OpenSent {
+        hold_at: Instant,
+    },
+    OpenConfirm {
+        agreement: Box<Agreement>,
+        timers: Timers,
+    },
+    Established {
+        agreement: Box<Agreement>,
+        timers: Timers,
+    },
     Closed,
 }
 
@@ -108,7 +116,9 @@ impl Connection {
     pub(crate) fn start(proposal: Proposal, seed: u64, now: Instant) -> Self {
         let open = Action::Send(Message::Open(proposal.open()));
         Self {
-            state: State::OpenSent { hold_at: now + OPEN_HOLD },
+            state: State::OpenSent {
+                hold_at: now + OPEN_HOLD,
+            },
             proposal,
             jitter: Jitter::new(seed),
             actions: VecDeque::from([open]),
@@ -144,9 +154,9 @@ impl Connection {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         match &self.state {
             State::OpenSent { hold_at } => Some(*hold_at),
-            State::OpenConfirm { timers, .. } | State::Established { timers, .. } => {
-                timers.running.map(|running| running.hold_at.min(running.keepalive_at))
-            }
+            State::OpenConfirm { timers, .. } | State::Established { timers, .. } => timers
+                .running
+                .map(|running| running.hold_at.min(running.keepalive_at)),
             State::Closed => None,
         }
     }
@@ -163,15 +173,24 @@ impl Connection {
                 self.end(Cause::Received(notification), words);
             }
             (_, Event::Malformed(error)) => {
-                self.end_with(error.notification, format!("peer sent what is no BGP: {}", error.reason));
+                self.end_with(
+                    error.notification,
+                    format!("peer sent what is no BGP: {}", error.reason),
+                );
             }
             (_, Event::Tick) => self.tick(now),
             (State::OpenSent { .. }, Event::Open(open)) => self.opened(&open, now),
-            (State::OpenSent { .. }, Event::Keepalive | Event::Update(_) | Event::RouteRefresh(_)) => {
+            (
+                State::OpenSent { .. },
+                Event::Keepalive | Event::Update(_) | Event::RouteRefresh(_),
+            ) => {
                 self.unexpected(ErrorCode::FSM_OPEN_SENT);
             }
             (State::OpenConfirm { .. }, Event::Keepalive) => self.establish(now),
-            (State::OpenConfirm { .. }, Event::Open(_) | Event::Update(_) | Event::RouteRefresh(_)) => {
+            (
+                State::OpenConfirm { .. },
+                Event::Open(_) | Event::Update(_) | Event::RouteRefresh(_),
+            ) => {
                 self.unexpected(ErrorCode::FSM_OPEN_CONFIRM);
             }
             (State::Established { timers, .. }, Event::Keepalive) => timers.heard(now),
@@ -183,7 +202,9 @@ impl Connection {
                 timers.heard(now);
                 self.actions.push_back(Action::RouteRefresh(refresh));
             }
-            (State::Established { .. }, Event::Open(_)) => self.unexpected(ErrorCode::FSM_ESTABLISHED),
+            (State::Established { .. }, Event::Open(_)) => {
+                self.unexpected(ErrorCode::FSM_ESTABLISHED)
+            }
         }
     }
 
@@ -191,7 +212,10 @@ impl Connection {
         match self.proposal.accept(open) {
             Ok(agreement) => {
                 let timers = Timers::start(agreement.hold_time, &mut self.jitter, now);
-                self.state = State::OpenConfirm { agreement: Box::new(agreement), timers };
+                self.state = State::OpenConfirm {
+                    agreement: Box::new(agreement),
+                    timers,
+                };
                 self.actions.push_back(Action::Send(Message::Keepalive));
                 self.actions.push_back(Action::Confirming);
             }
@@ -201,7 +225,10 @@ impl Connection {
 
     fn establish(&mut self, now: Instant) {
         match std::mem::replace(&mut self.state, State::Closed) {
-            State::OpenConfirm { agreement, mut timers } => {
+            State::OpenConfirm {
+                agreement,
+                mut timers,
+            } => {
                 timers.heard(now);
                 self.state = State::Established { agreement, timers };
                 self.actions.push_back(Action::Up);
@@ -216,7 +243,9 @@ impl Connection {
                 self.end_with(hold_expired(), "the peer never sent an OPEN".into());
             }
             State::OpenConfirm { timers, .. } | State::Established { timers, .. } => {
-                let Some(running) = &mut timers.running else { return };
+                let Some(running) = &mut timers.running else {
+                    return;
+                };
                 if now >= running.hold_at {
                     let words = format!(
                         "hold timer expired: nothing heard for {} s",
@@ -238,7 +267,8 @@ impl Connection {
     }
 
     fn end_with(&mut self, notification: Notification, words: String) {
-        self.actions.push_back(Action::Send(Message::Notification(notification.clone())));
+        self.actions
+            .push_back(Action::Send(Message::Notification(notification.clone())));
         self.end(Cause::Sent(notification), words);
     }
 

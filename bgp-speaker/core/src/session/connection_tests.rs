@@ -49,12 +49,18 @@ fn outcome(phase: Phase, event: Event) -> (Phase, Option<(u8, u8)>, Vec<&'static
 
 fn malformed() -> WireError {
     let notification = Notification::new(ErrorCode::MALFORMED_ATTRIBUTE_LIST);
-    WireError { notification, reason: "malformed" }
+    WireError {
+        notification,
+        reason: "malformed",
+    }
 }
 
 fn events() -> Vec<(&'static str, Event)> {
     let cease = Notification::new(ErrorCode::CEASE_ADMIN_SHUTDOWN);
-    let refresh = RouteRefresh { family: Family::IPV4, subtype: 0 };
+    let refresh = RouteRefresh {
+        family: Family::IPV4,
+        subtype: 0,
+    };
     vec![
         ("open", Event::Open(open_of(65001))),
         ("bad open", Event::Open(open_of(65009))),
@@ -78,40 +84,84 @@ fn every_event_in_every_state_does_what_the_rfc_says() {
     let ended = |code, subcode| -> Outcome { (Closed, Some((code, subcode)), end) };
     let gone: Outcome = (Closed, None, end);
     let table: [(&str, Outcome, Outcome, Outcome); 11] = [
-        ("open", (OpenConfirm, None, &["keepalive", "confirming"]), ended(5, 2), ended(5, 3)),
+        (
+            "open",
+            (OpenConfirm, None, &["keepalive", "confirming"]),
+            ended(5, 2),
+            ended(5, 3),
+        ),
         ("bad open", ended(2, 2), ended(5, 2), ended(5, 3)),
-        ("keepalive", ended(5, 1), (Established, None, &["up"]), (Established, None, &[])),
-        ("update", ended(5, 1), ended(5, 2), (Established, None, &["update"])),
-        ("refresh", ended(5, 1), ended(5, 2), (Established, None, &["refresh"])),
+        (
+            "keepalive",
+            ended(5, 1),
+            (Established, None, &["up"]),
+            (Established, None, &[]),
+        ),
+        (
+            "update",
+            ended(5, 1),
+            ended(5, 2),
+            (Established, None, &["update"]),
+        ),
+        (
+            "refresh",
+            ended(5, 1),
+            ended(5, 2),
+            (Established, None, &["refresh"]),
+        ),
         ("notification", gone, gone, gone),
         ("malformed", ended(3, 1), ended(3, 1), ended(3, 1)),
         ("lost", gone, gone, gone),
         ("stop", ended(6, 2), ended(6, 2), ended(6, 2)),
         ("silent stop", gone, gone, gone),
-        ("tick", (OpenSent, None, &[]), (OpenConfirm, None, &[]), (Established, None, &[])),
+        (
+            "tick",
+            (OpenSent, None, &[]),
+            (OpenConfirm, None, &[]),
+            (Established, None, &[]),
+        ),
     ];
     for ((name, event), (row, sent, confirm, established)) in events().into_iter().zip(table) {
         assert_eq!(name, row);
-        let columns = [(OpenSent, sent), (OpenConfirm, confirm), (Established, established)];
+        let columns = [
+            (OpenSent, sent),
+            (OpenConfirm, confirm),
+            (Established, established),
+        ];
         for (phase, (to, notification, actions)) in columns {
             let expected = (to, notification, actions.to_vec());
-            assert_eq!(outcome(phase, event.clone()), expected, "{name} in {phase:?}");
+            assert_eq!(
+                outcome(phase, event.clone()),
+                expected,
+                "{name} in {phase:?}"
+            );
         }
-        assert_eq!(outcome(Closed, event), (Closed, None, vec![]), "{name} in Closed");
+        assert_eq!(
+            outcome(Closed, event),
+            (Closed, None, vec![]),
+            "{name} in Closed"
+        );
     }
 }
 
 #[test]
 fn silence_ends_a_session_when_the_hold_time_is_over() {
     let now = Instant::now();
-    for (phase, hold) in [(Phase::OpenSent, 240), (Phase::OpenConfirm, 90), (Phase::Established, 90)] {
+    for (phase, hold) in [
+        (Phase::OpenSent, 240),
+        (Phase::OpenConfirm, 90),
+        (Phase::Established, 90),
+    ] {
         let mut connection = at(phase, now);
         connection.handle(Event::Tick, now + Duration::from_secs(hold - 1));
         assert_eq!(connection.phase(), phase);
         connection.handle(Event::Tick, now + Duration::from_secs(hold));
         let actions = drain(&mut connection);
         let expired = Notification::new(ErrorCode::HOLD_TIMER_EXPIRED);
-        assert!(actions.contains(&Action::Send(Message::Notification(expired))), "{actions:?}");
+        assert!(
+            actions.contains(&Action::Send(Message::Notification(expired))),
+            "{actions:?}"
+        );
     }
 }
 
@@ -135,19 +185,33 @@ fn keepalives_go_out_within_a_third_of_the_hold_time() {
 fn a_hold_time_of_zero_means_no_timers() {
     let now = Instant::now();
     let mut connection = at(Phase::OpenSent, now);
-    connection.handle(Event::Open(Open { hold_time: 0, ..open_of(65001) }), now);
+    connection.handle(
+        Event::Open(Open {
+            hold_time: 0,
+            ..open_of(65001)
+        }),
+        now,
+    );
     connection.handle(Event::Keepalive, now);
-    assert_eq!((connection.phase(), connection.next_deadline()), (Phase::Established, None));
+    assert_eq!(
+        (connection.phase(), connection.next_deadline()),
+        (Phase::Established, None)
+    );
 }
 
 #[test]
 fn which_ends_keep_routes_follows_graceful_restart() {
-    let with_n = proposal(64512, 65001).accept(&open_of(65001)).expect("agreement");
+    let with_n = proposal(64512, 65001)
+        .accept(&open_of(65001))
+        .expect("agreement");
     let mut without_n = with_n.clone();
     if let Some(restart) = &mut without_n.graceful_restart {
         restart.notification = false;
     }
-    let without_gr = Agreement { graceful_restart: None, ..with_n.clone() };
+    let without_gr = Agreement {
+        graceful_restart: None,
+        ..with_n.clone()
+    };
     let cause = |code| Cause::Received(Notification::new(code));
     for (cause, n, plain) in [
         (Cause::Lost, true, true),
@@ -156,7 +220,10 @@ fn which_ends_keep_routes_follows_graceful_restart() {
         (cause(ErrorCode::CEASE_HARD_RESET), false, false),
         (cause(ErrorCode::CEASE_COLLISION), true, true),
     ] {
-        let end = End { cause, words: String::new() };
+        let end = End {
+            cause,
+            words: String::new(),
+        };
         let kept = (end.keeps_routes(&with_n), end.keeps_routes(&without_n));
         assert_eq!(kept, (n, plain), "{:?}", end.cause);
         assert!(!end.keeps_routes(&without_gr));

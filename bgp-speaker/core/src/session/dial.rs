@@ -48,7 +48,12 @@ pub(crate) enum Step {
 
 impl Dial {
     pub(crate) fn new(policy: DialPolicy, seed: u64) -> Self {
-        Self { state: State::Idle, policy, failures: 0, jitter: Jitter::new(seed) }
+        Self {
+            state: State::Idle,
+            policy,
+            failures: 0,
+            jitter: Jitter::new(seed),
+        }
     }
 
     /// The RFC's name of the state, while there is no connection.
@@ -63,7 +68,9 @@ impl Dial {
     /// Connect at the next tick, unless passive.
     pub(crate) fn start(&mut self, now: Instant) {
         self.failures = 0;
-        self.state = State::Active { retry_at: (!self.policy.passive).then_some(now) };
+        self.state = State::Active {
+            retry_at: (!self.policy.passive).then_some(now),
+        };
     }
 
     pub(crate) fn stop(&mut self) {
@@ -108,7 +115,9 @@ impl Dial {
             .max(pause);
         self.failures = self.failures.saturating_add(1).min(31);
         let retry_at = now + self.jitter.apply(interval);
-        self.state = State::Active { retry_at: (!self.policy.passive).then_some(retry_at) };
+        self.state = State::Active {
+            retry_at: (!self.policy.passive).then_some(retry_at),
+        };
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
@@ -122,7 +131,9 @@ impl Dial {
     pub(crate) fn tick(&mut self, now: Instant) -> Option<Step> {
         match self.state {
             State::Active { retry_at: Some(at) } if now >= at => {
-                self.state = State::Connect { give_up_at: now + CONNECT_TIMEOUT };
+                self.state = State::Connect {
+                    give_up_at: now + CONNECT_TIMEOUT,
+                };
                 Some(Step::Connect)
             }
             State::Connect { give_up_at } if now >= give_up_at => Some(Step::GiveUp),
@@ -136,7 +147,10 @@ mod tests {
     use super::*;
 
     fn dial(passive: bool) -> (Dial, Instant) {
-        let policy = DialPolicy { passive, retry: Duration::from_secs(5) };
+        let policy = DialPolicy {
+            passive,
+            retry: Duration::from_secs(5),
+        };
         let mut dial = Dial::new(policy, 1);
         let now = Instant::now();
         dial.start(now);

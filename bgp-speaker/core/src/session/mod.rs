@@ -69,6 +69,7 @@ struct Slot {
     id: ConnectionId,
     direction: Direction,
     connection: Connection,
+    since: Instant,
     /// Agreement and time of becoming Established.
     up: Option<(Box<Agreement>, Instant)>,
 }
@@ -123,12 +124,19 @@ impl Session {
 
     /// The Established connection.
     pub(crate) fn established(&self) -> Option<ConnectionId> {
-        self.slots.iter().find(|slot| slot.up.is_some()).map(|slot| slot.id)
+        self.slots
+            .iter()
+            .find(|slot| slot.up.is_some())
+            .map(|slot| slot.id)
     }
 
     /// What was agreed on with the connection, once their OPEN is there.
     pub(crate) fn agreement(&self, id: ConnectionId) -> Option<&Agreement> {
-        self.slots.iter().find(|slot| slot.id == id)?.connection.agreement()
+        self.slots
+            .iter()
+            .find(|slot| slot.id == id)?
+            .connection
+            .agreement()
     }
 
     pub(crate) fn poll(&mut self) -> Option<Output> {
@@ -136,7 +144,10 @@ impl Session {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let connections = self.slots.iter().filter_map(|slot| slot.connection.next_deadline());
+        let connections = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.connection.next_deadline());
         connections.chain(self.dial.next_deadline()).min()
     }
 
@@ -145,9 +156,10 @@ impl Session {
         if self.dial.name() == "Idle" || self.refuse_until.is_some_and(|until| now < until) {
             return None;
         }
-        let superseded = self.slots.iter().position(|slot| {
-            slot.direction == Direction::Incoming && slot.up.is_none()
-        });
+        let superseded = self
+            .slots
+            .iter()
+            .position(|slot| slot.direction == Direction::Incoming && slot.up.is_none());
         if let Some(index) = superseded {
             let words = "the peer has connected anew".to_owned();
             self.handle_slot(index, Event::Stop(None, words), now);
@@ -178,7 +190,10 @@ impl Session {
         } else {
             self.dial.engage();
         }
-        self.outputs.push_back(Output::Failed(End { cause: Cause::Lost, words }));
+        self.outputs.push_back(Output::Failed(End {
+            cause: Cause::Lost,
+            words,
+        }));
     }
 
     /// Something happened to a connection; unknown connections have ended and are ignored.
@@ -236,13 +251,20 @@ impl Session {
     /// Ends all connections for good; without a NOTIFICATION the peer may keep our routes.
     pub(crate) fn stop(&mut self, notification: Option<&Notification>, words: &str, now: Instant) {
         self.dial.stop();
-        self.end_all(notification.map_or(Farewell::Silent, Farewell::Hard), words, now);
+        self.end_all(
+            notification.map_or(Farewell::Silent, Farewell::Hard),
+            words,
+            now,
+        );
     }
 
     fn end_all(&mut self, farewell: Farewell<'_>, words: &str, now: Instant) {
         self.abandon_attempt();
         while let Some(slot) = self.slots.first() {
-            let survives = slot.up.as_ref().is_some_and(|(a, _)| a.survives_notification());
+            let survives = slot
+                .up
+                .as_ref()
+                .is_some_and(|(a, _)| a.survives_notification());
             let notification = match farewell {
                 Farewell::Silent => None,
                 Farewell::Hard(notification) if survives => {
@@ -264,12 +286,21 @@ impl Session {
 
     fn new_id(&mut self) -> ConnectionId {
         self.serial += 1;
-        ConnectionId { peer: self.peer, serial: self.serial }
+        ConnectionId {
+            peer: self.peer,
+            serial: self.serial,
+        }
     }
 
     fn begin(&mut self, id: ConnectionId, direction: Direction, now: Instant) {
         let connection = Connection::start(self.proposal.clone(), self.jitter.next(), now);
-        self.slots.push(Slot { id, direction, connection, up: None });
+        self.slots.push(Slot {
+            id,
+            direction,
+            connection,
+            since: now,
+            up: None,
+        });
         if !self.dial.is_connecting() || direction == Direction::Outgoing {
             self.dial.engage();
         }
@@ -286,7 +317,9 @@ impl Session {
         let id = self.slots[index].id;
         let mut collision = false;
         while let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) {
-            let Some(action) = slot.connection.poll() else { break };
+            let Some(action) = slot.connection.poll() else {
+                break;
+            };
             match action {
                 Action::Send(message) => self.outputs.push_back(Output::Send(id, message)),
                 Action::Confirming => collision = true,
@@ -304,8 +337,12 @@ impl Session {
     }
 
     fn came_up(&mut self, id: ConnectionId, now: Instant) {
-        let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) else { return };
-        let Some(agreement) = slot.connection.agreement().cloned() else { return };
+        let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) else {
+            return;
+        };
+        let Some(agreement) = slot.connection.agreement().cloned() else {
+            return;
+        };
         let agreement = Box::new(agreement);
         slot.up = Some((agreement.clone(), now));
         self.abandon_attempt();
@@ -314,12 +351,18 @@ impl Session {
     }
 
     fn ended(&mut self, id: ConnectionId, end: End, now: Instant) {
-        let Some(index) = self.slots.iter().position(|slot| slot.id == id) else { return };
+        let Some(index) = self.slots.iter().position(|slot| slot.id == id) else {
+            return;
+        };
         let slot = self.slots.remove(index);
         self.outputs.push_back(Output::Close(id));
         if self.slots.is_empty() && self.connecting.is_none() {
             let refused = slot.up.is_none() && end.cause != Cause::Lost;
-            let pause = if refused { REFUSAL_PAUSE } else { Duration::ZERO };
+            let pause = if refused {
+                REFUSAL_PAUSE
+            } else {
+                Duration::ZERO
+            };
             self.dial.failed(pause, now);
         }
         self.outputs.push_back(match slot.up {
@@ -329,24 +372,32 @@ impl Session {
     }
 
     /// Connection collision detection (RFC 4271 section 6.8): `id` has just received its OPEN.
+    /// Its identifier decides about a fresh connection in `OpenSent` too, or that one would unseat
+    /// this one a moment later, when it is Established.
     fn arbitrate(&mut self, id: ConnectionId, now: Instant) {
         let others: Vec<_> = self
             .slots
             .iter()
-            .filter(|slot| slot.id != id && slot.connection.phase() >= Phase::OpenConfirm)
+            .filter(|slot| slot.id != id)
+            .filter(|slot| {
+                slot.connection.phase() >= Phase::OpenConfirm || now < slot.since + COLLISION_WINDOW
+            })
             .map(|slot| slot.id)
             .collect();
         for other in others {
-            let Some(verdict) = self.verdict(id, other, now) else { return };
+            let Some(verdict) = self.verdict(id, other, now) else {
+                return;
+            };
             let (loser, event) = match verdict {
                 Verdict::Collision { loser } => {
                     let words = "another connection with the peer was kept".to_owned();
                     let cease = Notification::new(ErrorCode::CEASE_COLLISION);
                     (loser, Event::Stop(Some(cease), words))
                 }
-                Verdict::PeerRestarted => {
-                    (other, Event::Lost("the peer has restarted its session".into()))
-                }
+                Verdict::PeerRestarted => (
+                    other,
+                    Event::Lost("the peer has restarted its session".into()),
+                ),
             };
             self.handle(loser, event, now);
         }
@@ -357,8 +408,10 @@ impl Session {
         let older = self.slots.iter().find(|slot| slot.id == other)?;
         let agreement = newer.connection.agreement()?;
         if let Some((old, since)) = &older.up {
-            let restarting =
-                agreement.graceful_restart.as_ref().is_some_and(|peer| peer.restarting);
+            let restarting = agreement
+                .graceful_restart
+                .as_ref()
+                .is_some_and(|peer| peer.restarting);
             let settled = now >= *since + COLLISION_WINDOW;
             if old.graceful_restart.is_some() && (restarting || settled) {
                 return Some(Verdict::PeerRestarted);
@@ -376,7 +429,9 @@ impl Session {
         } else {
             Direction::Incoming
         };
-        Some(Verdict::Collision { loser: if newer.direction == keep { other } else { id } })
+        Some(Verdict::Collision {
+            loser: if newer.direction == keep { other } else { id },
+        })
     }
 }
 

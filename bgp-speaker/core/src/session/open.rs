@@ -1,6 +1,8 @@
 //! OPEN: what we propose, what we accept, what follows (RFC 4271 section 6.2, RFC 5492).
 
-use crate::wire::{Capability, ErrorCode, Family, GracefulRestart, Notification, Open, SessionParams};
+use crate::wire::{
+    Capability, ErrorCode, Family, GracefulRestart, Notification, Open, SessionParams,
+};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -39,7 +41,9 @@ pub(crate) struct Agreement {
 impl Agreement {
     /// Both sides keep routes over NOTIFICATIONs as well (RFC 8538).
     pub(crate) fn survives_notification(&self) -> bool {
-        self.graceful_restart.as_ref().is_some_and(|peer| peer.notification)
+        self.graceful_restart
+            .as_ref()
+            .is_some_and(|peer| peer.notification)
     }
 }
 
@@ -53,8 +57,11 @@ pub(crate) struct Refusal {
 impl Proposal {
     /// Our OPEN.
     pub(crate) fn open(&self) -> Open {
-        let mut capabilities: Vec<_> =
-            self.families.iter().map(|family| Capability::MultiProtocol(*family)).collect();
+        let mut capabilities: Vec<_> = self
+            .families
+            .iter()
+            .map(|family| Capability::MultiProtocol(*family))
+            .collect();
         capabilities.push(Capability::RouteRefresh);
         capabilities.push(Capability::FourOctetAs(self.local_as));
         if self.restart_time > 0 {
@@ -79,10 +86,13 @@ impl Proposal {
         self.check_identity(open)?;
         let families = self.common_families(open)?;
         let has = |wanted: &Capability| open.capabilities.contains(wanted);
-        let graceful_restart = open.capabilities.iter().find_map(|capability| match capability {
-            Capability::GracefulRestart(peer) if self.restart_time > 0 => Some(peer.clone()),
-            _ => None,
-        });
+        let graceful_restart = open
+            .capabilities
+            .iter()
+            .find_map(|capability| match capability {
+                Capability::GracefulRestart(peer) if self.restart_time > 0 => Some(peer.clone()),
+                _ => None,
+            });
         let hold_time = self.hold_time.min(open.hold_time);
         Ok(Agreement {
             params: SessionParams {
@@ -141,13 +151,21 @@ impl Proposal {
         if theirs.is_empty() {
             theirs.push(Family::IPV4);
         }
-        let common: Vec<_> =
-            self.families.iter().copied().filter(|family| theirs.contains(family)).collect();
+        let common: Vec<_> = self
+            .families
+            .iter()
+            .copied()
+            .filter(|family| theirs.contains(family))
+            .collect();
         if common.is_empty() {
-            let wanted: Vec<u8> = self.families.iter().flat_map(|family| {
-                let [high, low] = family.afi.to_be_bytes();
-                [1, 4, high, low, 0, family.safi]
-            }).collect();
+            let wanted: Vec<u8> = self
+                .families
+                .iter()
+                .flat_map(|family| {
+                    let [high, low] = family.afi.to_be_bytes();
+                    [1, 4, high, low, 0, family.safi]
+                })
+                .collect();
             let words = "peer shares no address family with us".to_owned();
             return Err(refuse(ErrorCode::UNSUPPORTED_CAPABILITY, &wanted, words));
         }
@@ -156,7 +174,10 @@ impl Proposal {
 }
 
 fn refuse(error: ErrorCode, data: &[u8], words: String) -> Refusal {
-    Refusal { notification: Notification::with_data(error, data), words }
+    Refusal {
+        notification: Notification::with_data(error, data),
+        words,
+    }
 }
 
 #[cfg(test)]
@@ -186,19 +207,57 @@ pub(crate) mod tests {
 
     #[test]
     fn a_wrong_as_number_is_refused_in_words_that_name_both() {
-        let refusal = proposal(64512, 65001).accept(&open_of(65009)).expect_err("wrong AS");
-        assert_eq!((refusal.notification.code, refusal.notification.subcode), (2, 2));
-        assert_eq!(refusal.words, "peer says AS 65009 but BGPPeer/rack1 expects 65001");
+        let refusal = proposal(64512, 65001)
+            .accept(&open_of(65009))
+            .expect_err("wrong AS");
+        assert_eq!(
+            (refusal.notification.code, refusal.notification.subcode),
+            (2, 2)
+        );
+        assert_eq!(
+            refusal.words,
+            "peer says AS 65009 but BGPPeer/rack1 expects 65001"
+        );
     }
 
     #[test]
     fn identifiers_and_hold_times_that_cannot_be_are_refused() {
         let cases = [
-            (Open { router_id: Ipv4Addr::UNSPECIFIED, ..open_of(1) }, 3),
-            (Open { router_id: Ipv4Addr::new(192, 0, 2, 1), ..open_of(1) }, 3),
-            (Open { hold_time: 1, ..open_of(1) }, 6),
-            (Open { hold_time: 2, ..open_of(1) }, 6),
-            (Open { capabilities: vec![Capability::MultiProtocol(Family { afi: 25, safi: 70 })], ..open_of(1) }, 7),
+            (
+                Open {
+                    router_id: Ipv4Addr::UNSPECIFIED,
+                    ..open_of(1)
+                },
+                3,
+            ),
+            (
+                Open {
+                    router_id: Ipv4Addr::new(192, 0, 2, 1),
+                    ..open_of(1)
+                },
+                3,
+            ),
+            (
+                Open {
+                    hold_time: 1,
+                    ..open_of(1)
+                },
+                6,
+            ),
+            (
+                Open {
+                    hold_time: 2,
+                    ..open_of(1)
+                },
+                6,
+            ),
+            (
+                Open {
+                    capabilities: vec![Capability::MultiProtocol(Family { afi: 25, safi: 70 })],
+                    ..open_of(1)
+                },
+                7,
+            ),
         ];
         for (open, subcode) in cases {
             let refusal = proposal(1, 1).accept(&open).expect_err("bad OPEN");
@@ -208,14 +267,22 @@ pub(crate) mod tests {
 
     #[test]
     fn an_ebgp_peer_may_share_our_identifier() {
-        let open = Open { router_id: Ipv4Addr::new(192, 0, 2, 1), ..open_of(2) };
+        let open = Open {
+            router_id: Ipv4Addr::new(192, 0, 2, 1),
+            ..open_of(2)
+        };
         assert!(proposal(1, 2).accept(&open).is_ok());
     }
 
     #[test]
     fn the_smaller_hold_time_counts_and_zero_means_none() {
         let hold = |theirs| {
-            proposal(1, 2).accept(&Open { hold_time: theirs, ..open_of(2) }).map(|a| a.hold_time)
+            proposal(1, 2)
+                .accept(&Open {
+                    hold_time: theirs,
+                    ..open_of(2)
+                })
+                .map(|a| a.hold_time)
         };
         assert_eq!(hold(9), Ok(Some(Duration::from_secs(9))));
         assert_eq!(hold(900), Ok(Some(Duration::from_secs(90))));
@@ -224,7 +291,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_peer_without_capabilities_speaks_ipv4_with_short_as_numbers() {
-        let open = Open { capabilities: Vec::new(), ..open_of(2) };
+        let open = Open {
+            capabilities: Vec::new(),
+            ..open_of(2)
+        };
         let agreement = proposal(1, 2).accept(&open).expect("plain BGP-4");
         assert_eq!(agreement.params.families, [Family::IPV4]);
         assert!(!agreement.params.four_octet_as && !agreement.route_refresh);
@@ -235,12 +305,19 @@ pub(crate) mod tests {
     fn our_open_says_that_forwarding_goes_on() {
         let mut ours = proposal(4_200_000_000, 2);
         ours.restarting = true;
-        let restart = ours.open().capabilities.into_iter().find_map(|capability| match capability {
-            Capability::GracefulRestart(restart) => Some(restart),
-            _ => None,
-        });
+        let restart =
+            ours.open()
+                .capabilities
+                .into_iter()
+                .find_map(|capability| match capability {
+                    Capability::GracefulRestart(restart) => Some(restart),
+                    _ => None,
+                });
         let restart = restart.expect("graceful restart is announced");
         assert!(restart.restarting && restart.notification);
-        assert_eq!(restart.families, [(Family::IPV4, true), (Family::IPV6, true)]);
+        assert_eq!(
+            restart.families,
+            [(Family::IPV4, true), (Family::IPV6, true)]
+        );
     }
 }

@@ -18,8 +18,12 @@ impl Speaker {
             return;
         }
         self.rib.set_identity(identity(&config));
-        let gone: Vec<_> =
-            self.by_key.keys().filter(|key| !config.peers.contains_key(key)).copied().collect();
+        let gone: Vec<_> = self
+            .by_key
+            .keys()
+            .filter(|key| !config.peers.contains_key(key))
+            .copied()
+            .collect();
         for key in gone {
             self.remove_peer(key, now);
         }
@@ -76,10 +80,13 @@ impl Speaker {
     }
 
     fn remove_peer(&mut self, key: PeerKey, now: Instant) {
-        let Some(id) = self.by_key.remove(&key) else { return };
+        let Some(id) = self.by_key.remove(&key) else {
+            return;
+        };
         if let Some(peer) = self.peers.get_mut(&id) {
             let cease = Notification::new(ErrorCode::CEASE_PEER_DECONFIGURED);
-            peer.session.stop(Some(&cease), "it is configured no more", now);
+            peer.session
+                .stop(Some(&cease), "it is configured no more", now);
         }
         self.drain_session(id, now);
         self.peers.remove(&id);
@@ -94,10 +101,14 @@ impl Speaker {
         now: Instant,
     ) {
         let may_start = self.may_start();
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
         let restarting = peer.session.proposal().restarting;
         let proposal = self.proposal(peer_config, config, restarting);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         let reset = !speaks_the_same(&proposal, peer.session.proposal())
             || !connects_the_same(peer_config, &peer.config);
         peer.config = peer_config.clone();
@@ -105,7 +116,8 @@ impl Speaker {
         peer.session.set_policy(dial_policy(peer_config), now);
         if reset && may_start {
             let cease = Notification::new(ErrorCode::CEASE_CONFIG_CHANGE);
-            peer.session.reset(&cease, "its configuration has changed", now);
+            peer.session
+                .reset(&cease, "its configuration has changed", now);
             self.drain_session(id, now);
         }
         self.refresh_facts(id);
@@ -122,7 +134,9 @@ impl Speaker {
     /// Moves an Established peer to another update group if what it is to be told has changed.
     fn regroup(&mut self, id: PeerId) {
         let Some(config) = &self.config else { return };
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         let (Some((connection, old)), Some(agreement)) = (&peer.member, &peer.agreement) else {
             return;
         };
@@ -133,11 +147,16 @@ impl Speaker {
             return;
         }
         peer.member = Some((connection, new.clone()));
-        let (told, markers) =
-            self.groups.get_mut(&old).map(|group| group.leave(id)).unwrap_or_default();
+        let (told, markers) = self
+            .groups
+            .get_mut(&old)
+            .map(|group| group.leave(id))
+            .unwrap_or_default();
         let rib = &self.rib;
-        let group =
-            self.groups.entry(new).or_insert_with_key(|key| AdjRibOut::new(key.clone(), rib));
+        let group = self
+            .groups
+            .entry(new)
+            .or_insert_with_key(|key| AdjRibOut::new(key.clone(), rib));
         group.move_in(id, told, markers);
         self.announce_output(id);
     }
@@ -173,8 +192,13 @@ fn identity(config: &SpeakerConfig) -> Identity {
 
 /// Whether both make for the same OPEN and the same checks of theirs.
 fn speaks_the_same(one: &Proposal, other: &Proposal) -> bool {
-    Proposal { name: String::new(), ..one.clone() }
-        == Proposal { name: String::new(), ..other.clone() }
+    Proposal {
+        name: String::new(),
+        ..one.clone()
+    } == Proposal {
+        name: String::new(),
+        ..other.clone()
+    }
 }
 
 fn connects_the_same(one: &PeerConfig, other: &PeerConfig) -> bool {

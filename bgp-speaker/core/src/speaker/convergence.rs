@@ -44,7 +44,9 @@ impl Convergence {
 impl Speaker {
     /// Looks whether all peers are through, or have to be given up on.
     pub(super) fn check_convergence(&mut self, now: Instant) {
-        let Some(started) = self.convergence.started else { return };
+        let Some(started) = self.convergence.started else {
+            return;
+        };
         if self.convergence.reached {
             return;
         }
@@ -68,9 +70,14 @@ impl Speaker {
 
     /// A session has come up.
     pub(super) fn initial_session_up(&mut self, id: PeerId, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         if peer.initial == Initial::Session {
-            let marks = peer.agreement.as_ref().is_some_and(|a| a.graceful_restart.is_some());
+            let marks = peer
+                .agreement
+                .as_ref()
+                .is_some_and(|a| a.graceful_restart.is_some());
             let bound = if marks { SLOW } else { UNREACHABLE };
             peer.initial = Initial::EndOfRib { until: now + bound };
         }
@@ -88,9 +95,13 @@ impl Speaker {
     /// Sends the End-of-RIB markers that had to wait.
     pub(super) fn release_end_of_rib(&mut self) {
         for id in self.peer_ids() {
-            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            let Some(peer) = self.peers.get_mut(&id) else {
+                continue;
+            };
             let held = std::mem::take(&mut peer.held_end_of_rib);
-            let Some((_, key)) = &peer.member else { continue };
+            let Some((_, key)) = &peer.member else {
+                continue;
+            };
             if let Some(group) = self.groups.get_mut(key) {
                 group.end_of_rib(id, &held);
             }

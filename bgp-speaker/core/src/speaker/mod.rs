@@ -151,7 +151,10 @@ impl Speaker {
     /// Replaces the routes of this node. No session starts before the first call: a restarted
     /// speaker must not send End-of-RIB for a table that it does not know yet.
     pub fn set_local_routes(&mut self, routes: BTreeSet<LocalRoute>, now: Instant) {
-        let by_prefix = routes.into_iter().map(|route| (route.prefix.trunc(), route)).collect();
+        let by_prefix = routes
+            .into_iter()
+            .map(|route| (route.prefix.trunc(), route))
+            .collect();
         self.rib.set_local(&by_prefix);
         let first = self.local_routes.replace(by_prefix).is_none();
         if first {
@@ -170,16 +173,23 @@ impl Speaker {
         now: Instant,
     ) -> Result<(ConnectionId, SocketOptions), Rejected> {
         let address = remote.ip().to_canonical();
-        let candidates = self.peers.iter_mut().filter(|(_, peer)| peer.key.address == address);
+        let candidates = self
+            .peers
+            .iter_mut()
+            .filter(|(_, peer)| peer.key.address == address);
         // Several peers may share an address: the first without a session is meant.
         let best = candidates.min_by_key(|(_, peer)| peer.session.is_established());
         let Some((id, peer)) = best else {
-            return Err(rejected(format!("connection from {address}, which is no peer of ours")));
+            return Err(rejected(format!(
+                "connection from {address}, which is no peer of ours"
+            )));
         };
         let id = *id;
         let Some(connection) = peer.session.accept(now) else {
             let name = &peer.config.name;
-            return Err(rejected(format!("connection from {address} ({name}) refused for now")));
+            return Err(rejected(format!(
+                "connection from {address} ({name}) refused for now"
+            )));
         };
         let options = peer.socket_options();
         peer.open_wire(connection, local.ip().to_canonical());
@@ -189,7 +199,9 @@ impl Speaker {
 
     /// TCP has established a connection that [`Output::Connect`] asked for.
     pub fn connected(&mut self, connection: ConnectionId, local: SocketAddr, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&connection.peer) else { return };
+        let Some(peer) = self.peers.get_mut(&connection.peer) else {
+            return;
+        };
         peer.open_wire(connection, local.ip().to_canonical());
         peer.session.connected(connection, now);
         self.drain_session(connection.peer, now);
@@ -197,8 +209,11 @@ impl Speaker {
 
     /// TCP could not establish a connection that [`Output::Connect`] asked for, and why.
     pub fn connect_failed(&mut self, connection: ConnectionId, words: &str, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&connection.peer) else { return };
-        peer.session.connect_failed(connection, words.to_owned(), now);
+        let Some(peer) = self.peers.get_mut(&connection.peer) else {
+            return;
+        };
+        peer.session
+            .connect_failed(connection, words.to_owned(), now);
         self.drain_session(connection.peer, now);
     }
 
@@ -209,8 +224,11 @@ impl Speaker {
 
     /// A connection is gone, and why.
     pub fn lost(&mut self, connection: ConnectionId, words: &str, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&connection.peer) else { return };
-        peer.session.handle(connection, Event::Lost(words.to_owned()), now);
+        let Some(peer) = self.peers.get_mut(&connection.peer) else {
+            return;
+        };
+        peer.session
+            .handle(connection, Event::Lost(words.to_owned()), now);
         self.drain_session(connection.peer, now);
     }
 
@@ -248,9 +266,14 @@ impl Speaker {
 
     /// Messages for a connection, about `limit` octets of them; empty if there are none for now.
     pub fn transmit(&mut self, connection: ConnectionId, limit: usize) -> Vec<Arc<[u8]>> {
-        let Some(peer) = self.peers.get_mut(&connection.peer) else { return Vec::new() };
+        let Some(peer) = self.peers.get_mut(&connection.peer) else {
+            return Vec::new();
+        };
         let mut messages = peer.take_control(connection);
-        if let Some(group) = peer.group_of(connection).and_then(|key| self.groups.get_mut(key)) {
+        if let Some(group) = peer
+            .group_of(connection)
+            .and_then(|key| self.groups.get_mut(key))
+        {
             messages.extend(group.take(connection.peer, limit));
         }
         if messages.is_empty() {
@@ -302,9 +325,14 @@ impl Speaker {
 
     /// Says once that there is something to transmit.
     fn announce_output(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         if let Some((connection, key)) = &peer.member
-            && self.groups.get(key).is_some_and(|group| group.wants_to_send(id))
+            && self
+                .groups
+                .get(key)
+                .is_some_and(|group| group.wants_to_send(id))
         {
             let connection = *connection;
             if peer.busy(connection) {
@@ -316,9 +344,11 @@ impl Speaker {
 
 fn rejected(text: String) -> Rejected {
     let cease = Notification::new(ErrorCode::CEASE_CONNECTION_REJECTED);
-    Rejected { last: encode_notification(&cease), text }
+    Rejected {
+        last: encode_notification(&cease),
+        text,
+    }
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -2,8 +2,8 @@
 
 use super::{ConnectionId, PeerId, SocketOptions};
 use crate::config::{PeerConfig, PeerKey, SpeakerConfig};
-use crate::rib::export::ExportPolicy;
 use crate::rib::PeerFacts;
+use crate::rib::export::ExportPolicy;
 use crate::session::open::{Agreement, Proposal};
 use crate::session::{DialPolicy, Session};
 use crate::wire::{Family, Framer};
@@ -48,7 +48,9 @@ pub(super) enum Initial {
     /// A session.
     Session,
     /// End-of-RIB, until the given time.
-    EndOfRib { until: Instant },
+    EndOfRib {
+        until: Instant,
+    },
     Over,
 }
 
@@ -98,7 +100,11 @@ impl Peer {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.stale.values().copied().chain(self.session.next_deadline()).min()
+        self.stale
+            .values()
+            .copied()
+            .chain(self.session.next_deadline())
+            .min()
     }
 
     pub(super) fn socket_options(&self) -> SocketOptions {
@@ -109,25 +115,36 @@ impl Peer {
             None if ebgp && !self.config.multihop => (1, None),
             None => (64, None),
         };
-        SocketOptions { source: self.config.source_address, ttl, least_ttl }
+        SocketOptions {
+            source: self.config.source_address,
+            ttl,
+            least_ttl,
+        }
     }
 
     pub(super) fn open_wire(&mut self, connection: ConnectionId, local: IpAddr) {
-        let wire =
-            Wire { framer: Framer::new(), local, control: VecDeque::new(), announced: false };
+        let wire = Wire {
+            framer: Framer::new(),
+            local,
+            control: VecDeque::new(),
+            announced: false,
+        };
         self.wires.insert(connection, wire);
     }
 
     /// Queues a message that overtakes UPDATEs; whether the caller has to be told.
     pub(super) fn send_control(&mut self, connection: ConnectionId, message: Vec<u8>) -> bool {
-        let Some(wire) = self.wires.get_mut(&connection) else { return false };
+        let Some(wire) = self.wires.get_mut(&connection) else {
+            return false;
+        };
         wire.control.push_back(message.into());
         !std::mem::replace(&mut wire.announced, true)
     }
 
     pub(super) fn take_control(&mut self, connection: ConnectionId) -> Vec<Arc<[u8]>> {
         let wire = self.wires.get_mut(&connection);
-        wire.map(|wire| wire.control.drain(..).collect()).unwrap_or_default()
+        wire.map(|wire| wire.control.drain(..).collect())
+            .unwrap_or_default()
     }
 
     /// There is something to transmit; whether the caller has to be told.
@@ -167,7 +184,9 @@ impl Peer {
             client: self.config.route_reflector_client,
             allow_own_as: self.config.allow_own_as,
             import: self.config.import,
-            local_address: self.local_address().or(previous.and_then(|facts| facts.local_address)),
+            local_address: self
+                .local_address()
+                .or(previous.and_then(|facts| facts.local_address)),
         }
     }
 
@@ -208,5 +227,8 @@ impl Peer {
 }
 
 pub(super) fn dial_policy(config: &PeerConfig) -> DialPolicy {
-    DialPolicy { passive: config.passive, retry: config.connect_retry }
+    DialPolicy {
+        passive: config.passive,
+        retry: config.connect_retry,
+    }
 }

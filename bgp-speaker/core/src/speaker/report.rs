@@ -19,7 +19,11 @@ impl Speaker {
             peers: self
                 .by_key
                 .values()
-                .filter_map(|id| self.peers.get(id).map(|peer| self.peer_status(*id, peer, now)))
+                .filter_map(|id| {
+                    self.peers
+                        .get(id)
+                        .map(|peer| self.peer_status(*id, peer, now))
+                })
                 .collect(),
         }
     }
@@ -30,7 +34,11 @@ impl Speaker {
         table
             .map(|(prefix, destination)| RouteStatus {
                 prefix: *prefix,
-                paths: destination.paths().iter().map(|path| self.path_status(path)).collect(),
+                paths: destination
+                    .paths()
+                    .iter()
+                    .map(|path| self.path_status(path))
+                    .collect(),
             })
             .collect()
     }
@@ -51,10 +59,16 @@ impl Speaker {
             local_address: wire.map(|wire| wire.local),
             router_id: agreement.map(|agreement| agreement.router_id),
             hold_time: agreement.map(|agreement| {
-                let seconds = agreement.hold_time.map_or(0, |hold_time| hold_time.as_secs());
+                let seconds = agreement
+                    .hold_time
+                    .map_or(0, |hold_time| hold_time.as_secs());
                 u16::try_from(seconds).unwrap_or(u16::MAX)
             }),
-            families: families.unwrap_or_default().iter().map(family_name).collect(),
+            families: families
+                .unwrap_or_default()
+                .iter()
+                .map(family_name)
+                .collect(),
             received: count.received,
             stale: count.stale,
             advertised: group.map_or(0, |group| group.advertised(id).count()),
@@ -72,7 +86,10 @@ impl Speaker {
             Source::Local => ("local".to_owned(), None),
             Source::Peer(id) => {
                 let name = self.peers.get(&id).map(|peer| peer.config.name.clone());
-                (name.unwrap_or_default(), Some(path.attributes.next_hop.address))
+                (
+                    name.unwrap_or_default(),
+                    Some(path.attributes.next_hop.address),
+                )
             }
         };
         PathStatus {

@@ -4,9 +4,9 @@ use super::peer::Peer;
 use super::{ConnectionId, Notice, Output, PeerId, Severity, Speaker};
 use crate::config::Export;
 use crate::rib::adj_out::AdjRibOut;
+use crate::session::Output as Session;
 use crate::session::connection::{Cause, End, Event};
 use crate::session::open::Agreement;
-use crate::session::Output as Session;
 use crate::wire::{
     Family, Message, Notification, RouteRefresh, SessionParams, Update, decode, encode_keepalive,
     encode_notification, encode_open, encode_route_refresh,
@@ -22,18 +22,27 @@ impl Speaker {
     /// Octets of a connection: cuts them into messages and hands them to the session.
     pub(super) fn read(&mut self, connection: ConnectionId, octets: &[u8], now: Instant) {
         let id = connection.peer;
-        let Some(wire) = self.wire(connection) else { return };
+        let Some(wire) = self.wire(connection) else {
+            return;
+        };
         wire.framer.push(octets);
         loop {
-            let Some(peer) = self.peers.get_mut(&id) else { return };
-            let Some(event) = next_event(peer, connection) else { return };
+            let Some(peer) = self.peers.get_mut(&id) else {
+                return;
+            };
+            let Some(event) = next_event(peer, connection) else {
+                return;
+            };
             peer.session.handle(connection, event, now);
             self.drain_session(id, now);
         }
     }
 
     fn wire(&mut self, connection: ConnectionId) -> Option<&mut super::peer::Wire> {
-        self.peers.get_mut(&connection.peer)?.wires.get_mut(&connection)
+        self.peers
+            .get_mut(&connection.peer)?
+            .wires
+            .get_mut(&connection)
     }
 
     /// Carries out what a session asks for.
@@ -76,7 +85,9 @@ impl Speaker {
             // UPDATEs are encoded by the Adj-RIB-Out, once for all of its peers.
             Message::Update(_) => return,
         };
-        let Some(peer) = self.peers.get_mut(&connection.peer) else { return };
+        let Some(peer) = self.peers.get_mut(&connection.peer) else {
+            return;
+        };
         if peer.send_control(connection, octets) {
             self.outputs.push_back(Output::Transmit(connection));
         }
@@ -84,7 +95,9 @@ impl Speaker {
 
     fn session_up(&mut self, connection: ConnectionId, agreement: Box<Agreement>, now: Instant) {
         let id = connection.peer;
-        let (Some(peer), Some(config)) = (self.peers.get_mut(&id), &self.config) else { return };
+        let (Some(peer), Some(config)) = (self.peers.get_mut(&id), &self.config) else {
+            return;
+        };
         let local = peer.wires.get(&connection).map(|wire| wire.local);
         let key = peer.export_policy(config, &agreement, local);
         peer.member = Some((connection, key.clone()));
@@ -103,8 +116,10 @@ impl Speaker {
         self.refresh_facts(id);
         self.keep_stale_paths(id, &agreement, now);
         let rib = &self.rib;
-        let group =
-            self.groups.entry(key).or_insert_with_key(|key| AdjRibOut::new(key.clone(), rib));
+        let group = self
+            .groups
+            .entry(key)
+            .or_insert_with_key(|key| AdjRibOut::new(key.clone(), rib));
         group.join(id);
         self.mark_end_of_rib(id, export, &agreement.params.families);
         self.initial_session_up(id, now);
@@ -114,7 +129,9 @@ impl Speaker {
     /// End-of-RIB follows the table at once, except for routes of others that a restarted speaker
     /// has yet to learn: peers would forget what it announced before (RFC 4724 section 4.1).
     fn mark_end_of_rib(&mut self, id: PeerId, export: Export, families: &[Family]) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         peer.held_end_of_rib.clear();
         let complete = self.convergence.is_reached()
             || !self.restart.restarting
@@ -123,7 +140,11 @@ impl Speaker {
             peer.held_end_of_rib = families.to_vec();
             return;
         }
-        if let Some(group) = peer.member.as_ref().and_then(|(_, key)| self.groups.get_mut(key)) {
+        if let Some(group) = peer
+            .member
+            .as_ref()
+            .and_then(|(_, key)| self.groups.get_mut(key))
+        {
             group.end_of_rib(id, families);
         }
     }
@@ -131,13 +152,18 @@ impl Speaker {
     /// The peer is back: its stale paths wait for End-of-RIB only where it kept forwarding
     /// (RFC 4724 section 4.2).
     fn keep_stale_paths(&mut self, id: PeerId, agreement: &Agreement, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         let preserved = |family: &Family| {
             let restart = agreement.graceful_restart.as_ref();
             restart.is_some_and(|restart| restart.families.contains(&(*family, true)))
         };
         let (kept, gone): (Vec<_>, Vec<_>) = peer.stale.keys().copied().partition(preserved);
-        peer.stale = kept.iter().map(|family| (*family, now + STALE_AFTER_RETURN)).collect();
+        peer.stale = kept
+            .iter()
+            .map(|family| (*family, now + STALE_AFTER_RETURN))
+            .collect();
         for family in gone {
             self.rib.sweep(id, family);
         }
@@ -145,7 +171,9 @@ impl Speaker {
     }
 
     fn session_down(&mut self, id: PeerId, end: End, agreement: &Agreement, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         let text = format!("session with {} is down: {}", peer.key, end.words);
         peer.agreement = None;
         peer.held_end_of_rib.clear();
@@ -155,7 +183,11 @@ impl Speaker {
             group.leave(id);
         }
         self.drop_empty_groups();
-        let kept = if end.keeps_routes(agreement) { kept_families(agreement) } else { Vec::new() };
+        let kept = if end.keeps_routes(agreement) {
+            kept_families(agreement)
+        } else {
+            Vec::new()
+        };
         self.rib.retain_families(id, &kept);
         // What was stale before and has not come again has had its chance, unless another
         // connection takes over.
@@ -165,7 +197,10 @@ impl Speaker {
             }
         }
         self.rib.mark_stale(id, &kept);
-        let restart_time = agreement.graceful_restart.as_ref().map_or(0, |gr| gr.restart_time);
+        let restart_time = agreement
+            .graceful_restart
+            .as_ref()
+            .map_or(0, |gr| gr.restart_time);
         let until = now + Duration::from_secs(restart_time.into());
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.stale = kept.into_iter().map(|family| (family, until)).collect();
@@ -175,7 +210,9 @@ impl Speaker {
     }
 
     fn attempt_failed(&mut self, id: PeerId, end: End) {
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
         if peer.session.is_established() || end.is_collision() {
             return;
         }
@@ -189,7 +226,9 @@ impl Speaker {
     }
 
     fn record_end(&mut self, id: PeerId, end: &End) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         peer.record.last_error = Some(end.words.clone());
         match &end.cause {
             Cause::Lost => {}
@@ -203,16 +242,23 @@ impl Speaker {
     }
 
     fn update(&mut self, id: PeerId, update: Update, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         peer.record.updates_received += 1;
         let fault = update.faults.first().map(|fault| {
-            format!("malformed attribute {} in an UPDATE: {}", fault.code, fault.reason)
+            format!(
+                "malformed attribute {} in an UPDATE: {}",
+                fault.code, fault.reason
+            )
         });
         for nlri in &update.withdrawn {
             self.rib.withdraw(id, nlri.prefix);
         }
         for announced in &update.announced {
-            let attributes = self.rib.intern(update.attributes.clone(), announced.next_hop);
+            let attributes = self
+                .rib
+                .intern(update.attributes.clone(), announced.next_hop);
             for nlri in &announced.nlri {
                 self.rib.announce(id, nlri.prefix, &attributes);
             }
@@ -228,10 +274,15 @@ impl Speaker {
 
     fn end_of_rib_received(&mut self, id: PeerId, family: Family, now: Instant) {
         self.rib.sweep(id, family);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         peer.stale.remove(&family);
         peer.end_of_rib.insert(family);
-        let wanted = peer.agreement.as_ref().map(|agreement| &agreement.params.families);
+        let wanted = peer
+            .agreement
+            .as_ref()
+            .map(|agreement| &agreement.params.families);
         let complete = wanted.is_some_and(|all| all.iter().all(|f| peer.end_of_rib.contains(f)));
         if complete {
             self.initial_exchange_done(id, now);
@@ -239,25 +290,42 @@ impl Speaker {
     }
 
     fn check_limit(&mut self, id: PeerId, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         let received = self.rib.count(id).received;
-        let Some(limit) = peer.config.max_prefixes.filter(|limit| received > *limit as usize)
+        let Some(limit) = peer
+            .config
+            .max_prefixes
+            .filter(|limit| received > *limit as usize)
         else {
             return;
         };
-        let family = peer.config.families.first().copied().unwrap_or(Family::IPV4);
+        let family = peer
+            .config
+            .families
+            .first()
+            .copied()
+            .unwrap_or(Family::IPV4);
         let notification = Notification::max_prefixes(family, limit);
         let words = format!("peer announced {received} prefixes, over the limit of {limit}");
-        peer.session.pause(&notification, &words, PREFIX_LIMIT_PAUSE, now);
+        peer.session
+            .pause(&notification, &words, PREFIX_LIMIT_PAUSE, now);
     }
 
     fn route_refresh(&mut self, id: PeerId, refresh: RouteRefresh) {
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
         // Subtypes 1 and 2 delimit an enhanced refresh (RFC 7313), which we do not offer.
         if refresh.subtype != 0 {
             return;
         }
-        if let Some(group) = peer.member.as_ref().and_then(|(_, key)| self.groups.get_mut(key)) {
+        if let Some(group) = peer
+            .member
+            .as_ref()
+            .and_then(|(_, key)| self.groups.get_mut(key))
+        {
             group.refresh(id, refresh.family);
         }
         self.announce_output(id);
@@ -265,9 +333,15 @@ impl Speaker {
 
     /// Forgets stale paths whose time has come.
     pub(super) fn sweep_overdue(&mut self, id: PeerId, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let overdue: Vec<_> =
-            peer.stale.iter().filter(|(_, at)| **at <= now).map(|(family, _)| *family).collect();
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let overdue: Vec<_> = peer
+            .stale
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(family, _)| *family)
+            .collect();
         for family in overdue {
             peer.stale.remove(&family);
             self.rib.sweep(id, family);
@@ -277,7 +351,11 @@ impl Speaker {
     fn notice(&mut self, id: PeerId, severity: Severity, text: String) {
         if let Some(peer) = self.peers.get(&id) {
             let peer = peer.config.name.clone();
-            self.outputs.push_back(Output::Notice(Notice { peer, severity, text }));
+            self.outputs.push_back(Output::Notice(Notice {
+                peer,
+                severity,
+                text,
+            }));
         }
     }
 }
@@ -285,8 +363,10 @@ impl Speaker {
 /// The next message of a connection as an event.
 fn next_event(peer: &mut Peer, connection: ConnectionId) -> Option<Event> {
     let unknown = SessionParams::default();
-    let params =
-        peer.session.agreement(connection).map_or(&unknown, |agreement| &agreement.params);
+    let params = peer
+        .session
+        .agreement(connection)
+        .map_or(&unknown, |agreement| &agreement.params);
     let wire = peer.wires.get_mut(&connection)?;
     let message = match wire.framer.next_frame() {
         Ok(Some(frame)) => decode(&frame, params),
@@ -305,7 +385,12 @@ fn next_event(peer: &mut Peer, connection: ConnectionId) -> Option<Event> {
 
 /// Families whose paths outlive a session: the peer listed them in its capability.
 fn kept_families(agreement: &Agreement) -> Vec<Family> {
-    let listed = agreement.graceful_restart.iter().flat_map(|restart| &restart.families);
+    let listed = agreement
+        .graceful_restart
+        .iter()
+        .flat_map(|restart| &restart.families);
     let agreed = listed.map(|(family, _)| *family);
-    agreed.filter(|family| agreement.params.families.contains(family)).collect()
+    agreed
+        .filter(|family| agreement.params.families.contains(family))
+        .collect()
 }

@@ -2,8 +2,8 @@ mod network;
 
 use crate::config::{Export, PeerConfig, Stop};
 use crate::rib::{Path, Source};
-use crate::wire::{Attributes, NextHop, RouteRefresh, encode_route_refresh};
 use crate::wire::Family;
+use crate::wire::{Attributes, NextHop, RouteRefresh, encode_route_refresh};
 use network::{Network, address, config, key, prefixes};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -13,14 +13,22 @@ const LONG: Duration = Duration::from_secs(60);
 
 fn peer(node: usize, remote_as: u32) -> (usize, PeerConfig) {
     let name = format!("Node/n{node}");
-    (node, PeerConfig { export: Export::All, ..PeerConfig::new(name, remote_as) })
+    (
+        node,
+        PeerConfig {
+            export: Export::All,
+            ..PeerConfig::new(name, remote_as)
+        },
+    )
 }
 
 /// Nodes 0 to 3 are a full mesh of AS 64512, node 4 is a router of AS 65001 that peers with 0 and 1.
 fn mesh(seed: u64) -> Network {
     let configs = (0..4).map(|node| {
-        let mut peers: Vec<_> =
-            (0..4).filter(|other| *other != node).map(|other| peer(other, 64512)).collect();
+        let mut peers: Vec<_> = (0..4)
+            .filter(|other| *other != node)
+            .map(|other| peer(other, 64512))
+            .collect();
         if node < 2 {
             peers.push(peer(4, 65001));
         }
@@ -32,7 +40,10 @@ fn mesh(seed: u64) -> Network {
 
 /// Two nodes of different ASes that tell each other everything.
 fn pair(seed: u64) -> Network {
-    let configs = vec![config(0, 64512, &[peer(1, 65001)]), config(1, 65001, &[peer(0, 64512)])];
+    let configs = vec![
+        config(0, 64512, &[peer(1, 65001)]),
+        config(1, 65001, &[peer(0, 64512)]),
+    ];
     Network::new(configs, seed)
 }
 
@@ -44,7 +55,9 @@ fn sent(network: &Network, from: usize, to: usize) -> Routes {
     let id = speaker.by_key[&key(to)];
     let (_, group) = speaker.peers[&id].member.as_ref().expect("Established");
     let entries = speaker.groups[group].advertised(id);
-    entries.map(|(prefix, path)| (*prefix, (path.attributes.clone(), path.next_hop))).collect()
+    entries
+        .map(|(prefix, path)| (*prefix, (path.attributes.clone(), path.next_hop)))
+        .collect()
 }
 
 /// The Adj-RIB-In of `at` from `from`.
@@ -55,7 +68,10 @@ fn received(network: &Network, at: usize, from: usize) -> Routes {
     for (prefix, destination) in speaker.rib.table() {
         let mut paths = destination.paths().iter();
         if let Some(Path { attributes, .. }) = paths.find(|path| path.source == source) {
-            routes.insert(*prefix, (attributes.attributes.clone(), attributes.next_hop));
+            routes.insert(
+                *prefix,
+                (attributes.attributes.clone(), attributes.next_hop),
+            );
         }
     }
     routes
@@ -68,13 +84,20 @@ fn check_mesh(network: &Network) {
             continue;
         }
         assert!(network.established(a, b), "{a} has no session with {b}");
-        assert_eq!(sent(network, a, b), received(network, b, a), "from {a} to {b}");
+        assert_eq!(
+            sent(network, a, b),
+            received(network, b, a),
+            "from {a} to {b}"
+        );
     }
     for node in 0..5 {
         let others = (0..5).filter(|other| *other != node);
         for prefix in others.flat_map(prefixes) {
             // A router keeps next hops of an external neighbour within its AS, so 2 and 3 know too.
-            assert!(network.nodes[node].fib.contains_key(&prefix), "{node} has no {prefix}");
+            assert!(
+                network.nodes[node].fib.contains_key(&prefix),
+                "{node} has no {prefix}"
+            );
         }
         for own in prefixes(node) {
             assert!(!network.nodes[node].fib.contains_key(&own));
@@ -89,7 +112,11 @@ fn a_mesh_and_its_router_learn_everything_from_each_other() {
     check_mesh(&network);
     let v4 = prefixes(2)[0];
     assert_eq!(network.nodes[0].fib[&v4], [address(2)]);
-    assert_eq!(network.nodes[4].fib[&v4], [address(0), address(1)], "two ways into the AS");
+    assert_eq!(
+        network.nodes[4].fib[&v4],
+        [address(0), address(1)],
+        "two ways into the AS"
+    );
 }
 
 proptest! {
@@ -127,7 +154,10 @@ fn changes_travel_and_withdrawals_too() {
 fn a_killed_speaker_that_comes_back_is_not_noticed_by_forwarding() {
     let mut network = mesh(3);
     network.run(LONG);
-    network.nodes.iter_mut().for_each(|node| node.removed.clear());
+    network
+        .nodes
+        .iter_mut()
+        .for_each(|node| node.removed.clear());
     network.kill(0);
     network.run(Duration::from_secs(20));
     assert!(!network.established(4, 0));
@@ -189,13 +219,20 @@ fn a_silent_peer_is_noticed_by_the_hold_timer() {
 
 #[test]
 fn a_wrong_as_number_is_told_in_words() {
-    let configs = vec![config(0, 65009, &[peer(1, 65001)]), config(1, 65001, &[peer(0, 64512)])];
+    let configs = vec![
+        config(0, 65009, &[peer(1, 65001)]),
+        config(1, 65001, &[peer(0, 64512)]),
+    ];
     let mut network = Network::new(configs, 8);
     network.run(LONG);
     assert!(!network.established(0, 1));
     let status = network.nodes[1].speaker.status(network.now);
     let words = "peer says AS 65009 but Node/n0 expects 64512";
-    assert!(network.has_said(1, words), "{:?}", status.peers[0].last_error);
+    assert!(
+        network.has_said(1, words),
+        "{:?}",
+        status.peers[0].last_error
+    );
 }
 
 #[test]
@@ -217,7 +254,10 @@ fn a_refresh_is_answered_with_the_whole_family() {
     let updates =
         |network: &Network| network.nodes[1].speaker.status(network.now).peers[0].updates_received;
     let before = updates(&network);
-    let refresh = RouteRefresh { family: Family::IPV6, subtype: 0 };
+    let refresh = RouteRefresh {
+        family: Family::IPV6,
+        subtype: 0,
+    };
     network.inject(1, 0, &encode_route_refresh(&refresh));
     network.run(Duration::from_millis(1));
     assert!(updates(&network) > before);
@@ -229,7 +269,11 @@ fn a_configuration_change_touches_only_the_peer_it_is_about() {
     network.run(LONG);
     let counts = |network: &Network| -> Vec<u64> {
         let status = network.nodes[0].speaker.status(network.now);
-        status.peers.iter().map(|peer| peer.established_count).collect()
+        status
+            .peers
+            .iter()
+            .map(|peer| peer.established_count)
+            .collect()
     };
     let before = counts(&network);
     network.configure(0, |config| {
@@ -238,8 +282,11 @@ fn a_configuration_change_touches_only_the_peer_it_is_about() {
         }
     });
     network.run(LONG);
-    let changed: Vec<u64> =
-        counts(&network).iter().zip(&before).map(|(after, before)| after - before).collect();
+    let changed: Vec<u64> = counts(&network)
+        .iter()
+        .zip(&before)
+        .map(|(after, before)| after - before)
+        .collect();
     assert_eq!(changed, [1, 0, 0, 0]);
     check_mesh(&network);
 }
@@ -248,11 +295,19 @@ fn a_configuration_change_touches_only_the_peer_it_is_about() {
 fn what_a_peer_is_told_changes_without_a_reset() {
     let mut network = pair(12);
     network.run(LONG);
-    network.configure(0, |config| config.next_hop_v4 = Some(std::net::Ipv4Addr::new(10, 0, 0, 99)));
+    network.configure(0, |config| {
+        config.next_hop_v4 = Some(std::net::Ipv4Addr::new(10, 0, 0, 99))
+    });
     network.run(Duration::from_secs(1));
     let v4 = prefixes(0)[0];
-    assert_eq!(network.nodes[1].fib[&v4], ["10.0.0.99".parse::<std::net::IpAddr>().unwrap()]);
-    assert_eq!(network.nodes[1].speaker.status(network.now).peers[0].established_count, 1);
+    assert_eq!(
+        network.nodes[1].fib[&v4],
+        ["10.0.0.99".parse::<std::net::IpAddr>().unwrap()]
+    );
+    assert_eq!(
+        network.nodes[1].speaker.status(network.now).peers[0].established_count,
+        1
+    );
 }
 
 #[test]
@@ -277,18 +332,32 @@ fn a_dead_peer_does_not_delay_the_others() {
     network.kill(2);
     network.run(Duration::from_secs(4));
     assert_eq!(network.nodes[0].converged_at, None);
-    assert!(network.nodes[0].fib.contains_key(&prefixes(1)[0]), "the living peer's routes are in");
+    assert!(
+        network.nodes[0].fib.contains_key(&prefixes(1)[0]),
+        "the living peer's routes are in"
+    );
     network.run(Duration::from_secs(2));
-    assert_eq!(network.nodes[0].converged_at, Some(start + Duration::from_secs(5)));
+    assert_eq!(
+        network.nodes[0].converged_at,
+        Some(start + Duration::from_secs(5))
+    );
 }
 
 #[test]
 fn too_many_prefixes_end_the_session_for_a_while() {
     let limited = |(node, config): (usize, PeerConfig)| {
-        (node, PeerConfig { max_prefixes: Some(1), ..config })
+        (
+            node,
+            PeerConfig {
+                max_prefixes: Some(1),
+                ..config
+            },
+        )
     };
-    let configs =
-        vec![config(0, 64512, &[peer(1, 65001)]), config(1, 65001, &[limited(peer(0, 64512))])];
+    let configs = vec![
+        config(0, 64512, &[peer(1, 65001)]),
+        config(1, 65001, &[limited(peer(0, 64512))]),
+    ];
     let mut network = Network::new(configs, 15);
     network.run(Duration::from_secs(20));
     assert!(network.has_said(1, "peer announced 2 prefixes, over the limit of 1"));

@@ -1,9 +1,7 @@
 //! Speakers joined by a network in memory, with a clock of its own: the same seed gives the same run.
 
 use crate::speaker::{ConnectionId, Output, Speaker};
-use crate::{
-    FibChange, LocalRoute, Notice, PeerConfig, PeerKey, Restart, SpeakerConfig, Stop,
-};
+use crate::{FibChange, LocalRoute, Notice, PeerConfig, PeerKey, Restart, SpeakerConfig, Stop};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -44,11 +42,17 @@ pub(super) fn address(node: usize) -> IpAddr {
 }
 
 pub(super) fn key(node: usize) -> PeerKey {
-    PeerKey { address: address(node), port: 179 }
+    PeerKey {
+        address: address(node),
+        port: 179,
+    }
 }
 
 pub(super) fn prefixes(node: usize) -> [IpNet; 2] {
-    [format!("10.1.{node}.0/26").parse().unwrap(), format!("fd01:{node}::/122").parse().unwrap()]
+    [
+        format!("10.1.{node}.0/26").parse().unwrap(),
+        format!("fd01:{node}::/122").parse().unwrap(),
+    ]
 }
 
 pub(super) fn config(node: usize, local_as: u32, peers: &[(usize, PeerConfig)]) -> SpeakerConfig {
@@ -60,7 +64,10 @@ pub(super) fn config(node: usize, local_as: u32, peers: &[(usize, PeerConfig)]) 
         next_hop_v4: Some(Ipv4Addr::new(10, 0, 0, number)),
         next_hop_v6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number.into())),
         cluster_id: None,
-        peers: peers.iter().map(|(peer, config)| (key(*peer), config.clone())).collect(),
+        peers: peers
+            .iter()
+            .map(|(peer, config)| (key(*peer), config.clone()))
+            .collect(),
     }
 }
 
@@ -97,7 +104,13 @@ impl Network {
     pub(super) fn boot(&mut self, index: usize, restarting: bool) {
         let seed = self.random();
         let (now, node) = (self.now, &mut self.nodes[index]);
-        node.speaker = Speaker::new(Restart { restarting, forwarding_preserved: true }, seed);
+        node.speaker = Speaker::new(
+            Restart {
+                restarting,
+                forwarding_preserved: true,
+            },
+            seed,
+        );
         node.converged_at = None;
         node.running = true;
         node.speaker.set_config(node.config.clone(), now);
@@ -107,7 +120,12 @@ impl Network {
     /// The process on a node dies; the kernel closes its connections.
     pub(super) fn kill(&mut self, index: usize) {
         self.nodes[index].running = false;
-        let ends: Vec<End> = self.links.keys().filter(|end| end.0 == index).copied().collect();
+        let ends: Vec<End> = self
+            .links
+            .keys()
+            .filter(|end| end.0 == index)
+            .copied()
+            .collect();
         for end in ends {
             self.close(end);
         }
@@ -146,9 +164,15 @@ impl Network {
 
     /// Puts octets of our own on a connection from one node to another.
     pub(super) fn inject(&mut self, from: usize, to: usize, octets: &[u8]) {
-        let link = self.links.iter().find(|((a, _), (b, _))| (*a, *b) == (from, to));
+        let link = self
+            .links
+            .iter()
+            .find(|((a, _), (b, _))| (*a, *b) == (from, to));
         let end = *link.expect("a connection").1;
-        self.wires.entry(end).or_default().push_back(Packet::Octets(octets.to_vec()));
+        self.wires
+            .entry(end)
+            .or_default()
+            .push_back(Packet::Octets(octets.to_vec()));
     }
 
     /// Runs for so long.
@@ -157,7 +181,9 @@ impl Network {
         loop {
             self.settle();
             let deadlines = self.nodes.iter().filter(|node| node.running);
-            let next = deadlines.filter_map(|node| node.speaker.next_deadline()).min();
+            let next = deadlines
+                .filter_map(|node| node.speaker.next_deadline())
+                .min();
             self.now = next.unwrap_or(until).clamp(self.now, until);
             for index in 0..self.nodes.len() {
                 if self.nodes[index].running {
@@ -173,15 +199,24 @@ impl Network {
 
     pub(super) fn established(&self, a: usize, b: usize) -> bool {
         let status = self.nodes[a].speaker.status(self.now);
-        status.peers.iter().any(|peer| peer.key == key(b) && peer.state == "Established")
+        status
+            .peers
+            .iter()
+            .any(|peer| peer.key == key(b) && peer.state == "Established")
     }
 
     pub(super) fn has_said(&self, index: usize, text: &str) -> bool {
-        self.nodes[index].notices.iter().any(|notice| notice.text.contains(text))
+        self.nodes[index]
+            .notices
+            .iter()
+            .any(|notice| notice.text.contains(text))
     }
 
     fn random(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.seed = self
+            .seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         self.seed >> 33
     }
 
@@ -214,7 +249,8 @@ impl Network {
                 node.speaker.received(end.1, &octets, now);
             }
             Some(Packet::Closed) if node.running => {
-                node.speaker.lost(end.1, "the peer closed the connection", now);
+                node.speaker
+                    .lost(end.1, "the peer closed the connection", now);
             }
             Some(_) | None => {}
         }
@@ -226,7 +262,9 @@ impl Network {
         {
             let node = &mut self.nodes[index];
             match output {
-                Output::Connect { connection, target, .. } => {
+                Output::Connect {
+                    connection, target, ..
+                } => {
                     let to = self.nodes.iter().position(|node| {
                         node.config.next_hop_v4.map(IpAddr::V4) == Some(target.ip())
                     });
@@ -256,13 +294,19 @@ impl Network {
         let now = self.now;
         let to = to.filter(|to| self.nodes[*to].running);
         let Some(to) = to else {
-            self.nodes[from.0].speaker.connect_failed(from.1, "connection refused", now);
+            self.nodes[from.0]
+                .speaker
+                .connect_failed(from.1, "connection refused", now);
             return;
         };
         let (source, target) = (address(from.0), address(to));
         let accepted =
-            self.nodes[to].speaker.accept((source, 40000).into(), (target, 179).into(), now);
-        self.nodes[from.0].speaker.connected(from.1, (source, 40000).into(), now);
+            self.nodes[to]
+                .speaker
+                .accept((source, 40000).into(), (target, 179).into(), now);
+        self.nodes[from.0]
+            .speaker
+            .connected(from.1, (source, 40000).into(), now);
         match accepted {
             Ok((connection, _)) => {
                 self.links.insert(from, (to, connection));
@@ -287,18 +331,25 @@ impl Network {
     }
 
     fn send(&mut self, from: End, octets: &[u8]) {
-        let Some(to) = self.links.get(&from) else { return };
+        let Some(to) = self.links.get(&from) else {
+            return;
+        };
         if self.cut.contains(&(from.0, to.0)) {
             return;
         }
         // TCP keeps no boundaries.
         for piece in octets.chunks(97) {
-            self.wires.entry(*to).or_default().push_back(Packet::Octets(piece.to_vec()));
+            self.wires
+                .entry(*to)
+                .or_default()
+                .push_back(Packet::Octets(piece.to_vec()));
         }
     }
 
     fn close(&mut self, from: End) {
-        let Some(to) = self.links.remove(&from) else { return };
+        let Some(to) = self.links.remove(&from) else {
+            return;
+        };
         self.links.remove(&to);
         self.wires.remove(&from);
         self.wires.entry(to).or_default().push_back(Packet::Closed);
