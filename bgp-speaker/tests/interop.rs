@@ -1,5 +1,7 @@
 //! Sessions with BIRD and FRR in namespaces of their own. Needs root, `bird2` and `frr`.
 
+#![allow(clippy::unwrap_used)] // a test may panic
+
 mod lab;
 
 use lab::{Daemon, Lab, eventually};

@@ -1,5 +1,7 @@
 //! Speakers on loopback addresses, through the interface that an agent uses.
 
+#![allow(clippy::unwrap_used)] // a test may panic
+
 use bgp_speaker::{
     FibChange, FibEvent, FibEvents, Handle, LocalRoute, Options, PeerConfig, PeerKey, PeerStatus,
     SpeakerConfig, Stop, spawn,

@@ -51,8 +51,10 @@ fn via(rib: &mut Rib, peer: u32, path: &[u32]) -> Arc<PathAttributes> {
     )
 }
 
-/// Everything that can be seen of a table.
-fn picture(rib: &Rib) -> Vec<(IpNet, Vec<IpAddr>, Vec<(Source, Verdict, bool)>)> {
+/// Everything that can be seen of a prefix: next hops installed, and paths.
+type Picture = (IpNet, Vec<IpAddr>, Vec<(Source, Verdict, bool)>);
+
+fn picture(rib: &Rib) -> Vec<Picture> {
     let table = rib.table.iter();
     table
         .map(|(prefix, destination)| {

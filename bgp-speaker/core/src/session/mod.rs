@@ -10,8 +10,8 @@ mod jitter;
 pub(crate) mod open;
 
 use crate::speaker::{ConnectionId, PeerId};
-use crate::wire::{ErrorCode, Message, Notification, RouteRefresh, Update};
-use connection::{Action, Cause, Connection, End, Event, Phase};
+use crate::wire::{ErrorCode, Notification, RouteRefresh, Update};
+use connection::{Action, Cause, Connection, Control, End, Event, Phase};
 use dial::Dial;
 pub(crate) use dial::DialPolicy;
 use jitter::Jitter;
@@ -37,7 +37,7 @@ pub(crate) enum Direction {
 pub(crate) enum Output {
     /// Open a TCP connection.
     Connect(ConnectionId),
-    Send(ConnectionId, Message),
+    Send(ConnectionId, Control),
     /// Close once everything sent is out.
     Close(ConnectionId),
     Up(ConnectionId, Box<Agreement>),
