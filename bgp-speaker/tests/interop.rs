@@ -54,7 +54,7 @@ fn restart_without_their_noticing(lab: &Lab, speaker: Daemon, peer: &str, stop: 
 #[test]
 fn bird_exchanges_both_families_with_us_on_one_session_and_survives_a_kill() {
     let lab = Lab::new();
-    let _bird = lab.bird(65001);
+    let _bird = lab.bird(65001, "10.0.0.2");
     let speaker = lab.speaker(BIRD, false);
     eventually("BIRD forwards to us", || lab.they_forward());
     eventually("we have BIRD's routes", || {
@@ -66,6 +66,18 @@ fn bird_exchanges_both_families_with_us_on_one_session_and_survives_a_kill() {
     eventually("BIRD has seen End-of-RIB", || {
         let session = lab.birdc("show protocols all ours");
         session.contains("Established") && !session.contains("graceful restart active")
+    });
+}
+
+#[test]
+fn bird_exchanges_both_families_with_us_over_ipv6() {
+    let lab = Lab::new();
+    let _bird = lab.bird(65001, "fd00::2");
+    let peer = BIRD.replace("10.0.0.2", "'fd00::2'");
+    let speaker = lab.speaker(&peer, false);
+    eventually("BIRD forwards to us", || lab.they_forward());
+    eventually("we have BIRD's routes", || {
+        we_have_their_routes(&lab, &speaker)
     });
 }
 
@@ -99,7 +111,7 @@ fn a_planned_stop_is_not_noticed_either() {
 #[test]
 fn an_interrupt_withdraws_our_routes_at_once() {
     let lab = Lab::new();
-    let _bird = lab.bird(65001);
+    let _bird = lab.bird(65001, "10.0.0.2");
     let speaker = lab.speaker(BIRD, false);
     eventually("BIRD forwards to us", || lab.they_forward());
     speaker.signal("INT");
@@ -112,7 +124,7 @@ fn an_interrupt_withdraws_our_routes_at_once() {
 #[test]
 fn a_wrong_as_number_is_named_on_our_side() {
     let lab = Lab::new();
-    let _bird = lab.bird(65009);
+    let _bird = lab.bird(65009, "10.0.0.2");
     let _speaker = lab.speaker(BIRD, false);
     let words = "peer says AS 65009 but BGPPeer/bird expects 65001";
     eventually("the log names both AS numbers", || {

@@ -78,8 +78,10 @@ impl Lab {
         self.ours.daemon(program, &arguments, &self.path("log"))
     }
 
-    /// BIRD, announcing 10.2.0.0/24 and fd02::/64 as `their_as`, routes in the kernel.
-    pub(crate) fn bird(&self, their_as: u32) -> Daemon {
+    /// BIRD, announcing 10.2.0.0/24 and fd02::/64 as `their_as`, routes in the kernel;
+    /// the session is over IPv4 or, with `fd00::2` as its own address, over IPv6.
+    pub(crate) fn bird(&self, their_as: u32, own: &str) -> Daemon {
+        let ours = own.replace('2', "1");
         let config = self.write(
             "bird.conf",
             &format!(
@@ -88,10 +90,10 @@ impl Lab {
                  protocol kernel k6 {{ ipv6 {{ export all; }}; }}\n\
                  protocol static s4 {{ ipv4; route 10.2.0.0/24 blackhole; }}\n\
                  protocol static s6 {{ ipv6; route fd02::/64 blackhole; }}\n\
-                 protocol bgp ours {{\n  local 10.0.0.2 as {their_as};\n\
-                 neighbor 10.0.0.1 as 4200000001;\n  graceful restart on;\n\
+                 protocol bgp ours {{\n  local {own} as {their_as};\n\
+                 neighbor {ours} as 4200000001;\n  graceful restart on;\n\
                  connect delay time 1; error wait time 1, 2;\n\
-                 ipv4 {{ import all; export all; }};\n\
+                 ipv4 {{ import all; export all; next hop address 10.0.0.2; }};\n\
                  ipv6 {{ import all; export all; next hop address fd00::2; }};\n}}\n"
             ),
         );

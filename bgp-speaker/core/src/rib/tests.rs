@@ -20,6 +20,7 @@ fn facts(peer: u32) -> PeerFacts {
 fn rib() -> Rib {
     let mut rib = Rib::new();
     rib.set_identity(Identity {
+        local_as: 64599,
         router_id: Ipv4Addr::new(192, 0, 2, 100),
         cluster_id: Ipv4Addr::new(192, 0, 2, 100),
         addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 100))],
@@ -130,6 +131,8 @@ fn paths_that_must_not_be_used_are_kept_with_the_reason() {
         },
     );
     assert_eq!(verdict_of(&mut rib, 1, 1), refused(Refusal::ImportPolicy));
+    announce(&mut rib, 2, 1, &[65001, 64599]);
+    assert_eq!(verdict_of(&mut rib, 2, 1), refused(Refusal::OwnAs));
 
     for (address, reason) in [
         ("10.0.0.100", Refusal::OwnNextHop),

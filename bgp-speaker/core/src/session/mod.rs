@@ -4,13 +4,14 @@
 //! one; here is what joins them. There may be one Established connection and one more of each
 //! direction; section 6.8 decides between them as soon as the peer's OPEN tells its identifier.
 
+mod collision;
 pub(crate) mod connection;
 mod dial;
 mod jitter;
 pub(crate) mod open;
 
 use crate::speaker::{ConnectionId, PeerId};
-use crate::wire::{ErrorCode, Notification, RouteRefresh, Update};
+use crate::wire::{Notification, RouteRefresh, Update};
 use connection::{Action, Cause, Connection, Control, End, Event, Phase};
 use dial::Dial;
 pub(crate) use dial::DialPolicy;
@@ -19,9 +20,6 @@ use open::{Agreement, Proposal};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Within this time of a session's start another connection is a collision; after it, a sign
-/// that the peer has lost the first (RFC 4724 section 4.2).
-const COLLISION_WINDOW: Duration = Duration::from_secs(10);
 /// Pause after the peer or we refused an OPEN: somebody has to change a configuration.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(3);
 
@@ -370,69 +368,6 @@ impl Session {
             None => Output::Failed(end),
         });
     }
-
-    /// Connection collision detection (RFC 4271 section 6.8): `id` has just received its OPEN.
-    /// Its identifier decides about a fresh connection in `OpenSent` too, or that one would unseat
-    /// this one a moment later, when it is Established.
-    fn arbitrate(&mut self, id: ConnectionId, now: Instant) {
-        let others: Vec<_> = self
-            .slots
-            .iter()
-            .filter(|slot| slot.id != id)
-            .filter(|slot| {
-                slot.connection.phase() >= Phase::OpenConfirm || now < slot.since + COLLISION_WINDOW
-            })
-            .map(|slot| slot.id)
-            .collect();
-        for other in others {
-            let Some(verdict) = self.verdict(id, other, now) else {
-                return;
-            };
-            let (loser, event) = match verdict {
-                Verdict::Collision { loser } => {
-                    let words = "another connection with the peer was kept".to_owned();
-                    let cease = Notification::new(ErrorCode::CEASE_COLLISION);
-                    (loser, Event::Stop(Some(cease), words))
-                }
-                Verdict::PeerRestarted => (
-                    other,
-                    Event::Lost("the peer has restarted its session".into()),
-                ),
-            };
-            self.handle(loser, event, now);
-        }
-    }
-
-    fn verdict(&self, id: ConnectionId, other: ConnectionId, now: Instant) -> Option<Verdict> {
-        let newer = self.slots.iter().find(|slot| slot.id == id)?;
-        let older = self.slots.iter().find(|slot| slot.id == other)?;
-        let agreement = newer.connection.agreement()?;
-        if let Some((old, since)) = &older.up {
-            let restarting = agreement
-                .graceful_restart
-                .as_ref()
-                .is_some_and(|peer| peer.restarting);
-            let settled = now >= *since + COLLISION_WINDOW;
-            if old.graceful_restart.is_some() && (restarting || settled) {
-                return Some(Verdict::PeerRestarted);
-            }
-            if settled {
-                return Some(Verdict::Collision { loser: id });
-            }
-        }
-        if newer.direction == older.direction {
-            return Some(Verdict::Collision { loser: other });
-        }
-        let ours = newer.connection.proposal();
-        let keep = if (ours.router_id, ours.local_as) > (agreement.router_id, ours.remote_as) {
-            Direction::Outgoing
-        } else {
-            Direction::Incoming
-        };
-        Some(Verdict::Collision {
-            loser: if newer.direction == keep { other } else { id },
-        })
-    }
 }
 
 /// How a peer is told that we end the session.
@@ -441,9 +376,4 @@ enum Farewell<'a> {
     Silent,
     Soft(&'a Notification),
     Hard(&'a Notification),
-}
-
-enum Verdict {
-    Collision { loser: ConnectionId },
-    PeerRestarted,
 }
