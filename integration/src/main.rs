@@ -29,6 +29,8 @@ enum Command {
         #[arg(long)]
         json: Option<PathBuf>,
     },
+    /// Removes the labs that `demo --keep` left up
+    Clean,
     /// Fails if a pure crate depends on the world
     Purity,
     /// Runs a command inside a kernel that has what this one lacks (IPIP, netem and more)
@@ -90,6 +92,10 @@ fn main() -> ExitCode {
         Command::Sabotages(arguments) => demo::run_sabotages(&arguments.into()).map(passed),
         Command::Bench { name, json } => {
             integration::bench::run(&name, json.as_deref()).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Clean => {
+            Lab::remove_kept();
+            Ok(ExitCode::SUCCESS)
         }
         Command::Purity => purity(),
         Command::Vm {

@@ -80,7 +80,8 @@ impl Kernel {
     }
 
     /// Creates or replaces routes; answers those that failed. The failure of one does not stop the
-    /// others.
+    /// others. The kernel replaces by destination and metric, whoever wrote the route: look at
+    /// [`Self::routes`] before a prefix that somebody else may route.
     pub fn replace_routes(&mut self, routes: &[Route]) -> Vec<(Route, RouteError)> {
         let empty = |route: &&Route| matches!(&route.kind, RouteKind::Via(hops) if hops.is_empty());
         let (empty, usable): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(empty);

@@ -54,7 +54,7 @@ pub fn run(options: &Options) -> Result<bool> {
             played.push(play_broken(&mut cluster, scene, broken));
         }
         if options.keep {
-            keep(cluster);
+            keep(cluster)?;
         }
     }
     for scene in away {
@@ -240,19 +240,21 @@ fn find_sabotage(name: &str) -> Result<&'static Sabotage> {
         })
 }
 
-fn keep(cluster: Cluster) {
-    cluster.lab.keep();
+fn keep(mut cluster: Cluster) -> Result<()> {
+    cluster.lab.keep()?;
     let prefix = cluster.lab.prefix();
     println!(
         "\nThe lab stays. Its files: {dir}\n  ip netns list | grep {prefix}\n  \
          ip netns exec {prefix}n1 ip route\n  ip netns exec {prefix}n1 nft list table inet ocicat\n  \
          ip netns exec {prefix}tor1 vtysh --vty_socket {vty} -c 'show bgp summary'\n\
-         The next lab on this machine removes it.",
+         `cargo lab clean` removes it.",
         dir = cluster.lab.dir().display(),
         vty = cluster.frr.vty_dir().display(),
     );
+    cluster.lab.release();
     // Its processes would end with it.
     std::mem::forget(cluster);
+    Ok(())
 }
 
 fn print_table(played: &[Played]) {

@@ -32,7 +32,7 @@ pub use store::Store;
 pub use watch::Watch;
 
 use anyhow::{Context, Result, bail};
-use reaper::Reaper;
+use reaper::{Orphans, Reaper};
 use std::cell::Cell;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -61,7 +61,7 @@ impl Lab {
         if !rustix::process::geteuid().is_root() {
             bail!("a lab makes network namespaces, which needs root: run it with sudo");
         }
-        reaper::remove_orphans();
+        reaper::remove_orphans(Orphans::Lost);
         let prefix = format!(
             "oc{}x{}-",
             std::process::id(),
@@ -113,9 +113,24 @@ impl Lab {
         Ok(netns)
     }
 
-    /// Leaves everything running when this value is dropped.
-    pub fn keep(&self) {
+    /// Leaves everything running after our end, until [`Lab::remove_kept`].
+    ///
+    /// # Errors
+    /// The mark that spares it from the next lab can't be written.
+    pub fn keep(&self) -> Result<()> {
+        std::fs::write(self.dir.join(reaper::KEPT), "").context("the lab's directory")?;
         self.keep.set(true);
+        Ok(())
+    }
+
+    /// Tells the reaper at once; for a kept lab that is never dropped.
+    pub fn release(&mut self) {
+        self.reaper.finish(self.keep.get());
+    }
+
+    /// Removes the labs that were left up by processes which have ended.
+    pub fn remove_kept() {
+        reaper::remove_orphans(Orphans::All);
     }
 }
 

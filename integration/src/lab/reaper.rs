@@ -59,8 +59,20 @@ impl Reaper {
     }
 }
 
-/// Removes the labs whose owner is gone: `oc<pid>x<n>-...` with no process of that id.
-pub(super) fn remove_orphans() {
+/// A lab with this file in its directory was left up on purpose.
+pub(super) const KEPT: &str = "kept";
+
+/// Which labs without an owner are removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Orphans {
+    /// All but those that were left up on purpose.
+    Lost,
+    /// Those too.
+    All,
+}
+
+/// Removes labs whose owner is gone: `oc<pid>x<n>-...` with no process of that id.
+pub(super) fn remove_orphans(which: Orphans) {
     let Ok(entries) = std::fs::read_dir(super::netns::RUN_NETNS) else {
         return;
     };
@@ -71,6 +83,9 @@ pub(super) fn remove_orphans() {
     prefixes.sort();
     prefixes.dedup();
     for prefix in prefixes {
+        if which == Orphans::Lost && orphan_dir(&prefix).join(KEPT).exists() {
+            continue;
+        }
         if let Ok(mut reaper) = Reaper::start(&prefix, &orphan_dir(&prefix)) {
             reaper.finish(false);
         }
