@@ -172,10 +172,28 @@ impl Node {
         })
     }
 
-    /// Our rules, in nft's words and without counters; empty where there is no table.
+    /// Files of workload endpoints in the datastore.
+    pub(crate) fn endpoints_written(&self) -> Vec<String> {
+        let folder = self.store.path().join("state/workloadendpoints");
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            return Vec::new();
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names
+            .filter(|name| name.ends_with(".yaml") && !name.starts_with('.'))
+            .collect()
+    }
+
+    /// Our rules, in nft's words, without counters and without the table's owner, sets and chains
+    /// in the order of their names; empty where there is no table.
     pub(crate) fn rules(&self) -> String {
         let list = self.netns.run(&["nft", "-s", "list", "table", "inet", "ocicat"]);
-        list.unwrap_or_default()
+        let lines = list.unwrap_or_default();
+        let lines = lines.lines().skip(1).filter(|line| !line.contains("flags"));
+        let text = lines.collect::<Vec<_>>().join("\n");
+        let mut parts: Vec<&str> = text.trim_end_matches(['}', '\n']).split("\n\n").collect();
+        parts.sort_unstable();
+        parts.join("\n\n")
     }
 
     /// Routes of both families with our protocol.
