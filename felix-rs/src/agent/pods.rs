@@ -53,6 +53,7 @@ impl Agent {
         let reply = match call.request.command {
             Command::Add => return self.on_add(call, Instant::now() + BLOCK_DEADLINE),
             Command::Del => {
+                self.give_up_waiting(&key(&call.request));
                 self.remove_endpoint(&key(&call.request));
                 Reply::Done
             }
@@ -108,6 +109,18 @@ impl Agent {
                 self.claim(block);
                 self.waiting.push((call, deadline));
             }
+        }
+    }
+
+    /// A runtime that gave up an ADD takes it down: it must not come to be after that.
+    fn give_up_waiting(&mut self, gone: &EndpointKey) {
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (given_up, kept) = waiting.partition(|(call, _)| key(&call.request) == *gone);
+        self.waiting = kept;
+        for (call, _) in given_up {
+            let reason = "taken down by DEL while it waited for a block";
+            let failure = failed(code::TRY_AGAIN, reason, "");
+            let _ = call.reply.send(Reply::Failed(failure));
         }
     }
 

@@ -328,6 +328,34 @@ fn a_runtime_that_dies_during_add_leaves_nothing_after_its_del() -> Result<()> {
 }
 
 #[test]
+fn an_add_that_waits_for_a_block_is_ended_by_the_del_of_its_container() -> Result<()> {
+    let mut node = Node::prepared()?;
+    // Where the folder of blocks should be is a file: no block can be claimed.
+    std::fs::create_dir(node.store.path().join("state"))?;
+    std::fs::write(node.store.path().join("state/ipamblocks"), "")?;
+    node.start()?;
+    let netns = node.lab.netns("a")?;
+    let plugin = &node.plugin;
+    let spec = spec("a", "web");
+    let result = std::thread::scope(|scope| {
+        let add = scope.spawn(|| plugin.call("ADD", &spec, &netns, &nothing()));
+        while !add.is_finished() {
+            plugin.call("DEL", &spec, &netns, &nothing())?;
+        }
+        add.join().expect("a thread of the test")
+    });
+    let (code, message) = cni_error(result)?;
+    assert_eq!(code, 11, "{message}");
+    assert_eq!(message, "taken down by DEL while it waited for a block");
+    node.store.remove("state/ipamblocks")?;
+    wait::until(LIMIT, "an ADD", || {
+        plugin.call("ADD", &spec, &netns, &nothing()).map_err(|error| format!("{error:#}"))
+    })?;
+    assert_eq!(node.links()?.len(), 1);
+    Ok(())
+}
+
+#[test]
 fn the_example_objects_and_configuration_are_understood_without_a_warning() -> Result<()> {
     let mut node = Node::prepared()?;
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
