@@ -189,9 +189,10 @@ impl Node {
     pub(crate) fn rules(&self) -> String {
         let list = self.netns.run(&["nft", "-s", "list", "table", "inet", "ocicat"]);
         let lines = list.unwrap_or_default();
-        let lines = lines.lines().skip(1).filter(|line| !line.contains("flags"));
+        let lines = lines.lines().skip(1);
+        let lines = lines.filter(|line| !line.contains("flags") && *line != "}");
         let text = lines.collect::<Vec<_>>().join("\n");
-        let mut parts: Vec<&str> = text.trim_end_matches(['}', '\n']).split("\n\n").collect();
+        let mut parts: Vec<&str> = text.split("\n\n").map(|part| part.trim_matches('\n')).collect();
         parts.sort_unstable();
         parts.join("\n\n")
     }

@@ -4,7 +4,8 @@ use crate::node::{LIMIT, Node, policy};
 use anyhow::{Context, Result};
 use integration::lab::link::End;
 use integration::lab::probe::Protocol;
-use integration::lab::{Probe, Watch, agent, wait};
+use integration::lab::router::{Neighbor, RouterConfig};
+use integration::lab::{Frr, Probe, Watch, agent, wait};
 use std::process::Command;
 use std::time::Duration;
 
@@ -46,6 +47,73 @@ fn a_route_that_was_pointed_elsewhere_is_pointed_back() -> Result<()> {
         if route.contains(&interface) { Ok(()) } else { Err(route) }
     })?;
     b.wait_reaches(&a)
+}
+
+#[test]
+fn routes_that_the_kernel_drops_with_an_interface_come_back_with_it() -> Result<()> {
+    let node = Node::prepared()?;
+    let _frr = router(&node)?;
+    let mut node = node;
+    node.start()?;
+    let learned = |node: &Node| {
+        wait::until(LIMIT, "the router's networks", || match node.routes() {
+            Ok(routes)
+                if routes.contains("198.51.100.0/24 via 10.1.0.1")
+                    && routes.contains("fd00:51::/64 via fd00:1::1") =>
+            {
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        })
+    };
+    learned(&node)?;
+    let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
+    let before = node.routes()?;
+    for interface in [a.pod.host_interface()?, "eth0".to_owned()] {
+        node.netns.ip([format!("link set {interface} down")])?;
+        node.netns.ip([
+            format!("link set {interface} up"),
+            // IPv6 addresses go with an interface that goes down.
+            format!("address replace fd00:1::11/64 dev {interface} nodad")
+        ].into_iter().take(if interface == "eth0" { 2 } else { 1 }))?;
+        wait::until(LIMIT, &format!("all routes after {interface}"), || match node.routes() {
+            Ok(now) if now == before => Ok(()),
+            other => Err(format!("{other:?}\ninstead of\n{before}")),
+        })?;
+        b.wait_reaches(&a)?;
+    }
+    learned(&node)
+}
+
+/// A router on the node's wire that announces a network of each family.
+fn router(node: &Node) -> Result<Frr> {
+    node.host.ip([
+        "link add lan0 type veth peer name lan1",
+        "link set lan0 up",
+        "link set lan1 up",
+        "address add 198.51.100.1/24 dev lan0",
+        "address add fd00:51::1/64 dev lan0 nodad",
+    ])?;
+    node.store.write(
+        "peer.yaml",
+        "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: rack1}\n\
+         spec: {peerIP: 10.1.0.1, asNumber: 65001}\n",
+    )?;
+    Frr::start(
+        &node.lab,
+        &node.host,
+        &RouterConfig {
+            asn: 65001,
+            router_id: [10, 1, 0, 1].into(),
+            neighbors: vec![Neighbor {
+                name: "n1".to_owned(),
+                address: [10, 1, 0, 11].into(),
+                asn: model::names::DEFAULT_AS,
+                local_address: [10, 1, 0, 1].into(),
+                local_ipv6: "fd00:1::1".parse()?,
+            }],
+        },
+    )
 }
 
 /// Each of these is refused by the kernel where the table is owned, and repaired elsewhere.

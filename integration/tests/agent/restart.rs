@@ -107,6 +107,45 @@ fn without_the_datastore_an_agent_starts_from_its_snapshot_adds_announces_and_re
 }
 
 #[test]
+fn a_datastore_that_goes_away_under_a_running_agent_is_noted_and_stops_nothing() -> Result<()> {
+    let node = Node::started()?;
+    node.store.write("policy.yaml", &policy("web", "web", "[]"))?;
+    let web = node.member("web", "web")?;
+    let other = node.member("other", "other")?;
+    other.wait_denied(&web)?;
+    wait_endpoints_written(&node, 2)?;
+    let before = (node.rules(), node.routes()?);
+    node.hide_store()?;
+    node.wait_said("datastore lost")?;
+    assert_eq!(node.agent.health("/readyz")?.0, 200);
+    assert_eq!(before, (node.rules(), node.routes()?));
+    let late = node.member("late", "web")?;
+    other.wait_denied(&late)?;
+    late.wait_reaches(&other)?;
+    web.pod.del()?;
+    for ip in web.pod.addresses() {
+        node.wait_route(ip, false)?;
+    }
+    node.show_store()?;
+    wait::until(LIMIT, "the note to go", || match node.agent.health("/readyz") {
+        Ok((200, body)) if !body.contains("datastore lost") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    wait::until(LIMIT, "what happened meanwhile in the datastore", || {
+        let mut written = node.endpoints_written();
+        written.sort();
+        let named = |name: &str| written.iter().any(|file| file.contains(&format!("k8s-{name}-")));
+        if named("late") && named("other") && !named("web") {
+            Ok(())
+        } else {
+            Err(format!("{written:?}"))
+        }
+    })?;
+    node.store.remove("policy.yaml")?;
+    other.wait_reaches(&late)
+}
+
+#[test]
 fn after_a_power_cycle_without_the_datastore_blocks_and_policy_are_back_and_dead_pods_are_gone()
 -> Result<()> {
     let mut node = Node::started()?;
