@@ -217,8 +217,8 @@ fn a_passive_side_waits_and_two_of_them_wait_for_ever() {
     }
 }
 
-#[test]
-fn a_route_reflector_joins_clients_that_have_no_session_with_each_other() {
+/// Node 0 reflects between its clients 1 and 2, and 3, which have no sessions with each other.
+fn star(seed: u64) -> Network {
     let client = |(node, config): (usize, PeerConfig)| {
         let config = PeerConfig {
             route_reflector_client: true,
@@ -233,7 +233,12 @@ fn a_route_reflector_joins_clients_that_have_no_session_with_each_other() {
     ];
     let mut configs = vec![config(0, 64512, &reflector)];
     configs.extend((1..4).map(|node| config(node, 64512, &[peer(0, 64512)])));
-    let mut network = Network::new(configs, 17);
+    Network::new(configs, seed)
+}
+
+#[test]
+fn a_route_reflector_joins_clients_that_have_no_session_with_each_other() {
+    let mut network = star(17);
     network.run(LONG);
     for (node, other) in [(1, 2), (2, 1), (1, 3), (3, 1)] {
         let next_hop = &network.nodes[node].fib[&prefixes(other)[0]];
@@ -242,6 +247,26 @@ fn a_route_reflector_joins_clients_that_have_no_session_with_each_other() {
             [address(other)],
             "the next hop is the origin, not the reflector"
         );
+    }
+}
+
+#[test]
+fn a_restarted_reflector_sends_end_of_rib_only_when_it_knows_the_routes_again() {
+    for seed in 0..20 {
+        let mut network = star(seed);
+        network.run(LONG);
+        network
+            .nodes
+            .iter_mut()
+            .for_each(|node| node.removed.clear());
+        network.kill(0);
+        network.run(Duration::from_secs(3));
+        network.boot(0, true);
+        network.run(LONG);
+        for node in &network.nodes[1..] {
+            assert_eq!(node.removed, [], "seed {seed}");
+            assert_eq!(node.speaker.status(network.now).peers[0].stale, 0);
+        }
     }
 }
 
