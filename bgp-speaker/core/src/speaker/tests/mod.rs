@@ -120,7 +120,7 @@ fn a_mesh_and_its_router_learn_everything_from_each_other() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
     fn after_any_resets_the_mesh_is_as_if_nothing_had_been(
         seed: u64, resets in prop::collection::vec((any::<u64>(), 0..5000_u64), 0..12),
@@ -137,7 +137,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
     fn a_peer_with_graceful_restart_may_be_killed_at_any_time(
         seed: u64, kills in prop::collection::vec((0..4_usize, 0..8000_u64, 0..8000_u64), 1..5),
@@ -304,6 +304,23 @@ fn a_killed_speaker_that_comes_back_is_not_noticed_by_forwarding() {
         assert_eq!(node.removed, [], "node {index}");
         let status = node.speaker.status(network.now);
         assert!(status.peers.iter().all(|peer| peer.stale == 0));
+    }
+}
+
+#[test]
+fn a_node_that_is_back_before_anybody_missed_it_takes_over_its_old_sessions() {
+    for restarting in [true, false] {
+        let mut network = pair(18);
+        network.run(LONG);
+        network.power_off(0);
+        network.run(Duration::from_secs(10));
+        assert!(network.established(1, 0), "nobody has noticed");
+        network.boot(0, restarting);
+        network.run(Duration::from_secs(10));
+        assert!(network.established(0, 1) && network.established(1, 0));
+        assert!(network.has_said(1, "the peer has restarted its session"));
+        assert_eq!(network.nodes[1].removed, []);
+        assert_eq!(sent(&network, 0, 1), received(&network, 1, 0));
     }
 }
 
