@@ -155,7 +155,10 @@ fn compiler() -> policy::Compiler {
         pod_selector: Selector::All,
         ingress: Some(vec![
             rule(&[], &[port(443, 443), port(8000, 9000)]),
-            rule(&[pods.clone()], &[port(80, 80), port(1000, 2000)]),
+            rule(
+                std::slice::from_ref(&pods),
+                &[port(80, 80), port(1000, 2000)],
+            ),
             rule(&blocks, &[port(22, 22)]),
         ]),
         egress: Some(vec![rule(&blocks, &[]), rule(&[pods], &[])]),
@@ -286,6 +289,22 @@ fn every_operation_that_fails_names_itself_and_nothing_is_changed() {
         }
         assert_reads(&mut kernel, &full);
     }
+}
+
+#[test]
+fn operations_without_content_change_nothing() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    let full = representative();
+    kernel.nft_replace(&full).unwrap();
+    let nothing = [
+        Op::AddElements("hash4".into(), vec![]),
+        Op::DeleteElements("hash4".into(), vec![]),
+        Op::AddRules("pod-7".into(), vec![]),
+    ];
+    assert_eq!(kernel.nft_commit(&nothing), Ok(()));
+    assert_eq!(kernel.nft_commit(&[]), Ok(()));
+    assert_reads(&mut kernel, &full);
 }
 
 #[test]
