@@ -1,4 +1,5 @@
-//! What this kernel can do, probed once and without changing anything.
+//! What this kernel can do, probed once. Nothing is changed, except that the kernel may load a
+//! module to answer.
 
 use crate::netlink::Socket;
 use crate::{ipip, nft};

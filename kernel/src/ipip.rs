@@ -2,9 +2,10 @@
 
 use crate::kernel::Kernel;
 use crate::link::{self, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError};
-use crate::message::{self, NEW_LINK, SCOPE_UNIVERSE, ifinfomsg};
+use crate::message::{self, GET_LINK, NEW_LINK, SCOPE_UNIVERSE, ifinfomsg};
 use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
-use model::dataplane::IpipDevice;
+use ipnet::IpNet;
+use model::dataplane::{Address, IpipDevice, Link};
 use std::net::{IpAddr, Ipv4Addr};
 
 const KIND: &str = "ipip";
@@ -20,6 +21,7 @@ impl Kernel {
     ///
     /// It has no remote end: the gateway of a route through it is the outer destination. The outer
     /// TTL is the inner one, and the outer header has DF set, so that path MTU discovery works.
+    /// One that is as wanted is not touched, so that no event follows.
     pub fn ensure_ipip(&mut self, device: &IpipDevice) -> Result<u32, LinkError> {
         let name = &device.name;
         let refused = |step| LinkError::refused(name, step);
@@ -35,17 +37,29 @@ impl Kernel {
                 found,
             });
         }
-        self.write_ipip(device, found.as_ref().map(|link| link.ifindex))?;
-        let link = link::by_name(&mut self.route, name).map_err(refused("look it up"))?;
-        let ifindex = link.map(|link| link.ifindex).ok_or(NetlinkError::NoAnswer);
-        let ifindex = ifindex.map_err(refused("look it up"))?;
+        let local = match &found {
+            Some(link) => local(&mut self.route, link.ifindex).map_err(refused("look it up"))?,
+            None => None,
+        };
+        let same = |link: &&Link| link.mtu == device.mtu && local == Some(device.local);
+        let link = match found.as_ref().filter(same) {
+            Some(link) => link.clone(),
+            None => {
+                self.write_ipip(device, found.map(|link| link.ifindex))?;
+                let link = link::by_name(&mut self.route, name).map_err(refused("look it up"))?;
+                link.ok_or(NetlinkError::NoAnswer)
+                    .map_err(refused("look it up"))?
+            }
+        };
         self.host_interface_sysctls(name, false)?;
-        self.set_tunnel_address(device, ifindex)
+        self.set_tunnel_address(device, link.ifindex)
             .map_err(refused("set its address"))?;
-        let mut request = self.route.encoder();
-        message::link_up(&mut request, ifindex);
-        self.route.request(request).map_err(refused("set it up"))?;
-        Ok(ifindex)
+        if !link.up {
+            let mut request = self.route.encoder();
+            message::link_up(&mut request, link.ifindex);
+            self.route.request(request).map_err(refused("set it up"))?;
+        }
+        Ok(link.ifindex)
     }
 
     /// Removes the device. One that is not there is no failure; one of another kind stays.
@@ -69,7 +83,10 @@ impl Kernel {
             flags,
             &ifinfomsg(ifindex.unwrap_or(0), 0, 0),
             |encoder| {
-                encoder.string(IFLA_IFNAME, &device.name);
+                // A device that is up refuses a name, even its own.
+                if ifindex.is_none() {
+                    encoder.string(IFLA_IFNAME, &device.name);
+                }
                 encoder.u32(IFLA_MTU, device.mtu);
                 link_info(encoder, device.local, PROTOCOL);
             },
@@ -104,20 +121,42 @@ impl Kernel {
     ) -> Result<(), NetlinkError> {
         let wanted = device.address.map(IpAddr::from);
         let present = crate::address::dump(&mut self.route)?;
-        let present = present
+        let of_device = |a: &&Address| a.ifindex == ifindex && a.address.addr().is_ipv4();
+        let present: Vec<IpNet> = present
             .iter()
-            .filter(|a| a.ifindex == ifindex && a.address.addr().is_ipv4());
-        for stale in present.filter(|a| Some(a.address.addr()) != wanted) {
+            .filter(of_device)
+            .map(|a| a.address)
+            .collect();
+        for stale in present.iter().filter(|a| Some(a.addr()) != wanted) {
             let mut request = self.route.encoder();
-            let (address, length) = (stale.address.addr(), stale.address.prefix_len());
-            message::delete_address(&mut request, ifindex, address, length);
+            message::delete_address(&mut request, ifindex, stale.addr(), stale.prefix_len());
             self.route.request(request)?;
         }
-        let Some(address) = wanted else { return Ok(()) };
+        let missing = wanted.filter(|address| !present.contains(&IpNet::from(*address)));
+        let Some(address) = missing else {
+            return Ok(());
+        };
         let mut request = self.route.encoder();
         message::add_address(&mut request, ifindex, address, 32, SCOPE_UNIVERSE);
         self.route.request(request)
     }
+}
+
+/// Outer source address of a tunnel.
+fn local(socket: &mut Socket, ifindex: u32) -> Result<Option<Ipv4Addr>, NetlinkError> {
+    socket.dump(
+        |encoder| {
+            encoder.message(GET_LINK, Flags::QUIET, &ifinfomsg(ifindex, 0, 0), |_| {});
+        },
+        || None,
+        |found, frame| {
+            let data = frame.attributes(16).inside(IFLA_LINKINFO).inside(2);
+            let octets = data
+                .find(IFLA_IPTUN_LOCAL)
+                .and_then(|bytes| bytes.try_into().ok());
+            *found = octets.map(|octets: [u8; 4]| octets.into());
+        },
+    )
 }
 
 /// Whether the kernel has the kind: it looks the kind up before it refuses an impossible protocol,

@@ -7,6 +7,8 @@ use common::Namespace;
 use kernel::netns::{self, NetnsError};
 use kernel::{Kernel, LinkError, Options, SysctlError};
 use model::dataplane::IpipDevice;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::net::SocketAddrV6;
 
 fn ipip() -> IpipDevice {
     IpipDevice {
@@ -17,27 +19,50 @@ fn ipip() -> IpipDevice {
     }
 }
 
+/// Sends a router advertisement (RFC 4861 section 4.2) that makes the sender a default router.
+fn advertise(router: &Namespace, interface: &str) {
+    let index = router.sh(&format!("cat /sys/class/net/{interface}/ifindex"));
+    let index: u32 = index.trim().parse().unwrap();
+    router.run(|| {
+        let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)).unwrap();
+        socket.set_multicast_hops_v6(255).unwrap();
+        socket.set_multicast_if_v6(index).unwrap();
+        let all_nodes = SocketAddrV6::new("ff02::1".parse().unwrap(), 0, 0, index);
+        let (kind, hop_limit, lifetime) = (134, 64, 7);
+        let message = [
+            kind, 0, 0, 0, hop_limit, 0, lifetime, 8, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        // There is no route before the link has a carrier: the caller repeats.
+        let _ = socket.send_to(&message, &all_nodes.into());
+    });
+}
+
 #[test]
 fn forwarding_starts_and_an_advertised_default_route_stays() {
-    let host = Namespace::new();
-    host.sh(
-        "echo 0 >/proc/sys/net/ipv4/ip_forward; ip link add a0 type veth peer name a1
-             ip link set a0 up; ip link set a1 up
-             ip -6 route add default via fe80::9 dev a0 proto ra metric 1024",
-    );
+    let (host, router) = (Namespace::new(), Namespace::new());
+    host.sh(&format!(
+        "echo 0 >/proc/sys/net/ipv4/ip_forward; ip link add a0 type veth peer name r0 netns {}
+         ip link add b0 type veth peer name b1; ip link set a0 up",
+        router.name
+    ));
+    router.sh("ip addr add fe80::9/64 dev r0 nodad; ip link set r0 up");
     let read = |path: &str| {
         host.sh(&format!("cat /proc/sys/net/{path}"))
             .trim()
             .to_owned()
     };
     assert_eq!(read("ipv6/conf/all/forwarding"), "0");
+    let default = || host.sh("ip -6 route show default").contains("via fe80::9");
+    while !default() {
+        advertise(&router, "r0");
+    }
     let mut kernel = host.kernel();
     host.run(|| kernel.enable_forwarding()).unwrap();
     assert_eq!(read("ipv4/ip_forward"), "1");
     assert_eq!(read("ipv6/conf/all/forwarding"), "1");
     assert_eq!(read("ipv6/conf/a0/accept_ra"), "2");
-    assert_eq!(read("ipv6/conf/a1/accept_ra"), "1");
-    assert!(host.sh("ip -6 route show default").contains("via fe80::9"));
+    assert_eq!(read("ipv6/conf/b0/accept_ra"), "1");
+    assert!(default());
 }
 
 #[test]
@@ -94,10 +119,16 @@ fn the_tunnel_is_what_was_asked_for_or_the_kernel_is_said_to_lack_it() {
     let ifindex = made.unwrap();
     let changed = IpipDevice {
         mtu: 1400,
+        local: "192.0.2.2".parse().unwrap(),
         address: Some("10.65.0.9".parse().unwrap()),
-        ..ipip()
+        name: ipip().name,
     };
     assert_eq!(host.run(|| kernel.ensure_ipip(&changed)), Ok(ifindex));
+    let mut events = host.run(|| kernel::monitor(0)).unwrap();
+    assert_eq!(host.run(|| kernel.ensure_ipip(&changed)), Ok(ifindex));
+    host.sh("ip route add blackhole 10.0.0.1");
+    let first = events.blocking_recv().unwrap();
+    assert!(matches!(first, kernel::KernelEvent::Route(_)), "{first:?}");
     let shown = host.sh("ip -d addr show ipip.ocicat");
     assert!(
         shown.contains("mtu 1400") && shown.contains("10.65.0.9/32"),
@@ -105,7 +136,7 @@ fn the_tunnel_is_what_was_asked_for_or_the_kernel_is_said_to_lack_it() {
     );
     assert!(
         shown.contains("ipip")
-            && shown.contains("local 192.0.2.1")
+            && shown.contains("local 192.0.2.2")
             && shown.contains("ttl inherit"),
         "{shown}"
     );

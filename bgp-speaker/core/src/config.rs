@@ -71,7 +71,8 @@ pub struct PeerConfig {
     pub restart_time: u16,
     /// How often our own AS number may stand in a received AS_PATH.
     pub allow_own_as: u8,
-    /// GTSM (RFC 5082): greatest number of hops to the peer.
+    /// GTSM (RFC 5082): greatest number of hops to the peer. Packets are sent with TTL 255, so that
+    /// the peer can check; the TTL of received packets is not checked here.
     pub ttl_security: Option<u8>,
     /// The peer may be more than one hop away although its AS differs from ours.
     pub multihop: bool,

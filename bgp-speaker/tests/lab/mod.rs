@@ -26,16 +26,26 @@ impl Lab {
         let name = |side| format!("bgpt-{}-{number}{side}", std::process::id());
         let (ours, theirs) = (Namespace::new(name("a")), Namespace::new(name("b")));
         let (a, b) = (&ours.0, &theirs.0);
-        run("ip", &["link", "add", "eth0", "netns", a, "type", "veth", "peer", "eth0", "netns", b]);
-        for (namespace, v4, v6) in
-            [(&ours, "10.0.0.1/24", "fd00::1/64"), (&theirs, "10.0.0.2/24", "fd00::2/64")]
-        {
+        run(
+            "ip",
+            &[
+                "link", "add", "eth0", "netns", a, "type", "veth", "peer", "eth0", "netns", b,
+            ],
+        );
+        for (namespace, v4, v6) in [
+            (&ours, "10.0.0.1/24", "fd00::1/64"),
+            (&theirs, "10.0.0.2/24", "fd00::2/64"),
+        ] {
             namespace.ip(&["addr", "add", v4, "dev", "eth0"]);
             namespace.ip(&["addr", "add", v6, "dev", "eth0", "nodad"]);
             namespace.ip(&["link", "set", "lo", "up"]);
             namespace.ip(&["link", "set", "eth0", "up"]);
         }
-        Self { ours, theirs, directory: tempfile::tempdir().unwrap() }
+        Self {
+            ours,
+            theirs,
+            directory: tempfile::tempdir().unwrap(),
+        }
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
@@ -68,8 +78,10 @@ impl Lab {
         self.ours.daemon(program, &arguments, &self.path("log"))
     }
 
-    /// BIRD, announcing 10.2.0.0/24 and fd02::/64 as `their_as`, routes in the kernel.
-    pub(crate) fn bird(&self, their_as: u32) -> Daemon {
+    /// BIRD, announcing 10.2.0.0/24 and fd02::/64 as `their_as`, routes in the kernel;
+    /// the session is over IPv4 or, with `fd00::2` as its own address, over IPv6.
+    pub(crate) fn bird(&self, their_as: u32, own: &str) -> Daemon {
+        let ours = own.replace('2', "1");
         let config = self.write(
             "bird.conf",
             &format!(
@@ -78,16 +90,25 @@ impl Lab {
                  protocol kernel k6 {{ ipv6 {{ export all; }}; }}\n\
                  protocol static s4 {{ ipv4; route 10.2.0.0/24 blackhole; }}\n\
                  protocol static s6 {{ ipv6; route fd02::/64 blackhole; }}\n\
-                 protocol bgp ours {{\n  local 10.0.0.2 as {their_as};\n\
-                 neighbor 10.0.0.1 as 4200000001;\n  graceful restart on;\n\
+                 protocol bgp ours {{\n  local {own} as {their_as};\n\
+                 neighbor {ours} as 4200000001;\n  graceful restart on;\n\
                  connect delay time 1; error wait time 1, 2;\n\
-                 ipv4 {{ import all; export all; }};\n\
+                 ipv4 {{ import all; export all; next hop address 10.0.0.2; }};\n\
                  ipv6 {{ import all; export all; next hop address fd00::2; }};\n}}\n"
             ),
         );
         let (control, pid) = (self.path("bird.ctl"), self.path("bird.pid"));
-        let arguments = ["-f", "-c", path(&config), "-s", path(&control), "-P", path(&pid)];
-        self.theirs.daemon("bird", &arguments, &self.path("bird.log"))
+        let arguments = [
+            "-f",
+            "-c",
+            path(&config),
+            "-s",
+            path(&control),
+            "-P",
+            path(&pid),
+        ];
+        self.theirs
+            .daemon("bird", &arguments, &self.path("bird.log"))
     }
 
     pub(crate) fn birdc(&self, command: &str) -> String {
@@ -103,19 +124,32 @@ impl Lab {
              \x20neighbor 10.0.0.1 remote-as 4200000001\n neighbor 10.0.0.1 timers connect 1\n\
              \x20address-family ipv4 unicast\n  network 10.2.0.0/24\n exit-address-family\n\
              \x20address-family ipv6 unicast\n  network fd02::/64\n  neighbor 10.0.0.1 activate\n\
-             \x20 neighbor 10.0.0.1 route-map v6 out\n exit-address-family\n\
-             route-map v6 permit 10\n set ipv6 next-hop global fd00::2\n",
+             \x20exit-address-family\n",
         );
         let zebra_config = self.write("zebra.conf", "");
+        run("chown", &["-R", "frr:frr", path(self.directory.path())]);
         let start = |program: &str, config: &Path| {
             let socket = self.path("zserv");
             let pid = self.path(&format!("{program}.pid"));
             let binary = format!("/usr/lib/frr/{program}");
             let arguments = [
-                "-u", "root", "-g", "root", "-f", path(config), "-i", path(&pid), "-z",
-                path(&socket), "--vty_socket", path(self.directory.path()), "-A", "127.0.0.1",
+                "-u",
+                "frr",
+                "-g",
+                "frr",
+                "-f",
+                path(config),
+                "-i",
+                path(&pid),
+                "-z",
+                path(&socket),
+                "--vty_socket",
+                path(self.directory.path()),
+                "-A",
+                "127.0.0.1",
             ];
-            self.theirs.daemon(&binary, &arguments, &self.path(&format!("{program}.log")))
+            self.theirs
+                .daemon(&binary, &arguments, &self.path(&format!("{program}.log")))
         };
         let zebra = start("zebra", &zebra_config);
         eventually("zebra listens", || self.path("zserv").exists());
@@ -123,12 +157,16 @@ impl Lab {
     }
 
     pub(crate) fn vtysh(&self, command: &str) -> String {
-        output("vtysh", &["--vty_socket", path(self.directory.path()), "-c", command])
+        output(
+            "vtysh",
+            &["--vty_socket", path(self.directory.path()), "-c", command],
+        )
     }
 
     /// Writes every change of their kernel's routes to the file `monitor`.
     pub(crate) fn monitor(&self) -> Daemon {
-        self.theirs.daemon("ip", &["-o", "monitor", "route"], &self.path("monitor"))
+        self.theirs
+            .daemon("ip", &["-o", "monitor", "route"], &self.path("monitor"))
     }
 
     /// Their kernel forwards both of our prefixes to us.
@@ -142,7 +180,11 @@ impl Lab {
     pub(crate) fn deleted(&self) -> Vec<String> {
         let log = self.read("monitor");
         let ours = |line: &&str| line.contains("10.1.0.0/26") || line.contains("fd01::/122");
-        log.lines().filter(|line| line.contains("Deleted")).filter(ours).map(str::to_owned).collect()
+        log.lines()
+            .filter(|line| line.contains("Deleted"))
+            .filter(ours)
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -159,7 +201,11 @@ impl Namespace {
     }
 
     fn daemon(&self, program: &str, arguments: &[&str], log: &Path) -> Daemon {
-        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap();
         let child = Command::new("ip")
             .args(["netns", "exec", &self.0, program])
             .args(arguments)
@@ -212,7 +258,10 @@ fn path(path: &Path) -> &str {
 #[track_caller]
 fn run(program: &str, arguments: &[&str]) {
     let status = Command::new(program).args(arguments).status();
-    assert!(status.is_ok_and(|status| status.success()), "{program} {arguments:?} (needs root)");
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "{program} {arguments:?} (needs root)"
+    );
 }
 
 fn output(program: &str, arguments: &[&str]) -> String {

@@ -346,3 +346,24 @@ impl AsFd for Socket {
         self.inner.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_split_into_frames_without_a_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            length in 0..200_u32,
+        ) {
+            let mut datagram = length.to_ne_bytes().to_vec();
+            datagram.extend(bytes);
+            for frame in Frame::split(&datagram) {
+                let _ = frame.refusal();
+                prop_assert!(frame.attributes(4).count() <= datagram.len());
+            }
+        }
+    }
+}

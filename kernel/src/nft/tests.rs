@@ -1,5 +1,11 @@
+use super::elements::Collector;
+use super::expression::Expression;
 use super::statement::{lower, raise};
-use policy::ruleset::{CtState, Family, Field, Statement as S, Verdict};
+use crate::netlink::Attributes;
+use policy::ruleset::{
+    CtState, Family, Field, KeyType, SetHeader, SetKind, Statement as S, Verdict,
+};
+use proptest::prelude::*;
 
 fn every_statement() -> Vec<S> {
     let fields = [Field::Iif, Field::Ipv4Saddr, Field::L4Proto, Field::Dport];
@@ -80,4 +86,34 @@ fn expressions_that_we_never_write_are_not_recognised() {
     expressions.swap(1, 2);
     assert_eq!(raise(&expressions), None);
     assert_eq!(raise(&lower(&S::L4Proto(6))[..1]), None);
+}
+
+proptest! {
+    #[test]
+    fn expressions_and_elements_of_any_bytes_are_decoded_without_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let _ = Expression::decode(Attributes(&bytes));
+        let mut collector = Collector::default();
+        collector.push(Attributes(&bytes));
+        let header = SetHeader {
+            key: vec![KeyType::Ipv4],
+            kind: SetKind::Interval,
+            verdict_map: false,
+            size: None,
+        };
+        let _ = collector.finish(&header);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_no_statement_or_another(
+        which in 0..every_statement().len(),
+        keep in 0..5_usize,
+    ) {
+        let statement = &every_statement()[which];
+        let whole = lower(statement);
+        let part = &whole[..keep.min(whole.len())];
+        let raised = raise(part);
+        prop_assert_eq!(raised == Some(vec![statement.clone()]), part.len() == whole.len());
+    }
 }

@@ -1,6 +1,8 @@
 //! Network namespaces of a test's own, removed even after a panic.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)] // each test uses a part of it
 
+pub mod ruleset;
+
 use kernel::{Kernel, netns};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
@@ -11,6 +13,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub struct Namespace {
     pub name: String,
     file: OwnedFd,
+    /// Links that come with every namespace, such as `tunl0` where the kernel has ipip.
+    born_with: Vec<String>,
 }
 
 impl Namespace {
@@ -18,8 +22,13 @@ impl Namespace {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("krnl-{}-{number}", std::process::id());
         let file = netns::create(&name).unwrap();
-        let namespace = Self { name, file };
+        let mut namespace = Self {
+            name,
+            file,
+            born_with: vec![],
+        };
         namespace.sh("ip link set lo up");
+        namespace.born_with = namespace.links(&mut namespace.kernel());
         namespace
     }
 
@@ -52,7 +61,7 @@ impl Namespace {
             .unwrap_or_else(|error| panic!("{command}: {error}"))
     }
 
-    /// Names of the links that a test made: not of those that come with every namespace.
+    /// Names of the links that a test made, in order.
     pub fn links(&self, kernel: &mut Kernel) -> Vec<String> {
         let names = kernel.links().unwrap().into_iter().map(|link| link.name);
         let mut names: Vec<_> = names

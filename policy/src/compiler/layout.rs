@@ -2,7 +2,21 @@
 //!
 //! Looked up in this order, and only where the policies have such a clause: ports that anyone may
 //! use; then, for each family, peers with any port, peer and port, address ranges with any port,
-//! and peers and address ranges of one port range. Whatever happens, a pod reaches itself.
+//! and peers and address ranges of one port range. Whatever happens, a pod reaches itself. For
+//! ingress and IPv4:
+//!
+//! ```text
+//! meta l4proto . th dport @ports return
+//! ip saddr @pods return
+//! ip saddr . meta l4proto . th dport @pods_and_ports return
+//! ip saddr @ranges return
+//! meta l4proto 17 th dport 1000-2000 ip saddr @pods return
+//! oif . ip saddr @local4 iif . ip saddr @local4 return
+//! counter drop
+//! ```
+//!
+//! What is allowed returns instead of being accepted: after the egress chain of the source, the
+//! ingress chain of the destination has its say.
 
 use super::base::{self, FAMILIES, daddr, interval_set, lookup, rule, saddr};
 use super::pod_sets::{Form, PodSet, Term, Terms};
@@ -16,8 +30,8 @@ use crate::ruleset::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Up to so many ports of a peer become elements of peer and port; more of them are looked up
-/// range by range, so that a pod that joins a selector costs few elements.
+/// Up to so many ports of a peer become elements of peer and port; ranges that go beyond are
+/// looked up one by one, so that a pod that joins a selector costs few elements.
 const MAX_PORTS_OF_PEER: u128 = 16;
 /// Up to so many ports of anyone become elements of one set.
 const MAX_PORTS_OF_ANYONE: u128 = 64;
@@ -115,7 +129,7 @@ fn itself(direction: Direction, local: &str, family: Family) -> Rule {
 
 fn comment(policies: &[String]) -> String {
     let mut text = match policies {
-        [] => "labels of the pod are not known".to_owned(),
+        [] => "labels or owner not known".to_owned(),
         some => some.join(", "),
     };
     if text.len() > MAX_COMMENT {
@@ -215,12 +229,15 @@ impl BlockLayout<'_> {
         if ports.contains(&Ports::Any) {
             return add(Kind::AnyPort, vec![Term::Address]);
         }
-        let ranges = merge(ports);
-        if port_count(&ranges) <= MAX_PORTS_OF_PEER {
-            let spelt_out = expand(&ranges).map(|(protocol, port)| Term::Port(protocol, port));
-            add(Kind::Port, spelt_out.collect());
-        } else {
-            for range in ranges {
+        let mut left = MAX_PORTS_OF_PEER;
+        for range in merge(ports) {
+            let spelt_out = left.checked_sub(port_count(&[range]));
+            left = spelt_out.unwrap_or(left);
+            if spelt_out.is_some() {
+                let ports = [range];
+                let terms = expand(&ports).map(|(protocol, port)| Term::Port(protocol, port));
+                add(Kind::Port, terms.collect());
+            } else {
                 large.insert(range);
                 add(Kind::Range(range), vec![Term::Address]);
             }

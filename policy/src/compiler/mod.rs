@@ -131,13 +131,20 @@ impl Compiler {
 
     /// A policy says this, or is gone.
     pub fn set_policy(&mut self, namespace: &str, name: &str, policy: Option<NetworkPolicy>) {
-        let policies = self.policies.entry(namespace.to_owned()).or_default();
-        if policies.get(name) == policy.as_ref() {
+        let before = self
+            .policies
+            .get(namespace)
+            .and_then(|policies| policies.get(name));
+        if before == policy.as_ref() {
             return;
         }
+        let policies = self.policies.entry(namespace.to_owned()).or_default();
         match policy {
             Some(policy) => drop(policies.insert(name.to_owned(), policy)),
             None => drop(policies.remove(name)),
+        }
+        if policies.is_empty() {
+            self.policies.remove(namespace);
         }
         self.dirty.policies.insert(namespace.to_owned());
     }

@@ -20,6 +20,7 @@ fn facts(peer: u32) -> PeerFacts {
 fn rib() -> Rib {
     let mut rib = Rib::new();
     rib.set_identity(Identity {
+        local_as: 64599,
         router_id: Ipv4Addr::new(192, 0, 2, 100),
         cluster_id: Ipv4Addr::new(192, 0, 2, 100),
         addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 100))],
@@ -51,8 +52,10 @@ fn via(rib: &mut Rib, peer: u32, path: &[u32]) -> Arc<PathAttributes> {
     )
 }
 
-/// Everything that can be seen of a table.
-fn picture(rib: &Rib) -> Vec<(IpNet, Vec<IpAddr>, Vec<(Source, Verdict, bool)>)> {
+/// Everything that can be seen of a prefix: next hops installed, and paths.
+type Picture = (IpNet, Vec<IpAddr>, Vec<(Source, Verdict, bool)>);
+
+fn picture(rib: &Rib) -> Vec<Picture> {
     let table = rib.table.iter();
     table
         .map(|(prefix, destination)| {
@@ -128,6 +131,8 @@ fn paths_that_must_not_be_used_are_kept_with_the_reason() {
         },
     );
     assert_eq!(verdict_of(&mut rib, 1, 1), refused(Refusal::ImportPolicy));
+    announce(&mut rib, 2, 1, &[65001, 64599]);
+    assert_eq!(verdict_of(&mut rib, 2, 1), refused(Refusal::OwnAs));
 
     for (address, reason) in [
         ("10.0.0.100", Refusal::OwnNextHop),

@@ -11,7 +11,7 @@
 
 use super::jitter::Jitter;
 use super::open::{Agreement, Proposal};
-use crate::wire::{ErrorCode, Message, Notification, Open, RouteRefresh, Update, WireError};
+use crate::wire::{ErrorCode, Notification, Open, RouteRefresh, Update, WireError};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -39,13 +39,21 @@ pub(crate) enum Event {
 /// What a connection asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
-    Send(Message),
+    Send(Control),
     /// Their OPEN is acceptable: look for a collision.
     Confirming,
     Up,
     Update(Box<Update>),
     RouteRefresh(RouteRefresh),
     Ended(End),
+}
+
+/// A message that a session sends by itself; UPDATEs come from the Adj-RIB-Out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Control {
+    Open(Open),
+    Keepalive,
+    Notification(Notification),
 }
 
 /// How a connection ended.
@@ -114,7 +122,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// A connection that TCP has just established.
     pub(crate) fn start(proposal: Proposal, seed: u64, now: Instant) -> Self {
-        let open = Action::Send(Message::Open(proposal.open()));
+        let open = Action::Send(Control::Open(proposal.open()));
         Self {
             state: State::OpenSent {
                 hold_at: now + OPEN_HOLD,
@@ -216,7 +224,7 @@ impl Connection {
                     agreement: Box::new(agreement),
                     timers,
                 };
-                self.actions.push_back(Action::Send(Message::Keepalive));
+                self.actions.push_back(Action::Send(Control::Keepalive));
                 self.actions.push_back(Action::Confirming);
             }
             Err(refusal) => self.end_with(refusal.notification, refusal.words),
@@ -255,7 +263,7 @@ impl Connection {
                 }
                 if now >= running.keepalive_at {
                     running.keepalive_at = now + self.jitter.apply(running.hold_time / 3);
-                    self.actions.push_back(Action::Send(Message::Keepalive));
+                    self.actions.push_back(Action::Send(Control::Keepalive));
                 }
             }
             State::OpenSent { .. } | State::Closed => {}
@@ -268,7 +276,7 @@ impl Connection {
 
     fn end_with(&mut self, notification: Notification, words: String) {
         self.actions
-            .push_back(Action::Send(Message::Notification(notification.clone())));
+            .push_back(Action::Send(Control::Notification(notification.clone())));
         self.end(Cause::Sent(notification), words);
     }
 

@@ -32,10 +32,10 @@ fn outcome(phase: Phase, event: Event) -> (Phase, Option<(u8, u8)>, Vec<&'static
     let mut others = Vec::new();
     for action in drain(&mut connection) {
         match action {
-            Action::Send(Message::Notification(sent)) => {
+            Action::Send(Control::Notification(sent)) => {
                 notification = Some((sent.code, sent.subcode));
             }
-            Action::Send(Message::Keepalive) => others.push("keepalive"),
+            Action::Send(Control::Keepalive) => others.push("keepalive"),
             Action::Send(_) => others.push("other message"),
             Action::Confirming => others.push("confirming"),
             Action::Up => others.push("up"),
@@ -159,7 +159,7 @@ fn silence_ends_a_session_when_the_hold_time_is_over() {
         let actions = drain(&mut connection);
         let expired = Notification::new(ErrorCode::HOLD_TIMER_EXPIRED);
         assert!(
-            actions.contains(&Action::Send(Message::Notification(expired))),
+            actions.contains(&Action::Send(Control::Notification(expired))),
             "{actions:?}"
         );
     }
@@ -175,7 +175,7 @@ fn keepalives_go_out_within_a_third_of_the_hold_time() {
         assert!(next - now <= Duration::from_secs(30), "{:?}", next - now);
         now = next;
         connection.handle(Event::Tick, now);
-        assert_eq!(drain(&mut connection), [Action::Send(Message::Keepalive)]);
+        assert_eq!(drain(&mut connection), [Action::Send(Control::Keepalive)]);
         connection.handle(Event::Keepalive, now);
     }
     assert_eq!(connection.phase(), Phase::Established);

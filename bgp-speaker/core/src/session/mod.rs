@@ -4,14 +4,15 @@
 //! one; here is what joins them. There may be one Established connection and one more of each
 //! direction; section 6.8 decides between them as soon as the peer's OPEN tells its identifier.
 
+mod collision;
 pub(crate) mod connection;
 mod dial;
 mod jitter;
 pub(crate) mod open;
 
 use crate::speaker::{ConnectionId, PeerId};
-use crate::wire::{ErrorCode, Message, Notification, RouteRefresh, Update};
-use connection::{Action, Cause, Connection, End, Event, Phase};
+use crate::wire::{Notification, RouteRefresh, Update};
+use connection::{Action, Cause, Connection, Control, End, Event, Phase};
 use dial::Dial;
 pub(crate) use dial::DialPolicy;
 use jitter::Jitter;
@@ -19,9 +20,6 @@ use open::{Agreement, Proposal};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Within this time of a session's start another connection is a collision; after it, a sign
-/// that the peer has lost the first (RFC 4724 section 4.2).
-const COLLISION_WINDOW: Duration = Duration::from_secs(10);
 /// Pause after the peer or we refused an OPEN: somebody has to change a configuration.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(3);
 
@@ -37,7 +35,7 @@ pub(crate) enum Direction {
 pub(crate) enum Output {
     /// Open a TCP connection.
     Connect(ConnectionId),
-    Send(ConnectionId, Message),
+    Send(ConnectionId, Control),
     /// Close once everything sent is out.
     Close(ConnectionId),
     Up(ConnectionId, Box<Agreement>),
@@ -69,6 +67,7 @@ struct Slot {
     id: ConnectionId,
     direction: Direction,
     connection: Connection,
+    since: Instant,
     /// Agreement and time of becoming Established.
     up: Option<(Box<Agreement>, Instant)>,
 }
@@ -297,6 +296,7 @@ impl Session {
             id,
             direction,
             connection,
+            since: now,
             up: None,
         });
         if !self.dial.is_connecting() || direction == Direction::Outgoing {
@@ -368,64 +368,6 @@ impl Session {
             None => Output::Failed(end),
         });
     }
-
-    /// Connection collision detection (RFC 4271 section 6.8): `id` has just received its OPEN.
-    fn arbitrate(&mut self, id: ConnectionId, now: Instant) {
-        let others: Vec<_> = self
-            .slots
-            .iter()
-            .filter(|slot| slot.id != id && slot.connection.phase() >= Phase::OpenConfirm)
-            .map(|slot| slot.id)
-            .collect();
-        for other in others {
-            let Some(verdict) = self.verdict(id, other, now) else {
-                return;
-            };
-            let (loser, event) = match verdict {
-                Verdict::Collision { loser } => {
-                    let words = "another connection with the peer was kept".to_owned();
-                    let cease = Notification::new(ErrorCode::CEASE_COLLISION);
-                    (loser, Event::Stop(Some(cease), words))
-                }
-                Verdict::PeerRestarted => (
-                    other,
-                    Event::Lost("the peer has restarted its session".into()),
-                ),
-            };
-            self.handle(loser, event, now);
-        }
-    }
-
-    fn verdict(&self, id: ConnectionId, other: ConnectionId, now: Instant) -> Option<Verdict> {
-        let newer = self.slots.iter().find(|slot| slot.id == id)?;
-        let older = self.slots.iter().find(|slot| slot.id == other)?;
-        let agreement = newer.connection.agreement()?;
-        if let Some((old, since)) = &older.up {
-            let restarting = agreement
-                .graceful_restart
-                .as_ref()
-                .is_some_and(|peer| peer.restarting);
-            let settled = now >= *since + COLLISION_WINDOW;
-            if old.graceful_restart.is_some() && (restarting || settled) {
-                return Some(Verdict::PeerRestarted);
-            }
-            if settled {
-                return Some(Verdict::Collision { loser: id });
-            }
-        }
-        if newer.direction == older.direction {
-            return Some(Verdict::Collision { loser: other });
-        }
-        let ours = newer.connection.proposal();
-        let keep = if (ours.router_id, ours.local_as) > (agreement.router_id, ours.remote_as) {
-            Direction::Outgoing
-        } else {
-            Direction::Incoming
-        };
-        Some(Verdict::Collision {
-            loser: if newer.direction == keep { other } else { id },
-        })
-    }
 }
 
 /// How a peer is told that we end the session.
@@ -434,9 +376,4 @@ enum Farewell<'a> {
     Silent,
     Soft(&'a Notification),
     Hard(&'a Notification),
-}
-
-enum Verdict {
-    Collision { loser: ConnectionId },
-    PeerRestarted,
 }

@@ -184,6 +184,7 @@ fn identity(config: &SpeakerConfig) -> Identity {
     let v4 = config.next_hop_v4.map(IpAddr::V4);
     let v6 = config.next_hop_v6.map(IpAddr::V6);
     Identity {
+        local_as: config.local_as,
         router_id: config.router_id,
         cluster_id: config.cluster_id(),
         addresses: v4.into_iter().chain(v6).collect(),

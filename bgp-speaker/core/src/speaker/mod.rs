@@ -79,8 +79,6 @@ pub struct SocketOptions {
     pub source: Option<IpAddr>,
     /// TTL or hop limit to send with.
     pub ttl: u8,
-    /// Least TTL or hop limit to accept (RFC 5082).
-    pub least_ttl: Option<u8>,
 }
 
 /// A line for the log.

@@ -110,15 +110,14 @@ impl Peer {
     pub(super) fn socket_options(&self) -> SocketOptions {
         let proposal = self.session.proposal();
         let ebgp = proposal.local_as != proposal.remote_as;
-        let (ttl, least_ttl) = match self.config.ttl_security {
-            Some(hops) => (255, Some(255 - hops.saturating_sub(1))),
-            None if ebgp && !self.config.multihop => (1, None),
-            None => (64, None),
+        let ttl = match self.config.ttl_security {
+            Some(_) => 255,
+            None if ebgp && !self.config.multihop => 1,
+            None => 64,
         };
         SocketOptions {
             source: self.config.source_address,
             ttl,
-            least_ttl,
         }
     }
 

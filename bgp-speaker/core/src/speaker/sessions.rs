@@ -5,11 +5,11 @@ use super::{ConnectionId, Notice, Output, PeerId, Severity, Speaker};
 use crate::config::Export;
 use crate::rib::adj_out::AdjRibOut;
 use crate::session::Output as Session;
-use crate::session::connection::{Cause, End, Event};
+use crate::session::connection::{Cause, Control, End, Event};
 use crate::session::open::Agreement;
 use crate::wire::{
     Family, Message, Notification, RouteRefresh, SessionParams, Update, decode, encode_keepalive,
-    encode_notification, encode_open, encode_route_refresh,
+    encode_notification, encode_open,
 };
 use std::time::{Duration, Instant};
 
@@ -76,14 +76,11 @@ impl Speaker {
         }
     }
 
-    fn send(&mut self, connection: ConnectionId, message: &Message) {
+    fn send(&mut self, connection: ConnectionId, message: &Control) {
         let octets = match message {
-            Message::Open(open) => encode_open(open),
-            Message::Keepalive => encode_keepalive(),
-            Message::Notification(notification) => encode_notification(notification),
-            Message::RouteRefresh(refresh) => encode_route_refresh(refresh),
-            // UPDATEs are encoded by the Adj-RIB-Out, once for all of its peers.
-            Message::Update(_) => return,
+            Control::Open(open) => encode_open(open),
+            Control::Keepalive => encode_keepalive(),
+            Control::Notification(notification) => encode_notification(notification),
         };
         let Some(peer) = self.peers.get_mut(&connection.peer) else {
             return;

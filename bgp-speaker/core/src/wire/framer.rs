@@ -244,6 +244,8 @@ mod tests {
     fn lengths_out_of_bounds_are_named_in_the_data() {
         for (length, code) in [
             (0, 4),
+            (18, 9),
+            (4097, 9),
             (18, 4),
             (20, 4),
             (28, 1),

@@ -147,7 +147,6 @@ impl<'a> Walk<'a> {
             self.whole = self.whole.get(..length).unwrap_or_default();
             self.attribute(flags, code, value)?;
         }
-        self.whole = &[];
         Ok(())
     }
 

@@ -136,6 +136,115 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn a_peer_with_graceful_restart_may_be_killed_at_any_time(
+        seed: u64, kills in prop::collection::vec((0..4_usize, 0..8000_u64, 0..8000_u64), 1..5),
+    ) {
+        let mut network = mesh(seed);
+        network.run(LONG);
+        network.nodes.iter_mut().for_each(|node| node.removed.clear());
+        for (node, away, pause) in kills {
+            network.kill(node);
+            network.run(Duration::from_millis(away));
+            network.boot(node, true);
+            network.run(Duration::from_secs(20) + Duration::from_millis(pause));
+        }
+        network.run(LONG);
+        check_mesh(&network);
+        // The router is never killed, so whatever it forwarded to it goes on forwarding to.
+        prop_assert_eq!(&network.nodes[4].removed, &[]);
+    }
+
+    #[test]
+    fn no_octets_of_a_peer_reach_beyond_its_own_session(
+        seed: u64, octets in prop::collection::vec(any::<u8>(), 1..200), framed: bool,
+    ) {
+        let mut network = mesh(seed);
+        network.run(Duration::from_secs(20));
+        let mut message = octets;
+        if framed {
+            let length = u16::try_from(message.len() + 18).unwrap();
+            message.splice(0..0, [[0xff; 16].as_slice(), &length.to_be_bytes()].concat());
+        }
+        network.inject(4, 0, &message);
+        network.run(Duration::from_secs(1));
+        for other in 1..4 {
+            prop_assert!(network.established(0, other));
+        }
+        network.run(Duration::from_secs(200));
+        prop_assert!(network.established(0, 4));
+    }
+}
+
+#[test]
+fn speakers_that_connect_at_the_same_time_end_up_with_one_session() {
+    for seed in 0..100 {
+        let mut network = pair(seed);
+        network.run(LONG);
+        for node in [0, 1] {
+            let status = network.nodes[node].speaker.status(network.now);
+            assert_eq!(status.peers[0].established_count, 1, "seed {seed}");
+            assert!(!network.has_said(node, "is down"), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_passive_side_waits_and_two_of_them_wait_for_ever() {
+    let passive = |(node, config): (usize, PeerConfig)| {
+        let config = PeerConfig {
+            passive: true,
+            ..config
+        };
+        (node, config)
+    };
+    for (both, expected) in [(false, true), (true, false)] {
+        let other = if both {
+            passive(peer(0, 64512))
+        } else {
+            peer(0, 64512)
+        };
+        let configs = vec![
+            config(0, 64512, &[passive(peer(1, 65001))]),
+            config(1, 65001, &[other]),
+        ];
+        let mut network = Network::new(configs, 16);
+        network.run(LONG);
+        assert_eq!(network.established(0, 1), expected);
+        assert!(network.nodes[0].converged_at.is_some());
+    }
+}
+
+#[test]
+fn a_route_reflector_joins_clients_that_have_no_session_with_each_other() {
+    let client = |(node, config): (usize, PeerConfig)| {
+        let config = PeerConfig {
+            route_reflector_client: true,
+            ..config
+        };
+        (node, config)
+    };
+    let reflector = [
+        client(peer(1, 64512)),
+        client(peer(2, 64512)),
+        peer(3, 64512),
+    ];
+    let mut configs = vec![config(0, 64512, &reflector)];
+    configs.extend((1..4).map(|node| config(node, 64512, &[peer(0, 64512)])));
+    let mut network = Network::new(configs, 17);
+    network.run(LONG);
+    for (node, other) in [(1, 2), (2, 1), (1, 3), (3, 1)] {
+        let next_hop = &network.nodes[node].fib[&prefixes(other)[0]];
+        assert_eq!(
+            *next_hop,
+            [address(other)],
+            "the next hop is the origin, not the reflector"
+        );
+    }
+}
+
 #[test]
 fn changes_travel_and_withdrawals_too() {
     let mut network = mesh(2);

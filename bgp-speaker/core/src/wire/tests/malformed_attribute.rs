@@ -307,6 +307,8 @@ fn two_octet_peers_and_the_as4_attributes() {
     let (_, attributes) = of(&aggregators);
     assert_eq!(attributes.aggregator, Some((65536, [192, 0, 2, 2].into())));
     assert_eq!(attributes.as_path, merged);
+    let alone = format!("{ORIGIN} {path} {NEXT_HOP} c0 12 08 00010000 c0000202");
+    assert_eq!(of(&alone).1.aggregator, None);
     let set = format!("{ORIGIN} {path} {NEXT_HOP} c0 11 06 01 01 00010000");
     assert_eq!(of(&set).0, Withdraw);
 }

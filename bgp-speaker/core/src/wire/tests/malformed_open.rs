@@ -181,6 +181,18 @@ fn capabilities_that_can_not_be_read_are_unknown_ones() {
 }
 
 #[test]
+fn reserved_bits_of_graceful_restart_are_ignored() {
+    let open = open(&format!("{FIXED} 0a 02 08 40 06 f0 78 0002 01 ff")).unwrap();
+    let expected = GracefulRestart {
+        restarting: true,
+        notification: true,
+        restart_time: 120,
+        families: vec![(Family::IPV6, true)],
+    };
+    assert_eq!(open.capabilities, [Capability::GracefulRestart(expected)]);
+}
+
+#[test]
 fn an_open_without_capabilities_is_fine() {
     let open = open(&format!("{FIXED} 00")).unwrap();
     assert_eq!((open.as_number, open.hold_time), (65001, 90));

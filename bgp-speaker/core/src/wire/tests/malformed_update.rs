@@ -111,6 +111,11 @@ fn multiprotocol_attributes() {
             Withdraw,
         ),
         (
+            "mp-reach-next-hop-loopback",
+            MP_REACH.replace(short, &format!("{}01", "00".repeat(15))),
+            Withdraw,
+        ),
+        (
             "mp-reach-next-hop-multicast",
             MP_REACH.replace(short, &"ff".repeat(16)),
             Withdraw,

@@ -341,3 +341,69 @@ fn a_capability_is_cut_to_what_its_length_can_say() {
         matches!(restart, Capability::GracefulRestart(restart) if restart.families.len() == 63)
     );
 }
+
+#[test]
+fn times_beyond_their_fields_are_cut_to_the_longest() {
+    let restart = GracefulRestart {
+        restart_time: 5000,
+        ..GracefulRestart::default()
+    };
+    let open = Open {
+        as_number: 65001,
+        hold_time: 90,
+        router_id: [192, 0, 2, 5].into(),
+        capabilities: vec![
+            Capability::GracefulRestart(restart.clone()),
+            Capability::LongLivedGracefulRestart(vec![(Family::IPV4, false, 1 << 25)]),
+        ],
+    };
+    let Ok(Message::Open(decoded)) = decode_one(&encode_open(&open), &SessionParams::default())
+    else {
+        panic!("an OPEN");
+    };
+    let restart = GracefulRestart {
+        restart_time: 4095,
+        ..restart
+    };
+    let longest = vec![(Family::IPV4, false, 0x00ff_ffff)];
+    let expected = [
+        Capability::GracefulRestart(restart),
+        Capability::LongLivedGracefulRestart(longest),
+    ];
+    assert_eq!(decoded.capabilities, expected);
+}
+
+#[test]
+fn a_two_octet_peer_gets_as4_attributes_only_where_it_needs_them() {
+    let (mut attributes, next_hop) = plain();
+    let params = SessionParams {
+        four_octet_as: false,
+        ..external()
+    };
+    for (number, expected) in [
+        (
+            65535,
+            "40 02 04 02 01 ffff  40 03 04 c0000201  c0 07 06 ffff c0000207",
+        ),
+        (
+            65536,
+            "40 02 04 02 01 5ba0  40 03 04 c0000201  c0 07 06 5ba0 c0000207
+             c0 11 06 02 01 00010000  c0 12 08 00010000 c0000207",
+        ),
+    ] {
+        attributes.as_path = AsPath::from_sequence(vec![number]);
+        attributes.aggregator = Some((number, [192, 0, 2, 7].into()));
+        let mut bytes = Vec::new();
+        UpdateEncoder::new(&params)
+            .announce(
+                Family::IPV4,
+                &attributes,
+                next_hop,
+                [slash24(1)],
+                &mut bytes,
+            )
+            .unwrap();
+        let expected = hex(&format!("40 01 01 00 {expected} 18 0a0001"));
+        assert_eq!(bytes[HEADER_LENGTH + 4..], expected);
+    }
+}
