@@ -151,17 +151,31 @@ pub(crate) fn serve(
     }
 }
 
-async fn read(id: ConnectionId, mut stream: OwnedReadHalf, events: mpsc::Sender<Event>) {
-    let mut buffer = vec![0; READ];
+async fn read(id: ConnectionId, stream: OwnedReadHalf, events: mpsc::Sender<Event>) {
     loop {
-        let event = match stream.read(&mut buffer).await {
-            Ok(0) => Event::Lost(id, "the peer closed the connection".into()),
-            Ok(length) => Event::Received(id, buffer[..length].to_vec()),
+        let event = match next_octets(&stream).await {
+            Ok(octets) if octets.is_empty() => {
+                Event::Lost(id, "the peer closed the connection".into())
+            }
+            Ok(octets) => Event::Received(id, octets),
             Err(error) => Event::Lost(id, words(&error)),
         };
         let over = matches!(event, Event::Lost(..));
         if events.send(event).await.is_err() || over {
             return;
+        }
+    }
+}
+
+/// Takes memory only when there is something to read: most of many connections are idle.
+async fn next_octets(stream: &OwnedReadHalf) -> io::Result<Vec<u8>> {
+    loop {
+        stream.readable().await?;
+        let mut octets = Vec::with_capacity(READ);
+        match stream.try_read_buf(&mut octets) {
+            Ok(_) => return Ok(octets),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
 }

@@ -63,6 +63,8 @@ pub(crate) async fn run(
     let mut speaker = Runtime {
         speaker: Speaker::new(restart, RandomState::new().hash_one(std::process::id())),
         listeners: Listeners::new(events.clone()),
+        listen_port: 0,
+        announces: false,
         listen_errors: BTreeMap::new(),
         connections: BTreeMap::new(),
         tasks: JoinSet::new(),
@@ -113,6 +115,9 @@ async fn sleep_until(deadline: Option<Instant>) {
 struct Runtime {
     speaker: Speaker,
     listeners: Listeners,
+    listen_port: u16,
+    /// The routes of this node are known.
+    announces: bool,
     listen_errors: BTreeMap<SocketAddr, String>,
     connections: BTreeMap<ConnectionId, Connection>,
     tasks: JoinSet<()>,
@@ -129,12 +134,15 @@ impl Runtime {
         let now = Instant::now();
         match command {
             Command::Configure(config) => {
-                if self.listeners.set_port(config.listen_port) {
-                    self.listen_errors.clear();
-                }
+                self.listen_port = config.listen_port;
                 self.speaker.set_config(*config, now);
+                self.listen();
             }
-            Command::LocalRoutes(routes) => self.speaker.set_local_routes(routes, now),
+            Command::LocalRoutes(routes) => {
+                self.speaker.set_local_routes(routes, now);
+                self.announces = true;
+                self.listen();
+            }
             Command::Status(answer) => {
                 let mut status = self.speaker.status(now);
                 status.listen_error = self.listen_errors.values().next().cloned();
@@ -145,6 +153,14 @@ impl Runtime {
                 let _ = answer.send(self.speaker.routes());
             }
             Command::Shutdown(_, _) => {}
+        }
+    }
+
+    /// Only once sessions may start: a peer that keeps our routes for our restart would take a
+    /// NOTIFICATION for the end of it, but not a connection refused.
+    fn listen(&mut self) {
+        if self.announces && self.listeners.set_port(self.listen_port) {
+            self.listen_errors.clear();
         }
     }
 

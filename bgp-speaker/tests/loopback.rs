@@ -244,6 +244,19 @@ async fn a_peer_that_refuses_is_named_as_such_and_can_be_removed() {
 }
 
 #[tokio::test]
+async fn nobody_can_connect_before_the_routes_of_the_node_are_known() {
+    let a = Node::new(12);
+    a.configure(BTreeMap::new());
+    assert_eq!(a.handle.status().await.unwrap().peers, []);
+    let target = SocketAddr::new(a.key().address, a.port);
+    let refused = TcpStream::connect(target).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    a.handle.local_routes(BTreeSet::new());
+    let connected = tokio::time::timeout(PATIENCE, connect_from(13, &a)).await;
+    assert!(connected.is_ok());
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_said_and_tried_again() {
     let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let mut a = Node::new(11);

@@ -8,7 +8,7 @@ use crate::message::{
 use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
 use ipnet::IpNet;
 use model::dataplane::{NextHop, Route, RouteKind};
-use model::names::RT_PROTOCOL;
+use model::names::{ROUTE_METRIC, RT_PROTOCOL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags,
@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
+const RTA_PRIORITY: u16 = 6;
 const RTA_GATEWAY: u16 = 5;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
@@ -33,7 +34,7 @@ pub struct KernelRoute {
     pub route: Route,
     /// Written by us ([`RT_PROTOCOL`]).
     pub ours: bool,
-    /// `RTA_PRIORITY`; ours have 0 (IPv4) or the kernel's default of 1024 (IPv6).
+    /// `RTA_PRIORITY`; ours have [`ROUTE_METRIC`].
     pub metric: u32,
 }
 
@@ -138,6 +139,11 @@ pub(crate) fn encode(encoder: &mut Encoder, route: &Route, protocol: u8) -> u32 
     encoder.message(NEW_ROUTE, Flags::REPLACE, &fixed, |encoder| {
         if dest.prefix_len() > 0 {
             encoder.attribute(RTA_DST, &octets(dest.network()));
+        }
+        if protocol == RT_PROTOCOL {
+            // A route of somebody else with the same destination is another route: NLM_F_REPLACE
+            // compares destination and metric, not the protocol.
+            encoder.u32(RTA_PRIORITY, ROUTE_METRIC);
         }
         match &route.kind {
             RouteKind::Device { ifindex } => encoder.u32(RTA_OIF, *ifindex),

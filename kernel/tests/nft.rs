@@ -6,6 +6,9 @@ mod common;
 use common::Namespace;
 use common::ruleset::{ip, representative, rule, set};
 use kernel::{Kernel, NftError};
+use model::{
+    Labels, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol, Selector,
+};
 use policy::ruleset::{Element, KeyType, Op, Part, Ruleset, SetKind, Statement as S, Verdict};
 use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,10 +98,8 @@ fn what_was_written_is_read_back_as_the_same_value() {
     assert_reads(&mut kernel, &ruleset);
 }
 
-#[test]
-fn the_compilers_table_is_read_back_as_the_same_value() {
-    let namespace = Namespace::new();
-    let mut kernel = namespace.kernel();
+/// A local pod behind a policy that uses every way to name peers and ports, and a remote one.
+fn compiler() -> policy::Compiler {
     let mut compiler = policy::Compiler::new(policy::Options::default());
     compiler.set_network(policy::NetworkSets {
         masquerade: ["10.1.0.0/16", "fd00::/64"]
@@ -109,8 +110,74 @@ fn the_compilers_table_is_read_back_as_the_same_value() {
             .into(),
         ipip_peers: ["192.0.2.1".parse().unwrap()].into(),
     });
+    compiler.set_namespace("default", Some(Labels::new()));
+    for (name, ips, local) in [
+        ("web", ["10.1.0.2", "fd00::2"], Some(7)),
+        ("client", ["10.2.0.2", "fd00:2::2"], None),
+    ] {
+        let endpoint = policy::Endpoint {
+            namespace: "default".into(),
+            pod: name.into(),
+            labels: Labels::new(),
+            ports: vec![],
+            ips: ips.map(|ip| ip.parse().unwrap()).into(),
+            local,
+            labels_known: true,
+        };
+        compiler.set_endpoint(
+            &policy::EndpointId(format!("default/{name}")),
+            Some(endpoint),
+        );
+    }
+    let block = |cidr: &str, except: &str| PolicyPeer::IpBlock {
+        cidr: cidr.parse().unwrap(),
+        except: vec![except.parse().unwrap()],
+    };
+    let pods = PolicyPeer::Pods {
+        namespaces: None,
+        pods: Selector::All,
+    };
+    let port = |first, last| PolicyPort {
+        protocol: Protocol::Tcp,
+        port: PortMatch::Range(first, last),
+    };
+    let rule = |peers: &[PolicyPeer], ports: &[PolicyPort]| PolicyRule {
+        peers: (!peers.is_empty()).then(|| peers.to_vec()),
+        ports: (!ports.is_empty()).then(|| ports.to_vec()),
+    };
+    let blocks = [
+        block("198.51.100.0/24", "198.51.100.8/29"),
+        block("2001:db8::/32", "2001:db8:1::/48"),
+    ];
+    let policy = NetworkPolicy {
+        namespace: "default".into(),
+        name: "web".into(),
+        pod_selector: Selector::All,
+        ingress: Some(vec![
+            rule(&[], &[port(443, 443), port(8000, 9000)]),
+            rule(
+                std::slice::from_ref(&pods),
+                &[port(80, 80), port(1000, 2000)],
+            ),
+            rule(&blocks, &[port(22, 22)]),
+        ]),
+        egress: Some(vec![rule(&blocks, &[]), rule(&[pods], &[])]),
+    };
+    compiler.set_policy("default", "web", Some(policy));
+    compiler
+}
+
+#[test]
+fn the_compilers_table_is_read_back_as_the_same_value_and_listed_as_its_text_is() {
+    let (ours, theirs) = (Namespace::new(), Namespace::new());
+    let mut kernel = ours.kernel();
+    let mut compiler = compiler();
     kernel.nft_commit(&compiler.resolve()).unwrap();
     assert_reads(&mut kernel, compiler.ruleset());
+    theirs.nft(&compiler.ruleset().to_string()).unwrap();
+    for (ours, theirs) in listing(&ours).iter().zip(&listing(&theirs)) {
+        assert_eq!(ours, theirs);
+    }
 }
 
 #[test]
@@ -222,6 +289,22 @@ fn every_operation_that_fails_names_itself_and_nothing_is_changed() {
         }
         assert_reads(&mut kernel, &full);
     }
+}
+
+#[test]
+fn operations_without_content_change_nothing() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    let full = representative();
+    kernel.nft_replace(&full).unwrap();
+    let nothing = [
+        Op::AddElements("hash4".into(), vec![]),
+        Op::DeleteElements("hash4".into(), vec![]),
+        Op::AddRules("pod-7".into(), vec![]),
+    ];
+    assert_eq!(kernel.nft_commit(&nothing), Ok(()));
+    assert_eq!(kernel.nft_commit(&[]), Ok(()));
+    assert_reads(&mut kernel, &full);
 }
 
 #[test]

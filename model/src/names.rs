@@ -16,6 +16,9 @@ pub const BGP_PORT: u16 = 179;
 pub const NFT_TABLE: &str = "ocicat";
 /// `rtm_protocol` of every route that we write (`/etc/iproute2/rt_protos`); 122 is unassigned there.
 pub const RT_PROTOCOL: u8 = 122;
+/// Metric of every route that we write, so that a route of somebody else to the same destination
+/// is never replaced: connected routes (0 and 256) and an administrator's (0) win over ours.
+pub const ROUTE_METRIC: u32 = 1022;
 /// Prefix of the host end of every pod's veth. An interface with this prefix is ours, and
 /// forwards nothing until it has a programmed endpoint.
 pub const INTERFACE_PREFIX: &str = "oci";

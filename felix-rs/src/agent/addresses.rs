@@ -84,13 +84,8 @@ impl Agent {
     /// Take what the journal says into the allocator and the calculation.
     pub(super) fn adopt_journal(&mut self) {
         let state = self.journal.state().clone();
-        for block in state.blocks.into_values() {
-            self.ipam.set_block(block);
-        }
-        for (owner, live) in state.endpoints {
-            for ip in &live.endpoint.ip_networks {
-                self.ipam.adopt(&owner, ip.addr());
-            }
+        self.ipam.restore(&state);
+        for live in state.endpoints.into_values() {
             self.next_ifindex = self.next_ifindex.max(live.ifindex + 1);
             self.calc.set_local(LocalEndpoint {
                 endpoint: live.endpoint,
@@ -98,9 +93,6 @@ impl Agent {
                 mtu: live.mtu,
                 sequence: live.sequence,
             });
-        }
-        for (ip, at_ms) in state.cooldowns {
-            self.ipam.adopt_cooldown(ip, at_ms);
         }
         self.blocks_changed();
     }

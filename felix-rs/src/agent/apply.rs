@@ -39,6 +39,10 @@ pub(crate) enum ApplyError {
 impl Agent {
     /// Make the kernel be as it should be, as far as that is allowed now.
     pub(super) fn converge(&mut self) -> Result<(), ApplyError> {
+        if self.calc.phase() == Phase::Starting {
+            // What an earlier process left is better than what is known now.
+            return Ok(());
+        }
         let plan = self.next_plan()?;
         let mut failure = None;
         for step in plan.steps {

@@ -123,9 +123,11 @@ impl Agent {
                 self.calc.on_foreign_route_gone(&route.dest);
             }
             KernelEvent::OurTableChanged => {
-                tracing::warn!("our nftables table was changed by somebody else: repairing");
+                if self.table == Table::InStep {
+                    tracing::warn!("our nftables table was changed by somebody else: repairing");
+                    self.repairs += 1;
+                }
                 self.table = Table::Unknown;
-                self.repairs += 1;
             }
             KernelEvent::Overrun => {
                 tracing::warn!("kernel events were lost: reading everything again");

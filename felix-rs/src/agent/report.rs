@@ -5,7 +5,7 @@ use crate::ctl::{Answer, EndpointLine, NodeReport, Query, Question};
 use crate::health::Readiness;
 use crate::store::Write;
 use datastore::{Condition, Status};
-use felix_core::Phase;
+use felix_core::{Phase, routes::Withheld};
 use model::{Invalid, Kind, ObjectKey};
 use std::collections::BTreeMap;
 
@@ -78,12 +78,14 @@ impl Agent {
         let pools = problems.iter().filter(|p| p.object.kind == Kind::IpPool);
         notes.extend(pools.map(ToString::to_string));
         reasons.extend(self.last_failure.clone());
-        reasons.extend(
-            self.calc
-                .withheld()
-                .take(3)
-                .map(|withheld| format!("route withheld: {withheld}")),
-        );
+        for withheld in self.calc.withheld().take(3) {
+            let sentence = format!("route withheld: {withheld}");
+            match withheld {
+                // What a peer says of its next hops is not this node's doing.
+                Withheld::NextHopUnreachable { .. } => notes.push(sentence),
+                Withheld::NoTunnel { .. } => reasons.push(sentence),
+            }
+        }
         Readiness {
             ready: reasons.is_empty(),
             reasons,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// ADDs of each plugin in the whole run.
+/// Sequential ADDs, and then DELs, of each plugin in every round.
 const ADDS: usize = 200;
 /// Where distributions keep the reference plugins.
 const REFERENCE: [&str; 2] = ["/usr/lib/cni/ptp", "/opt/cni/bin/ptp"];
@@ -21,7 +21,6 @@ pub(super) fn run() -> Result<Vec<Row>> {
     let (mut agent, ours) = our_node(&lab)?;
     agent.wait_ready(Duration::from_secs(30))?;
     let theirs = reference(&lab)?;
-    let per_round = ADDS.div_ceil(ROUNDS);
     let steal = Steal::now();
     let mut series: [Series; 4] = Default::default();
     for round in 0..ROUNDS {
@@ -33,7 +32,7 @@ pub(super) fn run() -> Result<Vec<Row>> {
         };
         let mut times = Vec::new();
         for side in sides {
-            times.push(measure(&lab, side, per_round)?);
+            times.push(measure(&lab, side, ADDS)?);
         }
         if round % 2 == 1 {
             times.swap(0, 1);

@@ -18,19 +18,30 @@ use std::path::Path;
 /// How often ours and theirs alternate.
 pub const ROUNDS: usize = 10;
 
-/// The benchmarks: name, what it measures, and how.
-const BENCHES: [(&str, &str, fn() -> Result<Vec<Row>>); 3] = [
-    (
-        "cni",
-        "CNI ADD and DEL, exec to exit, beside the reference plugins ptp and host-local",
-        cni::run,
-    ),
-    (
-        "policy-update",
-        "one member joining a set of 10,000, beside a bare nft transaction",
-        policy_update::run,
-    ),
-    ("size", "binaries and resident memory", size::run),
+/// A benchmark.
+struct Bench {
+    name: &'static str,
+    /// What it measures, and beside what.
+    what: &'static str,
+    run: fn() -> Result<Vec<Row>>,
+}
+
+const BENCHES: [Bench; 3] = [
+    Bench {
+        name: "cni",
+        what: "CNI ADD and DEL, exec to exit, beside the reference plugins ptp and host-local",
+        run: cni::run,
+    },
+    Bench {
+        name: "policy-update",
+        what: "one member joining a set of 10,000, beside the ready-made nft transaction",
+        run: policy_update::run,
+    },
+    Bench {
+        name: "size",
+        what: "binaries and resident memory",
+        run: size::run,
+    },
 ];
 
 /// Runs a benchmark, prints its rows, and writes them as JSON.
@@ -38,18 +49,18 @@ const BENCHES: [(&str, &str, fn() -> Result<Vec<Row>>); 3] = [
 /// # Errors
 /// There is none of this name, or it can't be run.
 pub fn run(name: &str, json: Option<&Path>) -> Result<()> {
-    let Some((name, what, bench)) = BENCHES.iter().find(|(known, _, _)| *known == name) else {
-        let names: Vec<&str> = BENCHES.iter().map(|(name, _, _)| *name).collect();
+    let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
+        let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
         bail!(
             "there is no benchmark {name}; there are {}",
             names.join(", ")
         );
     };
-    println!("{name}: {what}");
+    println!("{name}: {}", bench.what);
     let report = Report {
-        bench: (*name).to_owned(),
+        bench: name.to_owned(),
         machine: report::machine(),
-        rows: bench()?,
+        rows: (bench.run)()?,
     };
     print!("{report}");
     if let Some(path) = json {

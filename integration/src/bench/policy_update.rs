@@ -33,6 +33,7 @@ pub(super) fn run() -> Result<Vec<Row>> {
             .context("10,000 members")?;
     }
     let (mut p50, mut p99) = (Series::default(), Series::default());
+    prove_commits(&mut kernel, &mut compiler)?;
     for _ in 0..ROUNDS {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for number in 0..JOINS {
@@ -57,6 +58,24 @@ pub(super) fn run() -> Result<Vec<Row>> {
         series.row(what, "ms", "commit alone", steal, Target::Ours(1.0))
     };
     Ok(vec![row("member_p50_ms", &p50), row("member_p99_ms", &p99)])
+}
+
+/// What is timed does reach the kernel: a join is read back from it.
+fn prove_commits(kernel: &mut Kernel, compiler: &mut Compiler) -> Result<()> {
+    let (id, pod) = member(MEMBERS);
+    for pod in [Some(pod), None] {
+        compiler.set_endpoint(&id, pod);
+        kernel.nft_commit(&compiler.resolve()).context("join")?;
+        let read = kernel
+            .nft_read()
+            .context("our table")?
+            .context("our table is gone")?;
+        ensure!(
+            read == *compiler.ruleset(),
+            "the kernel's table is not the compiler's"
+        );
+    }
+    Ok(())
 }
 
 /// The floor: the same transaction, ready made.

@@ -22,7 +22,7 @@ use crate::kernel::Kernel;
 use crate::netlink::{Errno, NetlinkError, Socket};
 use policy::ruleset::{Op, Ruleset, SetHeader};
 use std::collections::BTreeMap;
-use write::Transaction;
+use write::{Finished, HeaderChanges, Transaction};
 
 /// Our table could not be changed or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -129,27 +129,26 @@ impl Table {
             return Ok(());
         }
         self.learn_headers(ops)?;
-        let mut transaction = Transaction::begin(&self.socket, &self.headers);
-        if !self.adopted {
-            match self.state()? {
-                TableState::Missing => transaction.create_table(self.flags()),
-                TableState::Orphan => transaction.create_table(Some(wire::OWNER_PERSIST)),
-                TableState::Ours => {}
-                TableState::Owned(port) if port == self.port => {}
-                TableState::Owned(port) => return Err(NftError::OwnedByOther { port }),
-            }
+        let create = self.adoption()?;
+        let mut transaction = Transaction::begin(&self.socket, Some(&self.headers));
+        if let Some(flags) = create {
+            transaction.create_table(flags);
         }
         for op in ops {
             transaction.op(op)?;
         }
-        self.headers = self.run(transaction)?;
-        self.adopted = true;
+        let finished = transaction.end();
+        for (name, header) in self.run(finished)? {
+            match header {
+                Some(header) => self.headers.insert(name, header),
+                None => self.headers.remove(&name),
+            };
+        }
         Ok(())
     }
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), NftError> {
-        let none = BTreeMap::new();
-        let mut transaction = Transaction::begin(&self.socket, &none);
+        let mut transaction = Transaction::begin(&self.socket, None);
         // Deleting needs a table, and creating one that is there changes nothing.
         transaction.create_table(None);
         transaction.delete_table();
@@ -157,42 +156,56 @@ impl Table {
         for op in write::creation(ruleset) {
             transaction.op(&op)?;
         }
-        self.headers = self.run(transaction)?;
-        self.adopted = true;
+        let finished = transaction.end();
+        let headers = self.run(finished)?.into_iter();
+        self.headers = headers
+            .filter_map(|(name, header)| Some((name, header?)))
+            .collect();
         Ok(())
     }
 
-    fn run(&mut self, transaction: Transaction) -> Result<BTreeMap<String, SetHeader>, NftError> {
-        let (request, ops, headers) = transaction.end();
+    /// Whether a commit has to create the table or take it over first, and with which flags.
+    fn adoption(&mut self) -> Result<Option<Option<u32>>, NftError> {
+        if self.adopted {
+            return Ok(None);
+        }
+        match self.state()? {
+            TableState::Missing => Ok(Some(self.flags())),
+            TableState::Orphan => Ok(Some(Some(wire::OWNER_PERSIST))),
+            TableState::Ours => Ok(None),
+            TableState::Owned(port) if port == self.port => Ok(None),
+            TableState::Owned(port) => Err(NftError::OwnedByOther { port }),
+        }
+    }
+
+    /// Sends a transaction; answers the sets that it created or removed.
+    fn run(&mut self, finished: Finished) -> Result<HeaderChanges, NftError> {
+        if finished.names.is_empty() {
+            return Ok(finished.headers);
+        }
         let acks = self
             .socket
-            .transact(&request)
+            .transact(&finished.request)
             .map_err(NftError::Transaction)?;
         let Some((sequence, error)) = acks.refused.into_iter().next() else {
-            let answered = !acks.accepted.is_empty();
-            return if answered {
-                Ok(headers)
-            } else {
-                Err(NftError::Transaction(NetlinkError::NoAnswer))
-            };
+            if acks.accepted.is_empty() {
+                return Err(NftError::Transaction(NetlinkError::NoAnswer));
+            }
+            self.adopted = true;
+            return Ok(finished.headers);
         };
         self.adopted = false;
-        let op = ops
-            .into_iter()
-            .rev()
-            .find(|(first, _)| *first <= sequence)
-            .map(|(_, op)| op);
-        match (op, error) {
-            (_, error) if error.is(libc::ENOENT) && self.state()? == TableState::Missing => {
-                Err(NftError::TableGone)
+        let state = self.state()?;
+        let op = finished.name(sequence).map(str::to_owned);
+        match (state, op, error) {
+            (TableState::Missing, _, error) if error.is(libc::ENOENT) => Err(NftError::TableGone),
+            (TableState::Owned(port), ..) if port != self.port => {
+                Err(NftError::OwnedByOther { port })
             }
-            (Some(op), NetlinkError::Refused { errno, text }) => match self.state()? {
-                TableState::Owned(port) if port != self.port => {
-                    Err(NftError::OwnedByOther { port })
-                }
-                _ => Err(NftError::Op { op, errno, text }),
-            },
-            (_, error) => Err(NftError::Transaction(error)),
+            (_, Some(op), NetlinkError::Refused { errno, text }) => {
+                Err(NftError::Op { op, errno, text })
+            }
+            (_, _, error) => Err(NftError::Transaction(error)),
         }
     }
 

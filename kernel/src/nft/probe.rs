@@ -5,7 +5,6 @@ use super::wire::{BATCH, BATCH_BEGIN, INET, NEW_TABLE, OWNER_PERSIST, TABLE_FLAG
 use super::write::Transaction;
 use crate::netlink::{Flags, Socket};
 use policy::ruleset::{BaseHook, ChainType, CtState, Family, Hook, Op, Rule, Statement, Verdict};
-use std::collections::BTreeMap;
 
 /// Whether tables can have an owner and outlive it.
 pub(crate) fn probe_owner(socket: &mut Socket) -> bool {
@@ -76,20 +75,20 @@ pub(crate) fn probe_statements(socket: &mut Socket) -> Vec<String> {
 
 /// Has the kernel check operations in our table as if it were there.
 fn check(socket: &mut Socket, ops: &[Op]) -> Result<(), String> {
-    let mut transaction = Transaction::begin(socket, &BTreeMap::new());
+    let mut transaction = Transaction::begin(socket, None);
     transaction.create_table(None);
     for op in ops {
         transaction.op(op).map_err(|error| error.to_string())?;
     }
-    let (request, names) = transaction.check_only();
+    let finished = transaction.check_only();
     let acks = socket
-        .transact(&request)
+        .transact(&finished.request)
         .map_err(|error| error.to_string())?;
     match acks.refused.into_iter().next() {
         None => Ok(()),
-        Some((sequence, error)) => {
-            let op = names.iter().rev().find(|(first, _)| *first <= sequence);
-            Err(format!("{}: {error}", op.map_or("nf_tables", |(_, op)| op)))
-        }
+        Some((sequence, error)) => Err(format!(
+            "{}: {error}",
+            finished.name(sequence).unwrap_or("nf_tables")
+        )),
     }
 }

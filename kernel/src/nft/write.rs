@@ -17,24 +17,52 @@ const LONGEST_NAME: usize = 255;
 /// Longest comment that nft shows, without the terminating zero.
 const LONGEST_COMMENT: usize = 127;
 
+/// Sets that a transaction creates, and those that it removes.
+pub(super) type HeaderChanges = BTreeMap<String, Option<SetHeader>>;
+
 /// A transaction that is being written.
-pub(super) struct Transaction {
+pub(super) struct Transaction<'a> {
     encoder: Encoder,
     /// What each operation is called, with the sequence number of its first message.
     names: Vec<(u32, String)>,
-    headers: BTreeMap<String, SetHeader>,
+    /// Headers of the sets that are there before.
+    known: Option<&'a BTreeMap<String, SetHeader>>,
+    headers: HeaderChanges,
     next_set_id: u32,
 }
 
-impl Transaction {
-    /// `headers` are those of the sets that are there before.
-    pub(super) fn begin(socket: &Socket, headers: &BTreeMap<String, SetHeader>) -> Self {
+/// A transaction that is ready to be sent.
+pub(super) struct Finished {
+    /// The datagram.
+    pub(super) request: Encoder,
+    /// What the operations are called, with the sequence numbers of their first messages.
+    pub(super) names: Vec<(u32, String)>,
+    /// What becomes of sets.
+    pub(super) headers: HeaderChanges,
+}
+
+impl Finished {
+    /// What the operation of a message is called.
+    pub(super) fn name(&self, sequence: u32) -> Option<&str> {
+        let before = self
+            .names
+            .iter()
+            .rev()
+            .find(|(first, _)| *first <= sequence);
+        before.map(|(_, name)| name.as_str())
+    }
+}
+
+impl<'a> Transaction<'a> {
+    /// `known` are the headers of the sets that are there before.
+    pub(super) fn begin(socket: &Socket, known: Option<&'a BTreeMap<String, SetHeader>>) -> Self {
         let mut encoder = socket.encoder();
         encoder.message(BATCH_BEGIN, Flags::QUIET, &BATCH, |_| {});
         Self {
             encoder,
             names: Vec::new(),
-            headers: headers.clone(),
+            known,
+            headers: BTreeMap::new(),
             next_set_id: 1,
         }
     }
@@ -66,27 +94,38 @@ impl Transaction {
             Op::AddRules(chain, rules) => self.add_rules(chain, rules)?,
             Op::DeleteChain(name) => self.simple(DELETE_CHAIN, CHAIN_NAME, name, "delete chain"),
             Op::DeleteSet(name) => {
-                self.headers.remove(name);
+                self.headers.insert(name.clone(), None);
                 self.simple(DELETE_SET, SET_NAME, name, "delete set");
             }
         }
         Ok(())
     }
 
-    /// The datagram, what its operations are called, and the headers of the sets after it.
-    ///
-    /// Only since 6.10 the end of a batch is acknowledged; the last message of it always was.
-    pub(super) fn end(mut self) -> (Encoder, Vec<(u32, String)>, BTreeMap<String, SetHeader>) {
-        self.encoder.acknowledge(self.encoder.len() - 1);
-        self.encoder
+    /// Ends the batch. Only since 6.10 the end is acknowledged; the last message before it always
+    /// was.
+    pub(super) fn end(self) -> Finished {
+        let mut finished = self.check_only();
+        finished
+            .request
             .message(BATCH_END, Flags::QUIET, &BATCH, |_| {});
-        (self.encoder, self.names, self.headers)
+        finished
     }
 
     /// Like [`Self::end`] without the end: the kernel checks the operations and forgets them.
-    pub(super) fn check_only(mut self) -> (Encoder, Vec<(u32, String)>) {
+    pub(super) fn check_only(mut self) -> Finished {
         self.encoder.acknowledge(self.encoder.len() - 1);
-        (self.encoder, self.names)
+        Finished {
+            request: self.encoder,
+            names: self.names,
+            headers: self.headers,
+        }
+    }
+
+    fn header(&self, set: &str) -> Option<SetHeader> {
+        match self.headers.get(set) {
+            Some(changed) => changed.clone(),
+            None => self.known?.get(set).cloned(),
+        }
     }
 
     fn simple(&mut self, kind: u16, attribute: u16, name: &str, what: &str) {
@@ -132,7 +171,7 @@ impl Transaction {
         );
         let what = if header.verdict_map { "map" } else { "set" };
         self.names.push((sequence, format!("add {what} {name}")));
-        self.headers.insert(name.to_owned(), header.clone());
+        self.headers.insert(name.to_owned(), Some(header.clone()));
     }
 
     fn elements(
@@ -149,7 +188,7 @@ impl Transaction {
         if entries.is_empty() {
             return Ok(());
         }
-        let Some(header) = self.headers.get(name) else {
+        let Some(header) = self.header(name) else {
             let reason = "there is no such set".into();
             return Err(NftError::Unencodable {
                 op: format!("{verb} {name}"),
@@ -162,7 +201,7 @@ impl Transaction {
                 encoder.nested(ELEMENTS_LIST, |encoder| {
                     for (element, verdict) in part {
                         let verdict = verdict.as_ref().filter(|_| kind == NEW_ELEMENTS);
-                        elements::encode(encoder, header, element, verdict);
+                        elements::encode(encoder, &header, element, verdict);
                     }
                 });
             });

@@ -65,7 +65,7 @@ impl Namespace {
     pub fn links(&self, kernel: &mut Kernel) -> Vec<String> {
         let names = kernel.links().unwrap().into_iter().map(|link| link.name);
         let mut names: Vec<_> = names
-            .filter(|name| name != "lo" && name != "tunl0")
+            .filter(|name| !self.born_with.contains(name))
             .collect();
         names.sort();
         names

@@ -386,3 +386,7 @@ impl Batch {
         runs
     }
 }
+
+#[cfg(test)]
+#[path = "adj_out_tests.rs"]
+mod tests;

@@ -88,6 +88,9 @@ impl fmt::Display for Verdict {
 
 /// Decides between paths to one prefix; the result does not depend on their order.
 pub(crate) fn decide(candidates: &[Candidate]) -> Vec<Verdict> {
+    if candidates.len() <= 1 {
+        return vec![Verdict::Best; candidates.len()];
+    }
     let mut round = Round {
         alive: (0..candidates.len()).collect(),
         verdicts: vec![Verdict::Best; candidates.len()],

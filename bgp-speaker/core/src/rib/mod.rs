@@ -289,17 +289,19 @@ impl Rib {
     /// the prefixes, whose [`Rib::best`] may be another one.
     pub(crate) fn resolve(&mut self) -> (Vec<FibChange>, BTreeSet<IpNet>) {
         let dirty = std::mem::take(&mut self.dirty);
+        let mut table = std::mem::take(&mut self.table);
         let mut changes = Vec::new();
         for prefix in &dirty {
-            let Some(mut destination) = self.table.remove(prefix) else {
+            let Some(destination) = table.get_mut(prefix) else {
                 continue;
             };
-            self.decide(&mut destination);
+            self.decide(destination);
             changes.extend(destination.fib_change(*prefix));
-            if !destination.paths.is_empty() {
-                self.table.insert(*prefix, destination);
+            if destination.paths.is_empty() {
+                table.remove(prefix);
             }
         }
+        self.table = table;
         (changes, dirty)
     }
 

@@ -41,6 +41,7 @@ impl Speaker {
         if first {
             self.start_sessions(now);
         }
+        self.check_convergence(now);
     }
 
     /// Starts everything once configuration and routes of this node are known.

@@ -73,6 +73,7 @@ impl Speaker {
             stale: count.stale,
             advertised: group.map_or(0, |group| group.advertised(id).count()),
             updates_received: peer.record.updates_received,
+            faults: peer.record.faults,
             established_count: peer.record.established_count,
             last_error: peer.record.last_error.clone(),
             last_notification_received: peer.record.last_notification_received.clone(),

@@ -8,8 +8,8 @@ use crate::session::Output as Session;
 use crate::session::connection::{Cause, Control, End, Event};
 use crate::session::open::Agreement;
 use crate::wire::{
-    Family, Message, Notification, RouteRefresh, SessionParams, Update, decode, encode_keepalive,
-    encode_notification, encode_open,
+    AttributeFault, Family, Message, Notification, RouteRefresh, SessionParams, Update, decode,
+    encode_keepalive, encode_notification, encode_open,
 };
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,7 @@ impl Speaker {
         peer.end_of_rib.clear();
         peer.record.established_count += 1;
         peer.record.updates_received = 0;
+        peer.record.faults = 0;
         peer.record.last_error = None;
         // The R bit is for the first session after a restart.
         let mut proposal = peer.session.proposal().clone();
@@ -243,12 +244,6 @@ impl Speaker {
             return;
         };
         peer.record.updates_received += 1;
-        let fault = update.faults.first().map(|fault| {
-            format!(
-                "malformed attribute {} in an UPDATE: {}",
-                fault.code, fault.reason
-            )
-        });
         for nlri in &update.withdrawn {
             self.rib.withdraw(id, nlri.prefix);
         }
@@ -260,13 +255,27 @@ impl Speaker {
                 self.rib.announce(id, nlri.prefix, &attributes);
             }
         }
-        if let Some(text) = fault {
-            self.notice(id, Severity::Warning, text);
-        }
+        self.note_faults(id, &update.faults);
         if let Some(family) = update.end_of_rib {
             self.end_of_rib_received(id, family, now);
         }
         self.check_limit(id, now);
+    }
+
+    /// Counts what RFC 7606 lets a session survive; the first of a session is worth a line.
+    fn note_faults(&mut self, id: PeerId, faults: &[AttributeFault]) {
+        let (Some(fault), Some(peer)) = (faults.first(), self.peers.get_mut(&id)) else {
+            return;
+        };
+        let first = peer.record.faults == 0;
+        peer.record.faults += faults.len() as u64;
+        if first {
+            let text = format!(
+                "malformed attribute {} in an UPDATE: {}",
+                fault.code, fault.reason
+            );
+            self.notice(id, Severity::Warning, text);
+        }
     }
 
     fn end_of_rib_received(&mut self, id: PeerId, family: Family, now: Instant) {

@@ -51,6 +51,8 @@ pub struct PeerStatus {
     pub advertised: usize,
     /// UPDATE messages received in this session.
     pub updates_received: u64,
+    /// Malformed attributes in them that did not end the session (RFC 7606).
+    pub faults: u64,
     /// How often the session has been Established.
     pub established_count: u64,
     /// Why there is no session, or why the last one ended, in words.

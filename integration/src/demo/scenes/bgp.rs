@@ -4,7 +4,7 @@ use crate::demo::cluster::Cluster;
 use crate::demo::objects::NODES;
 use crate::demo::scene::{saw, say};
 use crate::lab::{Agent, wait};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 pub(super) fn play(cluster: &mut Cluster) -> Result<String> {
@@ -34,6 +34,10 @@ pub(super) fn play(cluster: &mut Cluster) -> Result<String> {
         sessions += wait::until(cluster.patience, &what, || all_established(agent))?;
     }
     saw(
+        "ip route show proto kernel   (n1)",
+        &own_subnet(&cluster.agents[0])?,
+    );
+    saw(
         "vtysh -c 'show bgp ipv4 unicast summary'   (tor1)",
         &cluster.frr.vtysh("show bgp ipv4 unicast summary")?,
     );
@@ -48,6 +52,19 @@ pub(super) fn play(cluster: &mut Cluster) -> Result<String> {
     Ok(format!(
         "{sessions} sessions of the agents Established; FRR and BIRD say so too"
     ))
+}
+
+/// The routers advertise the rack's own subnet to its nodes; the kernel's route to it must stay.
+fn own_subnet(agent: &Agent) -> Result<String> {
+    let routes = agent
+        .netns()
+        .run(&["ip", "-4", "route", "show", "proto", "kernel"])?;
+    ensure!(
+        !routes.trim().is_empty(),
+        "{}: the kernel's own route is gone",
+        agent.node()
+    );
+    Ok(routes)
 }
 
 fn established(state: Result<String>) -> Result<(), String> {

@@ -120,7 +120,7 @@ fn a_mesh_and_its_router_learn_everything_from_each_other() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
     fn after_any_resets_the_mesh_is_as_if_nothing_had_been(
         seed: u64, resets in prop::collection::vec((any::<u64>(), 0..5000_u64), 0..12),
@@ -137,7 +137,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
     fn a_peer_with_graceful_restart_may_be_killed_at_any_time(
         seed: u64, kills in prop::collection::vec((0..4_usize, 0..8000_u64, 0..8000_u64), 1..5),
@@ -217,8 +217,8 @@ fn a_passive_side_waits_and_two_of_them_wait_for_ever() {
     }
 }
 
-#[test]
-fn a_route_reflector_joins_clients_that_have_no_session_with_each_other() {
+/// Node 0 reflects between its clients 1 and 2, and 3, which have no sessions with each other.
+fn star(seed: u64) -> Network {
     let client = |(node, config): (usize, PeerConfig)| {
         let config = PeerConfig {
             route_reflector_client: true,
@@ -233,7 +233,12 @@ fn a_route_reflector_joins_clients_that_have_no_session_with_each_other() {
     ];
     let mut configs = vec![config(0, 64512, &reflector)];
     configs.extend((1..4).map(|node| config(node, 64512, &[peer(0, 64512)])));
-    let mut network = Network::new(configs, 17);
+    Network::new(configs, seed)
+}
+
+#[test]
+fn a_route_reflector_joins_clients_that_have_no_session_with_each_other() {
+    let mut network = star(17);
     network.run(LONG);
     for (node, other) in [(1, 2), (2, 1), (1, 3), (3, 1)] {
         let next_hop = &network.nodes[node].fib[&prefixes(other)[0]];
@@ -242,6 +247,26 @@ fn a_route_reflector_joins_clients_that_have_no_session_with_each_other() {
             [address(other)],
             "the next hop is the origin, not the reflector"
         );
+    }
+}
+
+#[test]
+fn a_restarted_reflector_sends_end_of_rib_only_when_it_knows_the_routes_again() {
+    for seed in 0..20 {
+        let mut network = star(seed);
+        network.run(LONG);
+        network
+            .nodes
+            .iter_mut()
+            .for_each(|node| node.removed.clear());
+        network.kill(0);
+        network.run(Duration::from_secs(3));
+        network.boot(0, true);
+        network.run(LONG);
+        for node in &network.nodes[1..] {
+            assert_eq!(node.removed, [], "seed {seed}");
+            assert_eq!(node.speaker.status(network.now).peers[0].stale, 0);
+        }
     }
 }
 
@@ -279,6 +304,23 @@ fn a_killed_speaker_that_comes_back_is_not_noticed_by_forwarding() {
         assert_eq!(node.removed, [], "node {index}");
         let status = node.speaker.status(network.now);
         assert!(status.peers.iter().all(|peer| peer.stale == 0));
+    }
+}
+
+#[test]
+fn a_node_that_is_back_before_anybody_missed_it_takes_over_its_old_sessions() {
+    for restarting in [true, false] {
+        let mut network = pair(18);
+        network.run(LONG);
+        network.power_off(0);
+        network.run(Duration::from_secs(10));
+        assert!(network.established(1, 0), "nobody has noticed");
+        network.boot(0, restarting);
+        network.run(Duration::from_secs(10));
+        assert!(network.established(0, 1) && network.established(1, 0));
+        assert!(network.has_said(1, "the peer has restarted its session"));
+        assert_eq!(network.nodes[1].removed, []);
+        assert_eq!(sent(&network, 0, 1), received(&network, 1, 0));
     }
 }
 

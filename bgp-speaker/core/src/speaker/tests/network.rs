@@ -131,6 +131,19 @@ impl Network {
         }
     }
 
+    /// The power of a node fails: its connections hang at the other ends.
+    pub(super) fn power_off(&mut self, index: usize) {
+        self.nodes[index].running = false;
+        let links = std::mem::take(&mut self.links);
+        let (dead, alive) = links
+            .into_iter()
+            .partition(|(end, other)| end.0 == index || other.0 == index);
+        self.links = alive;
+        for end in BTreeMap::into_keys(dead) {
+            self.wires.remove(&end);
+        }
+    }
+
     pub(super) fn stop(&mut self, index: usize, stop: Stop) {
         let now = self.now;
         self.nodes[index].speaker.stop(stop, now);
