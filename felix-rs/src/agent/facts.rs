@@ -79,10 +79,16 @@ impl Agent {
     pub(super) fn on_kernel(&mut self, event: KernelEvent) {
         match event {
             KernelEvent::Link(link) => {
-                if !link.up {
-                    self.routes_lost_with(link.ifindex);
+                let (ifindex, up) = (link.ifindex, link.up);
+                let before = self.calc.underlay().link(ifindex);
+                let back = up && before.is_some_and(|before| !before.up);
+                if !up {
+                    self.routes_lost_with(ifindex);
                 }
                 self.calc.on_link(link);
+                if back {
+                    self.restore_neighbours(Some(ifindex));
+                }
             }
             KernelEvent::LinkGone { ifindex, name } => {
                 self.routes_lost_with(ifindex);

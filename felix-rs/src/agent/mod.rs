@@ -175,6 +175,7 @@ impl Agent {
             if self.audit_due {
                 self.audit_due = false;
                 self.audit();
+                self.restore_neighbours(None);
             }
             let waits = self.retry_at.is_some_and(|at| Instant::now() < at);
             match if waits { Ok(()) } else { self.converge() } {

@@ -299,6 +299,20 @@ impl Agent {
             .map_err(|error| kernel_failure("inside the pod", error.to_string()))
     }
 
+    /// Permanent entries go with an interface that goes down, and are not told of when somebody
+    /// removes them: set them again, of one endpoint or of all.
+    pub(super) fn restore_neighbours(&mut self, only: Option<u32>) {
+        let locals = self.calc.local().values();
+        let wanted = locals.filter(|local| only.is_none_or(|ifindex| local.ifindex == ifindex));
+        let wanted: Vec<Neighbour> = wanted.flat_map(neighbours).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        for (neighbour, error) in self.kernel.set_neighbours(&wanted) {
+            tracing::warn!(address = %neighbour.address, %error, "neighbour entry not set");
+        }
+    }
+
     /// The link, under the next free interface index. What an earlier attempt left under the same
     /// name is replaced.
     fn create_link(&mut self, local: &mut LocalEndpoint, netns: &OwnedFd) -> Result<(), Failure> {
