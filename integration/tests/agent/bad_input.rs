@@ -24,7 +24,9 @@ fn frame(body: &[u8]) -> Vec<u8> {
 fn noise(seed: u64) -> Vec<u8> {
     let mut state = seed;
     let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 56) as u8
     };
     (0..4096).map(|_| next()).collect()
@@ -51,13 +53,25 @@ fn garbage_on_the_cni_socket_never_disturbs_the_next_add() -> Result<()> {
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("noise", noise(1), ""),
         ("other noise", noise(2), ""),
-        ("a huge length", vec![0x7f, 0xff, 0xff, 0xff, b'{'], "\"code\":6"),
+        (
+            "a huge length",
+            vec![0x7f, 0xff, 0xff, 0xff, b'{'],
+            "\"code\":6",
+        ),
         ("half a length", vec![0, 0], ""),
         ("half a frame", frame(b"{\"version\":1}")[..9].to_vec(), ""),
         ("an empty frame", frame(b""), "\"code\":6"),
         ("no request", frame(b"[1,2,3]"), "\"code\":6"),
-        ("a wrong type", frame(br#"{"version":1,"command":"ADD","ips":7}"#), "\"code\":6"),
-        ("a later version", frame(br#"{"version":99,"command":"ADD"}"#), "protocol version 99"),
+        (
+            "a wrong type",
+            frame(br#"{"version":1,"command":"ADD","ips":7}"#),
+            "\"code\":6",
+        ),
+        (
+            "a later version",
+            frame(br#"{"version":99,"command":"ADD"}"#),
+            "protocol version 99",
+        ),
         (
             "no descriptors",
             frame(br#"{"version":1,"command":"ADD","container_id":"c","ifname":"eth0"}"#),
@@ -133,7 +147,10 @@ fn a_caller_that_is_not_root_reaches_neither_socket() -> Result<()> {
         assert!(format!("{:#}", refused.unwrap_err()).contains("Permission denied"));
         // Even where somebody has opened the file's rights, the peer's uid decides.
         std::fs::set_permissions(&socket, Permissions::from_mode(0o666))?;
-        for bytes in [&b"\"status\"\n"[..], &frame(br#"{"version":1,"command":"STATUS"}"#)] {
+        for bytes in [
+            &b"\"status\"\n"[..],
+            &frame(br#"{"version":1,"command":"STATUS"}"#),
+        ] {
             let answer = as_nobody(bytes).expect("the caller's thread")?;
             assert_eq!(String::from_utf8_lossy(&answer), "", "{name}");
         }
@@ -147,8 +164,14 @@ fn a_cni_configuration_with_a_wrong_type_is_error_7_that_names_the_field() -> Re
     let node = Node::started()?;
     let cases = [
         (json!({ "mtu": "big" }), "mtu"),
-        (json!({ "args": { "cni": { "labels": { "app": 5 } } } }), "args.cni.labels.app"),
-        (json!({ "runtimeConfig": { "ips": "10.244.0.1" } }), "runtimeConfig.ips"),
+        (
+            json!({ "args": { "cni": { "labels": { "app": 5 } } } }),
+            "args.cni.labels.app",
+        ),
+        (
+            json!({ "runtimeConfig": { "ips": "10.244.0.1" } }),
+            "runtimeConfig.ips",
+        ),
         (json!({ "socket": ["a"] }), "socket"),
     ];
     for (extra, field) in cases {
@@ -160,7 +183,8 @@ fn a_cni_configuration_with_a_wrong_type_is_error_7_that_names_the_field() -> Re
     node.pod("a", "web").map(drop)
 }
 
-const CLIENTS: &str = "[{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: 8080}]}]";
+const CLIENTS: &str =
+    "[{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: 8080}]}]";
 const IMPOSSIBLE: &str =
     "[{from: [{podSelector: {}}], ports: [{protocol: TCP, port: 8080, endPort: 80}]}]";
 
@@ -171,12 +195,14 @@ fn a_policy_with_an_impossible_port_range_leaves_its_last_good_version_in_force(
     let client = node.member("client", "client")?;
     let other = node.member("other", "other")?;
     other.wait_reaches(&web)?;
-    node.store.write("policy.yaml", &policy("web", "web", CLIENTS))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", CLIENTS))?;
     other.wait_denied(&web)?;
     client.reaches(&web)?;
     let before = node.rules();
 
-    node.store.write("policy.yaml", &policy("web", "web", IMPOSSIBLE))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", IMPOSSIBLE))?;
     let words = "NetworkPolicy/shop/web: spec.ingress[0].ports[0].endPort";
     node.wait_status("NetworkPolicy_shop_web", words)?;
     node.wait_logged(words)?;
@@ -189,10 +215,14 @@ fn a_policy_with_an_impossible_port_range_leaves_its_last_good_version_in_force(
     other.wait_denied(&web)?;
     client.reaches(&web)?;
 
-    node.store.write("policy.yaml", &policy("web", "web", "[{}]"))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[{}]"))?;
     other.wait_reaches(&web)?;
     wait::until(LIMIT, "the status to go", || {
-        match node.store.read("state/status/n1/NetworkPolicy_shop_web.yaml") {
+        match node
+            .store
+            .read("state/status/n1/NetworkPolicy_shop_web.yaml")
+        {
             Err(_) => Ok(()),
             Ok(text) => Err(text),
         }
@@ -205,7 +235,8 @@ fn a_policy_that_never_was_valid_denies_the_directions_that_it_isolates() -> Res
     let web = node.member("web", "web")?;
     let other = node.member("other", "other")?;
     other.wait_reaches(&web)?;
-    node.store.write("policy.yaml", &policy("web", "web", IMPOSSIBLE))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", IMPOSSIBLE))?;
     other.wait_denied(&web)?;
     web.reaches(&other).context("egress is not isolated")?;
     node.crash_and_start()?;
@@ -254,7 +285,9 @@ fn a_bgp_peer_with_the_wrong_as_is_named_with_both_numbers() -> Result<()> {
          spec: {peerIP: 10.1.0.1, asNumber: 65002}\n",
     )?;
     wait::until(LIMIT, "the summary to name both AS numbers", || {
-        let said = node.ctl(&["bgp", "summary"]).map_err(|error| format!("{error:#}"))?;
+        let said = node
+            .ctl(&["bgp", "summary"])
+            .map_err(|error| format!("{error:#}"))?;
         let peer = &said["peers"][0];
         let error = peer["last_error"].as_str().unwrap_or_default();
         let named = peer["name"] == "BGPPeer/rack1";
@@ -302,8 +335,12 @@ fn a_pool_that_overlaps_another_is_named_and_gives_no_addresses() -> Result<()> 
     let pod = node.pod("a", "web")?;
     assert_eq!(pod.addresses().len(), 2);
     let extra = json!({ "ipam": { "ipv4_pools": ["x"] } });
-    let (code, message) =
-        cni_error(Pod::add_with(&node.lab, &node.plugin, spec("b", "web"), &extra))?;
+    let (code, message) = cni_error(Pod::add_with(
+        &node.lab,
+        &node.plugin,
+        spec("b", "web"),
+        &extra,
+    ))?;
     assert_eq!(code, 7, "{message}");
     assert!(message.contains("pool x"), "{message}");
     Ok(())
@@ -351,8 +388,12 @@ fn a_full_pool_is_error_100_that_names_the_pool_and_counts_addresses_that_cool()
 #[test]
 fn a_pool_with_ipip_on_a_kernel_without_it_is_named_and_other_pools_work() -> Result<()> {
     let node = Node::started()?;
-    let kernel = node.ctl(&["status"])?["kernel"].as_str().unwrap_or_default().to_owned();
-    node.store.write("pool-v4.yaml", &POOL_V4.replace("Never", "CrossSubnet"))?;
+    let kernel = node.ctl(&["status"])?["kernel"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    node.store
+        .write("pool-v4.yaml", &POOL_V4.replace("Never", "CrossSubnet"))?;
     let has_ipip = kernel
         .lines()
         .any(|line| line.contains("ipip") && line.contains("yes"));
@@ -378,9 +419,11 @@ fn a_file_that_is_not_yaml_takes_nothing_else_down() -> Result<()> {
     let node = Node::started()?;
     let web = node.member("web", "web")?;
     let host = Probe::start(&node.host, "host")?;
-    node.store.write("broken.yaml", "kind: [NetworkPolicy\n\t- {")?;
+    node.store
+        .write("broken.yaml", "kind: [NetworkPolicy\n\t- {")?;
     node.wait_said("broken.yaml")?;
-    node.store.write("policy.yaml", &policy("web", "web", "[]"))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[]"))?;
     wait_denied(&host, &web)?;
     node.store.remove("broken.yaml")?;
     node.store.remove("policy.yaml")?;
@@ -398,9 +441,14 @@ fn a_file_that_is_not_yaml_takes_nothing_else_down() -> Result<()> {
 fn an_unknown_command_of_a_runtime_is_an_error_and_nothing_else() -> Result<()> {
     let node = Node::started()?;
     let pod = node.pod("a", "web")?;
-    let result = node.plugin.call("MOVE", pod.spec(), pod.netns(), &nothing());
+    let result = node
+        .plugin
+        .call("MOVE", pod.spec(), pod.netns(), &nothing());
     let (code, message) = cni_error(result)?;
     assert_eq!(code, 4, "{message}");
-    assert!(SHORT < LIMIT && message.contains("CNI_COMMAND"), "{message}");
+    assert!(
+        SHORT < LIMIT && message.contains("CNI_COMMAND"),
+        "{message}"
+    );
     pod.check()
 }

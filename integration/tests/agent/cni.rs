@@ -18,20 +18,30 @@ fn a_pod_has_its_addresses_as_host_routes_and_both_gateways_without_a_bridge() -
     assert!(addresses.contains(&format!("{v4}/32")), "{addresses}");
     assert!(addresses.contains(&format!("{v6}/128")), "{addresses}");
     let routes = inside(&["ip", "route"])? + &inside(&["ip", "-6", "route"])?;
-    assert!(routes.contains("default via 169.254.1.1 dev eth0"), "{routes}");
+    assert!(
+        routes.contains("default via 169.254.1.1 dev eth0"),
+        "{routes}"
+    );
     assert!(routes.contains("default via fe80::1 dev eth0"), "{routes}");
     let neighbours = inside(&["ip", "neigh", "show", "nud", "permanent"])?;
     for gateway in ["169.254.1.1", "fe80::1"] {
         let entry = format!("{gateway} dev eth0 lladdr ee:ee:ee:ee:ee:ee PERMANENT");
         assert!(neighbours.contains(&entry), "{neighbours}");
     }
-    let host = node.netns.run(&["ip", "neigh", "show", "nud", "permanent"])?;
+    let host = node
+        .netns
+        .run(&["ip", "neigh", "show", "nud", "permanent"])?;
     for ip in pod.addresses() {
         assert!(host.contains(&ip.to_string()), "{host}");
         node.wait_route(ip, true)?;
     }
-    assert_eq!(node.netns.run(&["ip", "link", "show", "type", "bridge"])?, "");
-    let link = node.netns.run(&["ip", "link", "show", &pod.host_interface()?])?;
+    assert_eq!(
+        node.netns.run(&["ip", "link", "show", "type", "bridge"])?,
+        ""
+    );
+    let link = node
+        .netns
+        .run(&["ip", "link", "show", &pod.host_interface()?])?;
     assert!(link.contains("alias ocicat:shop/a"), "{link}");
     Ok(())
 }
@@ -40,7 +50,9 @@ fn a_pod_has_its_addresses_as_host_routes_and_both_gateways_without_a_bridge() -
 fn an_add_that_is_repeated_has_the_same_result() -> Result<()> {
     let node = Node::started()?;
     let pod = node.pod("a", "web")?;
-    let again = node.plugin.call("ADD", pod.spec(), pod.netns(), &nothing())?;
+    let again = node
+        .plugin
+        .call("ADD", pod.spec(), pod.netns(), &nothing())?;
     assert_eq!(&again, pod.result());
     assert_eq!(node.links()?.len(), 1);
     assert_eq!(node.ctl(&["endpoints"])?.as_array().map(Vec::len), Some(1));
@@ -52,7 +64,9 @@ fn an_add_after_half_of_it_was_lost_makes_the_pod_whole() -> Result<()> {
     let node = Node::started()?;
     let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
     a.pod.netns().ip(["link del eth0"])?;
-    let again = node.plugin.call("ADD", a.pod.spec(), a.pod.netns(), &nothing())?;
+    let again = node
+        .plugin
+        .call("ADD", a.pod.spec(), a.pod.netns(), &nothing())?;
     let ips: Vec<_> = again["ips"].as_array().context("ips")?.iter().collect();
     assert_eq!(ips.len(), 2);
     assert_eq!(node.links()?.len(), 2);
@@ -60,7 +74,9 @@ fn an_add_after_half_of_it_was_lost_makes_the_pod_whole() -> Result<()> {
         let ip = ip["address"].as_str().context("an address")?;
         let ip = ip.split('/').next().context("an address")?.parse()?;
         let limit = std::time::Duration::from_secs(5);
-        let name = b.probe.reach(integration::lab::probe::Protocol::Tcp, ip, 8080, limit)?;
+        let name = b
+            .probe
+            .reach(integration::lab::probe::Protocol::Tcp, ip, 8080, limit)?;
         assert_eq!(name, "a");
     }
     Ok(())
@@ -73,7 +89,10 @@ fn check_names_what_is_missing() -> Result<()> {
     let cases: [(&str, Damage, &str); 6] = [
         (
             "address",
-            |_, pod| pod.netns().ip([format!("address del {}/32 dev eth0", pod.ipv4()?)]),
+            |_, pod| {
+                pod.netns()
+                    .ip([format!("address del {}/32 dev eth0", pod.ipv4()?)])
+            },
             "10.244.",
         ),
         (
@@ -83,7 +102,11 @@ fn check_names_what_is_missing() -> Result<()> {
         ),
         (
             "default6",
-            |_, pod| pod.netns().run(&["ip", "-6", "route", "del", "default"]).map(drop),
+            |_, pod| {
+                pod.netns()
+                    .run(&["ip", "-6", "route", "del", "default"])
+                    .map(drop)
+            },
             "default",
         ),
         (
@@ -94,7 +117,10 @@ fn check_names_what_is_missing() -> Result<()> {
         ("down", |_, pod| pod.netns().ip(["link set eth0 down"]), ""),
         (
             "link",
-            |node, pod| node.netns.ip([format!("link del {}", pod.host_interface()?)]),
+            |node, pod| {
+                node.netns
+                    .ip([format!("link del {}", pod.host_interface()?)])
+            },
             "",
         ),
     ];
@@ -116,21 +142,31 @@ fn check_of_a_container_that_was_never_added_is_an_error() -> Result<()> {
     let pod = node.pod("a", "web")?;
     let stranger = node.lab.netns("stranger")?;
     let extra = json!({ "prevResult": pod.result() });
-    let result = node.plugin.call("CHECK", &spec("stranger", "web"), &stranger, &extra);
+    let result = node
+        .plugin
+        .call("CHECK", &spec("stranger", "web"), &stranger, &extra);
     let (code, message) = cni_error(result)?;
     assert_eq!(code, 103, "{message}");
-    assert!(message.contains("shop-stranger is not known here"), "{message}");
+    assert!(
+        message.contains("shop-stranger is not known here"),
+        "{message}"
+    );
     Ok(())
 }
 
 #[test]
 fn del_leaves_nothing_and_may_be_repeated() -> Result<()> {
     let node = Node::started()?;
-    node.store.write("policy.yaml", &policy("web", "web", "[{from: [{podSelector: {}}]}]"))?;
+    node.store.write(
+        "policy.yaml",
+        &policy("web", "web", "[{from: [{podSelector: {}}]}]"),
+    )?;
     let other = node.member("other", "other")?;
     wait_written(&node, 1)?;
     let settled = |node: &Node| -> Result<(String, String, Vec<String>, String)> {
-        let neighbours = node.netns.run(&["ip", "neigh", "show", "nud", "permanent"])?;
+        let neighbours = node
+            .netns
+            .run(&["ip", "neigh", "show", "nud", "permanent"])?;
         Ok((node.rules(), node.routes()?, node.links()?, neighbours))
     };
     let before = settled(&node)?;
@@ -149,7 +185,8 @@ fn del_leaves_nothing_and_may_be_repeated() -> Result<()> {
     let gone = Netns::clone(pod.netns());
     gone.delete()?;
     pod.del()?;
-    node.plugin.call("DEL", &spec("never", "web"), &gone, &nothing())?;
+    node.plugin
+        .call("DEL", &spec("never", "web"), &gone, &nothing())?;
     assert_eq!(settled(&node)?, before);
     other.pod.check()
 }
@@ -196,7 +233,8 @@ fn status_is_50_while_the_cluster_is_unknown_or_the_agent_is_away() -> Result<()
     node.hide_store()?;
     let status = |node: &Node| {
         let extra = json!({ "cniVersion": "1.1.0" });
-        node.plugin.call("STATUS", &spec("a", "web"), &node.netns, &extra)
+        node.plugin
+            .call("STATUS", &spec("a", "web"), &node.netns, &extra)
     };
     let (code, _) = cni_error(status(&node))?;
     assert_eq!(code, 50, "no agent");
@@ -204,7 +242,10 @@ fn status_is_50_while_the_cluster_is_unknown_or_the_agent_is_away() -> Result<()
     node.wait_said("nothing is known of the cluster")?;
     let (code, message) = cni_error(status(&node))?;
     assert_eq!(code, 50, "{message}");
-    assert!(message.contains("node n1") && message.contains("datastore"), "{message}");
+    assert!(
+        message.contains("node n1") && message.contains("datastore"),
+        "{message}"
+    );
     node.show_store()?;
     node.agent.wait_ready(LIMIT)?;
     status(&node).map(drop)
@@ -213,7 +254,9 @@ fn status_is_50_while_the_cluster_is_unknown_or_the_agent_is_away() -> Result<()
 #[test]
 fn version_lists_the_versions_of_the_specification() -> Result<()> {
     let node = Node::prepared()?;
-    let said = node.plugin.call("VERSION", &spec("a", "web"), &node.netns, &nothing())?;
+    let said = node
+        .plugin
+        .call("VERSION", &spec("a", "web"), &node.netns, &nothing())?;
     let versions = said["supportedVersions"].as_array().context("versions")?;
     for version in ["0.4.0", "1.0.0", "1.1.0"] {
         assert!(versions.contains(&json!(version)), "{said}");
@@ -248,11 +291,15 @@ fn a_del_while_the_agent_is_away_is_carried_out_at_its_next_start() -> Result<()
     node.wait_logged("x.eth0.json")?;
     kept.check()?;
     // The same container may come back: what waited was older.
-    let again = node.plugin.call("ADD", gone.spec(), gone.netns(), &nothing())?;
+    let again = node
+        .plugin
+        .call("ADD", gone.spec(), gone.netns(), &nothing())?;
     assert_ne!(again["ips"], Value::Null);
     node.crash_and_start()?;
     let extra = json!({ "prevResult": again });
-    node.plugin.call("CHECK", gone.spec(), gone.netns(), &extra).map(drop)
+    node.plugin
+        .call("CHECK", gone.spec(), gone.netns(), &extra)
+        .map(drop)
 }
 
 #[test]
@@ -266,8 +313,14 @@ fn a_del_while_agent_and_datastore_are_away_is_carried_out_from_the_snapshot() -
     node.agent.start()?;
     node.agent.wait_ready(LIMIT)?;
     wait::until(LIMIT, "no endpoint to be left", || {
-        let endpoints = node.ctl(&["endpoints"]).map_err(|error| format!("{error:#}"))?;
-        if endpoints == json!([]) { Ok(()) } else { Err(endpoints.to_string()) }
+        let endpoints = node
+            .ctl(&["endpoints"])
+            .map_err(|error| format!("{error:#}"))?;
+        if endpoints == json!([]) {
+            Ok(())
+        } else {
+            Err(endpoints.to_string())
+        }
     })
 }
 
@@ -275,15 +328,26 @@ fn a_del_while_agent_and_datastore_are_away_is_carried_out_from_the_snapshot() -
 fn adds_at_the_same_time_get_different_addresses() -> Result<()> {
     let node = Node::started()?;
     let names = (0..20).map(|number| format!("p{number}"));
-    let namespaces: Vec<Netns> = names.map(|name| node.lab.netns(&name)).collect::<Result<_>>()?;
+    let namespaces: Vec<Netns> = names
+        .map(|name| node.lab.netns(&name))
+        .collect::<Result<_>>()?;
     let plugin = &node.plugin;
     let results: Vec<Value> = std::thread::scope(|scope| {
-        let add = |netns| scope.spawn(move || plugin.call("ADD", &spec(Netns::name(netns), "web"), netns, &nothing()));
+        let add = |netns| {
+            scope.spawn(move || {
+                plugin.call("ADD", &spec(Netns::name(netns), "web"), netns, &nothing())
+            })
+        };
         let threads: Vec<_> = namespaces.iter().map(add).collect();
-        let results = threads.into_iter().map(|thread| thread.join().expect("a thread of the test"));
+        let results = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a thread of the test"));
         results.collect::<Result<_>>()
     })?;
-    let ips = results.iter().filter_map(|result| result["ips"].as_array()).flatten();
+    let ips = results
+        .iter()
+        .filter_map(|result| result["ips"].as_array())
+        .flatten();
     let addresses: BTreeSet<String> = ips.map(|ip| ip["address"].to_string()).collect();
     assert_eq!(addresses.len(), 40);
     for (netns, result) in namespaces.iter().zip(&results) {
@@ -312,16 +376,28 @@ fn a_runtime_that_dies_during_add_leaves_nothing_after_its_del() -> Result<()> {
             .env("CNI_NETNS", netns.path())
             .env("CNI_IFNAME", "eth0")
             .env("CNI_PATH", "/opt/cni/bin")
-            .env("CNI_ARGS", format!("K8S_POD_NAMESPACE=shop;K8S_POD_NAME=p{number}"));
+            .env(
+                "CNI_ARGS",
+                format!("K8S_POD_NAMESPACE=shop;K8S_POD_NAME=p{number}"),
+            );
         // Dropped, and with it killed, before it can have ended.
-        drop(Process::start(&node.netns, node.lab.dir(), "plugin", &mut command)?);
+        drop(Process::start(
+            &node.netns,
+            node.lab.dir(),
+            "plugin",
+            &mut command,
+        )?);
         node.plugin.call("DEL", &spec, &netns, &nothing())?;
         process::run(Command::new("ip").args(["netns", "del", netns.full_name()]))?;
     }
     wait::until(LIMIT, "nothing to be left", || {
         let now = (node.rules(), node.routes(), node.links());
         match now {
-            (rules, Ok(routes), Ok(links)) if (&rules, &routes, &links) == (&before.0, &before.1, &before.2) => Ok(()),
+            (rules, Ok(routes), Ok(links))
+                if (&rules, &routes, &links) == (&before.0, &before.1, &before.2) =>
+            {
+                Ok(())
+            }
             other => Err(format!("{other:?}")),
         }
     })
@@ -349,7 +425,9 @@ fn an_add_that_waits_for_a_block_is_ended_by_the_del_of_its_container() -> Resul
     assert_eq!(message, "taken down by DEL while it waited for a block");
     node.store.remove("state/ipamblocks")?;
     wait::until(LIMIT, "an ADD", || {
-        plugin.call("ADD", &spec, &netns, &nothing()).map_err(|error| format!("{error:#}"))
+        plugin
+            .call("ADD", &spec, &netns, &nothing())
+            .map_err(|error| format!("{error:#}"))
     })?;
     assert_eq!(node.links()?.len(), 1);
     Ok(())
@@ -363,19 +441,35 @@ fn the_example_objects_and_configuration_are_understood_without_a_warning() -> R
         node.store.remove(&name)?;
     }
     for name in entries(&deploy.join("objects"))? {
-        node.store.write(&name, &std::fs::read_to_string(deploy.join("objects").join(&name))?)?;
+        node.store.write(
+            &name,
+            &std::fs::read_to_string(deploy.join("objects").join(&name))?,
+        )?;
     }
-    node.netns.ip(["address add 10.10.1.11/24 dev eth0", "address add fd00:10:1::11/64 dev eth0 nodad"])?;
+    node.netns.ip([
+        "address add 10.10.1.11/24 dev eth0",
+        "address add fd00:10:1::11/64 dev eth0 nodad",
+    ])?;
     node.start()?;
     let status = node.ctl(&["status"])?;
     let problems = status["problems"].as_array().context("problems")?;
     let unexpected: Vec<_> = problems
         .iter()
-        .filter(|problem| !problem.as_str().is_some_and(|text| text.contains("has no ipip")))
+        .filter(|problem| {
+            !problem
+                .as_str()
+                .is_some_and(|text| text.contains("has no ipip"))
+        })
         .collect();
     assert!(unexpected.is_empty(), "{unexpected:?}");
-    assert!(!node.agent.log().contains("fields ignored"), "{}", node.agent.log());
-    let conflist: Value = serde_json::from_str(&std::fs::read_to_string(deploy.join("cni/10-ocicat.conflist"))?)?;
+    assert!(
+        !node.agent.log().contains("fields ignored"),
+        "{}",
+        node.agent.log()
+    );
+    let conflist: Value = serde_json::from_str(&std::fs::read_to_string(
+        deploy.join("cni/10-ocicat.conflist"),
+    )?)?;
     let mut plugin = node.plugin.clone();
     plugin.config = conflist["plugins"][0].clone();
     for key in ["cniVersion", "name"] {
@@ -389,8 +483,12 @@ fn the_example_objects_and_configuration_are_understood_without_a_warning() -> R
 
 fn entries(folder: &Path) -> Result<Vec<String>> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let files = entries.filter_map(Result::ok).filter(|entry| entry.path().is_file());
-    let mut names: Vec<String> = files.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let files = entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().is_file());
+    let mut names: Vec<String> = files
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
     names.sort();
     Ok(names)
 }
@@ -398,6 +496,10 @@ fn entries(folder: &Path) -> Result<Vec<String>> {
 fn wait_written(node: &Node, count: usize) -> Result<()> {
     wait::until(LIMIT, "the endpoints in the datastore", || {
         let written = node.endpoints_written();
-        if written.len() == count { Ok(()) } else { Err(format!("{written:?}")) }
+        if written.len() == count {
+            Ok(())
+        } else {
+            Err(format!("{written:?}"))
+        }
     })
 }

@@ -187,12 +187,17 @@ impl Node {
     /// Our rules, in nft's words, without counters and without the table's owner, sets and chains
     /// in the order of their names; empty where there is no table.
     pub(crate) fn rules(&self) -> String {
-        let list = self.netns.run(&["nft", "-s", "list", "table", "inet", "ocicat"]);
+        let list = self
+            .netns
+            .run(&["nft", "-s", "list", "table", "inet", "ocicat"]);
         let lines = list.unwrap_or_default();
         let lines = lines.lines().skip(1);
         let lines = lines.filter(|line| !line.contains("flags") && *line != "}");
         let text = lines.collect::<Vec<_>>().join("\n");
-        let mut parts: Vec<&str> = text.split("\n\n").map(|part| part.trim_matches('\n')).collect();
+        let mut parts: Vec<&str> = text
+            .split("\n\n")
+            .map(|part| part.trim_matches('\n'))
+            .collect();
         parts.sort_unstable();
         parts.join("\n\n")
     }
@@ -200,7 +205,9 @@ impl Node {
     /// Routes of both families with our protocol.
     pub(crate) fn routes(&self) -> Result<String> {
         let v4 = self.netns.run(&["ip", "route", "show", "proto", "122"])?;
-        let v6 = self.netns.run(&["ip", "-6", "route", "show", "proto", "122"])?;
+        let v6 = self
+            .netns
+            .run(&["ip", "-6", "route", "show", "proto", "122"])?;
         Ok(v4 + &v6)
     }
 
@@ -219,7 +226,9 @@ impl Node {
     pub(crate) fn wait_route(&self, ip: IpAddr, there: bool) -> Result<()> {
         wait::until(LIMIT, &format!("route to {ip}: {there}"), || {
             let routes = self.routes().map_err(|error| error.to_string())?;
-            let found = routes.lines().any(|line| line.starts_with(&format!("{ip} ")));
+            let found = routes
+                .lines()
+                .any(|line| line.starts_with(&format!("{ip} ")));
             if found == there { Ok(()) } else { Err(routes) }
         })
     }
@@ -228,12 +237,15 @@ impl Node {
     pub(crate) fn power_cycle(&mut self) -> Result<()> {
         self.agent.kill()?;
         // An owned table goes with its owner; one that persists does not.
-        let _ = self.netns.run(&["nft", "delete", "table", "inet", "ocicat"]);
+        let _ = self
+            .netns
+            .run(&["nft", "delete", "table", "inet", "ocicat"]);
         for link in self.links()? {
             self.netns.ip([format!("link del {link}")])?;
         }
         for family in ["-4", "-6"] {
-            self.netns.run(&["ip", family, "route", "flush", "proto", "122"])?;
+            self.netns
+                .run(&["ip", family, "route", "flush", "proto", "122"])?;
         }
         std::fs::remove_dir_all(self.agent.run_dir()).context("the sockets' tmpfs")
     }

@@ -25,15 +25,21 @@ fn counted(netns: &Netns) -> Result<u64> {
     let text = netns.run(&["nft", "-j", "list", "chain", "inet", "seen", "in"])?;
     let value: Value = serde_json::from_str(&text)?;
     let items = value["nftables"].as_array().context("nftables")?;
-    let expressions = items.iter().filter_map(|item| item["rule"]["expr"].as_array()).flatten();
-    let mut packets = expressions.filter_map(|expression| expression["counter"]["packets"].as_u64());
+    let expressions = items
+        .iter()
+        .filter_map(|item| item["rule"]["expr"].as_array())
+        .flatten();
+    let mut packets =
+        expressions.filter_map(|expression| expression["counter"]["packets"].as_u64());
     packets.next().context("a counter")
 }
 
 /// The last addresses of the node's blocks: nobody else will be given them.
 fn last_addresses(node: &Node) -> Result<Vec<IpAddr>> {
     let blocks = wait::until(LIMIT, "blocks of both families", || {
-        let status = node.ctl(&["status"]).map_err(|error| format!("{error:#}"))?;
+        let status = node
+            .ctl(&["status"])
+            .map_err(|error| format!("{error:#}"))?;
         match status["blocks"].as_array() {
             Some(blocks) if blocks.len() == 2 => Ok(blocks.clone()),
             other => Err(format!("{other:?}")),
@@ -58,26 +64,34 @@ fn pod_at(node: &Node, name: &str, app: &str, ips: &[IpAddr]) -> Result<Netns> {
 #[test]
 fn a_pod_that_a_policy_isolates_gets_not_one_packet_from_the_start_of_its_add_on() -> Result<()> {
     let node = Node::started()?;
-    node.store.write("policy.yaml", &policy("web", "web", "[]"))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[]"))?;
     node.wait_snapshot("NetworkPolicy")?;
     let ips = last_addresses(&node)?;
     let host = Probe::start(&node.host, "host")?;
     // Nobody listens to these: what counts is what the pods' kernels see.
-    let flows: Vec<Flow<'_>> =
-        ips.iter().map(|ip| host.flow(&host, *ip, RATE)).collect::<Result<_>>()?;
+    let flows: Vec<Flow<'_>> = ips
+        .iter()
+        .map(|ip| host.flow(&host, *ip, RATE))
+        .collect::<Result<_>>()?;
     let open = pod_at(&node, "open", "other", &ips)?;
-    wait::until(LIMIT, "a pod without policy to see the flows", || {
-        match counted(&open) {
+    wait::until(
+        LIMIT,
+        "a pod without policy to see the flows",
+        || match counted(&open) {
             Ok(packets) if packets > 100 => Ok(()),
             other => Err(format!("{other:?}")),
-        }
-    })?;
-    node.plugin.call("DEL", &spec("open", "other"), &open, &nothing())?;
+        },
+    )?;
+    node.plugin
+        .call("DEL", &spec("open", "other"), &open, &nothing())?;
     // Addresses rest before they are given out again; these are next to them.
     let neighbours: Vec<IpAddr> = ips.iter().copied().map(previous).collect();
     drop(flows);
-    let _flows: Vec<Flow<'_>> =
-        neighbours.iter().map(|ip| host.flow(&host, *ip, RATE)).collect::<Result<_>>()?;
+    let _flows: Vec<Flow<'_>> = neighbours
+        .iter()
+        .map(|ip| host.flow(&host, *ip, RATE))
+        .collect::<Result<_>>()?;
     let closed = pod_at(&node, "closed", "web", &neighbours)?;
     let inside = Probe::start(&closed, "closed")?;
     for ip in &neighbours {
@@ -115,14 +129,21 @@ fn a_pod_whose_egress_is_denied_sends_not_one_packet_from_the_start_of_its_add_o
         let inside = Probe::start(&netns, name)?;
         let _v4 = inside.flow(&inside, "10.1.0.1".parse()?, RATE)?;
         let _v6 = inside.flow(&inside, "fd00:1::1".parse()?, RATE)?;
-        node.plugin.call("ADD", &spec(name, app), &netns, &nothing())?;
+        node.plugin
+            .call("ADD", &spec(name, app), &netns, &nothing())?;
         if silent {
-            assert!(inside.reach(Protocol::Tcp, "10.1.0.1".parse()?, 8080, SHORT).is_err());
+            assert!(
+                inside
+                    .reach(Protocol::Tcp, "10.1.0.1".parse()?, 8080, SHORT)
+                    .is_err()
+            );
             assert_eq!(counted(&node.host)?, 0);
         } else {
-            wait::until(LIMIT, "the host to see the flows", || match counted(&node.host) {
-                Ok(packets) if packets > 100 => Ok(()),
-                other => Err(format!("{other:?}")),
+            wait::until(LIMIT, "the host to see the flows", || {
+                match counted(&node.host) {
+                    Ok(packets) if packets > 100 => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
             })?;
         }
     }
@@ -137,12 +158,22 @@ fn a_pod_does_not_send_from_an_address_that_is_not_its_own() -> Result<()> {
     a.pod.netns().ip([
         format!("address add {}/32 dev eth0", b.pod.ipv4()?),
         format!("address add {}/128 dev eth0 nodad", b.pod.ipv6()?),
-        format!("route replace 10.1.0.1 via 169.254.1.1 dev eth0 onlink src {}", b.pod.ipv4()?),
-        format!("route replace fd00:1::1 via fe80::1 dev eth0 src {}", b.pod.ipv6()?),
+        format!(
+            "route replace 10.1.0.1 via 169.254.1.1 dev eth0 onlink src {}",
+            b.pod.ipv4()?
+        ),
+        format!(
+            "route replace fd00:1::1 via fe80::1 dev eth0 src {}",
+            b.pod.ipv6()?
+        ),
     ])?;
     for to in ["10.1.0.1", "fd00:1::1"] {
         let flow = a.probe.flow(&a.probe, to.parse()?, RATE)?;
-        assert!(a.probe.reach(Protocol::Icmp, to.parse()?, 0, SHORT).is_err());
+        assert!(
+            a.probe
+                .reach(Protocol::Icmp, to.parse()?, 0, SHORT)
+                .is_err()
+        );
         flow.stop()?;
     }
     assert_eq!(counted(&node.host)?, 0);
@@ -178,7 +209,10 @@ fn rules_of_every_kind_let_through_whom_they_say() -> Result<()> {
     let cases: [(&str, [[bool; 2]; 3]); 9] = [
         ("[]", [[false; 2], [false; 2], [false; 2]]),
         ("[{}]", [[true; 2], [true; 2], [true; 2]]),
-        ("[{from: [{podSelector: {}}]}]", [[true; 2], [false; 2], [false; 2]]),
+        (
+            "[{from: [{podSelector: {}}]}]",
+            [[true; 2], [false; 2], [false; 2]],
+        ),
         (
             "[{from: [{namespaceSelector: {matchLabels: {team: money}}}]}]",
             [[false; 2], [true; 2], [false; 2]],
@@ -196,19 +230,27 @@ fn rules_of_every_kind_let_through_whom_they_say() -> Result<()> {
                {ipBlock: {cidr: '::/0', except: ['fd00:1::/64']}}]}]",
             [[true; 2], [true; 2], [false; 2]],
         ),
-        ("[{ports: [{port: api}]}]", [[false, true], [false, true], [false, true]]),
+        (
+            "[{ports: [{port: api}]}]",
+            [[false, true], [false, true], [false, true]],
+        ),
         (
             "[{from: [{podSelector: {}}], ports: [{port: 8000, endPort: 8080}]}]",
             [[true, false], [false; 2], [false; 2]],
         ),
     ];
     for (rules, expected) in cases {
-        node.store.write("policy.yaml", &policy("web", "web", rules))?;
+        node.store
+            .write("policy.yaml", &policy("web", "web", rules))?;
         for ip in web.addresses() {
             wait::until(LIMIT, &format!("{rules} for {ip}"), || {
                 let answers = attempts([&client.probe, &banker, &host], ip);
                 let answers = answers.map_err(|error| format!("{error:#}"))?;
-                if answers == expected { Ok(()) } else { Err(format!("{answers:?}")) }
+                if answers == expected {
+                    Ok(())
+                } else {
+                    Err(format!("{answers:?}"))
+                }
             })?;
         }
     }
@@ -238,7 +280,8 @@ fn attempts(probes: [&Probe; 3], to: IpAddr) -> Result<[[bool; 2]; 3]> {
 #[test]
 fn labels_of_a_pod_object_take_the_place_of_those_from_cni() -> Result<()> {
     let node = Node::started()?;
-    node.store.write("policy.yaml", &policy("web", "web", "[]"))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[]"))?;
     let a = node.member("a", "other")?;
     let host = Probe::start(&node.host, "host")?;
     reaches(&host, &a)?;
@@ -273,7 +316,8 @@ fn a_half_written_policy_file_leaves_in_force_what_it_said_before() -> Result<()
         file.write_all(piece)?;
     }
     drop(file);
-    node.store.write("policy.yaml", &policy("web", "web", "[{}]"))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[{}]"))?;
     wait::until(LIMIT, "to be reached again", || {
         reaches(&host, &web).map_err(|error| format!("{error:#}"))
     })

@@ -6,6 +6,7 @@ use integration::lab::link::End;
 use integration::lab::probe::Protocol;
 use integration::lab::router::{Neighbor, RouterConfig};
 use integration::lab::{Frr, Probe, Watch, agent, wait};
+use model::names::ROUTE_METRIC;
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,16 +22,21 @@ fn deleted_routes_of_both_families_come_back() -> Result<()> {
         node.wait_route(ip, true)?;
     }
     let blackhole = before.lines().find(|line| line.starts_with("blackhole"));
-    let prefix = blackhole.and_then(|line| line.split(' ').nth(1)).context("a blackhole")?;
+    let prefix = blackhole
+        .and_then(|line| line.split(' ').nth(1))
+        .context("a blackhole")?;
     node.netns.ip([format!("route del blackhole {prefix}")])?;
     wait::until(LIMIT, "all routes to be back", || match node.routes() {
         Ok(now) if now == before => Ok(()),
         other => Err(format!("{other:?}")),
     })?;
     b.wait_reaches(&a)?;
-    let repairs = node.ctl(&["status"])?["repairs"].as_u64().unwrap_or_default();
+    let repairs = node.ctl(&["status"])?["repairs"]
+        .as_u64()
+        .unwrap_or_default();
     assert!(repairs >= 3, "{repairs}");
-    node.wait_logged("our route was removed by somebody else").map(drop)
+    node.wait_logged("our route was removed by somebody else")
+        .map(drop)
 }
 
 #[test]
@@ -38,13 +44,22 @@ fn a_route_that_was_pointed_elsewhere_is_pointed_back() -> Result<()> {
     let node = Node::started()?;
     let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
     let ip = a.pod.ipv4()?;
-    node.netns
-        .ip([format!("route replace {ip} dev {} proto 122", b.pod.host_interface()?)])?;
+    node.netns.ip([format!(
+        "route replace {ip} dev {} proto 122 metric {ROUTE_METRIC}",
+        b.pod.host_interface()?
+    )])?;
     wait::until(LIMIT, "the route", || {
         let route = node.netns.run(&["ip", "route", "get", &ip.to_string()]);
         let route = route.map_err(|error| format!("{error:#}"))?;
-        let interface = a.pod.host_interface().map_err(|error| format!("{error:#}"))?;
-        if route.contains(&interface) { Ok(()) } else { Err(route) }
+        let interface = a
+            .pod
+            .host_interface()
+            .map_err(|error| format!("{error:#}"))?;
+        if route.contains(&interface) {
+            Ok(())
+        } else {
+            Err(route)
+        }
     })?;
     b.wait_reaches(&a)
 }
@@ -74,15 +89,44 @@ fn routes_that_the_kernel_drops_with_an_interface_come_back_with_it() -> Result<
         node.netns.ip([
             format!("link set {interface} up"),
             // IPv6 addresses go with an interface that goes down.
-            format!("address replace fd00:1::11/64 dev {interface} nodad")
-        ].into_iter().take(if interface == "eth0" { 2 } else { 1 }))?;
-        wait::until(LIMIT, &format!("all routes after {interface}"), || match node.routes() {
-            Ok(now) if now == before => Ok(()),
-            other => Err(format!("{other:?}\ninstead of\n{before}")),
-        })?;
+            format!("address replace fd00:1::11/64 dev {interface} nodad"),
+        ]
+        .into_iter()
+        .take(if interface == "eth0" { 2 } else { 1 }))?;
+        wait::until(
+            LIMIT,
+            &format!("all routes after {interface}"),
+            || match node.routes() {
+                Ok(now) if now == before => Ok(()),
+                other => Err(format!("{other:?}\ninstead of\n{before}")),
+            },
+        )?;
         b.wait_reaches(&a)?;
     }
     learned(&node)
+}
+
+#[test]
+fn neighbour_entries_that_went_while_the_agent_was_away_come_back() -> Result<()> {
+    let mut node = Node::started()?;
+    let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
+    let interface = a.pod.host_interface()?;
+    let permanent = |node: &Node| {
+        node.netns
+            .run(&["ip", "neigh", "show", "nud", "permanent", "dev", &interface])
+    };
+    let before = permanent(&node)?;
+    assert_eq!(before.lines().count(), 2, "{before}");
+    node.agent.kill()?;
+    node.netns
+        .ip([format!("neigh flush dev {interface} nud permanent")])?;
+    assert_eq!(permanent(&node)?, "");
+    node.start()?;
+    wait::until(LIMIT, "the entries", || match permanent(&node) {
+        Ok(now) if now == before => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    b.wait_reaches(&a)
 }
 
 /// A router on the node's wire that announces a network of each family.
@@ -120,7 +164,8 @@ fn router(node: &Node) -> Result<Frr> {
 #[test]
 fn whatever_is_done_to_our_table_policy_is_enforced() -> Result<()> {
     let node = Node::started()?;
-    node.store.write("policy.yaml", &policy("web", "web", "[]"))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[]"))?;
     let web = node.member("web", "web")?;
     let other = node.member("other", "other")?;
     other.wait_denied(&web)?;
@@ -142,7 +187,11 @@ fn whatever_is_done_to_our_table_policy_is_enforced() -> Result<()> {
         let refused = node.netns.run(&["nft", &words]).is_err();
         wait::until(LIMIT, &words, || {
             let now = node.rules();
-            if now == before { Ok(()) } else { Err(format!("refused: {refused}; {now}")) }
+            if now == before {
+                Ok(())
+            } else {
+                Err(format!("refused: {refused}; {now}"))
+            }
         })?;
         other.wait_denied(&web)?;
         web.reaches(&other)?;
@@ -153,7 +202,8 @@ fn whatever_is_done_to_our_table_policy_is_enforced() -> Result<()> {
 #[test]
 fn a_table_that_was_emptied_while_the_agent_was_away_is_rebuilt() -> Result<()> {
     let mut node = Node::started()?;
-    node.store.write("policy.yaml", &policy("web", "web", "[]"))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[]"))?;
     let web = node.member("web", "web")?;
     let other = node.member("other", "other")?;
     other.wait_denied(&web)?;
@@ -161,7 +211,7 @@ fn a_table_that_was_emptied_while_the_agent_was_away_is_rebuilt() -> Result<()> 
     for words in [
         "flush chain inet ocicat forward",
         "delete table inet ocicat",
-        "add table inet ocicat; add chain inet ocicat stranger { type filter hook forward priority 0; policy drop; }; \
+        "delete table inet ocicat; add table inet ocicat; add chain inet ocicat stranger { type filter hook forward priority 0; policy drop; }; \
          add map inet ocicat m { type ipv4_addr : verdict; }; add rule inet ocicat stranger ip saddr vmap @m",
     ] {
         node.agent.kill()?;
@@ -191,7 +241,9 @@ fn tables_routes_and_links_of_others_are_left_alone() -> Result<()> {
         "link add ocixyz type veth peer name ocixyz-peer",
     ])?;
     let theirs = |node: &Node| -> Result<String> {
-        let mut all = node.netns.run(&["nft", "list", "table", "inet", "theirs"])?;
+        let mut all = node
+            .netns
+            .run(&["nft", "list", "table", "inet", "theirs"])?;
         all += &node.netns.run(&["nft", "list", "table", "ip", "ocicat"])?;
         for args in [
             &["ip", "route", "show", "198.51.100.0/24"][..],
@@ -215,19 +267,30 @@ fn tables_routes_and_links_of_others_are_left_alone() -> Result<()> {
 }
 
 #[test]
-fn a_foreign_route_with_the_prefix_of_a_pod_keeps_its_metric_and_the_pod_is_reached() -> Result<()> {
+fn a_route_of_somebody_else_with_the_prefix_of_a_pod_is_neither_replaced_nor_removed() -> Result<()>
+{
     let node = Node::started()?;
     let a = node.member("a", "web")?;
     let b = node.member("b", "web")?;
     let ip = a.pod.ipv4()?;
-    node.netns
-        .ip([format!("route append {ip} via 10.1.0.1 metric 500 proto static")])?;
-    b.wait_reaches(&a)?;
+    let theirs = |metric: u32| format!("{ip} via 10.1.0.1 dev eth0 proto static metric {metric}");
+    for metric in [500, 2000] {
+        node.netns.ip([format!("route add {}", theirs(metric))])?;
+    }
     node.netns.ip([format!("route del {ip} proto 122")])?;
     node.wait_route(ip, true)?;
-    b.wait_reaches(&a)?;
     let routes = node.netns.run(&["ip", "route", "show", &ip.to_string()])?;
-    assert!(routes.contains("via 10.1.0.1 dev eth0 proto static metric 500"), "{routes}");
+    assert!(
+        routes.contains(&theirs(500)) && routes.contains(&theirs(2000)),
+        "{routes}"
+    );
+    // The administrator's better metric wins for as long as it is there.
+    node.netns.ip([format!("route del {}", theirs(500))])?;
+    b.wait_reaches(&a)?;
+    a.pod.del()?;
+    node.wait_route(ip, false)?;
+    let routes = node.netns.run(&["ip", "route", "show", &ip.to_string()])?;
+    assert!(routes.contains(&theirs(2000)), "{routes}");
     Ok(())
 }
 
@@ -246,7 +309,11 @@ fn a_link_of_ours_that_no_pod_has_is_removed_once_the_datastore_is_in_sync() -> 
     node.agent.start()?;
     node.wait_said("working from the last view on disk")?;
     node.agent.wait_ready(LIMIT)?;
-    assert_eq!(node.links()?.len(), 2, "nothing is removed without the datastore");
+    assert_eq!(
+        node.links()?.len(),
+        2,
+        "nothing is removed without the datastore"
+    );
     node.show_store()?;
     wait::until(LIMIT, "the stray link to go", || match node.links() {
         Ok(links) if links.len() == 1 => Ok(()),
@@ -302,11 +369,19 @@ fn an_interface_with_our_prefix_and_no_endpoint_forwards_nothing() -> Result<()>
         all
     };
     assert_eq!(reached(400), [false; 8]);
-    node.netns.ip(["link set ocistranger down", "link set ocistranger name other0", "link set other0 up",
-        "address replace fd00:66::1/64 dev other0 nodad"])?;
+    node.netns.ip([
+        "link set ocistranger down",
+        "link set ocistranger name other0",
+        "link set other0 up",
+        "address replace fd00:66::1/64 dev other0 nodad",
+    ])?;
     wait::until(LIMIT, "the same wire to forward under another name", || {
         let now = reached(1000);
-        if now[..4] == [true; 4] { Ok(()) } else { Err(format!("{now:?}")) }
+        if now[..4] == [true; 4] {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        }
     })
 }
 
@@ -318,7 +393,8 @@ fn forwarding_is_switched_on_and_a_default_route_by_router_advertisement_stays()
     }
     node.netns.set_sysctl("net.ipv6.conf.eth0.accept_ra", "1")?;
     node.netns.run(&[
-        "ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "eth0", "proto", "ra", "expires", "1800",
+        "ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "eth0", "proto", "ra",
+        "expires", "1800",
     ])?;
     let routes = Watch::routes(&node.lab, &node.netns)?;
     node.start()?;
@@ -353,12 +429,23 @@ fn dump(node: &Node) -> Result<String> {
         &["ip", "-br", "link"],
         &["ip", "-br", "address"],
         &["ip", "neigh", "show", "nud", "permanent"],
-        &["sysctl", "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"],
+        &[
+            "sysctl",
+            "net.ipv4.ip_forward",
+            "net.ipv6.conf.all.forwarding",
+        ],
     ] {
         all += &node.netns.run(args)?;
     }
-    for folder in [node.agent.state_dir(), node.agent.run_dir(), node.store.path().to_owned()] {
-        let listing = Command::new("ls").args(["-lR", "--time-style=full-iso"]).arg(folder).output()?;
+    for folder in [
+        node.agent.state_dir(),
+        node.agent.run_dir(),
+        node.store.path().to_owned(),
+    ] {
+        let listing = Command::new("ls")
+            .args(["-lR", "--time-style=full-iso"])
+            .arg(folder)
+            .output()?;
         all += &String::from_utf8_lossy(&listing.stdout);
     }
     Ok(all)
@@ -366,11 +453,23 @@ fn dump(node: &Node) -> Result<String> {
 
 fn plan(node: &Node) -> Result<String> {
     let binary = agent::binary("OCICAT_NODE_BIN", "ocicat-node")?;
-    let paths = [node.store.path().to_owned(), node.agent.run_dir(), node.agent.state_dir()];
+    let paths = [
+        node.store.path().to_owned(),
+        node.agent.run_dir(),
+        node.agent.state_dir(),
+    ];
     let [store, run, state] = paths.map(|path| path.display().to_string());
     node.netns.run(&[
         &binary.display().to_string(),
-        "--node-name", "n1", "--plan", "--datastore", &store, "--run-dir", &run, "--state-dir", &state,
+        "--node-name",
+        "n1",
+        "--plan",
+        "--datastore",
+        &store,
+        "--run-dir",
+        &run,
+        "--state-dir",
+        &state,
     ])
 }
 
@@ -381,7 +480,8 @@ fn a_plan_prints_the_steps_and_changes_nothing() -> Result<()> {
     node.stop()?;
     let ip = pod.ipv4()?;
     node.netns.ip([format!("route del {ip}")])?;
-    node.netns.run(&["nft", "delete", "table", "inet", "ocicat"])?;
+    node.netns
+        .run(&["nft", "delete", "table", "inet", "ocicat"])?;
     node.netns.set_sysctl("net.ipv4.ip_forward", "0")?;
     let before = dump(&node)?;
     let steps = plan(&node)?;
@@ -412,9 +512,19 @@ fn a_plan_on_a_host_that_never_had_an_agent_leaves_no_trace() -> Result<()> {
 fn the_plan_of_a_running_agent_is_empty_when_it_has_converged() -> Result<()> {
     let node = Node::started()?;
     let _pods = (node.pod("a", "web")?, node.pod("b", "client")?);
-    node.store.write("policy.yaml", &policy("web", "web", "[{from: [{podSelector: {}}]}]"))?;
+    node.store.write(
+        "policy.yaml",
+        &policy("web", "web", "[{from: [{podSelector: {}}]}]"),
+    )?;
     wait::until(LIMIT, "an empty plan", || {
-        let plan = node.agent.ctl(&["plan"]).map_err(|error| format!("{error:#}"))?;
-        if plan.trim().is_empty() || plan.contains("nothing") { Ok(()) } else { Err(plan) }
+        let plan = node
+            .agent
+            .ctl(&["plan"])
+            .map_err(|error| format!("{error:#}"))?;
+        if plan.trim().is_empty() || plan.contains("nothing") {
+            Ok(())
+        } else {
+            Err(plan)
+        }
     })
 }

@@ -17,7 +17,8 @@ const SILENCE: Duration = Duration::from_millis(1500);
 #[test]
 fn sigterm_leaves_everything_in_force_and_the_next_start_rewrites_nothing() -> Result<()> {
     let mut node = Node::started()?;
-    node.store.write("policy.yaml", &policy("web", "web", "[]"))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[]"))?;
     let web = node.member("web", "web")?;
     let other = node.member("other", "other")?;
     other.wait_denied(&web)?;
@@ -33,7 +34,9 @@ fn sigterm_leaves_everything_in_force_and_the_next_start_rewrites_nothing() -> R
     node.start()?;
     nft.wait_quiet(SILENCE);
     let routes_written = routes.events().into_iter().map(|event| event.line);
-    let mut events: Vec<_> = routes_written.filter(|line| !line.contains("proto kernel")).collect();
+    let mut events: Vec<_> = routes_written
+        .filter(|line| !line.contains("proto kernel"))
+        .collect();
     // An ownerless table is adopted; its content is not written anew.
     let nft = nft.events().into_iter().map(|event| event.line);
     events.extend(nft.filter(|line| !line.contains("add table") && !line.starts_with('#')));
@@ -70,7 +73,8 @@ fn without_the_datastore_an_agent_starts_from_its_snapshot_adds_announces_and_re
     let mut node = Node::prepared()?;
     let frr = frr(&node)?;
     node.store.write("peer.yaml", PEER)?;
-    node.store.write("policy.yaml", &policy("web", "web", "[]"))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[]"))?;
     node.start()?;
     let web = node.member("web", "web")?;
     let other = node.member("other", "other")?;
@@ -95,9 +99,11 @@ fn without_the_datastore_an_agent_starts_from_its_snapshot_adds_announces_and_re
     wait_announced(&frr)?;
 
     node.show_store()?;
-    wait::until(LIMIT, "the note to go", || match node.agent.health("/readyz") {
-        Ok((200, body)) if !body.contains("last view") => Ok(()),
-        other => Err(format!("{other:?}")),
+    wait::until(LIMIT, "the note to go", || {
+        match node.agent.health("/readyz") {
+            Ok((200, body)) if !body.contains("last view") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })?;
     other.wait_denied(&late)?;
     for member in [&web, &other, &late] {
@@ -109,7 +115,8 @@ fn without_the_datastore_an_agent_starts_from_its_snapshot_adds_announces_and_re
 #[test]
 fn a_datastore_that_goes_away_under_a_running_agent_is_noted_and_stops_nothing() -> Result<()> {
     let node = Node::started()?;
-    node.store.write("policy.yaml", &policy("web", "web", "[]"))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[]"))?;
     let web = node.member("web", "web")?;
     let other = node.member("other", "other")?;
     other.wait_denied(&web)?;
@@ -127,14 +134,20 @@ fn a_datastore_that_goes_away_under_a_running_agent_is_noted_and_stops_nothing()
         node.wait_route(ip, false)?;
     }
     node.show_store()?;
-    wait::until(LIMIT, "the note to go", || match node.agent.health("/readyz") {
-        Ok((200, body)) if !body.contains("datastore lost") => Ok(()),
-        other => Err(format!("{other:?}")),
+    wait::until(LIMIT, "the note to go", || {
+        match node.agent.health("/readyz") {
+            Ok((200, body)) if !body.contains("datastore lost") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     })?;
     wait::until(LIMIT, "what happened meanwhile in the datastore", || {
         let mut written = node.endpoints_written();
         written.sort();
-        let named = |name: &str| written.iter().any(|file| file.contains(&format!("k8s-{name}-")));
+        let named = |name: &str| {
+            written
+                .iter()
+                .any(|file| file.contains(&format!("k8s-{name}-")))
+        };
         if named("late") && named("other") && !named("web") {
             Ok(())
         } else {
@@ -149,19 +162,29 @@ fn a_datastore_that_goes_away_under_a_running_agent_is_noted_and_stops_nothing()
 fn after_a_power_cycle_without_the_datastore_blocks_and_policy_are_back_and_dead_pods_are_gone()
 -> Result<()> {
     let mut node = Node::started()?;
-    node.store.write("policy.yaml", &policy("web", "web", "[]"))?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[]"))?;
     let web = node.member("web", "web")?;
     let other = node.member("other", "other")?;
     other.wait_denied(&web)?;
     node.wait_snapshot("NetworkPolicy")?;
     let blackholes = blackholes(&node)?;
     assert!(!blackholes.is_empty());
-    let dead: BTreeSet<_> = web.pod.addresses().into_iter().chain(other.pod.addresses()).collect();
+    let dead: BTreeSet<_> = web
+        .pod
+        .addresses()
+        .into_iter()
+        .chain(other.pod.addresses())
+        .collect();
 
     node.power_cycle()?;
     drop((web, other));
     for name in ["web", "other"] {
-        integration::lab::process::run(Command::new("ip").args(["netns", "del", &format!("{}{name}", node.lab.prefix())]))?;
+        integration::lab::process::run(Command::new("ip").args([
+            "netns",
+            "del",
+            &format!("{}{name}", node.lab.prefix()),
+        ]))?;
     }
     node.hide_store()?;
     node.agent.start()?;
@@ -225,7 +248,9 @@ fn a_journal_of_noise_is_survived() -> Result<()> {
     let pod = node.pod("a", "web")?;
     wait_endpoints_written(&node, 1)?;
     node.agent.kill()?;
-    let noise: Vec<u8> = (0..60_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let noise: Vec<u8> = (0..60_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     std::fs::write(node.agent.state_dir().join("journal"), noise)?;
     node.start()?;
     taken_back(&node, &[&pod])
@@ -265,7 +290,10 @@ fn a_second_agent_with_the_same_state_directory_refuses_to_start() -> Result<()>
     let output = node.netns.output(&mut second)?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success());
-    assert!(said.contains("another agent is running with this state directory"), "{said}");
+    assert!(
+        said.contains("another agent is running with this state directory"),
+        "{said}"
+    );
     pod.check()?;
     node.pod("b", "web").map(drop)
 }
@@ -381,7 +409,9 @@ fn frr(node: &Node) -> Result<Frr> {
 /// Waits until the session is up and the router has a block of both families.
 fn wait_announced(frr: &Frr) -> Result<()> {
     wait::until(LIMIT, "the blocks in the router's table", || {
-        let state = frr.session("10.1.0.11").map_err(|error| format!("{error:#}"))?;
+        let state = frr
+            .session("10.1.0.11")
+            .map_err(|error| format!("{error:#}"))?;
         let (v4, v6) = (frr.prefixes("ipv4"), frr.prefixes("ipv6"));
         match (&v4, &v6) {
             (Ok(v4), Ok(v6))
@@ -405,7 +435,11 @@ fn blackholes(node: &Node) -> Result<BTreeSet<String>> {
 fn wait_endpoints_written(node: &Node, count: usize) -> Result<()> {
     wait::until(LIMIT, "the endpoints in the datastore", || {
         let written = node.endpoints_written();
-        if written.len() == count { Ok(()) } else { Err(format!("{written:?}")) }
+        if written.len() == count {
+            Ok(())
+        } else {
+            Err(format!("{written:?}"))
+        }
     })
 }
 
