@@ -7,8 +7,8 @@ use model::Object;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 const VERSION: u32 = 1;
 const FILE: &str = "snapshot.json";
@@ -106,11 +106,10 @@ impl Drop for Saver {
 
 fn run(queue: &Receiver<Vec<Object>>, folder: &Path, node: &str) {
     while let Ok(mut objects) = queue.recv() {
-        loop {
-            match queue.recv_timeout(QUIET) {
-                Ok(newer) => objects = newer,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            }
+        let due = Instant::now() + QUIET;
+        // Newer views take its place, but do not put it off.
+        while let Ok(newer) = queue.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            objects = newer;
         }
         if let Err(error) = write(folder, node, objects) {
             tracing::error!(%error, folder = %folder.display(), "snapshot not written");
@@ -152,6 +151,18 @@ mod tests {
         saver.save(objects());
         drop(saver);
         assert_eq!(load(folder.path(), "n1").unwrap(), Some(objects()));
+    }
+
+    #[test]
+    fn views_that_keep_coming_do_not_keep_the_snapshot_from_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let saver = Saver::start(folder.path(), "n1").unwrap();
+        let patience = Instant::now() + 40 * QUIET;
+        while load(folder.path(), "n1").unwrap().is_none() {
+            assert!(Instant::now() < patience, "not written");
+            saver.save(objects());
+            std::thread::sleep(QUIET / 50);
+        }
     }
 
     #[test]
