@@ -2,6 +2,7 @@
 //! others change what is its own, and what the CNI plugin gets from it.
 
 mod bad_input;
+mod cluster;
 mod cni;
 mod node;
 mod policy;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 /// How long anything may take on a busy machine.
@@ -111,6 +112,41 @@ impl Node {
         let pod = self.pod(name, app)?;
         let probe = Probe::start(pod.netns(), name)?;
         Ok(Member { pod, probe })
+    }
+
+    /// A call of the plugin under a container id of the test's own choice.
+    pub(crate) fn call_as(
+        &self,
+        container: &str,
+        command: &str,
+        spec: &PodSpec,
+        netns: &Netns,
+    ) -> Result<Value> {
+        let mut config = self.plugin.config.clone();
+        config["args"] = json!({ "cni": { "labels": spec.labels } });
+        let file = self.lab.dir().join(format!("{container}.json"));
+        std::fs::write(&file, config.to_string())?;
+        let args = format!("K8S_POD_NAMESPACE={};K8S_POD_NAME={}", spec.namespace, spec.name);
+        let mut plugin = Command::new("sh");
+        plugin
+            .args(["-c", "exec \"$0\" < \"$1\""])
+            .arg(&self.plugin.binary)
+            .arg(&file)
+            .env("CNI_COMMAND", command)
+            .env("CNI_CONTAINERID", container)
+            .env("CNI_NETNS", netns.path())
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", "/opt/cni/bin")
+            .env("CNI_ARGS", args);
+        let output = self.netns.output(&mut plugin)?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            bail!("{command} of {container}: {said}");
+        }
+        if said.trim().is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&said).context("the plugin's result")
     }
 
     /// The command line's answer as JSON.

@@ -1,0 +1,230 @@
+//! Two nodes with BGP between them, and pools as pods and neighbours see them.
+
+use crate::node::{LIMIT, Node, POOL_V4, cni_error, policy, reaches, spec};
+use anyhow::{Context, Result};
+use integration::lab::link::End;
+use integration::lab::pod::Plugin;
+use integration::lab::probe::Protocol;
+use integration::lab::{Agent, Pod, Probe, wait};
+use serde_json::json;
+
+const SECOND: &str = "apiVersion: projectcalico.org/v3
+kind: Node
+metadata: {name: n2}
+spec: {bgp: {ipv4Address: 10.1.0.12/24, ipv6Address: 'fd00:1::12/64'}}
+";
+
+/// A second node behind the host's wire, which the host bridges to the first.
+fn second(node: &Node) -> Result<Agent> {
+    let netns = node.lab.netns("n2")?;
+    node.lab.wire(
+        &End {
+            netns: &netns,
+            interface: "eth0",
+            addresses: &["10.1.0.12/24", "fd00:1::12/64"],
+        },
+        &End {
+            netns: &node.host,
+            interface: "eth1",
+            addresses: &[],
+        },
+    )?;
+    node.host.ip([
+        "link add lan type bridge",
+        "address flush dev eth0",
+        "link set eth0 master lan",
+        "link set eth1 master lan",
+        "link set lan up",
+        "address add 10.1.0.1/24 dev lan",
+        "address add fd00:1::1/64 dev lan nodad",
+    ])?;
+    node.store.write("node2.yaml", SECOND)?;
+    Agent::new(&node.lab, &netns, "n2", &node.store)
+}
+
+#[test]
+fn pods_of_two_nodes_reach_each_other_as_policy_by_remote_labels_says() -> Result<()> {
+    let mut node = Node::prepared()?;
+    let mut second = second(&node)?;
+    node.start()?;
+    second.start()?;
+    second.wait_ready(LIMIT)?;
+    let web = node.member("web", "web")?;
+    let plugin = Plugin::ocicat(&second)?;
+    let remote = |name: &str, app: &str| -> Result<(Pod, Probe)> {
+        let pod = Pod::add(&node.lab, &plugin, spec(name, app))?;
+        let probe = Probe::start(pod.netns(), name)?;
+        Ok((pod, probe))
+    };
+    let (client, other) = (remote("client", "client")?, remote("other", "other")?);
+    for (_, probe) in [&client, &other] {
+        wait::until(LIMIT, "the pod on the other node", || {
+            reaches(probe, &web).map_err(|error| format!("{error:#}"))
+        })?;
+    }
+    let rule = "[{from: [{podSelector: {matchLabels: {app: client}}}]}]";
+    node.store
+        .write("policy.yaml", &policy("web", "web", rule))?;
+    crate::node::wait_denied(&other.1, &web)?;
+    reaches(&client.1, &web)?;
+
+    // The other node's agent dies: what it announced stays for the restart time.
+    second.kill()?;
+    let flow = client.1.flow(&web.probe, web.pod.ipv4()?, 500)?;
+    second.start()?;
+    second.wait_ready(LIMIT)?;
+    let report = flow.stop()?;
+    assert_eq!(report.lost(), 0, "{report}");
+    let (late, probe) = remote("late", "client")?;
+    wait::until(LIMIT, "a pod of the new process", || {
+        reaches(&probe, &web).map_err(|error| format!("{error:#}"))
+    })?;
+    late.check()
+}
+
+#[test]
+fn with_nat_outgoing_the_world_sees_the_node_and_pods_see_pods() -> Result<()> {
+    let node = Node::started()?;
+    node.host.run(&[
+        "nft",
+        "add table ip seen; add chain ip seen in { type filter hook input priority 0; }; \
+         add set ip seen sources { type ipv4_addr; flags dynamic; size 64; }; \
+         add rule ip seen in icmp type echo-request add @seen_ { ip saddr }"
+            .replace("@seen_", "@sources")
+            .as_str(),
+    ])?;
+    let a = node.member("a", "web")?;
+    let pod = a.pod.ipv4()?.to_string();
+    let seen = |node: &Node| node.host.run(&["nft", "list", "set", "ip", "seen", "sources"]);
+    let ping = || a.probe.reach(Protocol::Icmp, [10, 1, 0, 1].into(), 0, LIMIT);
+    ping()?;
+    assert!(seen(&node)?.contains(&pod));
+    for (outgoing, source) in [("true", "10.1.0.11"), ("false", pod.as_str())] {
+        let pool = POOL_V4.replace("Never", &format!("Never, natOutgoing: {outgoing}"));
+        node.store.write("pool-v4.yaml", &pool)?;
+        wait::until(LIMIT, &format!("natOutgoing {outgoing}"), || {
+            let look = || -> Result<String> {
+                node.host.run(&["nft", "flush set ip seen sources"])?;
+                ping()?;
+                seen(&node)
+            };
+            let text = look().map_err(|error| format!("{error:#}"))?;
+            if text.contains(&format!("{{ {source} }}")) {
+                Ok(())
+            } else {
+                Err(text)
+            }
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_disabled_pool_gives_no_new_addresses_and_keeps_its_pods() -> Result<()> {
+    let mut node = Node::started()?;
+    let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
+    let pool = POOL_V4.replace("Never", "Never, disabled: true");
+    node.store.write("pool-v4.yaml", &pool)?;
+    let late = wait::until(LIMIT, "an ADD without IPv4", || {
+        let late = node
+            .pod("late", "web")
+            .map_err(|error| format!("{error:#}"))?;
+        if late.ipv4().is_err() {
+            return Ok(late);
+        }
+        let result = late.result().to_string();
+        late.delete().map_err(|error| format!("{error:#}"))?;
+        Err(result)
+    })?;
+    assert!(late.ipv6().is_ok());
+    let extra = json!({ "ipam": { "ipv4_pools": ["v4"] } });
+    let named = Pod::add_with(&node.lab, &node.plugin, spec("named", "web"), &extra);
+    let (code, message) = cni_error(named)?;
+    assert_eq!(code, 7, "{message}");
+    assert!(message.contains("pool v4"), "{message}");
+    node.crash_and_start()?;
+    a.reaches(&b)?;
+    a.pod.check()
+}
+
+#[test]
+fn a_pool_that_is_deleted_under_its_pods_takes_none_of_them_down() -> Result<()> {
+    let mut node = Node::started()?;
+    let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
+    node.store.remove("pool-v4.yaml")?;
+    wait::until(LIMIT, "the snapshot without the pool", || {
+        let path = node.agent.state_dir().join("snapshot.json");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        if text.contains("10.244.0.0/16") {
+            Err(text)
+        } else {
+            Ok(())
+        }
+    })?;
+    a.reaches(&b)?;
+    node.crash_and_start()?;
+    a.reaches(&b)?;
+    a.pod.check()
+}
+
+#[test]
+fn a_pod_has_the_mtu_of_the_uplink() -> Result<()> {
+    let mut node = Node::prepared()?;
+    node.netns.ip(["link set eth0 mtu 1400"])?;
+    node.start()?;
+    let pod = node.pod("a", "web")?;
+    let link = pod.netns().run(&["ip", "link", "show", "eth0"])?;
+    assert!(link.contains("mtu 1400"), "{link}");
+    let interface = pod.host_interface()?;
+    let link = node.netns.run(&["ip", "link", "show", &interface])?;
+    assert!(link.contains("mtu 1400"), "{link}");
+    Ok(())
+}
+
+#[test]
+fn a_sandbox_that_takes_the_place_of_another_of_the_same_pod_survives_its_del() -> Result<()> {
+    let mut node = Node::started()?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[]"))?;
+    let host = Probe::start(&node.host, "host")?;
+    let near = Probe::start(&node.netns, "node")?;
+    let old = node.lab.netns("old")?;
+    let new = node.lab.netns("new")?;
+    let pod = spec("a", "web");
+    node.call_as("sandbox1", "ADD", &pod, &old)?;
+    let result = node.call_as("sandbox2", "ADD", &pod, &new)?;
+    let first = result["ips"][0]["address"]
+        .as_str()
+        .context("an address")?;
+    let ip = first.split('/').next().context("an address")?.parse()?;
+    let _inside = Probe::start(&new, "new")?;
+    node.call_as("sandbox1", "DEL", &pod, &old)?;
+    for restart in [false, true] {
+        if restart {
+            node.crash_and_start()?;
+        }
+        assert_eq!(near.reach(Protocol::Tcp, ip, 8080, LIMIT)?, "new");
+        let open = host.reach(Protocol::Tcp, ip, 8080, crate::node::SHORT);
+        assert!(open.is_err(), "restart: {restart}");
+        assert_eq!(node.ctl(&["endpoints"])?[0]["container"], "sandbox2");
+        wait::until(LIMIT, "the endpoint in the datastore", || {
+            let written = node.endpoints_written();
+            let text = match written.as_slice() {
+                [file] => node.store.read(&format!("state/workloadendpoints/{file}")),
+                other => return Err(format!("{other:?}")),
+            };
+            match text {
+                Ok(text) if text.contains("sandbox2") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })?;
+    }
+    node.store.remove("policy.yaml")?;
+    wait::until(LIMIT, "to be reached", || {
+        host.reach(Protocol::Tcp, ip, 8080, crate::node::SHORT)
+            .map_err(|error| format!("{error:#}"))
+    })?;
+    node.call_as("sandbox2", "DEL", &pod, &new)?;
+    assert_eq!(node.ctl(&["endpoints"])?, json!([]));
+    Ok(())
+}
