@@ -9,8 +9,11 @@ use integration::lab::router::{Neighbor, RouterConfig};
 use integration::lab::{Frr, Probe, wait};
 use rustix::process::Uid;
 use serde_json::json;
-use std::fs::Permissions;
-use std::io::{ErrorKind, Read, Write};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use std::fs::{File, Permissions};
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -90,6 +93,51 @@ fn garbage_on_the_cni_socket_never_disturbs_the_next_add() -> Result<()> {
         assert!(log.contains(words), "{words} is not in the log");
     }
     Ok(())
+}
+
+/// Says `bytes` with two descriptors on them.
+fn say_with(socket: &Path, bytes: &[u8], descriptors: [BorrowedFd<'_>; 2]) -> Result<String> {
+    let mut stream = UnixStream::connect(socket).context("connect")?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let slices = [IoSlice::new(bytes)];
+    sendmsg(&stream, &slices, &mut control, SendFlags::empty())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[test]
+fn descriptors_of_the_wrong_kind_are_an_error_and_leave_nothing() -> Result<()> {
+    let node = Node::started()?;
+    let socket = node.agent.run_dir().join("cni.sock");
+    let netns = node.lab.netns("pod")?;
+    let (null, namespace) = (File::open("/dev/null")?, File::open(netns.path())?);
+    let (near, _far) = UnixStream::pair()?;
+    let before = (node.rules(), node.routes()?);
+    let request = br#"{"version":1,"command":"ADD","container_id":"c","ifname":"eth0","pod":"c"}"#;
+    let cases = [
+        ("no namespace", [null.as_fd(), null.as_fd()]),
+        ("no socket", [namespace.as_fd(), null.as_fd()]),
+        ("a socket that never answers", [namespace.as_fd(), near.as_fd()]),
+        ("the wrong way round", [near.as_fd(), namespace.as_fd()]),
+    ];
+    for (what, descriptors) in cases {
+        let answer = say_with(&socket, &frame(request), descriptors).context(what)?;
+        assert!(answer.contains("\"code\":"), "{what}: {answer}");
+        wait::until(LIMIT, what, || {
+            let now = (node.rules(), node.routes(), node.links());
+            match now {
+                (rules, Ok(routes), Ok(links)) if (&rules, &routes) == (&before.0, &before.1) && links.is_empty() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })?;
+    }
+    let left = netns.run(&["ip", "-br", "link", "show"])?;
+    assert!(!left.contains("eth0"), "{left}");
+    node.pod("a", "web").map(drop)
 }
 
 #[test]
