@@ -6,7 +6,8 @@ use felix_core::{EndpointKey, LocalEndpoint, Phase};
 use ipam::Owner;
 use ipam::journal::Record;
 use ipnet::IpNet;
-use model::{IpamBlock, ObjectKey, WorkloadEndpoint};
+use model::dataplane::Link;
+use model::{IpamBlock, ObjectKey, WorkloadEndpoint, names};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds of the wall clock, for cooldowns.
@@ -202,12 +203,7 @@ impl Agent {
             .calc
             .underlay()
             .links()
-            .filter(|link| {
-                let alias = link.alias.as_deref().unwrap_or_default();
-                link.name.starts_with(model::names::INTERFACE_PREFIX)
-                    && alias.starts_with(model::names::ALIAS_PREFIX)
-                    && !known(link.ifindex)
-            })
+            .filter(|link| is_ours(link) && !known(link.ifindex))
             .map(|link| (link.ifindex, link.name.clone()))
             .collect();
         for (ifindex, name) in stray {
@@ -242,6 +238,16 @@ impl Agent {
             }
         }
     }
+}
+
+/// A link that this or an earlier process made. The kernel takes the alias only after the link is
+/// there: a process that died in between leaves one with our name and MAC and without an alias.
+pub(super) fn is_ours(link: &Link) -> bool {
+    let marked = match &link.alias {
+        Some(alias) => alias.starts_with(names::ALIAS_PREFIX),
+        None => link.kind.as_deref() == Some("veth") && link.mac == Some(names::HOST_MAC),
+    };
+    marked && link.name.starts_with(names::INTERFACE_PREFIX)
 }
 
 pub(super) fn key_of(endpoint: &WorkloadEndpoint) -> ObjectKey {

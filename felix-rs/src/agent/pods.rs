@@ -1,6 +1,6 @@
 //! CNI calls: the kernel has everything, policy included, before ADD is answered.
 
-use super::addresses::{key_of, now_ms, owner};
+use super::addresses::{is_ours, key_of, now_ms, owner};
 use super::{Agent, Table};
 use crate::cni_socket::Call;
 use crate::store::Write;
@@ -351,14 +351,9 @@ impl Agent {
         let Ok(links) = self.kernel.links() else {
             return;
         };
-        let ours = |alias: &Option<String>| {
-            alias
-                .as_deref()
-                .is_some_and(|alias| alias.starts_with(names::ALIAS_PREFIX))
-        };
         if let Some(link) = links
             .iter()
-            .find(|link| link.name == name && ours(&link.alias))
+            .find(|link| link.name == name && is_ours(link))
             && let Err(error) = self.kernel.delete_link(link.ifindex)
         {
             tracing::warn!(%name, %error, "leftover link not removed");
