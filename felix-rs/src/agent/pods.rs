@@ -351,9 +351,7 @@ impl Agent {
         let Ok(links) = self.kernel.links() else {
             return;
         };
-        if let Some(link) = links
-            .iter()
-            .find(|link| link.name == name && is_ours(link))
+        if let Some(link) = links.iter().find(|link| link.name == name && is_ours(link))
             && let Err(error) = self.kernel.delete_link(link.ifindex)
         {
             tracing::warn!(%name, %error, "leftover link not removed");

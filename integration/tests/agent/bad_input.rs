@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 use integration::lab::pod::Pod;
 use integration::lab::router::{Neighbor, RouterConfig};
 use integration::lab::{Frr, Probe, wait};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Uid;
 use serde_json::json;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use std::fs::{File, Permissions};
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
@@ -121,7 +121,10 @@ fn descriptors_of_the_wrong_kind_are_an_error_and_leave_nothing() -> Result<()> 
     let cases = [
         ("no namespace", [null.as_fd(), null.as_fd()]),
         ("no socket", [namespace.as_fd(), null.as_fd()]),
-        ("a socket that never answers", [namespace.as_fd(), near.as_fd()]),
+        (
+            "a socket that never answers",
+            [namespace.as_fd(), near.as_fd()],
+        ),
         ("the wrong way round", [near.as_fd(), namespace.as_fd()]),
     ];
     for (what, descriptors) in cases {
@@ -130,7 +133,11 @@ fn descriptors_of_the_wrong_kind_are_an_error_and_leave_nothing() -> Result<()> 
         wait::until(LIMIT, what, || {
             let now = (node.rules(), node.routes(), node.links());
             match now {
-                (rules, Ok(routes), Ok(links)) if (&rules, &routes) == (&before.0, &before.1) && links.is_empty() => Ok(()),
+                (rules, Ok(routes), Ok(links))
+                    if (&rules, &routes) == (&before.0, &before.1) && links.is_empty() =>
+                {
+                    Ok(())
+                }
                 other => Err(format!("{other:?}")),
             }
         })?;

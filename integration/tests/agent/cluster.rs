@@ -95,8 +95,14 @@ fn with_nat_outgoing_the_world_sees_the_node_and_pods_see_pods() -> Result<()> {
     ])?;
     let a = node.member("a", "web")?;
     let pod = a.pod.ipv4()?.to_string();
-    let seen = |node: &Node| node.host.run(&["nft", "list", "set", "ip", "seen", "sources"]);
-    let ping = || a.probe.reach(Protocol::Icmp, [10, 1, 0, 1].into(), 0, LIMIT);
+    let seen = |node: &Node| {
+        node.host
+            .run(&["nft", "list", "set", "ip", "seen", "sources"])
+    };
+    let ping = || {
+        a.probe
+            .reach(Protocol::Icmp, [10, 1, 0, 1].into(), 0, LIMIT)
+    };
     ping()?;
     assert!(seen(&node)?.contains(&pod));
     for (outgoing, source) in [("true", "10.1.0.11"), ("false", pod.as_str())] {
@@ -193,9 +199,7 @@ fn a_sandbox_that_takes_the_place_of_another_of_the_same_pod_survives_its_del() 
     let pod = spec("a", "web");
     node.call_as("sandbox1", "ADD", &pod, &old)?;
     let result = node.call_as("sandbox2", "ADD", &pod, &new)?;
-    let first = result["ips"][0]["address"]
-        .as_str()
-        .context("an address")?;
+    let first = result["ips"][0]["address"].as_str().context("an address")?;
     let ip = first.split('/').next().context("an address")?.parse()?;
     let _inside = Probe::start(&new, "new")?;
     node.call_as("sandbox1", "DEL", &pod, &old)?;

@@ -126,7 +126,10 @@ impl Node {
         config["args"] = json!({ "cni": { "labels": spec.labels } });
         let file = self.lab.dir().join(format!("{container}.json"));
         std::fs::write(&file, config.to_string())?;
-        let args = format!("K8S_POD_NAMESPACE={};K8S_POD_NAME={}", spec.namespace, spec.name);
+        let args = format!(
+            "K8S_POD_NAMESPACE={};K8S_POD_NAME={}",
+            spec.namespace, spec.name
+        );
         let mut plugin = Command::new("sh");
         plugin
             .args(["-c", "exec \"$0\" < \"$1\""])

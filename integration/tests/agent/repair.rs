@@ -323,6 +323,34 @@ fn a_link_of_ours_that_no_pod_has_is_removed_once_the_datastore_is_in_sync() -> 
 }
 
 #[test]
+fn a_link_whose_making_was_interrupted_is_removed_and_no_obstacle() -> Result<()> {
+    let mut node = Node::started()?;
+    let pod = node.pod("a", "web")?;
+    let interface = pod.host_interface()?;
+    pod.delete()?;
+    // What a process leaves that dies before the alias is set, which the kernel takes only later.
+    let interrupted = |node: &Node| {
+        node.netns.ip([format!(
+            "link add {interface} address ee:ee:ee:ee:ee:ee type veth peer name half"
+        )])
+    };
+    let gone = |node: &Node| {
+        wait::until(LIMIT, "no link", || match node.links() {
+            Ok(links) if links.is_empty() => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    };
+    gone(&node)?;
+    interrupted(&node)?;
+    node.pod("a", "web")?.delete()?;
+    gone(&node)?;
+    node.agent.kill()?;
+    interrupted(&node)?;
+    node.start()?;
+    gone(&node)
+}
+
+#[test]
 fn an_interface_with_our_prefix_and_no_endpoint_forwards_nothing() -> Result<()> {
     let node = Node::started()?;
     let web = node.member("web", "web")?;

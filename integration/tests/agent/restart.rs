@@ -1,14 +1,16 @@
 //! An agent that ends in whatever way, and what the next one makes of what is left.
 
-use crate::node::{LIMIT, Node, cni_error, policy, spec};
+use crate::node::{LIMIT, Node, cni_error, nothing, policy, spec};
 use anyhow::{Context, Result};
 use integration::lab::link::End;
 use integration::lab::pod::Plugin;
 use integration::lab::router::{Neighbor, RouterConfig};
-use integration::lab::{Agent, Frr, Pod, Watch, agent, wait};
+use integration::lab::{Agent, Frr, Netns, Pod, Watch, agent, wait};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 /// Nothing that the agent would do by itself after a start comes later than this.
@@ -322,6 +324,120 @@ fn sigkill_under_a_flow_loses_no_packet_and_withdraws_no_route() -> Result<()> {
         .collect();
     assert!(lost.is_empty(), "{lost:?}");
     Ok(())
+}
+
+#[test]
+fn sigkill_in_the_middle_of_adds_loses_no_pod_and_leaves_no_half_of_one() -> Result<()> {
+    const PODS: usize = 24;
+    let mut node = Node::started()?;
+    let namespaces: Vec<Netns> = (0..PODS)
+        .map(|number| node.lab.netns(&format!("p{number}")))
+        .collect::<Result<_>>()?;
+    let plugin = node.plugin.clone();
+    let (done, adds) = std::sync::mpsc::channel();
+    let results = std::thread::scope(|scope| {
+        let (plugin, namespaces) = (&plugin, &namespaces);
+        let runtime = scope.spawn(move || {
+            let add = |netns| add_as_a_runtime_does(plugin, netns, &done);
+            namespaces.iter().map(add).collect::<Result<Vec<Value>>>()
+        });
+        // At another moment of an ADD each time, for as long as there are any.
+        for (crash, _) in adds
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| number % 2 == 0)
+        {
+            std::thread::sleep(Duration::from_millis(crash as u64 % 12));
+            node.agent.kill()?;
+            node.agent.start()?;
+        }
+        runtime.join().expect("the runtime's thread")
+    })?;
+    node.agent.wait_ready(LIMIT)?;
+    let mut addresses = BTreeSet::new();
+    for (netns, result) in namespaces.iter().zip(&results) {
+        let extra = json!({ "prevResult": result });
+        plugin.call("CHECK", &spec(netns.name(), "web"), netns, &extra)?;
+        for ip in result["ips"].as_array().context("ips")? {
+            assert!(addresses.insert(ip["address"].to_string()), "{ip} twice");
+        }
+    }
+    wait::until(LIMIT, "only the pods that were answered", || {
+        let links = node.links().map_err(|error| format!("{error:#}"))?.len();
+        let routes = node.routes().map_err(|error| format!("{error:#}"))?;
+        let routes = routes
+            .lines()
+            .filter(|line| line.contains(" dev oci"))
+            .count();
+        if links == PODS && routes == addresses.len() {
+            Ok(())
+        } else {
+            Err(format!("{links} links, {routes} routes"))
+        }
+    })
+}
+
+#[test]
+fn sigkill_in_the_middle_of_dels_leaves_nothing_of_the_pods() -> Result<()> {
+    const PODS: usize = 16;
+    let mut node = Node::started()?;
+    let before = (node.rules(), node.routes()?);
+    let pods: Vec<Pod> = (0..PODS)
+        .map(|number| node.pod(&format!("p{number}"), "web"))
+        .collect::<Result<_>>()?;
+    let (done, dels) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let pods = &pods;
+        let runtime = scope.spawn(move || {
+            pods.iter().try_for_each(|pod| {
+                // Away or not, the agent gets to know: DEL does not fail.
+                pod.del()?;
+                let _ = done.send(());
+                Ok::<_, anyhow::Error>(())
+            })
+        });
+        for (crash, ()) in dels
+            .iter()
+            .enumerate()
+            .filter(|(number, ())| number % 2 == 0)
+        {
+            std::thread::sleep(Duration::from_millis(crash as u64 % 7));
+            node.agent.kill()?;
+            node.agent.start()?;
+        }
+        runtime.join().expect("the runtime's thread")
+    })?;
+    node.agent.wait_ready(LIMIT)?;
+    wait::until(LIMIT, "nothing to be left", || {
+        let now = (node.rules(), node.routes(), node.links());
+        match now {
+            (rules, Ok(routes), Ok(links))
+                if (&rules, &routes) == (&before.0, &before.1) && links.is_empty() =>
+            {
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    wait_endpoints_written(&node, 0)
+}
+
+/// ADD until it succeeds, with a DEL after every failure; tells of every success.
+fn add_as_a_runtime_does(plugin: &Plugin, netns: &Netns, done: &Sender<()>) -> Result<Value> {
+    let spec = spec(netns.name(), "web");
+    wait::until(LIMIT, "an ADD", || {
+        match plugin.call("ADD", &spec, netns, &nothing()) {
+            Ok(result) => {
+                // The other end is gone only when the test has failed.
+                let _ = done.send(());
+                Ok(result)
+            }
+            Err(error) => {
+                let deleted = plugin.call("DEL", &spec, netns, &nothing());
+                Err(format!("{error:#}; {deleted:?}"))
+            }
+        }
+    })
 }
 
 #[test]
