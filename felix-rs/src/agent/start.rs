@@ -31,7 +31,7 @@ pub(crate) enum StartError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{path}: another agent is running with this state directory")]
+    #[error("{path}: another agent is running with this directory")]
     Running { path: PathBuf },
     #[error("{0}")]
     Kernel(#[from] kernel::OpenError),
@@ -56,7 +56,7 @@ pub(crate) enum StartError {
 pub(crate) fn start(
     options: Options,
     readiness: watch::Sender<Readiness>,
-) -> Result<(Agent, Inputs, File), StartError> {
+) -> Result<(Agent, Inputs, Vec<File>), StartError> {
     let lock = lock(&options)?;
     let kernel = Kernel::open()?;
     let features = kernel
@@ -125,21 +125,24 @@ pub(crate) fn start(
     Ok((agent, inputs, lock))
 }
 
-/// One agent for a state directory: two would give out the same addresses.
-fn lock(options: &Options) -> Result<File, StartError> {
-    for folder in [&options.run_dir, &options.state_dir] {
-        std::fs::create_dir_all(folder).map_err(|source| StartError::Folder {
-            path: folder.clone(),
-            source,
-        })?;
-    }
-    let path = options.state_dir.join("lock");
-    let file = File::create(&path).map_err(|source| StartError::Folder {
-        path: path.clone(),
-        source,
-    })?;
-    file.try_lock().map_err(|_| StartError::Running { path })?;
-    Ok(file)
+/// One agent for a state directory, since two would give out the same addresses, and one for a
+/// directory of sockets, since the second would take those of the first.
+fn lock(options: &Options) -> Result<Vec<File>, StartError> {
+    let lock = |folder: &PathBuf| {
+        let refused = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| StartError::Folder { path, source }
+        };
+        std::fs::create_dir_all(folder).map_err(refused(folder))?;
+        let path = folder.join("lock");
+        let file = File::create(&path).map_err(refused(&path))?;
+        file.try_lock().map_err(|_| StartError::Running { path })?;
+        Ok(file)
+    };
+    [&options.state_dir, &options.run_dir]
+        .into_iter()
+        .map(lock)
+        .collect()
 }
 
 impl Agent {
