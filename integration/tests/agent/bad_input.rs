@@ -493,6 +493,41 @@ fn a_file_that_is_not_yaml_takes_nothing_else_down() -> Result<()> {
 }
 
 #[test]
+fn damaged_files_in_the_state_area_disturb_neither_addresses_nor_pods() -> Result<()> {
+    let mut node = Node::started()?;
+    let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
+    for folder in ["ipamblocks", "workloadendpoints"] {
+        let folder = node.store.path().join("state").join(folder);
+        for (name, text) in [
+            (
+                "torn.yaml",
+                "apiVersion: projectcalico.org/v3\nkind: IPAMBlo".to_owned(),
+            ),
+            (
+                "noise.yaml",
+                String::from_utf8_lossy(&noise(4)).into_owned(),
+            ),
+            (
+                "lie.yaml",
+                "apiVersion: projectcalico.org/v3\nkind: IPAMBlock\nmetadata: {name: x}\n\
+                 spec: {cidr: 10.244.300.0/26, affinity: 'host:n1'}\n"
+                    .to_owned(),
+            ),
+        ] {
+            std::fs::write(folder.join(name), text)?;
+        }
+    }
+    node.wait_logged("ipamblocks/noise.yaml")?;
+    node.wait_logged("IPAMBlock/x: spec.cidr")?;
+    a.wait_reaches(&b)?;
+    node.pod("c", "web")?;
+    node.crash_and_start()?;
+    a.wait_reaches(&b)?;
+    a.pod.check()?;
+    node.pod("d", "web").map(drop)
+}
+
+#[test]
 fn an_unknown_command_of_a_runtime_is_an_error_and_nothing_else() -> Result<()> {
     let node = Node::started()?;
     let pod = node.pod("a", "web")?;

@@ -6,6 +6,7 @@ use integration::lab::link::End;
 use integration::lab::pod::Plugin;
 use integration::lab::router::{Neighbor, RouterConfig};
 use integration::lab::{Agent, Frr, Netns, Pod, Watch, agent, wait};
+use ipnet::IpNet;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -281,23 +282,70 @@ fn a_corrupted_snapshot_is_named_and_the_datastore_is_waited_for() -> Result<()>
 }
 
 #[test]
-fn a_second_agent_with_the_same_state_directory_refuses_to_start() -> Result<()> {
+fn a_second_agent_with_the_same_state_or_sockets_refuses_to_start() -> Result<()> {
     let node = Node::started()?;
     let pod = node.pod("a", "web")?;
-    let mut second = Command::new(agent::binary("OCICAT_NODE_BIN", "ocicat-node")?);
-    second.args(["--node-name", "n1", "--health-port", "9099"]);
-    second.arg("--datastore").arg(node.store.path());
-    second.arg("--run-dir").arg(node.agent.run_dir());
-    second.arg("--state-dir").arg(node.agent.state_dir());
-    let output = node.netns.output(&mut second)?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success());
-    assert!(
-        said.contains("another agent is running with this state directory"),
-        "{said}"
-    );
-    pod.check()?;
+    let elsewhere = node.lab.subdir("elsewhere")?;
+    for (run, state) in [
+        (node.agent.run_dir(), node.agent.state_dir()),
+        (node.agent.run_dir(), elsewhere.clone()),
+        (elsewhere.clone(), node.agent.state_dir()),
+    ] {
+        let mut second = Command::new(agent::binary("OCICAT_NODE_BIN", "ocicat-node")?);
+        second.args(["--node-name", "n1", "--health-port", "9099"]);
+        second.arg("--datastore").arg(node.store.path());
+        second.arg("--run-dir").arg(run);
+        second.arg("--state-dir").arg(state);
+        let output = node.netns.output(&mut second)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success());
+        assert!(
+            said.contains("lock: another agent is running with this directory"),
+            "{said}"
+        );
+        pod.check()?;
+    }
     node.pod("b", "web").map(drop)
+}
+
+#[test]
+fn a_block_that_the_datastore_gives_to_another_node_gives_no_more_addresses() -> Result<()> {
+    let mut node = Node::started()?;
+    let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
+    wait_endpoints_written(&node, 2)?;
+    node.agent.kill()?;
+    let folder = node.store.path().join("state/ipamblocks");
+    for entry in std::fs::read_dir(&folder)? {
+        let path = entry?.path();
+        let text = std::fs::read_to_string(&path)?;
+        std::fs::write(
+            &path,
+            text.replace("host:n1", "host:n2").replace("n1", "n2"),
+        )?;
+    }
+    let blocks = |node: &Node| -> Result<Vec<IpNet>> {
+        let status = node.ctl(&["status"])?;
+        let blocks = status["blocks"].as_array().context("blocks")?.iter();
+        let parse = |block: &Value| block.as_str()?.parse().ok();
+        blocks
+            .map(|block| parse(block).context("a block"))
+            .collect()
+    };
+    node.start()?;
+    a.wait_reaches(&b)?;
+    a.pod.check()?;
+    let late = node.member("late", "web")?;
+    let own = blocks(&node)?;
+    for ip in late.pod.addresses() {
+        assert!(own.iter().any(|block| block.contains(&ip)), "{ip}, {own:?}");
+    }
+    for ip in a.pod.addresses() {
+        assert!(
+            !own.iter().any(|block| block.contains(&ip)),
+            "{ip}, {own:?}"
+        );
+    }
+    late.wait_reaches(&a)
 }
 
 #[test]
