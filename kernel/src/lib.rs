@@ -1,1 +1,40 @@
-//! What the kernel has and does.
+//! What the kernel has and does: links, routes, neighbours, nf_tables, namespaces, sysctls.
+//!
+//! [`Kernel`] is synchronous and has one owner; it acts in the network namespace in which it was
+//! opened. [`monitor`] reports what others change. What is ours is recognised by the names in
+//! [`model::names`] alone.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`Kernel`] | everything that writes to the kernel, and the dumps |
+//! | [`monitor`] | links, addresses, routes and our nft table, as they change |
+//! | [`netns`] | named network namespaces: create, open, run something inside |
+//! | [`Features`] | what this kernel can do |
+
+mod address;
+mod features;
+mod ipip;
+mod kernel;
+mod link;
+mod message;
+mod monitor;
+mod neighbour;
+mod netlink;
+pub mod netns;
+mod nft;
+mod pod;
+mod raw;
+mod route;
+mod sysctl;
+
+pub use address::AddressError;
+pub use features::Features;
+pub use kernel::{Kernel, OpenError, Options};
+pub use link::LinkError;
+pub use monitor::{KernelEvent, monitor};
+pub use neighbour::NeighbourError;
+pub use netlink::{Errno, NetlinkError};
+pub use nft::NftError;
+pub use pod::PodError;
+pub use route::{KernelRoute, RouteError};
+pub use sysctl::SysctlError;

@@ -22,10 +22,11 @@ pub mod selector;
 pub mod update;
 
 pub use labels::Labels;
+pub use manifest::{ManifestError, Parsed};
 pub use object::{
     BgpConfiguration, BgpPeer, EncapMode, IpPool, IpamBlock, Kind, NamedPort, Namespace,
     NetworkPolicy, Node, Object, ObjectKey, Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch,
     Protocol, WorkloadEndpoint,
 };
-pub use selector::Selector;
+pub use selector::{Selector, SelectorError};
 pub use update::{Invalid, Update};

@@ -16,6 +16,9 @@ pub const BGP_PORT: u16 = 179;
 pub const NFT_TABLE: &str = "ocicat";
 /// `rtm_protocol` of every route that we write (`/etc/iproute2/rt_protos`); 122 is unassigned there.
 pub const RT_PROTOCOL: u8 = 122;
+/// Metric of every route that we write, so that a route of somebody else to the same destination
+/// is never replaced: connected routes (0 and 256) and an administrator's (0) win over ours.
+pub const ROUTE_METRIC: u32 = 1022;
 /// Prefix of the host end of every pod's veth. An interface with this prefix is ours, and
 /// forwards nothing until it has a programmed endpoint.
 pub const INTERFACE_PREFIX: &str = "oci";
@@ -28,8 +31,7 @@ pub const FIRST_IFINDEX: u32 = 0x0010_0000;
 /// IPv4 gateway inside every pod; answered by the permanent neighbour entry.
 pub const GATEWAY_V4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);
 /// IPv6 gateway inside every pod: a link-local address, the same on every host end.
-pub const GATEWAY_V6: std::net::Ipv6Addr =
-    std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+pub const GATEWAY_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// MAC of the host end of every pod's veth (locally administered).
 pub const HOST_MAC: [u8; 6] = [0xee, 0xee, 0xee, 0xee, 0xee, 0xee];
 /// Calico's default AS number.

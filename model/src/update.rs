@@ -24,6 +24,21 @@ pub enum Update {
     },
     /// The object is gone.
     Delete(ObjectKey),
+    /// A source of objects can't be read, or part of it can't: what it said before stays in force.
+    /// No object is named because none could be recognised. It replaces what was said about the
+    /// same source before. Until then there may be objects that were never said, even after
+    /// [`Update::InSync`]: what an earlier process enforced is not to be taken for gone.
+    Unreadable {
+        /// The source in the user's terms, such as the path of a file below the directory.
+        source: String,
+        /// All that is wrong with it, in words with line numbers where they are known.
+        reason: String,
+    },
+    /// Nothing is wrong with a source any more that was [`Update::Unreadable`] before.
+    Readable {
+        /// The source, as it was named before.
+        source: String,
+    },
     /// Everything that existed at the start has been said.
     InSync,
     /// The datastore stopped answering; what was said before stays in force.

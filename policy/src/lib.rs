@@ -1,2 +1,27 @@
-//! NetworkPolicy -> nftables ruleset, and an evaluator that is independent of the compiler. Pure.
+//! Network policy as an nftables table, and an evaluator that is independent of the compiler.
+//!
+//! Pure: values in, values out. Nothing here knows netlink.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`ruleset`] | our table as a value: [`Ruleset`], the operations between two of them, nft text |
+//! | [`compiler`] | [`Compiler`]: namespaces, policies, endpoints -> [`Ruleset`], incrementally |
+//! | [`evaluator`] | [`Evaluator`]: the verdict of a flow and its reason, from the specification |
+//! | [`program`] | what a [`Ruleset`] does to a packet |
+//!
+//! The way of a policy: `NetworkPolicy` -> `ir::PolicySet` (what decides one direction of one
+//! pod, shared by all pods that it decides for) -> `layout` (its chain and sets) -> [`Ruleset`].
+
+pub mod compiler;
+mod endpoint;
+pub mod evaluator;
+mod hash;
+mod intervals;
+mod ir;
+pub mod program;
 pub mod ruleset;
+
+pub use compiler::{Compiler, NetworkSets, Options};
+pub use endpoint::{Endpoint, EndpointId};
+pub use evaluator::{Decision, Evaluator, Flow, Party, Reason};
+pub use ruleset::{ApplyError, Op, Ruleset};

@@ -1,6 +1,15 @@
 //! Our nftables table as a value: sets, verdict maps, chains and rules, and the operations that
 //! lead from one such value to another. `kernel` puts it on the wire; nothing here knows netlink.
 
+mod apply;
+pub(crate) mod changes;
+mod element;
+mod text;
+
+pub use apply::ApplyError;
+pub use element::{Part, decode};
+pub use text::commands;
+
 use std::collections::BTreeMap;
 
 /// The whole content of our table.
@@ -60,6 +69,7 @@ pub enum KeyType {
 
 impl KeyType {
     /// Length of the field in bytes, without padding.
+    #[allow(clippy::len_without_is_empty)] // no field is empty
     pub fn len(self) -> usize {
         match self {
             Self::Ifindex | Self::Ipv4 => 4,

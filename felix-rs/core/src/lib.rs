@@ -1,1 +1,27 @@
-//! Under construction by this change.
+//! What this node should have: [`Calc`] (current state) -> [`Desired`] -> [`Plan`].
+//!
+//! Pure: `Calc` is told what is, `resolve` says what should be, and `plan` orders the steps
+//! between the two. Any order of the same facts ends in the same desired state.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`calc`] | the state, and what a change of it makes dirty |
+//! | [`objects`] | objects in force: last good versions, restored ones, what is rejected and why |
+//! | [`routes`] | Loc-RIB, pools and nodes -> routes, native or through the tunnel |
+//! | [`bgp`] | nodes, peers and configuration -> sessions and what to advertise |
+//! | [`workloads`] | pods and workload endpoints -> what the policy compiler sees |
+//! | [`checks`] | contradictions between objects, as data |
+//! | [`plan`] | desired and actual -> ordered steps |
+
+pub mod bgp;
+pub mod calc;
+pub mod checks;
+pub mod objects;
+pub mod plan;
+pub mod routes;
+pub mod workloads;
+
+pub use calc::{Calc, Desired};
+pub use objects::Phase;
+pub use plan::{Actual, Permissions, Plan, Step, plan};
+pub use workloads::{EndpointKey, LocalEndpoint};

@@ -55,12 +55,20 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// Key of a cluster-scoped object.
     pub fn global(kind: Kind, name: &str) -> Self {
-        Self { kind, namespace: None, name: name.to_owned() }
+        Self {
+            kind,
+            namespace: None,
+            name: name.to_owned(),
+        }
     }
 
     /// Key of a namespaced object.
     pub fn namespaced(kind: Kind, namespace: &str, name: &str) -> Self {
-        Self { kind, namespace: Some(namespace.to_owned()), name: name.to_owned() }
+        Self {
+            kind,
+            namespace: Some(namespace.to_owned()),
+            name: name.to_owned(),
+        }
     }
 }
 

@@ -2,11 +2,11 @@
 
 use crate::config::PeerKey;
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// State of a speaker.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpeakerStatus {
     /// Our AS number, once configured.
     pub local_as: Option<u32>,
@@ -23,7 +23,7 @@ pub struct SpeakerStatus {
 }
 
 /// State of a session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// Whose.
     pub key: PeerKey,
@@ -64,7 +64,7 @@ pub struct PeerStatus {
 }
 
 /// All that is known about one prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteStatus {
     /// Where to.
     pub prefix: IpNet,
@@ -73,7 +73,7 @@ pub struct RouteStatus {
 }
 
 /// One path to a prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathStatus {
     /// Name of the peer, or `local`.
     pub from: String,

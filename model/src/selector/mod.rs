@@ -1,5 +1,15 @@
 //! Selectors over [`Labels`]: one tree for Kubernetes label selectors and Calico's selector
 //! expressions.
+//!
+//! [`Selector::parse_calico`] reads Calico's syntax and `Display` writes it.
+
+mod display;
+mod lexer;
+mod parser;
+#[cfg(test)]
+mod tests;
+
+pub use parser::{MAX_DEPTH, SelectorError, SelectorErrorKind};
 
 use crate::Labels;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,296 @@
+//! The network configuration on standard input.
+
+use crate::environment::is_identifier;
+use crate::field::Field;
+use crate::{Error, SpecVersion};
+use ipnet::IpNet;
+use model::cni::Command;
+use model::{Labels, NamedPort, Protocol, names};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Seconds to wait for the agent's reply unless `timeout` says otherwise.
+const TIMEOUT: u64 = 30;
+
+/// What every command needs.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) version: SpecVersion,
+    pub(crate) network: String,
+    pub(crate) socket: PathBuf,
+    pub(crate) spool_dir: PathBuf,
+    pub(crate) timeout: Duration,
+    pub(crate) wishes: Wishes,
+    /// Passed through to the result.
+    pub(crate) dns: Option<Value>,
+    /// Addresses in CHECK's `prevResult`.
+    pub(crate) prev_ips: Vec<IpNet>,
+    /// GC's `cni.dev/valid-attachments`.
+    pub(crate) valid_attachments: Vec<(String, String)>,
+}
+
+/// What the configuration asks for on behalf of the pod.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Wishes {
+    pub(crate) labels: Labels,
+    pub(crate) ports: Vec<NamedPort>,
+    pub(crate) ips: Vec<IpAddr>,
+    pub(crate) pools: Vec<String>,
+    pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) mtu: Option<u32>,
+}
+
+impl Config {
+    /// Reads what the command uses, and no more: a pod is taken down whatever the fields say
+    /// that only its set-up looks at.
+    pub(crate) fn read(command: Command, value: &Value) -> Result<Self, Error> {
+        let root = Field::root(value);
+        let version = version(&root, command)?;
+        let network = root.required("name")?;
+        if !is_identifier(network.string()?) {
+            return Err(network.not("a name of letters, digits, '_', '.' and '-'"));
+        }
+        let socket = path(&root, "socket")?.unwrap_or_else(|| names::CNI_SOCKET.into());
+        let sets_up = matches!(command, Command::Add | Command::Check | Command::Status);
+        Ok(Self {
+            version,
+            network: network.string()?.to_owned(),
+            spool_dir: path(&root, "spoolDir")?.unwrap_or_else(|| spool_dir(&socket)),
+            socket,
+            timeout: Duration::from_secs(match root.get("timeout")? {
+                Some(field) => field.number(1, 600)?,
+                None => TIMEOUT,
+            }),
+            wishes: if sets_up {
+                Wishes::read(&root)?
+            } else {
+                Wishes::default()
+            },
+            dns: if sets_up { dns(&root)? } else { None },
+            prev_ips: if command == Command::Check {
+                prev_ips(&root)?
+            } else {
+                Vec::new()
+            },
+            valid_attachments: match command {
+                Command::Gc => valid_attachments(&root)?,
+                _ => Vec::new(),
+            },
+        })
+    }
+}
+
+impl Wishes {
+    fn read(root: &Field<'_>) -> Result<Self, Error> {
+        check_ipam(root)?;
+        let mtu = root
+            .get("mtu")?
+            .map(|field| field.number(0, 65_535).map(|mtu| (field, mtu)));
+        let mtu = match mtu.transpose()? {
+            // IPv4 needs links of 68 bytes (RFC 791); 0 lets the agent choose.
+            Some((field, 1..68)) => return Err(field.not("an MTU (0, or 68 to 65535)")),
+            Some((_, mtu)) => u32::try_from(mtu).ok().filter(|mtu| *mtu > 0),
+            None => None,
+        };
+        Ok(Self {
+            labels: labels(root.at(&["args", "cni", "labels"])?)?,
+            ports: ports(root.at(&["args", "cni", "ports"])?)?,
+            ips: match addresses(root.at(&["runtimeConfig", "ips"])?)? {
+                ips if ips.is_empty() => addresses(root.at(&["args", "cni", "ips"])?)?,
+                ips => ips,
+            },
+            pools: [pools(root, "ipv4_pools")?, pools(root, "ipv6_pools")?].concat(),
+            mac: match root.at(&["runtimeConfig", "mac"])? {
+                Some(field) if field.string()?.is_empty() => None,
+                Some(field) => Some(field.mac()?),
+                None => None,
+            },
+            mtu,
+        })
+    }
+}
+
+fn version(root: &Field<'_>, command: Command) -> Result<SpecVersion, Error> {
+    let Some(field) = root.get("cniVersion")? else {
+        return Err(Error::Version {
+            reason: "is not set".to_owned(),
+        });
+    };
+    let version = SpecVersion::read(field.string()?)?;
+    let (least, name) = match command {
+        Command::Add | Command::Del => return Ok(version),
+        Command::Check => (SpecVersion::V0_4_0, "CHECK"),
+        Command::Status => (SpecVersion::V1_1_0, "STATUS"),
+        Command::Gc => (SpecVersion::V1_1_0, "GC"),
+    };
+    if version < least {
+        return Err(Error::Version {
+            reason: format!(
+                "{} does not have {name}, {} does",
+                version.as_str(),
+                least.as_str()
+            ),
+        });
+    }
+    Ok(version)
+}
+
+fn path(root: &Field<'_>, key: &str) -> Result<Option<PathBuf>, Error> {
+    let Some(field) = root.get(key)? else {
+        return Ok(None);
+    };
+    let path = Path::new(field.string()?);
+    if path.is_absolute() {
+        Ok(Some(path.to_owned()))
+    } else {
+        Err(field.not("an absolute path"))
+    }
+}
+
+/// The default agent's spool survives a reboot; an agent elsewhere has it beside its socket.
+fn spool_dir(socket: &Path) -> PathBuf {
+    let base = if socket == Path::new(names::CNI_SOCKET) {
+        Path::new(names::STATE_DIR)
+    } else {
+        socket.parent().unwrap_or(Path::new(names::STATE_DIR))
+    };
+    base.join("spool")
+}
+
+fn check_ipam(root: &Field<'_>) -> Result<(), Error> {
+    let Some(field) = root.at(&["ipam", "type"])? else {
+        return Ok(());
+    };
+    match field.string()? {
+        "" | "ocicat" | "calico-ipam" => Ok(()),
+        _ => Err(field.not(
+            "supported: addresses come from the agent's own pools; leave it out, or set it to \
+             \"ocicat\" or \"calico-ipam\"",
+        )),
+    }
+}
+
+fn labels(field: Option<Field<'_>>) -> Result<Labels, Error> {
+    let Some(field) = field else {
+        return Ok(Labels::new());
+    };
+    let mut labels = Labels::new();
+    if field.value().is_object() {
+        for (key, value) in field.members()? {
+            labels.insert(key.to_owned(), value.string()?.to_owned());
+        }
+        return Ok(labels);
+    }
+    if !field.value().is_array() {
+        return Err(field.not("an object, nor a list of {key, value}"));
+    }
+    for label in field.list()? {
+        let key = label.required("key")?.string()?.to_owned();
+        labels.insert(key, label.required("value")?.string()?.to_owned());
+    }
+    Ok(labels)
+}
+
+fn ports(field: Option<Field<'_>>) -> Result<Vec<NamedPort>, Error> {
+    let Some(field) = field else {
+        return Ok(Vec::new());
+    };
+    let read = |port: &Field<'_>| {
+        let protocol = match port.get("protocol")? {
+            None => Protocol::Tcp,
+            Some(field) => match field.string()?.to_ascii_uppercase().as_str() {
+                "TCP" => Protocol::Tcp,
+                "UDP" => Protocol::Udp,
+                "SCTP" => Protocol::Sctp,
+                _ => return Err(field.not("TCP, UDP or SCTP")),
+            },
+        };
+        let name = port.required("name")?.string()?.to_owned();
+        let number = port.required("port")?.number(1, 65_535)?;
+        Ok(NamedPort {
+            name,
+            protocol,
+            port: number as u16,
+        })
+    };
+    field.list()?.iter().map(read).collect()
+}
+
+fn addresses(field: Option<Field<'_>>) -> Result<Vec<IpAddr>, Error> {
+    let Some(field) = field else {
+        return Ok(Vec::new());
+    };
+    let mut seen = BTreeSet::new();
+    let mut read = |field: &Field<'_>| {
+        let ip = field.address()?;
+        if seen.insert(ip) {
+            Ok(ip)
+        } else {
+            Err(field.error(format!("{ip} stands there twice")))
+        }
+    };
+    field.list()?.iter().map(&mut read).collect()
+}
+
+fn pools(root: &Field<'_>, key: &str) -> Result<Vec<String>, Error> {
+    let Some(field) = root.at(&["ipam", key])? else {
+        return Ok(Vec::new());
+    };
+    let read = |pool: &Field<'_>| match pool.string()? {
+        "" => Err(pool.not("a pool's name or CIDR")),
+        name => Ok(name.to_owned()),
+    };
+    field.list()?.iter().map(read).collect()
+}
+
+fn dns(root: &Field<'_>) -> Result<Option<Value>, Error> {
+    let Some(field) = root.get("dns")? else {
+        return Ok(None);
+    };
+    for (key, member) in field.members()? {
+        match key {
+            "domain" => drop(member.string()?),
+            "nameservers" | "search" | "options" => {
+                member
+                    .list()?
+                    .iter()
+                    .try_for_each(|item| item.string().map(drop))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(field.value().clone()))
+}
+
+fn prev_ips(root: &Field<'_>) -> Result<Vec<IpNet>, Error> {
+    let Some(ips) = root.required("prevResult")?.get("ips")? else {
+        return Ok(Vec::new());
+    };
+    let read = |entry: &Field<'_>| {
+        let field = entry.required("address")?;
+        field
+            .string()?
+            .parse()
+            .map_err(|_| field.not("an address with a prefix length"))
+    };
+    ips.list()?.iter().map(read).collect()
+}
+
+/// Its absence would free every pod of the node, and so is an error.
+fn valid_attachments(root: &Field<'_>) -> Result<Vec<(String, String)>, Error> {
+    let read = |entry: &Field<'_>| {
+        let container = entry.required("containerID")?.string()?.to_owned();
+        Ok((container, entry.required("ifname")?.string()?.to_owned()))
+    };
+    root.required("cni.dev/valid-attachments")?
+        .list()?
+        .iter()
+        .map(read)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

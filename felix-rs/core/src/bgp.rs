@@ -1,0 +1,307 @@
+//! Nodes, peers and configuration -> sessions and what to advertise.
+
+use crate::objects::Objects;
+use bgp_core::wire::Family;
+use bgp_core::{Export, Import, LocalRoute, PeerConfig, PeerKey, SpeakerConfig};
+use ipnet::IpNet;
+use model::{BgpPeer, Invalid, Kind, Node, ObjectKey};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// Hold time that we propose, in seconds (RFC 4271 section 10 suggests 90).
+const HOLD_TIME: u16 = 90;
+/// Time between attempts to connect.
+const CONNECT_RETRY: Duration = Duration::from_secs(2);
+/// More prefixes than this from one peer end its session: a peer that leaks a full table.
+const MAX_PREFIXES: u32 = 2_000_000;
+
+/// The speaker's configuration, and what contradicts it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sessions {
+    /// None while this node has no address.
+    pub config: Option<SpeakerConfig>,
+    /// Objects that can't be used as they are.
+    pub problems: Vec<Invalid>,
+}
+
+/// The sessions of node `name`.
+pub fn sessions(name: &str, objects: &Objects) -> Sessions {
+    let mut problems = Vec::new();
+    let Some(own) = objects.node(name) else {
+        return Sessions {
+            config: None,
+            problems,
+        };
+    };
+    let Some(router_id) = router_id(own) else {
+        let reason = "missing: without an address this node has no BGP sessions".to_owned();
+        problems.push(Invalid {
+            object: ObjectKey::global(Kind::Node, name),
+            field: "spec.bgp.ipv4Address".into(),
+            reason,
+        });
+        return Sessions {
+            config: None,
+            problems,
+        };
+    };
+    let configuration = objects.bgp_configuration();
+    let duplicates = duplicate_addresses(objects, &mut problems);
+    let local_as = own.as_number.unwrap_or(configuration.as_number);
+    let mut builder = Builder {
+        own,
+        objects,
+        local_as,
+        peers: BTreeMap::new(),
+        problems,
+    };
+    for peer in objects.bgp_peers() {
+        builder.add_object(peer);
+    }
+    if configuration.node_to_node_mesh_enabled && own.route_reflector_cluster_id.is_none() {
+        builder.add_mesh(&duplicates, configuration.node_mesh_max_restart_time);
+    }
+    let Builder {
+        peers, problems, ..
+    } = builder;
+    let config = SpeakerConfig {
+        local_as,
+        router_id,
+        listen_port: configuration.listen_port,
+        next_hop_v4: own.ipv4_address.map(|net| net.addr()),
+        next_hop_v6: own.ipv6_address.map(|net| net.addr()),
+        cluster_id: own.route_reflector_cluster_id,
+        peers,
+    };
+    Sessions {
+        config: Some(config),
+        problems,
+    }
+}
+
+/// What this node advertises: its blocks, except those of pools that are not exported.
+pub fn local_routes(blocks: &BTreeSet<IpNet>, objects: &Objects) -> BTreeSet<LocalRoute> {
+    let exported = |block: &&IpNet| {
+        !objects
+            .pools()
+            .any(|pool| pool.disable_bgp_export && pool.cidr.contains(*block))
+    };
+    blocks
+        .iter()
+        .filter(exported)
+        .map(|block| LocalRoute::from(*block))
+        .collect()
+}
+
+/// The IPv4 address, or 32 bits that derive from the IPv6 one (RFC 6286 asks only for uniqueness
+/// within the AS).
+fn router_id(node: &Node) -> Option<Ipv4Addr> {
+    if let Some(net) = node.ipv4_address {
+        return Some(net.addr());
+    }
+    let octets = node.ipv6_address?.addr().octets();
+    let folded = octets.chunks_exact(4).fold([0_u8; 4], |mut sum, chunk| {
+        for (a, b) in sum.iter_mut().zip(chunk) {
+            *a = a.rotate_left(1) ^ b;
+        }
+        sum
+    });
+    Some(Ipv4Addr::from(folded))
+}
+
+fn address(node: &Node) -> Option<IpAddr> {
+    node.ipv4_address
+        .map(|net| IpAddr::V4(net.addr()))
+        .or_else(|| node.ipv6_address.map(|net| IpAddr::V6(net.addr())))
+}
+
+/// Nodes whose address an earlier node (by name) has too. They get no sessions.
+fn duplicate_addresses(objects: &Objects, problems: &mut Vec<Invalid>) -> BTreeSet<String> {
+    let mut holders: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    let mut duplicates = BTreeSet::new();
+    for node in objects.nodes() {
+        let Some(address) = address(node) else {
+            continue;
+        };
+        if let Some(holder) = holders.get(&address) {
+            problems.push(Invalid {
+                object: ObjectKey::global(Kind::Node, &node.name),
+                field: "spec.bgp.ipv4Address".into(),
+                reason: format!("{address} is the address of Node/{holder} already"),
+            });
+            duplicates.insert(node.name.clone());
+        } else {
+            holders.insert(address, &node.name);
+        }
+    }
+    duplicates
+}
+
+struct Builder<'a> {
+    own: &'a Node,
+    objects: &'a Objects,
+    local_as: u32,
+    peers: BTreeMap<PeerKey, PeerConfig>,
+    problems: Vec<Invalid>,
+}
+
+impl Builder<'_> {
+    /// Every other node. The node with the lower address waits, as in Calico: a second connection
+    /// between the same two would only have to be torn down again.
+    fn add_mesh(&mut self, duplicates: &BTreeSet<String>, restart_time: u16) {
+        let objects = self.objects;
+        let Some(own_address) = address(self.own) else {
+            return;
+        };
+        for node in objects.nodes() {
+            if node.name == self.own.name
+                || node.route_reflector_cluster_id.is_some()
+                || duplicates.contains(&node.name)
+            {
+                continue;
+            }
+            let Some(session) = session_address(self.own, node) else {
+                continue;
+            };
+            if session == own_address {
+                continue;
+            }
+            let mut peer = self.peer(format!("Node/{}", node.name), self.node_as(node));
+            peer.passive = own_address < session;
+            peer.restart_time = restart_time;
+            peer.multihop = true;
+            let key = PeerKey {
+                address: session,
+                port: self.listen_port(),
+            };
+            self.peers.entry(key).or_insert(peer);
+        }
+    }
+
+    fn add_object(&mut self, object: &BgpPeer) {
+        let objects = self.objects;
+        if let Some(peer_ip) = object.peer_ip {
+            if selects(object, self.own) && Some(peer_ip) != address(self.own) {
+                let remote_as = object.as_number.unwrap_or(self.local_as);
+                self.insert(
+                    object,
+                    PeerKey {
+                        address: peer_ip,
+                        port: object.peer_port,
+                    },
+                    remote_as,
+                );
+            }
+        } else if let Some(selector) = &object.peer_selector {
+            for node in objects.nodes().filter(|node| node.name != self.own.name) {
+                let forward = selects(object, self.own) && selector.matches(&node.labels);
+                let reverse = selects(object, node) && selector.matches(&self.own.labels);
+                let Some(session) = session_address(self.own, node) else {
+                    continue;
+                };
+                if forward || reverse {
+                    let key = PeerKey {
+                        address: session,
+                        port: self.listen_port(),
+                    };
+                    self.insert(object, key, self.node_as(node));
+                }
+            }
+        }
+    }
+
+    fn insert(&mut self, object: &BgpPeer, key: PeerKey, remote_as: u32) {
+        if let Some(other) = self.peers.get(&key) {
+            let reason = format!("{} is the peer of {} already", key.address, other.name);
+            self.problems.push(Invalid {
+                object: ObjectKey::global(Kind::BgpPeer, &object.name),
+                field: "spec.peerIP".into(),
+                reason,
+            });
+            return;
+        }
+        let mut peer = self.peer(format!("BGPPeer/{}", object.name), remote_as);
+        peer.local_as = object.local_as_number;
+        peer.allow_own_as = object.num_allowed_local_as_numbers;
+        peer.ttl_security = object.ttl_security;
+        peer.multihop = object.ttl_security.is_none();
+        peer.keep_next_hop = object.keep_original_next_hop;
+        if let Some(seconds) = object.max_restart_time {
+            peer.restart_time = seconds;
+        }
+        if let Some(seconds) = object.keepalive_time {
+            peer.hold_time = seconds.saturating_mul(3).max(3);
+        }
+        self.peers.insert(key, peer);
+    }
+
+    fn peer(&self, name: String, remote_as: u32) -> PeerConfig {
+        PeerConfig {
+            name,
+            remote_as,
+            local_as: None,
+            passive: false,
+            hold_time: HOLD_TIME,
+            connect_retry: CONNECT_RETRY,
+            restart_time: 120,
+            allow_own_as: 0,
+            ttl_security: None,
+            multihop: true,
+            source_address: None,
+            route_reflector_client: self.own.route_reflector_cluster_id.is_some()
+                && remote_as == self.local_as,
+            keep_next_hop: false,
+            max_prefixes: Some(MAX_PREFIXES),
+            families: families(self.own),
+            export: self.export(remote_as),
+            import: Import::All,
+        }
+    }
+
+    /// A route reflector passes on what it learns; everybody else says only what is its own.
+    fn export(&self, remote_as: u32) -> Export {
+        let reflects = self.own.route_reflector_cluster_id.is_some() && remote_as == self.local_as;
+        if reflects {
+            Export::All
+        } else {
+            Export::OwnRoutes
+        }
+    }
+
+    fn node_as(&self, node: &Node) -> u32 {
+        node.as_number
+            .unwrap_or_else(|| self.objects.bgp_configuration().as_number)
+    }
+
+    fn listen_port(&self) -> u16 {
+        self.objects.bgp_configuration().listen_port
+    }
+}
+
+fn families(node: &Node) -> Vec<Family> {
+    let v4 = node.ipv4_address.map(|_| Family::IPV4);
+    let v6 = node.ipv6_address.map(|_| Family::IPV6);
+    v4.into_iter().chain(v6).collect()
+}
+
+/// The address of `other` that this node can have a session with: of a family that both have.
+fn session_address(own: &Node, other: &Node) -> Option<IpAddr> {
+    match (own.ipv4_address, other.ipv4_address) {
+        (Some(_), Some(net)) => Some(IpAddr::V4(net.addr())),
+        _ => match (own.ipv6_address, other.ipv6_address) {
+            (Some(_), Some(net)) => Some(IpAddr::V6(net.addr())),
+            _ => None,
+        },
+    }
+}
+
+fn selects(peer: &BgpPeer, node: &Node) -> bool {
+    match &peer.node {
+        Some(name) => *name == node.name,
+        None => peer.node_selector.matches(&node.labels),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+use super::*;
+use crate::objects::Objects;
+use model::{Labels, Object, Selector, Update};
+
+fn node(name: &str, address: &str) -> Node {
+    Node {
+        name: name.into(),
+        labels: Labels::from([("rack".to_owned(), name.to_owned())]),
+        ipv4_address: Some(address.parse().unwrap()),
+        ipv6_address: None,
+        as_number: None,
+        route_reflector_cluster_id: None,
+    }
+}
+
+fn peer(name: &str, peer_ip: &str) -> BgpPeer {
+    BgpPeer {
+        name: name.into(),
+        node: None,
+        node_selector: Selector::All,
+        peer_ip: Some(peer_ip.parse().unwrap()),
+        peer_port: 179,
+        as_number: Some(65001),
+        peer_selector: None,
+        local_as_number: None,
+        keep_original_next_hop: false,
+        max_restart_time: None,
+        keepalive_time: None,
+        num_allowed_local_as_numbers: 0,
+        ttl_security: None,
+    }
+}
+
+fn objects(all: impl IntoIterator<Item = Object>) -> Objects {
+    let mut objects = Objects::default();
+    for object in all {
+        objects.apply(Update::Apply {
+            object,
+            warnings: vec![],
+        });
+    }
+    objects
+}
+
+fn three_nodes() -> Vec<Object> {
+    [
+        ("n1", "10.1.0.11/24"),
+        ("n2", "10.1.0.12/24"),
+        ("n3", "10.2.0.13/24"),
+    ]
+    .map(|(name, address)| Object::Node(node(name, address)))
+    .into()
+}
+
+/// (session, waits) of node `name`.
+fn peers(name: &str, objects: &Objects) -> Vec<(String, bool)> {
+    let config = sessions(name, objects).config.unwrap();
+    config
+        .peers
+        .values()
+        .map(|peer| (peer.name.clone(), peer.passive))
+        .collect()
+}
+
+#[test]
+fn the_mesh_has_every_other_node_and_of_two_the_lower_address_waits() {
+    let objects = objects(three_nodes());
+    assert_eq!(
+        peers("n2", &objects),
+        [("Node/n1".into(), false), ("Node/n3".into(), true)]
+    );
+}
+
+#[test]
+fn a_route_reflector_leaves_the_mesh() {
+    let mut all = three_nodes();
+    let mut reflector = node("n3", "10.2.0.13/24");
+    reflector.route_reflector_cluster_id = Some([1, 0, 0, 1].into());
+    all[2] = Object::Node(reflector);
+    let objects = objects(all);
+    assert_eq!(peers("n1", &objects), [("Node/n2".into(), true)]);
+    assert!(peers("n3", &objects).is_empty());
+}
+
+#[test]
+fn a_peer_is_for_the_nodes_that_it_selects() {
+    let mut selective = peer("rack", "10.1.0.1");
+    selective.node_selector = Selector::Eq("rack".into(), "n1".into());
+    let objects = objects(
+        three_nodes()
+            .into_iter()
+            .chain([Object::BgpPeer(selective)]),
+    );
+    assert!(peers("n1", &objects).contains(&("BGPPeer/rack".into(), false)));
+    assert!(
+        !peers("n2", &objects)
+            .iter()
+            .any(|(name, _)| name == "BGPPeer/rack")
+    );
+}
+
+#[test]
+fn a_peer_selector_makes_sessions_from_both_sides() {
+    let mut between = peer("pair", "10.1.0.1");
+    between.peer_ip = None;
+    between.as_number = None;
+    between.node_selector = Selector::Eq("rack".into(), "n1".into());
+    between.peer_selector = Some(Selector::Eq("rack".into(), "n3".into()));
+    let objects = objects(three_nodes().into_iter().chain([Object::BgpPeer(between)]));
+    for node in ["n1", "n3"] {
+        assert!(
+            peers(node, &objects).contains(&("BGPPeer/pair".into(), false)),
+            "{node}"
+        );
+    }
+    assert!(
+        !peers("n2", &objects)
+            .iter()
+            .any(|(name, _)| name == "BGPPeer/pair")
+    );
+}
+
+#[test]
+fn two_nodes_with_one_address_are_reported_and_the_others_keep_their_sessions() {
+    let twin = Object::Node(node("n4", "10.1.0.12/24"));
+    let objects = objects(three_nodes().into_iter().chain([twin]));
+    let Sessions { config, problems } = sessions("n1", &objects);
+    assert_eq!(config.unwrap().peers.len(), 2);
+    assert_eq!(
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["Node/n4: spec.bgp.ipv4Address: 10.1.0.12 is the address of Node/n2 already"]
+    );
+}
+
+#[test]
+fn of_two_peers_with_one_address_the_second_is_reported() {
+    let twins = [peer("a", "10.1.0.1"), peer("b", "10.1.0.1")].map(Object::BgpPeer);
+    let objects = objects(three_nodes().into_iter().chain(twins));
+    let Sessions { config, problems } = sessions("n1", &objects);
+    assert!(
+        config
+            .unwrap()
+            .peers
+            .values()
+            .any(|peer| peer.name == "BGPPeer/a")
+    );
+    assert_eq!(
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["BGPPeer/b: spec.peerIP: 10.1.0.1 is the peer of BGPPeer/a already"]
+    );
+}
+
+#[test]
+fn a_node_without_an_address_has_no_sessions_and_says_so() {
+    let mut own = node("n1", "10.1.0.11/24");
+    own.ipv4_address = None;
+    let objects = objects([Object::Node(own)]);
+    let Sessions { config, problems } = sessions("n1", &objects);
+    assert!(config.is_none());
+    assert_eq!(
+        problems[0].to_string(),
+        "Node/n1: spec.bgp.ipv4Address: missing: without an address this node has no BGP sessions"
+    );
+}

@@ -1,0 +1,577 @@
+//! The state of this node's world, and what follows from it.
+
+use crate::bgp::{self, Sessions};
+use crate::checks;
+use crate::objects::{Objects, Phase};
+use crate::routes::{Topology, Underlay, Withheld};
+use crate::workloads::{EndpointKey, LocalEndpoint, id, seen};
+use bgp_core::{FibChange, LocalRoute, SpeakerConfig};
+use ipnet::IpNet;
+use model::dataplane::{Address, IpipDevice, Link, Route, RouteKind};
+use model::{EncapMode, Invalid, Kind, Object, ObjectKey, Update, WorkloadEndpoint, names};
+use policy::ruleset::{Op, Ruleset};
+use policy::{Compiler, EndpointId, NetworkSets};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// MTU where the uplink is not known yet.
+const DEFAULT_MTU: u32 = 1500;
+
+/// What this node should have.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Desired {
+    /// Routes of this node's own pods and blocks.
+    pub local: BTreeMap<IpNet, RouteKind>,
+    /// Routes learnt by BGP.
+    pub learned: BTreeMap<IpNet, RouteKind>,
+    /// Addresses of pods that are gone: their routes go whatever else is unknown.
+    pub freed: BTreeSet<IpNet>,
+    /// The tunnel device.
+    pub ipip: Option<IpipDevice>,
+    /// BGP sessions; none while this node has no address.
+    pub sessions: Option<SpeakerConfig>,
+    /// What is advertised.
+    pub advertised: BTreeSet<LocalRoute>,
+}
+
+impl Desired {
+    /// The route for this destination. Pods and blocks of this node win over what peers say.
+    pub fn route(&self, dest: &IpNet) -> Option<&RouteKind> {
+        self.local.get(dest).or_else(|| self.learned.get(dest))
+    }
+
+    /// All destinations.
+    pub fn prefixes(&self) -> impl Iterator<Item = &IpNet> {
+        self.local.keys().chain(self.learned.keys())
+    }
+}
+
+/// What has to be computed again.
+#[derive(Debug, Default)]
+struct Dirty {
+    topology: bool,
+    local: bool,
+    all_learned: bool,
+    learned: BTreeSet<IpNet>,
+    sessions: bool,
+}
+
+/// Everything that this node knows. `on_*` store and mark; [`Calc::resolve`] computes.
+pub struct Calc {
+    node: String,
+    ipip_supported: bool,
+    objects: Objects,
+    compiler: Compiler,
+    local: BTreeMap<EndpointKey, LocalEndpoint>,
+    /// Workload endpoints by (namespace, pod): a Pod object changes what the compiler sees.
+    by_pod: BTreeMap<(String, String), BTreeMap<EndpointId, Seen>>,
+    own_blocks: BTreeSet<IpNet>,
+    underlay: Underlay,
+    fib: BTreeMap<IpNet, Vec<IpAddr>>,
+    topology: Topology,
+    withheld: BTreeMap<IpNet, Withheld>,
+    session_problems: Vec<Invalid>,
+    desired: Desired,
+    dirty: Dirty,
+    touched: BTreeSet<IpNet>,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    endpoint: WorkloadEndpoint,
+    local: Option<u32>,
+}
+
+impl Calc {
+    /// The world of node `node`, of which nothing is known yet.
+    pub fn new(node: &str, ipip_supported: bool) -> Self {
+        Self {
+            node: node.to_owned(),
+            ipip_supported,
+            objects: Objects::default(),
+            compiler: Compiler::new(policy::Options::default()),
+            local: BTreeMap::new(),
+            by_pod: BTreeMap::new(),
+            own_blocks: BTreeSet::new(),
+            underlay: Underlay::default(),
+            fib: BTreeMap::new(),
+            topology: Topology::default(),
+            withheld: BTreeMap::new(),
+            session_problems: Vec::new(),
+            desired: Desired::default(),
+            dirty: Dirty {
+                topology: true,
+                sessions: true,
+                ..Dirty::default()
+            },
+            touched: BTreeSet::new(),
+        }
+    }
+
+    /// One update of the datastore. Returns the objects whose version in force changed.
+    pub fn on_update(&mut self, update: Update) -> Vec<ObjectKey> {
+        let changed = self.objects.apply(update);
+        for key in &changed {
+            self.on_object(key);
+        }
+        changed
+    }
+
+    /// The view of an earlier process; see [`Objects::restore`].
+    pub fn restore(&mut self, objects: Vec<Object>) -> Vec<ObjectKey> {
+        let restored = self.objects.restore(objects);
+        for key in &restored {
+            self.on_object(key);
+        }
+        restored
+    }
+
+    /// Go on without the datastore.
+    pub fn start_from_snapshot(&mut self) {
+        self.objects.start_from_snapshot();
+    }
+
+    fn on_object(&mut self, key: &ObjectKey) {
+        let object = self.objects.get(key).cloned();
+        match key.kind {
+            Kind::Namespace => {
+                let labels = object.and_then(|object| match object {
+                    Object::Namespace(namespace) => Some(namespace.labels),
+                    _ => None,
+                });
+                self.compiler.set_namespace(&key.name, labels);
+            }
+            Kind::NetworkPolicy => {
+                let policy = object.and_then(|object| match object {
+                    Object::NetworkPolicy(policy) => Some(policy),
+                    _ => None,
+                });
+                let namespace = key.namespace.as_deref().unwrap_or_default();
+                self.compiler.set_policy(namespace, &key.name, policy);
+            }
+            Kind::Pod => {
+                let namespace = key.namespace.clone().unwrap_or_default();
+                self.refresh_pod(&(namespace, key.name.clone()));
+            }
+            Kind::WorkloadEndpoint => self.on_workload_endpoint(key, object),
+            Kind::Node | Kind::IpPool | Kind::BgpConfiguration | Kind::BgpPeer => {
+                self.dirty.topology = true;
+                self.dirty.sessions = true;
+            }
+            Kind::IpamBlock => {}
+        }
+    }
+
+    /// A workload endpoint of another node. Those of this node come from CNI and the journal.
+    fn on_workload_endpoint(&mut self, key: &ObjectKey, object: Option<Object>) {
+        let namespace = key.namespace.as_deref().unwrap_or_default();
+        let id = EndpointId(format!("{namespace}/{}", key.name));
+        match object {
+            Some(Object::WorkloadEndpoint(endpoint)) if endpoint.node != self.node => {
+                self.see(
+                    id,
+                    Seen {
+                        endpoint,
+                        local: None,
+                    },
+                );
+            }
+            Some(_) => {}
+            None => {
+                let local = self
+                    .local
+                    .values()
+                    .any(|local| self::id(&local.endpoint) == id);
+                if !local {
+                    self.forget(&id);
+                }
+            }
+        }
+    }
+
+    fn see(&mut self, id: EndpointId, seen_now: Seen) {
+        let pod = (
+            seen_now.endpoint.namespace.clone(),
+            seen_now.endpoint.pod.clone(),
+        );
+        let endpoint = seen(&seen_now.endpoint, seen_now.local, &self.objects);
+        self.compiler.set_endpoint(&id, endpoint);
+        self.by_pod.entry(pod).or_default().insert(id, seen_now);
+    }
+
+    fn forget(&mut self, id: &EndpointId) {
+        self.compiler.set_endpoint(id, None);
+        self.by_pod.retain(|_, endpoints| {
+            endpoints.remove(id);
+            !endpoints.is_empty()
+        });
+    }
+
+    fn refresh_pod(&mut self, pod: &(String, String)) {
+        for (id, known) in self.by_pod.get(pod).into_iter().flatten() {
+            self.compiler
+                .set_endpoint(id, seen(&known.endpoint, known.local, &self.objects));
+        }
+    }
+
+    /// A pod of this node has a link now.
+    pub fn set_local(&mut self, endpoint: LocalEndpoint) {
+        let key = EndpointKey::of(&endpoint.endpoint);
+        for ip in &endpoint.endpoint.ip_networks {
+            self.desired.freed.remove(ip);
+        }
+        let seen = Seen {
+            endpoint: endpoint.endpoint.clone(),
+            local: Some(endpoint.ifindex),
+        };
+        self.see(id(&endpoint.endpoint), seen);
+        self.local.insert(key, endpoint);
+        self.dirty.local = true;
+    }
+
+    /// A pod of this node is gone.
+    pub fn remove_local(&mut self, key: &EndpointKey) -> Option<LocalEndpoint> {
+        let gone = self.local.remove(key)?;
+        let gone_id = id(&gone.endpoint);
+        match self
+            .local
+            .values()
+            .find(|other| id(&other.endpoint) == gone_id)
+        {
+            // A newer sandbox of the same pod.
+            Some(other) => {
+                let seen = Seen {
+                    endpoint: other.endpoint.clone(),
+                    local: Some(other.ifindex),
+                };
+                self.see(gone_id, seen);
+            }
+            None => self.forget(&gone_id),
+        }
+        self.desired
+            .freed
+            .extend(gone.endpoint.ip_networks.iter().copied());
+        self.dirty.local = true;
+        Some(gone)
+    }
+
+    /// The pods of this node.
+    pub fn local(&self) -> &BTreeMap<EndpointKey, LocalEndpoint> {
+        &self.local
+    }
+
+    /// The blocks that this node owns.
+    pub fn set_own_blocks(&mut self, blocks: BTreeSet<IpNet>) {
+        if self.own_blocks != blocks {
+            self.own_blocks = blocks;
+            self.dirty.local = true;
+            self.dirty.sessions = true;
+        }
+    }
+
+    /// A link appeared or changed.
+    pub fn on_link(&mut self, link: Link) {
+        let ours = link.name.starts_with(names::INTERFACE_PREFIX);
+        if self.underlay.set_link(link) {
+            self.mark_underlay(ours);
+        }
+    }
+
+    /// A link is gone.
+    pub fn on_link_gone(&mut self, ifindex: u32) {
+        let ours = self
+            .underlay
+            .link(ifindex)
+            .is_some_and(|link| link.name.starts_with(names::INTERFACE_PREFIX));
+        if self.underlay.remove_link(ifindex) {
+            self.mark_underlay(ours);
+            self.dirty.all_learned |= !ours;
+        }
+    }
+
+    fn mark_underlay(&mut self, ours: bool) {
+        if ours {
+            self.dirty.local = true;
+        } else {
+            self.dirty.topology = true;
+        }
+    }
+
+    /// An address of the node appeared.
+    pub fn on_address(&mut self, address: Address) {
+        self.dirty.all_learned |= self.underlay.add_address(address);
+    }
+
+    /// An address of the node is gone.
+    pub fn on_address_gone(&mut self, address: &Address) {
+        self.dirty.all_learned |= self.underlay.remove_address(address);
+    }
+
+    /// Somebody else's route appeared or changed.
+    pub fn on_foreign_route(&mut self, route: Route) {
+        self.dirty.all_learned |= self.underlay.add_foreign(route);
+    }
+
+    /// Somebody else's route is gone.
+    pub fn on_foreign_route_gone(&mut self, dest: &IpNet) {
+        self.dirty.all_learned |= self.underlay.remove_foreign(dest);
+    }
+
+    /// The Loc-RIB changed.
+    pub fn on_fib(&mut self, change: FibChange) {
+        match change {
+            FibChange::Set { prefix, next_hops } => {
+                self.fib.insert(prefix, next_hops);
+                self.dirty.learned.insert(prefix);
+            }
+            FibChange::Remove { prefix } => {
+                self.fib.remove(&prefix);
+                self.dirty.learned.insert(prefix);
+            }
+        }
+    }
+
+    /// Compute what is dirty. Returns the changes of our table; everything else is in
+    /// [`Calc::desired`], and [`Calc::take_touched`] says which prefixes to look at.
+    pub fn resolve(&mut self) -> Vec<Op> {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        if dirty.topology {
+            dirty.all_learned |= self.resolve_topology();
+        }
+        if dirty.local {
+            self.resolve_local();
+        }
+        if dirty.all_learned {
+            dirty.learned = self
+                .fib
+                .keys()
+                .chain(self.desired.learned.keys())
+                .copied()
+                .collect();
+        }
+        for prefix in dirty.learned {
+            self.resolve_learned(prefix);
+        }
+        if dirty.sessions {
+            let Sessions { config, problems } = bgp::sessions(&self.node, &self.objects);
+            self.desired.sessions = config;
+            self.session_problems = problems;
+            self.desired.advertised = bgp::local_routes(&self.own_blocks, &self.objects);
+        }
+        self.compiler.resolve()
+    }
+
+    /// Pools, nodes, tunnel. Returns whether learnt routes may differ by it.
+    fn resolve_topology(&mut self) -> bool {
+        let own = self.objects.node(&self.node);
+        let own_v4 = own.and_then(|node| node.ipv4_address);
+        let own_v6 = own.and_then(|node| node.ipv6_address);
+        let others = || self.objects.nodes().filter(|node| node.name != self.node);
+        let node_v4 = || {
+            others()
+                .filter_map(|node| node.ipv4_address)
+                .map(|net| net.addr())
+        };
+        let node_v6 = others()
+            .filter_map(|node| node.ipv6_address)
+            .map(|net| net.addr());
+        let topology = Topology {
+            pools: self
+                .objects
+                .pools()
+                .map(|pool| (pool.cidr, pool.clone()))
+                .collect(),
+            node_addresses: node_v4()
+                .map(IpAddr::V4)
+                .chain(node_v6.map(IpAddr::V6))
+                .collect(),
+            own_subnets: own_v4
+                .map(|net| IpNet::V4(net.trunc()))
+                .into_iter()
+                .chain(own_v6.map(|net| IpNet::V6(net.trunc())))
+                .collect(),
+            ipip: self
+                .underlay
+                .link_named(names::IPIP_DEVICE)
+                .filter(|l| l.up)
+                .map(|l| l.ifindex),
+        };
+        let masquerade = |pool: &&model::IpPool| pool.nat_outgoing;
+        self.compiler.set_network(NetworkSets {
+            masquerade: self
+                .objects
+                .pools()
+                .filter(masquerade)
+                .map(|pool| pool.cidr)
+                .collect(),
+            pools: self.objects.pools().map(|pool| pool.cidr).collect(),
+            ipip_peers: node_v4().collect(),
+        });
+        let wants_ipip = self.ipip_supported && self.uses_ipip();
+        self.desired.ipip = own_v4.filter(|_| wants_ipip).map(|net| IpipDevice {
+            name: names::IPIP_DEVICE.to_owned(),
+            local: net.addr(),
+            mtu: self.uplink_mtu().saturating_sub(names::IPIP_OVERHEAD),
+            address: None,
+        });
+        let differs = topology != self.topology;
+        self.topology = topology;
+        differs
+    }
+
+    fn resolve_local(&mut self) {
+        let mut local: BTreeMap<IpNet, RouteKind> = self
+            .own_blocks
+            .iter()
+            .map(|block| (*block, RouteKind::Blackhole))
+            .collect();
+        // Of two endpoints with one address, the later holds it.
+        let mut endpoints: Vec<_> = self.local.values().collect();
+        endpoints.sort_by_key(|endpoint| endpoint.sequence);
+        for endpoint in endpoints {
+            if self
+                .underlay
+                .link(endpoint.ifindex)
+                .is_some_and(|link| link.up)
+            {
+                let kind = RouteKind::Device {
+                    ifindex: endpoint.ifindex,
+                };
+                local.extend(
+                    endpoint
+                        .endpoint
+                        .ip_networks
+                        .iter()
+                        .map(|ip| (*ip, kind.clone())),
+                );
+            }
+        }
+        let before = std::mem::take(&mut self.desired.local);
+        self.touched.extend(
+            before
+                .iter()
+                .filter(|(d, k)| local.get(*d) != Some(*k))
+                .map(|(d, _)| *d),
+        );
+        self.touched.extend(
+            local
+                .iter()
+                .filter(|(d, k)| before.get(*d) != Some(*k))
+                .map(|(d, _)| *d),
+        );
+        self.desired.local = local;
+    }
+
+    fn resolve_learned(&mut self, prefix: IpNet) {
+        let route = self
+            .fib
+            .get(&prefix)
+            .map(|next_hops| self.topology.route(&prefix, next_hops, &self.underlay));
+        let before = match route {
+            Some(Ok(kind)) => {
+                self.withheld.remove(&prefix);
+                let before = self.desired.learned.insert(prefix, kind);
+                if before.as_ref() == self.desired.learned.get(&prefix) {
+                    return;
+                }
+                before
+            }
+            Some(Err(reason)) => {
+                self.withheld.insert(prefix, reason);
+                self.desired.learned.remove(&prefix)
+            }
+            None => {
+                self.withheld.remove(&prefix);
+                self.desired.learned.remove(&prefix)
+            }
+        };
+        if before.is_some() || self.desired.learned.contains_key(&prefix) {
+            self.touched.insert(prefix);
+        }
+    }
+
+    fn uses_ipip(&self) -> bool {
+        let uses =
+            |pool: &model::IpPool| pool.cidr.addr().is_ipv4() && pool.ipip_mode != EncapMode::Never;
+        self.objects.pools().any(uses)
+    }
+
+    /// MTU in bytes of the interface that holds this node's address.
+    fn uplink_mtu(&self) -> u32 {
+        let own = self.objects.node(&self.node);
+        let address = own.and_then(|node| {
+            let v4 = node.ipv4_address.map(|net| IpAddr::V4(net.addr()));
+            v4.or_else(|| node.ipv6_address.map(|net| IpAddr::V6(net.addr())))
+        });
+        address
+            .and_then(|address| self.underlay.link_with_address(address))
+            .map_or(DEFAULT_MTU, |link| link.mtu)
+    }
+
+    /// MTU in bytes of pods: that of the uplink, less the tunnel's header where a pool uses it.
+    pub fn pod_mtu(&self) -> u32 {
+        let overhead = if self.uses_ipip() {
+            names::IPIP_OVERHEAD
+        } else {
+            0
+        };
+        self.uplink_mtu().saturating_sub(overhead)
+    }
+
+    /// What should be, as of the last [`Calc::resolve`].
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// The routes of these destinations are gone from the kernel, as wanted.
+    pub fn confirm_freed(&mut self, dests: &[IpNet]) {
+        for dest in dests {
+            self.desired.freed.remove(dest);
+        }
+    }
+
+    /// Prefixes whose desired route changed since the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<IpNet> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Our whole table as of the last [`Calc::resolve`].
+    pub fn ruleset(&self) -> &Ruleset {
+        self.compiler.ruleset()
+    }
+
+    /// Objects in force.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// How much is known.
+    pub fn phase(&self) -> Phase {
+        self.objects.phase()
+    }
+
+    /// Links, addresses and foreign routes of this node.
+    pub fn underlay(&self) -> &Underlay {
+        &self.underlay
+    }
+
+    /// Routes that are not in the kernel, and why.
+    pub fn withheld(&self) -> impl Iterator<Item = &Withheld> {
+        self.withheld.values()
+    }
+
+    /// Everything that is wrong with objects, alone or together.
+    pub fn problems(&self) -> Vec<Invalid> {
+        let mut problems: Vec<Invalid> = self.objects.rejected().cloned().collect();
+        problems.extend(checks::overlapping_pools(&self.objects));
+        problems.extend(checks::unsupported_encapsulation(
+            &self.objects,
+            self.ipip_supported,
+        ));
+        problems.extend(self.session_problems.iter().cloned());
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,320 @@
+use super::*;
+use model::dataplane::NextHop;
+use model::{IpPool, Labels, Namespace, NetworkPolicy, Node, Pod, Selector};
+use proptest::prelude::*;
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn node(name: &str, address: &str) -> Object {
+    Object::Node(Node {
+        name: name.into(),
+        labels: Labels::new(),
+        ipv4_address: Some(address.parse().unwrap()),
+        ipv6_address: None,
+        as_number: None,
+        route_reflector_cluster_id: None,
+    })
+}
+
+fn pool(mode: EncapMode) -> Object {
+    Object::IpPool(IpPool {
+        name: "default".into(),
+        cidr: net("10.244.0.0/16"),
+        block_size: 26,
+        ipip_mode: mode,
+        vxlan_mode: EncapMode::Never,
+        nat_outgoing: true,
+        disabled: false,
+        disable_bgp_export: false,
+        node_selector: Selector::All,
+        namespace_selector: None,
+        allowed_uses: BTreeSet::new(),
+        assignment_mode: model::object::AssignmentMode::Automatic,
+    })
+}
+
+fn workload(node: &str, pod: &str, ip: &str) -> WorkloadEndpoint {
+    WorkloadEndpoint {
+        namespace: "shop".into(),
+        name: format!("{node}-k8s-{pod}-eth0"),
+        node: node.into(),
+        pod: pod.into(),
+        pod_uid: None,
+        container_id: format!("container-{pod}"),
+        endpoint: "eth0".into(),
+        interface_name: format!("oci{pod}"),
+        mac: [2, 0, 0, 0, 0, 1],
+        ip_networks: vec![net(ip)],
+        labels: Labels::from([("app".to_owned(), pod.to_owned())]),
+        ports: vec![],
+    }
+}
+
+fn local(pod: &str, ip: &str, ifindex: u32) -> LocalEndpoint {
+    let endpoint = workload("n1", pod, ip);
+    LocalEndpoint {
+        endpoint,
+        ifindex,
+        mtu: 1480,
+        sequence: u64::from(ifindex),
+    }
+}
+
+fn policy(name: &str) -> Object {
+    Object::NetworkPolicy(NetworkPolicy {
+        namespace: "shop".into(),
+        name: name.into(),
+        pod_selector: Selector::Has("app".into()),
+        ingress: Some(vec![model::PolicyRule {
+            peers: Some(vec![model::PolicyPeer::Pods {
+                namespaces: None,
+                pods: Selector::Eq("app".into(), "far".into()),
+            }]),
+            ports: None,
+        }]),
+        egress: None,
+    })
+}
+
+fn link(ifindex: u32, name: &str) -> Link {
+    Link {
+        ifindex,
+        name: name.into(),
+        alias: None,
+        kind: None,
+        up: true,
+        carrier: true,
+        mtu: 1500,
+        mac: None,
+    }
+}
+
+/// One fact that can arrive in any order with the others.
+#[derive(Debug, Clone)]
+enum Fact {
+    Object(Object),
+    Link(Link),
+    Address(Address),
+    Local(LocalEndpoint),
+    Blocks(BTreeSet<IpNet>),
+    Fib(FibChange),
+}
+
+fn tell(calc: &mut Calc, fact: Fact) {
+    match fact {
+        Fact::Object(object) => {
+            calc.on_update(Update::Apply {
+                object,
+                warnings: vec![],
+            });
+        }
+        Fact::Link(link) => calc.on_link(link),
+        Fact::Address(address) => calc.on_address(address),
+        Fact::Local(endpoint) => calc.set_local(endpoint),
+        Fact::Blocks(blocks) => calc.set_own_blocks(blocks),
+        Fact::Fib(change) => calc.on_fib(change),
+    }
+}
+
+fn facts() -> Vec<Fact> {
+    let pod = Object::Pod(Pod {
+        namespace: "shop".into(),
+        name: "web".into(),
+        uid: None,
+        labels: Labels::from([("app".to_owned(), "far".to_owned())]),
+        ports: vec![],
+        host_network: false,
+        finished: false,
+    });
+    let namespace = Namespace {
+        name: "shop".into(),
+        labels: Labels::new(),
+    };
+    vec![
+        Fact::Object(node("n1", "10.1.0.11/24")),
+        Fact::Object(node("n2", "10.1.0.12/24")),
+        Fact::Object(node("n3", "10.2.0.13/24")),
+        Fact::Object(pool(EncapMode::CrossSubnet)),
+        Fact::Object(Object::Namespace(namespace)),
+        Fact::Object(policy("allow-far")),
+        Fact::Object(pod),
+        Fact::Object(Object::WorkloadEndpoint(workload(
+            "n3",
+            "far",
+            "10.244.3.1/32",
+        ))),
+        Fact::Link(link(2, "eth0")),
+        Fact::Link(link(7, "ociweb")),
+        Fact::Link(link(9, names::IPIP_DEVICE)),
+        Fact::Address(Address {
+            ifindex: 2,
+            address: net("10.1.0.11/24"),
+        }),
+        Fact::Local(local("web", "10.244.1.1/32", 7)),
+        Fact::Blocks([net("10.244.1.0/26")].into()),
+        Fact::Fib(FibChange::Set {
+            prefix: net("10.244.2.0/26"),
+            next_hops: vec!["10.1.0.12".parse().unwrap()],
+        }),
+        Fact::Fib(FibChange::Set {
+            prefix: net("10.244.3.0/26"),
+            next_hops: vec!["10.2.0.13".parse().unwrap()],
+        }),
+    ]
+}
+
+fn told(facts: impl IntoIterator<Item = Fact>) -> Calc {
+    let mut calc = Calc::new("n1", true);
+    for fact in facts {
+        tell(&mut calc, fact);
+    }
+    calc.on_update(Update::InSync);
+    calc.resolve();
+    calc
+}
+
+fn via(gateway: &str, ifindex: u32, onlink: bool) -> RouteKind {
+    let gateway = gateway.parse().unwrap();
+    RouteKind::Via(vec![NextHop {
+        gateway,
+        ifindex: Some(ifindex),
+        onlink,
+    }])
+}
+
+#[test]
+fn a_node_routes_its_pods_blackholes_its_blocks_and_tunnels_across_subnets() {
+    let calc = told(facts());
+    let desired = calc.desired();
+    assert_eq!(
+        desired.route(&net("10.244.1.1/32")),
+        Some(&RouteKind::Device { ifindex: 7 })
+    );
+    assert_eq!(
+        desired.route(&net("10.244.1.0/26")),
+        Some(&RouteKind::Blackhole)
+    );
+    assert_eq!(
+        desired.route(&net("10.244.2.0/26")),
+        Some(&via("10.1.0.12", 2, false))
+    );
+    assert_eq!(
+        desired.route(&net("10.244.3.0/26")),
+        Some(&via("10.2.0.13", 9, true))
+    );
+    assert_eq!(desired.ipip.as_ref().map(|device| device.mtu), Some(1480));
+    assert_eq!(calc.pod_mtu(), 1480);
+    let advertised: Vec<_> = desired
+        .advertised
+        .iter()
+        .map(|route| route.prefix)
+        .collect();
+    assert_eq!(advertised, [net("10.244.1.0/26")]);
+}
+
+#[test]
+fn a_pool_that_changes_its_mode_moves_the_routes_and_nothing_else() {
+    let mut calc = told(facts());
+    calc.take_touched();
+    tell(&mut calc, Fact::Object(pool(EncapMode::Always)));
+    calc.resolve();
+    assert_eq!(calc.take_touched(), [net("10.244.2.0/26")].into());
+    assert_eq!(
+        calc.desired().route(&net("10.244.2.0/26")),
+        Some(&via("10.1.0.12", 9, true))
+    );
+}
+
+#[test]
+fn a_pod_without_its_link_has_no_route_and_a_deleted_one_frees_its_address() {
+    let mut calc = told(facts());
+    calc.on_link_gone(7);
+    calc.resolve();
+    assert_eq!(calc.desired().route(&net("10.244.1.1/32")), None);
+    let key = EndpointKey {
+        container_id: "container-web".into(),
+        ifname: "eth0".into(),
+    };
+    assert!(calc.remove_local(&key).is_some());
+    assert_eq!(calc.desired().freed, [net("10.244.1.1/32")].into());
+    assert!(calc.remove_local(&key).is_none());
+}
+
+#[test]
+fn routes_through_a_link_that_is_gone_are_withheld() {
+    let mut calc = told(facts());
+    calc.on_link_gone(2);
+    calc.resolve();
+    assert_eq!(calc.desired().route(&net("10.244.2.0/26")), None);
+    let withheld: Vec<_> = calc.withheld().map(ToString::to_string).collect();
+    assert_eq!(withheld, ["10.244.2.0/26: no route to next hop 10.1.0.12"]);
+}
+
+#[test]
+fn a_newer_sandbox_of_a_pod_keeps_its_place_when_the_older_one_goes() {
+    let mut calc = told(facts());
+    let mut newer = local("web", "10.244.1.2/32", 8);
+    newer.endpoint.container_id = "container-web-2".into();
+    tell(&mut calc, Fact::Link(link(8, "ociweb2")));
+    calc.set_local(newer);
+    calc.resolve();
+    let with_both = calc.ruleset().clone();
+    let old = EndpointKey {
+        container_id: "container-web".into(),
+        ifname: "eth0".into(),
+    };
+    calc.remove_local(&old);
+    calc.resolve();
+    assert_eq!(calc.ruleset(), &with_both);
+    assert!(calc.desired().route(&net("10.244.1.2/32")).is_some());
+}
+
+proptest! {
+    #[test]
+    fn any_order_of_the_same_facts_ends_in_the_same_state(
+        order in Just(facts()).prop_shuffle(),
+        resolve_after in 0_usize..16,
+    ) {
+        let expected = told(facts());
+        let mut calc = Calc::new("n1", true);
+        for (index, fact) in order.into_iter().enumerate() {
+            tell(&mut calc, fact);
+            if index % 5 == resolve_after % 5 {
+                calc.resolve();
+            }
+        }
+        calc.on_update(Update::InSync);
+        calc.resolve();
+        prop_assert_eq!(calc.desired(), expected.desired());
+        prop_assert_eq!(calc.ruleset(), expected.ruleset());
+        prop_assert_eq!(calc.problems(), expected.problems());
+    }
+
+    #[test]
+    fn what_came_and_went_leaves_no_trace(
+        gone in proptest::sample::subsequence((0..16).collect::<Vec<usize>>(), 0..=16),
+    ) {
+        let mut calc = told(facts());
+        for index in &gone {
+            match facts().swap_remove(*index) {
+                Fact::Object(object) => { calc.on_update(Update::Delete(object.key())); }
+                Fact::Link(link) => calc.on_link_gone(link.ifindex),
+                Fact::Address(address) => calc.on_address_gone(&address),
+                Fact::Local(endpoint) => { calc.remove_local(&EndpointKey::of(&endpoint.endpoint)); }
+                Fact::Blocks(_) => calc.set_own_blocks(BTreeSet::new()),
+                Fact::Fib(change) => calc.on_fib(FibChange::Remove { prefix: change.prefix() }),
+            }
+            calc.resolve();
+        }
+        for fact in facts() {
+            tell(&mut calc, fact);
+        }
+        calc.resolve();
+        let expected = told(facts());
+        prop_assert_eq!(&calc.desired().local, &expected.desired().local);
+        prop_assert_eq!(&calc.desired().learned, &expected.desired().learned);
+        prop_assert_eq!(calc.ruleset(), expected.ruleset());
+    }
+}

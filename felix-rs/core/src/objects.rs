@@ -1,0 +1,378 @@
+//! Objects in force.
+//!
+//! What was in force stays in force until something valid replaces it: a rejected object keeps
+//! its last good version, and a snapshot of an earlier process stands in until the datastore has
+//! said everything.
+
+use model::{
+    BgpConfiguration, BgpPeer, Invalid, IpPool, IpamBlock, Kind, Namespace, NetworkPolicy, Node,
+    Object, ObjectKey, Pod, Update, WorkloadEndpoint,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How much is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Nothing yet: touch nothing.
+    Starting,
+    /// The datastore does not answer; an earlier process's last view is in force: add and repair,
+    /// remove nothing.
+    Snapshot,
+    /// The datastore has said everything.
+    InSync,
+}
+
+/// Every object that is in force, and what is wrong with those that are not.
+#[derive(Debug)]
+pub struct Objects {
+    in_force: BTreeMap<ObjectKey, Object>,
+    /// In force from the snapshot, not yet confirmed by the datastore.
+    restored: BTreeSet<ObjectKey>,
+    rejected: BTreeMap<ObjectKey, Invalid>,
+    warnings: BTreeMap<ObjectKey, Vec<String>>,
+    /// Sources that could not be read; what they said before stays in force.
+    unreadable: BTreeMap<String, String>,
+    phase: Phase,
+    lost: Option<String>,
+}
+
+impl Default for Objects {
+    fn default() -> Self {
+        Self {
+            in_force: BTreeMap::new(),
+            restored: BTreeSet::new(),
+            rejected: BTreeMap::new(),
+            warnings: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            phase: Phase::Starting,
+            lost: None,
+        }
+    }
+}
+
+impl Objects {
+    /// Put an earlier process's view in force until the datastore confirms or replaces it.
+    /// Returns the keys that are in force by it; what the datastore has said already wins.
+    pub fn restore(&mut self, objects: Vec<Object>) -> Vec<ObjectKey> {
+        let mut changed = Vec::new();
+        if self.phase == Phase::InSync {
+            return changed;
+        }
+        for object in objects {
+            let key = object.key();
+            if !self.in_force.contains_key(&key) {
+                self.restored.insert(key.clone());
+                self.in_force.insert(key.clone(), object);
+                changed.push(key);
+            }
+        }
+        changed
+    }
+
+    /// Go on from the snapshot, since the datastore does not answer.
+    pub fn start_from_snapshot(&mut self) {
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Snapshot;
+        }
+    }
+
+    /// Take in one update. Returns the keys whose object in force changed.
+    pub fn apply(&mut self, update: Update) -> Vec<ObjectKey> {
+        match update {
+            Update::Apply { object, warnings } => {
+                let key = object.key();
+                self.restored.remove(&key);
+                self.rejected.remove(&key);
+                if warnings.is_empty() {
+                    self.warnings.remove(&key);
+                } else {
+                    self.warnings.insert(key.clone(), warnings);
+                }
+                self.put(key, object)
+            }
+            Update::Reject { invalid, fallback } => {
+                let key = invalid.object.clone();
+                self.restored.remove(&key);
+                self.rejected.insert(key.clone(), invalid);
+                match fallback {
+                    Some(object) if !self.in_force.contains_key(&key) => self.put(key, object),
+                    _ => Vec::new(),
+                }
+            }
+            Update::Delete(key) => {
+                self.restored.remove(&key);
+                self.rejected.remove(&key);
+                self.warnings.remove(&key);
+                self.in_force
+                    .remove(&key)
+                    .map(|_| key)
+                    .into_iter()
+                    .collect()
+            }
+            Update::InSync => {
+                self.phase = Phase::InSync;
+                self.lost = None;
+                self.sweep()
+            }
+            Update::Unreadable { source, reason } => {
+                self.unreadable.insert(source, reason);
+                Vec::new()
+            }
+            Update::Readable { source } => {
+                self.unreadable.remove(&source);
+                self.sweep()
+            }
+            Update::Lost { reason } => {
+                self.lost = Some(reason);
+                Vec::new()
+            }
+        }
+    }
+
+    /// What the snapshot had and the datastore has not goes, unless it may stand in something that
+    /// can't be read now.
+    fn sweep(&mut self) -> Vec<ObjectKey> {
+        if self.phase != Phase::InSync || !self.unreadable.is_empty() {
+            return Vec::new();
+        }
+        let stale = std::mem::take(&mut self.restored);
+        stale
+            .into_iter()
+            .filter(|key| self.in_force.remove(key).is_some())
+            .collect()
+    }
+
+    fn put(&mut self, key: ObjectKey, object: Object) -> Vec<ObjectKey> {
+        match self.in_force.get_mut(&key) {
+            Some(current) if *current == object => Vec::new(),
+            Some(current) => {
+                *current = object;
+                vec![key]
+            }
+            None => {
+                self.in_force.insert(key.clone(), object);
+                vec![key]
+            }
+        }
+    }
+
+    /// How much is known.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Why the datastore does not answer, if it does not.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
+    /// The object in force under this key.
+    pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
+        self.in_force.get(key)
+    }
+
+    /// Objects that can't be used, and why.
+    pub fn rejected(&self) -> impl Iterator<Item = &Invalid> {
+        self.rejected.values()
+    }
+
+    /// Sources that could not be read, such as a file, and why.
+    pub fn unreadable(&self) -> &BTreeMap<String, String> {
+        &self.unreadable
+    }
+
+    /// Fields that are ignored, by object.
+    pub fn warnings(&self) -> &BTreeMap<ObjectKey, Vec<String>> {
+        &self.warnings
+    }
+
+    /// Everything in force, for the snapshot.
+    pub fn all(&self) -> impl Iterator<Item = &Object> {
+        self.in_force.values()
+    }
+
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Object> {
+        let first = ObjectKey {
+            kind,
+            namespace: None,
+            name: String::new(),
+        };
+        self.in_force
+            .range(first..)
+            .take_while(move |(key, _)| key.kind == kind)
+            .map(|(_, o)| o)
+    }
+}
+
+macro_rules! typed {
+    ($($(#[$doc:meta])* $name:ident: $variant:ident($type:ty);)*) => {
+        impl Objects {
+            $($(#[$doc])*
+            pub fn $name(&self) -> impl Iterator<Item = &$type> {
+                self.of_kind(Kind::$variant).filter_map(|object| match object {
+                    Object::$variant(inner) => Some(inner),
+                    _ => None,
+                })
+            })*
+        }
+    };
+}
+
+typed! {
+    /// Namespaces in force, by name.
+    namespaces: Namespace(Namespace);
+    /// Pods in force.
+    pods: Pod(Pod);
+    /// Nodes in force, by name.
+    nodes: Node(Node);
+    /// Policies in force.
+    policies: NetworkPolicy(NetworkPolicy);
+    /// Pools in force, by name.
+    pools: IpPool(IpPool);
+    /// BGP configurations in force.
+    bgp_configurations: BgpConfiguration(BgpConfiguration);
+    /// BGP peers in force, by name.
+    bgp_peers: BgpPeer(BgpPeer);
+    /// Workload endpoints in force.
+    workload_endpoints: WorkloadEndpoint(WorkloadEndpoint);
+    /// Blocks in force.
+    blocks: IpamBlock(IpamBlock);
+}
+
+impl Objects {
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        match self.get(&ObjectKey::global(Kind::Node, name)) {
+            Some(Object::Node(node)) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// The pod of this name.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
+        match self.get(&ObjectKey::namespaced(Kind::Pod, namespace, name)) {
+            Some(Object::Pod(pod)) => Some(pod),
+            _ => None,
+        }
+    }
+
+    /// The cluster's BGP configuration (`default`), or Calico's defaults.
+    pub fn bgp_configuration(&self) -> BgpConfiguration {
+        match self.get(&ObjectKey::global(Kind::BgpConfiguration, "default")) {
+            Some(Object::BgpConfiguration(configuration)) => configuration.clone(),
+            _ => BgpConfiguration {
+                name: "default".into(),
+                as_number: model::names::DEFAULT_AS,
+                node_to_node_mesh_enabled: true,
+                listen_port: model::names::BGP_PORT,
+                node_mesh_max_restart_time: 120,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Selector;
+
+    fn policy(name: &str, selector: Selector) -> Object {
+        Object::NetworkPolicy(NetworkPolicy {
+            namespace: "shop".into(),
+            name: name.into(),
+            pod_selector: selector,
+            ingress: Some(vec![]),
+            egress: None,
+        })
+    }
+
+    fn apply(object: Object) -> Update {
+        Update::Apply {
+            object,
+            warnings: vec![],
+        }
+    }
+
+    fn reject(object: &Object, fallback: Option<Object>) -> Update {
+        Update::Reject {
+            invalid: Invalid {
+                object: object.key(),
+                field: "spec".into(),
+                reason: "bad".into(),
+            },
+            fallback,
+        }
+    }
+
+    #[test]
+    fn a_rejected_object_keeps_its_last_good_version() {
+        let mut objects = Objects::default();
+        let good = policy("api", Selector::Has("app".into()));
+        objects.apply(apply(good.clone()));
+        let changed = objects.apply(reject(&good, Some(policy("api", Selector::All))));
+        assert!(changed.is_empty());
+        assert_eq!(objects.get(&good.key()), Some(&good));
+        assert_eq!(objects.rejected().count(), 1);
+    }
+
+    #[test]
+    fn a_rejected_object_that_was_never_good_uses_its_fallback() {
+        let mut objects = Objects::default();
+        let fallback = policy("api", Selector::All);
+        objects.apply(reject(&fallback, Some(fallback.clone())));
+        assert_eq!(objects.get(&fallback.key()), Some(&fallback));
+    }
+
+    #[test]
+    fn a_snapshot_keeps_the_last_good_version_of_an_object_that_is_bad_after_the_restart() {
+        let mut objects = Objects::default();
+        let good = policy("api", Selector::Has("app".into()));
+        objects.restore(vec![good.clone()]);
+        objects.apply(reject(&good, Some(policy("api", Selector::All))));
+        objects.apply(Update::InSync);
+        assert_eq!(objects.get(&good.key()), Some(&good));
+    }
+
+    #[test]
+    fn what_the_datastore_no_longer_has_goes_when_it_is_in_sync() {
+        let mut objects = Objects::default();
+        let (gone, kept) = (policy("gone", Selector::All), policy("kept", Selector::All));
+        objects.restore(vec![gone.clone(), kept.clone()]);
+        objects.start_from_snapshot();
+        assert!(objects.apply(apply(kept.clone())).is_empty());
+        assert!(objects.get(&gone.key()).is_some());
+        assert_eq!(objects.apply(Update::InSync), vec![gone.key()]);
+        assert!(objects.get(&gone.key()).is_none());
+        assert!(objects.get(&kept.key()).is_some());
+    }
+
+    #[test]
+    fn what_may_stand_in_an_unreadable_file_stays_until_the_file_can_be_read() {
+        let mut objects = Objects::default();
+        let unknown = policy("api", Selector::All);
+        objects.restore(vec![unknown.clone()]);
+        objects.apply(Update::Unreadable {
+            source: "np.yaml".into(),
+            reason: "line 3".into(),
+        });
+        assert!(objects.apply(Update::InSync).is_empty());
+        assert!(objects.get(&unknown.key()).is_some());
+        let changed = objects.apply(Update::Readable {
+            source: "np.yaml".into(),
+        });
+        assert_eq!(changed, vec![unknown.key()]);
+    }
+
+    #[test]
+    fn a_snapshot_never_replaces_what_the_datastore_said() {
+        let mut objects = Objects::default();
+        let said = policy("api", Selector::Has("app".into()));
+        objects.apply(apply(said.clone()));
+        assert!(
+            objects
+                .restore(vec![policy("api", Selector::All)])
+                .is_empty()
+        );
+        assert_eq!(objects.get(&said.key()), Some(&said));
+    }
+}

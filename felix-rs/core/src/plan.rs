@@ -1,0 +1,322 @@
+//! Desired and actual -> ordered steps.
+
+use crate::calc::Desired;
+use ipnet::IpNet;
+use model::dataplane::{IpipDevice, Route, RouteKind};
+use policy::ruleset::Op;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// What the kernel has of ours, as far as it was read or applied.
+#[derive(Debug, Clone, Default)]
+pub struct Actual {
+    /// Routes with our protocol number.
+    pub routes: BTreeMap<IpNet, RouteKind>,
+    /// The tunnel device.
+    pub ipip: Option<IpipDevice>,
+}
+
+/// What may be removed at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Permissions {
+    /// Routes of pods and blocks: once the datastore is in sync.
+    pub local: bool,
+    /// Routes learnt by BGP: once every peer has said what it has, or has been given up on.
+    pub learned: bool,
+}
+
+/// One thing to do to the kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Make the tunnel device be so.
+    EnsureIpip(IpipDevice),
+    /// One transaction on our table.
+    Table(Vec<Op>),
+    /// Rebuild our table in one transaction.
+    ReplaceTable,
+    /// Add or replace these routes.
+    ReplaceRoutes(Vec<Route>),
+    /// Remove these routes.
+    DeleteRoutes(Vec<IpNet>),
+    /// Remove the tunnel device.
+    RemoveIpip(String),
+}
+
+/// Steps in the order in which they are applied: policy before the routes that lead to it, the
+/// tunnel before the routes through it, removals last.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// Which prefixes to look at.
+#[derive(Debug, Clone, Copy)]
+pub enum Scope<'a> {
+    /// All of them.
+    All,
+    /// Those whose desired or actual route changed.
+    Prefixes(&'a BTreeSet<IpNet>),
+}
+
+/// The steps from `actual` to `desired`; `table` is what the policy compiler wants changed.
+pub fn plan(
+    desired: &Desired,
+    actual: &Actual,
+    table: Option<Step>,
+    permissions: Permissions,
+    scope: Scope<'_>,
+) -> Plan {
+    let mut steps = Vec::new();
+    if let Some(device) = desired
+        .ipip
+        .as_ref()
+        .filter(|device| Some(*device) != actual.ipip.as_ref())
+    {
+        steps.push(Step::EnsureIpip(device.clone()));
+    }
+    steps.extend(table.filter(|step| !matches!(step, Step::Table(ops) if ops.is_empty())));
+    let mut replace = Vec::new();
+    let mut delete = Vec::new();
+    let mut visit = |dest: &IpNet| match (desired.route(dest), actual.routes.get(dest)) {
+        (Some(kind), have) if have != Some(kind) => {
+            replace.push(Route {
+                dest: *dest,
+                kind: kind.clone(),
+            });
+        }
+        (None, Some(have)) if may_delete(dest, have, desired, permissions) => delete.push(*dest),
+        _ => {}
+    };
+    match scope {
+        Scope::All => {
+            let all: BTreeSet<&IpNet> = desired.prefixes().chain(actual.routes.keys()).collect();
+            all.into_iter().for_each(&mut visit);
+        }
+        Scope::Prefixes(prefixes) => prefixes.iter().for_each(&mut visit),
+    }
+    if !replace.is_empty() {
+        steps.push(Step::ReplaceRoutes(replace));
+    }
+    if !delete.is_empty() {
+        steps.push(Step::DeleteRoutes(delete));
+    }
+    if let (None, Some(device), true) = (&desired.ipip, &actual.ipip, permissions.local) {
+        steps.push(Step::RemoveIpip(device.name.clone()));
+    }
+    Plan { steps }
+}
+
+fn may_delete(dest: &IpNet, kind: &RouteKind, desired: &Desired, permissions: Permissions) -> bool {
+    match kind {
+        RouteKind::Via(_) => permissions.learned,
+        RouteKind::Device { .. } | RouteKind::Blackhole => {
+            permissions.local || desired.freed.contains(dest)
+        }
+    }
+}
+
+impl Plan {
+    /// True where the kernel is as it should be.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("nothing to do\n");
+        }
+        for step in &self.steps {
+            match step {
+                Step::EnsureIpip(device) => {
+                    writeln!(
+                        f,
+                        "link {} type ipip local {} mtu {}",
+                        device.name, device.local, device.mtu
+                    )?;
+                }
+                Step::Table(ops) => {
+                    for op in ops {
+                        writeln!(f, "nft {}", ShowOp(op))?;
+                    }
+                }
+                Step::ReplaceTable => writeln!(f, "nft replace table")?,
+                Step::ReplaceRoutes(routes) => {
+                    for route in routes {
+                        writeln!(f, "route replace {}{}", route.dest, Show(&route.kind))?;
+                    }
+                }
+                Step::DeleteRoutes(dests) => {
+                    for dest in dests {
+                        writeln!(f, "route delete {dest}")?;
+                    }
+                }
+                Step::RemoveIpip(name) => writeln!(f, "link delete {name}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+struct ShowOp<'a>(&'a Op);
+
+impl fmt::Display for ShowOp<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Op::AddSet(name, _) => write!(f, "add set {name}"),
+            Op::AddElements(set, elements) => write!(f, "add {} elements to {set}", elements.len()),
+            Op::DeleteElements(set, elements) => {
+                write!(f, "delete {} elements of {set}", elements.len())
+            }
+            Op::AddChain(name, _) => write!(f, "add chain {name}"),
+            Op::FlushChain(name) => write!(f, "flush chain {name}"),
+            Op::AddRules(chain, rules) => write!(f, "add {} rules to {chain}", rules.len()),
+            Op::DeleteChain(name) => write!(f, "delete chain {name}"),
+            Op::DeleteSet(name) => write!(f, "delete set {name}"),
+        }
+    }
+}
+
+struct Show<'a>(&'a RouteKind);
+
+impl fmt::Display for Show<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            RouteKind::Blackhole => f.write_str(" blackhole"),
+            RouteKind::Device { ifindex } => write!(f, " dev #{ifindex}"),
+            RouteKind::Via(hops) => hops.iter().try_for_each(|hop| {
+                write!(f, " via {}", hop.gateway)?;
+                if let Some(ifindex) = hop.ifindex {
+                    write!(f, " dev #{ifindex}")?;
+                }
+                if hop.onlink {
+                    f.write_str(" onlink")
+                } else {
+                    Ok(())
+                }
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::dataplane::NextHop;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().expect("a prefix")
+    }
+
+    fn via(gateway: &str) -> RouteKind {
+        let gateway = gateway.parse().expect("an address");
+        RouteKind::Via(vec![NextHop {
+            gateway,
+            ifindex: Some(2),
+            onlink: false,
+        }])
+    }
+
+    const ALL: Permissions = Permissions {
+        local: true,
+        learned: true,
+    };
+    const NONE: Permissions = Permissions {
+        local: false,
+        learned: false,
+    };
+
+    fn actual() -> Actual {
+        let routes = [
+            (net("10.244.0.5/32"), RouteKind::Device { ifindex: 7 }),
+            (net("10.244.0.0/26"), RouteKind::Blackhole),
+            (net("10.244.1.0/26"), via("10.1.0.12")),
+        ];
+        Actual {
+            routes: routes.into(),
+            ipip: None,
+        }
+    }
+
+    #[test]
+    fn nothing_is_removed_without_permission() {
+        let plan = plan(&Desired::default(), &actual(), None, NONE, Scope::All);
+        assert!(plan.is_empty(), "{plan}");
+    }
+
+    #[test]
+    fn routes_of_peers_go_only_when_bgp_has_converged_and_local_ones_only_in_sync() {
+        let learned = Permissions {
+            learned: true,
+            local: false,
+        };
+        let plan_learned = plan(&Desired::default(), &actual(), None, learned, Scope::All);
+        assert_eq!(plan_learned.to_string(), "route delete 10.244.1.0/26\n");
+        let local = Permissions {
+            learned: false,
+            local: true,
+        };
+        let plan_local = plan(&Desired::default(), &actual(), None, local, Scope::All);
+        assert_eq!(
+            plan_local.to_string(),
+            "route delete 10.244.0.0/26\nroute delete 10.244.0.5/32\n"
+        );
+    }
+
+    #[test]
+    fn the_route_of_a_deleted_pod_goes_at_once() {
+        let desired = Desired {
+            freed: [net("10.244.0.5/32")].into(),
+            ..Desired::default()
+        };
+        let plan = plan(&desired, &actual(), None, NONE, Scope::All);
+        assert_eq!(plan.to_string(), "route delete 10.244.0.5/32\n");
+    }
+
+    #[test]
+    fn a_plan_for_what_is_there_is_empty_and_its_scope_limits_it() {
+        let actual = actual();
+        let mut desired = Desired {
+            local: actual.routes.clone(),
+            ..Desired::default()
+        };
+        assert!(plan(&desired, &actual, None, ALL, Scope::All).is_empty());
+        desired
+            .local
+            .insert(net("10.244.0.6/32"), RouteKind::Device { ifindex: 8 });
+        desired
+            .local
+            .insert(net("10.244.0.7/32"), RouteKind::Device { ifindex: 9 });
+        let scope = [net("10.244.0.7/32")].into();
+        let plan = plan(&desired, &actual, None, ALL, Scope::Prefixes(&scope));
+        assert_eq!(plan.to_string(), "route replace 10.244.0.7/32 dev #9\n");
+    }
+
+    #[test]
+    fn policy_comes_before_routes_and_removals_come_last() {
+        let device = IpipDevice {
+            name: "ipip.ocicat".into(),
+            local: [10, 1, 0, 11].into(),
+            mtu: 1480,
+            address: None,
+        };
+        let desired = Desired {
+            ipip: Some(device),
+            learned: [(net("10.244.2.0/26"), via("10.1.0.1"))].into(),
+            ..Desired::default()
+        };
+        let table = Some(Step::ReplaceTable);
+        let steps = plan(&desired, &actual(), table, ALL, Scope::All).steps;
+        assert!(matches!(
+            steps.as_slice(),
+            [
+                Step::EnsureIpip(_),
+                Step::ReplaceTable,
+                Step::ReplaceRoutes(_),
+                Step::DeleteRoutes(_)
+            ]
+        ));
+    }
+}

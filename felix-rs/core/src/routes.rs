@@ -1,0 +1,368 @@
+//! Loc-RIB, pools and nodes -> routes.
+//!
+//! Encapsulation is decided here and nowhere else, as a property of the step from a BGP route to
+//! a kernel route: the pool that holds the prefix says the mode, and whether the next hop is a
+//! node outside this node's own subnet says whether `CrossSubnet` applies.
+
+use ipnet::IpNet;
+use model::dataplane::{Address, Link, NextHop, Route, RouteKind};
+use model::{EncapMode, IpPool};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// What the node's own kernel has that is not ours: it decides how a next hop is reached.
+#[derive(Debug, Default)]
+pub struct Underlay {
+    links: BTreeMap<u32, Link>,
+    addresses: BTreeSet<Address>,
+    foreign: BTreeMap<IpNet, RouteKind>,
+}
+
+impl Underlay {
+    /// A link appeared or changed.
+    pub fn set_link(&mut self, link: Link) -> bool {
+        let changed = self.links.get(&link.ifindex) != Some(&link);
+        self.links.insert(link.ifindex, link);
+        changed
+    }
+
+    /// A link is gone.
+    pub fn remove_link(&mut self, ifindex: u32) -> bool {
+        self.addresses.retain(|address| address.ifindex != ifindex);
+        self.links.remove(&ifindex).is_some()
+    }
+
+    /// An address of the node appeared.
+    pub fn add_address(&mut self, address: Address) -> bool {
+        self.addresses.insert(address)
+    }
+
+    /// An address of the node is gone.
+    pub fn remove_address(&mut self, address: &Address) -> bool {
+        self.addresses.remove(address)
+    }
+
+    /// Somebody else's route appeared.
+    pub fn add_foreign(&mut self, route: Route) -> bool {
+        self.foreign.insert(route.dest, route.kind.clone()) != Some(route.kind)
+    }
+
+    /// Somebody else's route is gone.
+    pub fn remove_foreign(&mut self, dest: &IpNet) -> bool {
+        self.foreign.remove(dest).is_some()
+    }
+
+    /// The link of this index.
+    pub fn link(&self, ifindex: u32) -> Option<&Link> {
+        self.links.get(&ifindex)
+    }
+
+    /// The link of this name.
+    pub fn link_named(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    /// All links.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// The interface that holds this address.
+    pub fn link_with_address(&self, address: IpAddr) -> Option<&Link> {
+        let held = self
+            .addresses
+            .iter()
+            .find(|held| held.address.addr() == address)?;
+        self.links.get(&held.ifindex)
+    }
+
+    /// The interface on whose subnet this address is.
+    fn connected(&self, address: IpAddr) -> Option<u32> {
+        self.addresses
+            .iter()
+            .filter(|held| held.address.contains(&address))
+            .max_by_key(|held| held.address.prefix_len())
+            .map(|held| held.ifindex)
+    }
+
+    /// How the kernel reaches this address without our routes (longest match, one level deep).
+    fn gateways(&self, address: IpAddr) -> Option<Vec<NextHop>> {
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let kind = (0..=width).rev().find_map(|len| {
+            let candidate = IpNet::new(address, len).ok()?.trunc();
+            self.foreign.get(&candidate)
+        })?;
+        match kind {
+            RouteKind::Via(hops) => {
+                let hops: Vec<_> = hops
+                    .iter()
+                    .filter_map(|hop| {
+                        let ifindex = hop.ifindex.or_else(|| self.connected(hop.gateway))?;
+                        Some(NextHop {
+                            ifindex: Some(ifindex),
+                            ..*hop
+                        })
+                    })
+                    .collect();
+                (!hops.is_empty()).then_some(hops)
+            }
+            RouteKind::Device { ifindex } => Some(vec![NextHop {
+                gateway: address,
+                ifindex: Some(*ifindex),
+                onlink: false,
+            }]),
+            RouteKind::Blackhole => None,
+        }
+    }
+}
+
+/// Why a BGP route is not in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Withheld {
+    /// No interface and no route leads to the next hop.
+    #[error("{dest}: no route to next hop {next_hop}")]
+    NextHopUnreachable {
+        /// The route.
+        dest: IpNet,
+        /// Its next hop.
+        next_hop: IpAddr,
+    },
+    /// The pool wants IPIP and there is no tunnel device.
+    #[error("{dest}: IPPool/{pool} wants IPIP towards {next_hop} and there is no tunnel device")]
+    NoTunnel {
+        /// The route.
+        dest: IpNet,
+        /// Its pool.
+        pool: String,
+        /// Its next hop.
+        next_hop: IpAddr,
+    },
+}
+
+/// What decides a route besides the underlay.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Topology {
+    /// Pools by CIDR.
+    pub pools: BTreeMap<IpNet, IpPool>,
+    /// Addresses of all nodes: only towards them traffic is encapsulated.
+    pub node_addresses: BTreeSet<IpAddr>,
+    /// This node's own subnets.
+    pub own_subnets: Vec<IpNet>,
+    /// The tunnel device, if there is one.
+    pub ipip: Option<u32>,
+}
+
+impl Topology {
+    /// The pool that holds this prefix.
+    pub fn pool_of(&self, dest: &IpNet) -> Option<&IpPool> {
+        self.pools
+            .iter()
+            .filter(|(cidr, _)| cidr.contains(dest))
+            .max_by_key(|(cidr, _)| cidr.prefix_len())
+            .map(|(_, pool)| pool)
+    }
+
+    fn encapsulates(&self, pool: &IpPool, next_hop: IpAddr) -> bool {
+        next_hop.is_ipv4()
+            && self.node_addresses.contains(&next_hop)
+            && match pool.ipip_mode {
+                EncapMode::Never => false,
+                EncapMode::Always => true,
+                EncapMode::CrossSubnet => !self.own_subnets.iter().any(|s| s.contains(&next_hop)),
+            }
+    }
+
+    /// The kernel route for a prefix of the Loc-RIB.
+    pub fn route(
+        &self,
+        dest: &IpNet,
+        next_hops: &[IpAddr],
+        underlay: &Underlay,
+    ) -> Result<RouteKind, Withheld> {
+        let pool = self.pool_of(dest).filter(|_| dest.addr().is_ipv4());
+        let mut hops = BTreeSet::new();
+        let mut failure = None;
+        for &next_hop in next_hops {
+            let encapsulated = pool.filter(|pool| self.encapsulates(pool, next_hop));
+            match (encapsulated, self.ipip) {
+                (Some(_), Some(device)) => {
+                    hops.insert(NextHop {
+                        gateway: next_hop,
+                        ifindex: Some(device),
+                        onlink: true,
+                    });
+                }
+                (Some(pool), None) => {
+                    failure = Some(Withheld::NoTunnel {
+                        dest: *dest,
+                        pool: pool.name.clone(),
+                        next_hop,
+                    });
+                }
+                (None, _) => match resolve(next_hop, underlay) {
+                    Some(resolved) => hops.extend(resolved),
+                    None => {
+                        failure = Some(Withheld::NextHopUnreachable {
+                            dest: *dest,
+                            next_hop,
+                        })
+                    }
+                },
+            }
+        }
+        match failure {
+            Some(reason) if hops.is_empty() => Err(reason),
+            _ => Ok(RouteKind::Via(hops.into_iter().collect())),
+        }
+    }
+}
+
+fn resolve(next_hop: IpAddr, underlay: &Underlay) -> Option<Vec<NextHop>> {
+    if let Some(ifindex) = underlay.connected(next_hop) {
+        return Some(vec![NextHop {
+            gateway: next_hop,
+            ifindex: Some(ifindex),
+            onlink: false,
+        }]);
+    }
+    underlay.gateways(next_hop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Selector;
+
+    const ETH0: u32 = 2;
+    const TUNNEL: u32 = 9;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn pool(mode: EncapMode) -> IpPool {
+        IpPool {
+            name: "default".into(),
+            cidr: net("10.244.0.0/16"),
+            block_size: 26,
+            ipip_mode: mode,
+            vxlan_mode: EncapMode::Never,
+            nat_outgoing: false,
+            disabled: false,
+            disable_bgp_export: false,
+            node_selector: Selector::All,
+            namespace_selector: None,
+            allowed_uses: BTreeSet::new(),
+            assignment_mode: model::object::AssignmentMode::Automatic,
+        }
+    }
+
+    fn topology(mode: EncapMode) -> Topology {
+        Topology {
+            pools: [(net("10.244.0.0/16"), pool(mode))].into(),
+            node_addresses: [ip("10.1.0.12"), ip("10.2.0.13")].into(),
+            own_subnets: vec![net("10.1.0.0/24")],
+            ipip: Some(TUNNEL),
+        }
+    }
+
+    fn underlay() -> Underlay {
+        let mut underlay = Underlay::default();
+        underlay.add_address(Address {
+            ifindex: ETH0,
+            address: net("10.1.0.11/24"),
+        });
+        underlay.add_foreign(Route {
+            dest: net("0.0.0.0/0"),
+            kind: RouteKind::Via(vec![NextHop {
+                gateway: ip("10.1.0.1"),
+                ifindex: Some(ETH0),
+                onlink: false,
+            }]),
+        });
+        underlay
+    }
+
+    fn via(gateway: &str, ifindex: u32, onlink: bool) -> RouteKind {
+        RouteKind::Via(vec![NextHop {
+            gateway: ip(gateway),
+            ifindex: Some(ifindex),
+            onlink,
+        }])
+    }
+
+    #[test]
+    fn only_other_nodes_outside_the_own_subnet_are_reached_through_the_tunnel() {
+        let near = ("10.244.1.0/26", "10.1.0.12");
+        let far = ("10.244.2.0/26", "10.2.0.13");
+        let elsewhere = ("10.244.3.0/26", "10.1.0.1");
+        let native_far = via("10.1.0.1", ETH0, false);
+        let cases = [
+            (EncapMode::CrossSubnet, near, via("10.1.0.12", ETH0, false)),
+            (EncapMode::CrossSubnet, far, via("10.2.0.13", TUNNEL, true)),
+            (
+                EncapMode::CrossSubnet,
+                elsewhere,
+                via("10.1.0.1", ETH0, false),
+            ),
+            (EncapMode::Always, near, via("10.1.0.12", TUNNEL, true)),
+            (EncapMode::Always, far, via("10.2.0.13", TUNNEL, true)),
+            (EncapMode::Never, near, via("10.1.0.12", ETH0, false)),
+            (EncapMode::Never, far, native_far),
+        ];
+        for (mode, (dest, next_hop), expected) in cases {
+            let route = topology(mode).route(&net(dest), &[ip(next_hop)], &underlay());
+            assert_eq!(route, Ok(expected), "{mode:?} {dest} via {next_hop}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_outside_every_pool_is_never_encapsulated() {
+        let route = topology(EncapMode::Always).route(
+            &net("192.0.2.0/24"),
+            &[ip("10.2.0.13")],
+            &underlay(),
+        );
+        assert_eq!(route, Ok(via("10.1.0.1", ETH0, false)));
+    }
+
+    #[test]
+    fn equal_paths_stand_beside_each_other_and_an_unreachable_one_is_left_out() {
+        let mut underlay = underlay();
+        underlay.remove_foreign(&net("0.0.0.0/0"));
+        let hops = [ip("10.1.0.1"), ip("10.1.0.2"), ip("172.16.0.1")];
+        let route = topology(EncapMode::Never).route(&net("0.0.0.0/0"), &hops, &underlay);
+        let Ok(RouteKind::Via(hops)) = route else {
+            panic!("{route:?}")
+        };
+        assert_eq!(
+            hops.iter().map(|h| h.gateway).collect::<Vec<_>>(),
+            [ip("10.1.0.1"), ip("10.1.0.2")]
+        );
+    }
+
+    #[test]
+    fn a_route_that_can_not_be_programmed_says_why() {
+        let mut topology = topology(EncapMode::Always);
+        topology.ipip = None;
+        let far = net("10.244.2.0/26");
+        assert_eq!(
+            topology
+                .route(&far, &[ip("10.2.0.13")], &underlay())
+                .unwrap_err()
+                .to_string(),
+            "10.244.2.0/26: IPPool/default wants IPIP towards 10.2.0.13 and there is no tunnel device"
+        );
+        assert_eq!(
+            topology
+                .route(&far, &[ip("172.16.0.1")], &Underlay::default())
+                .unwrap_err()
+                .to_string(),
+            "10.244.2.0/26: no route to next hop 172.16.0.1"
+        );
+    }
+}

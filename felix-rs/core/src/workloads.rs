@@ -1,0 +1,74 @@
+//! Pods and workload endpoints -> what the policy compiler sees.
+
+use crate::objects::Objects;
+use model::WorkloadEndpoint;
+use policy::{Endpoint, EndpointId};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Identity of an interface of a pod on this node, as the runtime names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EndpointKey {
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_IFNAME`.
+    pub ifname: String,
+}
+
+impl EndpointKey {
+    /// The key of a workload endpoint.
+    pub fn of(endpoint: &WorkloadEndpoint) -> Self {
+        Self {
+            container_id: endpoint.container_id.clone(),
+            ifname: endpoint.endpoint.clone(),
+        }
+    }
+}
+
+/// A pod of this node, from CNI or from the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalEndpoint {
+    /// What is known about it.
+    pub endpoint: WorkloadEndpoint,
+    /// Interface index of its host end.
+    pub ifindex: u32,
+    /// MTU of its link.
+    pub mtu: u32,
+    /// Order of creation; larger is later.
+    pub sequence: u64,
+}
+
+/// The compiler's id of a workload endpoint.
+pub(crate) fn id(endpoint: &WorkloadEndpoint) -> EndpointId {
+    EndpointId(format!("{}/{}", endpoint.namespace, endpoint.name))
+}
+
+/// What the compiler sees of an endpoint: labels and ports of the Pod object where there is one,
+/// those given to CNI otherwise. None for pods that are no subject of policy and no peer: those
+/// in the host's network, and finished ones, whose addresses may be somebody else's.
+pub(crate) fn seen(
+    endpoint: &WorkloadEndpoint,
+    local: Option<u32>,
+    objects: &Objects,
+) -> Option<Endpoint> {
+    let pod = objects.pod(&endpoint.namespace, &endpoint.pod);
+    if let Some(pod) = pod {
+        let other_pod = matches!((&pod.uid, &endpoint.pod_uid), (Some(a), Some(b)) if a != b);
+        if pod.host_network || (pod.finished && !other_pod && local.is_none()) {
+            return None;
+        }
+    }
+    Some(Endpoint {
+        namespace: endpoint.namespace.clone(),
+        pod: endpoint.pod.clone(),
+        labels: pod.map_or_else(|| endpoint.labels.clone(), |pod| pod.labels.clone()),
+        ports: pod.map_or_else(|| endpoint.ports.clone(), |pod| pod.ports.clone()),
+        ips: endpoint
+            .ip_networks
+            .iter()
+            .map(ipnet::IpNet::addr)
+            .collect::<Vec<IpAddr>>(),
+        local,
+        labels_known: true,
+    })
+}

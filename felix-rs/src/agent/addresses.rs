@@ -1,0 +1,249 @@
+//! Addresses: what the allocator is told, and the blocks that it asks for.
+
+use super::{Agent, RETRY};
+use crate::store::{Claim, Write};
+use felix_core::{EndpointKey, LocalEndpoint, Phase};
+use ipam::Owner;
+use ipam::journal::Record;
+use ipnet::IpNet;
+use model::{IpamBlock, ObjectKey, WorkloadEndpoint};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Milliseconds of the wall clock, for cooldowns.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn owner(key: &EndpointKey) -> Owner {
+    Owner {
+        container_id: key.container_id.clone(),
+        ifname: key.ifname.clone(),
+    }
+}
+
+impl Agent {
+    /// Ask the datastore for the blocks that the allocator wants.
+    pub(super) fn claim_blocks(&mut self) {
+        if self.calc.phase() == Phase::InSync {
+            for block in self.ipam.wanted_claims() {
+                self.claim(block);
+            }
+        }
+    }
+
+    /// Ask for one block, unless that was done a moment ago.
+    pub(super) fn claim(&mut self, block: IpNet) {
+        let now = Instant::now();
+        if self
+            .claiming
+            .get(&block)
+            .is_some_and(|at| now - *at < 2 * RETRY)
+        {
+            return;
+        }
+        self.claiming.insert(block, now);
+        let node = self.options.node_name.clone();
+        self.store
+            .write(Write::Claim(IpamBlock { cidr: block, node }));
+    }
+
+    pub(super) fn on_claim(&mut self, claim: Claim) {
+        let cidr = claim.block.cidr;
+        match claim.owner {
+            Ok(node) => {
+                self.claiming.remove(&cidr);
+                let block = IpamBlock { cidr, node };
+                if block.node == self.options.node_name {
+                    tracing::info!(block = %cidr, "block claimed");
+                    if let Err(error) = self.journal.append(&Record::Block(block.clone())) {
+                        tracing::error!(%error, "block claimed but not journaled");
+                    }
+                    self.ipam.claimed(block);
+                } else {
+                    tracing::info!(block = %cidr, owner = %block.node, "block belongs to another node");
+                    self.ipam.refused(block);
+                }
+                self.blocks_changed();
+            }
+            // Stays in `claiming`, so that it is not asked for again at once.
+            Err(reason) => tracing::warn!(block = %cidr, %reason, "block not claimed"),
+        }
+    }
+
+    /// The blocks of this node may have changed.
+    pub(super) fn blocks_changed(&mut self) {
+        self.calc.set_own_blocks(self.ipam.own_blocks().collect());
+        for conflict in self.ipam.conflicts() {
+            tracing::error!(%conflict, "two nodes claim one block; it gives out no addresses here");
+        }
+    }
+
+    /// Take what the journal says into the allocator and the calculation.
+    pub(super) fn adopt_journal(&mut self) {
+        let state = self.journal.state().clone();
+        self.ipam.restore(&state);
+        for live in state.endpoints.into_values() {
+            self.next_ifindex = self.next_ifindex.max(live.ifindex + 1);
+            self.calc.set_local(LocalEndpoint {
+                endpoint: live.endpoint,
+                ifindex: live.ifindex,
+                mtu: live.mtu,
+                sequence: live.sequence,
+            });
+        }
+        self.blocks_changed();
+    }
+
+    /// A journal that was lost: endpoints of this node that the datastore remembers and whose
+    /// link is there are taken back.
+    pub(super) fn adopt_from_datastore(&mut self) {
+        let here = |endpoint: &&WorkloadEndpoint| {
+            endpoint.node == self.options.node_name
+                && !self.calc.local().contains_key(&EndpointKey::of(endpoint))
+                && self
+                    .calc
+                    .underlay()
+                    .link_named(&endpoint.interface_name)
+                    .is_some()
+        };
+        let found: Vec<_> = self
+            .calc
+            .objects()
+            .workload_endpoints()
+            .filter(here)
+            .cloned()
+            .collect();
+        for endpoint in found {
+            let link = self.calc.underlay().link_named(&endpoint.interface_name);
+            let Some((ifindex, mtu)) = link.map(|link| (link.ifindex, link.mtu)) else {
+                continue;
+            };
+            tracing::warn!(
+                pod = %format!("{}/{}", endpoint.namespace, endpoint.pod),
+                interface = %endpoint.interface_name,
+                "not in the journal: taken back from the datastore"
+            );
+            let owner = owner(&EndpointKey::of(&endpoint));
+            for ip in &endpoint.ip_networks {
+                self.ipam.adopt(&owner, ip.addr());
+            }
+            let sequence = self.journal.state().next_sequence;
+            let record = Record::Endpoint {
+                endpoint: endpoint.clone(),
+                ifindex,
+                mtu,
+                sequence,
+            };
+            if let Err(error) = self.journal.append(&record) {
+                tracing::error!(%error, "taken back but not journaled");
+            }
+            self.calc.set_local(LocalEndpoint {
+                endpoint,
+                ifindex,
+                mtu,
+                sequence,
+            });
+        }
+    }
+
+    /// Blocks that the journal calls ours and the datastore does not know: claimed again if they
+    /// are in use, forgotten if not.
+    pub(super) fn forget_unconfirmed_blocks(&mut self) {
+        let known: Vec<IpNet> = self.blocks.values().copied().collect();
+        let own: Vec<IpNet> = self
+            .ipam
+            .own_blocks()
+            .filter(|own| !known.contains(own))
+            .collect();
+        for block in own {
+            tracing::warn!(%block, "in the journal, not in the datastore");
+            self.ipam.remove_block(block);
+        }
+        self.blocks_changed();
+    }
+
+    /// The first view that may be applied: endpoints whose link is gone are no more, and links of
+    /// ours that nobody knows are removed.
+    pub(super) fn first_view(&mut self) {
+        self.audit_due = true;
+        let underlay = self.calc.underlay();
+        let lost: Vec<EndpointKey> = self
+            .calc
+            .local()
+            .iter()
+            .filter(|(_, local)| {
+                underlay
+                    .link(local.ifindex)
+                    .is_none_or(|l| l.name != local.endpoint.interface_name)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in lost {
+            tracing::info!(container = %key.container_id, "its link is gone: address released");
+            self.remove_endpoint(&key);
+        }
+        if self.calc.phase() == Phase::InSync {
+            self.remove_stray_links();
+            self.write_endpoints();
+        }
+    }
+
+    fn remove_stray_links(&mut self) {
+        let known = |ifindex| {
+            self.calc
+                .local()
+                .values()
+                .any(|local| local.ifindex == ifindex)
+        };
+        let stray: Vec<(u32, String)> = self
+            .calc
+            .underlay()
+            .links()
+            .filter(|link| {
+                let alias = link.alias.as_deref().unwrap_or_default();
+                link.name.starts_with(model::names::INTERFACE_PREFIX)
+                    && alias.starts_with(model::names::ALIAS_PREFIX)
+                    && !known(link.ifindex)
+            })
+            .map(|link| (link.ifindex, link.name.clone()))
+            .collect();
+        for (ifindex, name) in stray {
+            tracing::warn!(%name, "a link of ours without a pod: removed");
+            if let Err(error) = self.kernel.delete_link(ifindex) {
+                tracing::warn!(%name, %error, "not removed");
+            }
+        }
+    }
+
+    /// The datastore is told of every endpoint of this node, and forgets those that are gone.
+    fn write_endpoints(&mut self) {
+        let stale = |endpoint: &&WorkloadEndpoint| {
+            endpoint.node == self.options.node_name
+                && !self.calc.local().contains_key(&EndpointKey::of(endpoint))
+        };
+        for endpoint in self.calc.objects().workload_endpoints().filter(stale) {
+            let key = model::Object::WorkloadEndpoint(endpoint.clone()).key();
+            if !self
+                .calc
+                .local()
+                .values()
+                .any(|local| key_of(&local.endpoint) == key)
+            {
+                self.store.write(Write::Delete(key));
+            }
+        }
+        for local in self.calc.local().values() {
+            let object = model::Object::WorkloadEndpoint(local.endpoint.clone());
+            if self.calc.objects().get(&object.key()) != Some(&object) {
+                self.store.write(Write::Put(Box::new(object)));
+            }
+        }
+    }
+}
+
+pub(super) fn key_of(endpoint: &WorkloadEndpoint) -> ObjectKey {
+    model::Object::WorkloadEndpoint(endpoint.clone()).key()
+}

@@ -1,0 +1,161 @@
+//! Facts taken in: cheap, they only store and mark.
+
+use super::{Agent, Table};
+use bgp_speaker::FibEvent;
+use felix_core::Phase;
+use kernel::{KernelEvent, KernelRoute};
+use model::{Kind, Object, ObjectKey, Update};
+
+impl Agent {
+    pub(super) fn on_update(&mut self, update: Update) {
+        match &update {
+            Update::Reject { invalid, .. } => tracing::warn!(error = %invalid, "object rejected"),
+            Update::Apply { object, warnings } if !warnings.is_empty() => {
+                tracing::warn!(object = %object.key(), ?warnings, "fields ignored");
+            }
+            Update::Lost { reason } => tracing::warn!(%reason, "datastore lost"),
+            Update::Unreadable { source, reason } => {
+                tracing::warn!(%source, %reason, "not readable; what it said before stays in force");
+            }
+            _ => {}
+        }
+        let before = self.calc.phase();
+        let synced = matches!(update, Update::InSync);
+        for key in self.calc.on_update(update) {
+            self.snapshot_stale = true;
+            self.on_addresses_object(&key);
+        }
+        if synced && before != Phase::InSync {
+            tracing::info!(
+                objects = self.calc.objects().all().count(),
+                "datastore in sync"
+            );
+            self.snapshot_stale = true;
+            self.adopt_from_datastore();
+            self.forget_unconfirmed_blocks();
+            self.first_view();
+        }
+    }
+
+    /// What the allocator has to know of an object that changed.
+    pub(super) fn on_addresses_object(&mut self, key: &ObjectKey) {
+        let object = self.calc.objects().get(key).cloned();
+        match (key.kind, object) {
+            (Kind::IpPool, Some(Object::IpPool(pool))) => self.ipam.set_pool(&key.name, Some(pool)),
+            (Kind::IpPool, _) => self.ipam.set_pool(&key.name, None),
+            (Kind::Node, Some(Object::Node(node))) if node.name == self.options.node_name => {
+                self.ipam.set_node_labels(node.labels);
+            }
+            (Kind::IpamBlock, Some(Object::IpamBlock(block))) => {
+                self.blocks.insert(key.clone(), block.cidr);
+                self.ipam.set_block(block);
+                self.blocks_changed();
+            }
+            (Kind::IpamBlock, _) => {
+                if let Some(cidr) = self.blocks.remove(key) {
+                    self.ipam.remove_block(cidr);
+                    self.blocks_changed();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn on_fib(&mut self, event: FibEvent) {
+        match event {
+            FibEvent::Changes(changes) => {
+                for change in changes {
+                    self.calc.on_fib(change);
+                }
+            }
+            FibEvent::Converged => {
+                tracing::info!("BGP converged");
+                self.converged = true;
+                self.pending.extend(self.actual.routes.keys());
+            }
+        }
+    }
+
+    pub(super) fn on_kernel(&mut self, event: KernelEvent) {
+        match event {
+            KernelEvent::Link(link) => {
+                if !link.up {
+                    self.routes_lost_with(link.ifindex);
+                }
+                self.calc.on_link(link);
+            }
+            KernelEvent::LinkGone { ifindex, name } => {
+                self.routes_lost_with(ifindex);
+                if self
+                    .actual
+                    .ipip
+                    .as_ref()
+                    .is_some_and(|device| device.name == name)
+                {
+                    self.actual.ipip = None;
+                }
+                self.calc.on_link_gone(ifindex);
+            }
+            KernelEvent::Address(address) => self.calc.on_address(address),
+            KernelEvent::AddressGone(address) => {
+                // Routes through a subnet that is gone are dropped without a word.
+                self.calc.on_address_gone(&address);
+                self.audit_due = true;
+            }
+            KernelEvent::Route(KernelRoute {
+                route, ours: true, ..
+            }) => {
+                self.pending.insert(route.dest);
+                self.actual.routes.insert(route.dest, route.kind);
+            }
+            KernelEvent::RouteGone(KernelRoute {
+                route, ours: true, ..
+            }) => {
+                // A replaced route is announced as gone only where another one took its place.
+                if self.actual.routes.get(&route.dest) == Some(&route.kind) {
+                    self.actual.routes.remove(&route.dest);
+                    self.note_repair(&route.dest);
+                }
+                self.pending.insert(route.dest);
+            }
+            KernelEvent::Route(KernelRoute { route, .. }) => self.calc.on_foreign_route(route),
+            KernelEvent::RouteGone(KernelRoute { route, .. }) => {
+                self.calc.on_foreign_route_gone(&route.dest);
+            }
+            KernelEvent::OurTableChanged => {
+                if self.table == Table::InStep {
+                    tracing::warn!("our nftables table was changed by somebody else: repairing");
+                    self.repairs += 1;
+                }
+                self.table = Table::Unknown;
+            }
+            KernelEvent::Overrun => {
+                tracing::warn!("kernel events were lost: reading everything again");
+                self.audit_due = true;
+            }
+        }
+    }
+
+    fn note_repair(&mut self, dest: &ipnet::IpNet) {
+        if self.calc.desired().route(dest).is_some() {
+            tracing::warn!(route = %dest, "our route was removed by somebody else: repairing");
+            self.repairs += 1;
+        }
+    }
+
+    /// The kernel drops IPv4 routes with their interface and says nothing.
+    fn routes_lost_with(&mut self, ifindex: u32) {
+        use model::dataplane::RouteKind;
+        let through = |kind: &RouteKind| match kind {
+            RouteKind::Device { ifindex: device } => *device == ifindex,
+            RouteKind::Via(hops) => hops.iter().any(|hop| hop.ifindex == Some(ifindex)),
+            RouteKind::Blackhole => false,
+        };
+        let lost = self.actual.routes.iter().filter(|(_, kind)| through(kind));
+        let lost: Vec<_> = lost.map(|(dest, _)| *dest).collect();
+        for dest in lost {
+            self.actual.routes.remove(&dest);
+            self.pending.insert(dest);
+        }
+    }
+}

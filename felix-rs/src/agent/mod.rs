@@ -1,0 +1,251 @@
+//! The node agent: one task owns all state and turns facts into kernel objects.
+//!
+//! Facts arrive on channels (datastore, kernel, BGP, CNI, operators); each round takes what is
+//! ready, then converges once: `calc.resolve()`, `plan`, apply. Only CNI calls are answered in
+//! between, after a convergence of their own.
+
+mod addresses;
+mod apply;
+mod facts;
+mod pods;
+mod report;
+mod start;
+
+use crate::cni_socket::Call;
+use crate::ctl::Query;
+use crate::health::Readiness;
+use crate::journal::Journal;
+use crate::options::Options;
+use crate::snapshot::Saver;
+use crate::store::{Claim, Store};
+use bgp_speaker::{FibEvent, Handle, LocalRoute, SpeakerConfig, Stop};
+use felix_core::{Actual, Calc, Phase};
+use ipam::Ipam;
+use ipnet::IpNet;
+use kernel::{Kernel, KernelEvent};
+use model::{ObjectKey, Update};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+pub(crate) use apply::ApplyError;
+pub(crate) use start::{print_plan, start};
+
+/// Without an answer of the datastore for this long, the agent goes on from its snapshot.
+const SNAPSHOT_AFTER: Duration = Duration::from_secs(5);
+/// How often everything is read back and compared, in case an event was missed.
+const AUDIT_EVERY: Duration = Duration::from_secs(60);
+/// Time before a failed step is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// Facts of one kind taken in one round.
+const BATCH: usize = 512;
+
+/// Where facts come from.
+pub(crate) struct Inputs {
+    pub(crate) updates: mpsc::Receiver<Update>,
+    pub(crate) kernel: mpsc::Receiver<KernelEvent>,
+    pub(crate) fib: mpsc::Receiver<FibEvent>,
+    pub(crate) calls: mpsc::Receiver<Call>,
+    pub(crate) queries: mpsc::Receiver<Query>,
+    pub(crate) claims: mpsc::UnboundedReceiver<Claim>,
+}
+
+/// Whether our table is what the compiler thinks it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Table {
+    /// Not read yet, or touched by somebody else, or a transaction failed.
+    Unknown,
+    /// As of the compiler's last resolve.
+    InStep,
+}
+
+/// The agent.
+pub(crate) struct Agent {
+    options: Options,
+    calc: Calc,
+    ipam: Ipam,
+    kernel: Kernel,
+    actual: Actual,
+    table: Table,
+    table_failures: u32,
+    /// Prefixes whose route in the kernel is not known to be the desired one.
+    pending: BTreeSet<IpNet>,
+    audit_due: bool,
+    retry_at: Option<Instant>,
+    last_failure: Option<String>,
+    journal: Journal,
+    store: Store,
+    saver: Saver,
+    snapshot_stale: bool,
+    speaker: Handle,
+    converged: bool,
+    configured: Option<SpeakerConfig>,
+    advertised: Option<BTreeSet<LocalRoute>>,
+    /// Blocks asked of the datastore, and when; an answer is on its way or was an error.
+    claiming: BTreeMap<IpNet, Instant>,
+    /// Blocks of the datastore by object, to know what a deletion was about.
+    blocks: BTreeMap<ObjectKey, IpNet>,
+    waiting: Vec<(Call, Instant)>,
+    next_ifindex: u32,
+    readiness: watch::Sender<Readiness>,
+    reported: report::Reported,
+    started: Instant,
+    repairs: u64,
+}
+
+/// Why the agent ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fatal {
+    /// The kernel refused our table again and again; the rules in force stay.
+    #[error("{0}; the rules in force stay in place")]
+    Table(ApplyError),
+    /// A thread that the agent needs has ended.
+    #[error("{0} has ended")]
+    Gone(&'static str),
+}
+
+impl Agent {
+    /// Run until `stop` is ready, or something fatal happens.
+    pub(crate) async fn run(
+        mut self,
+        mut inputs: Inputs,
+        stop: impl Future<Output = Stop>,
+    ) -> Result<(), Fatal> {
+        tokio::pin!(stop);
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut audit = tokio::time::interval(AUDIT_EVERY);
+        audit.reset();
+        self.round()?;
+        loop {
+            tokio::select! {
+                biased;
+                how = &mut stop => {
+                    self.speaker.shutdown(how).await;
+                    return Ok(());
+                }
+                call = inputs.calls.recv() => self.on_call(call.ok_or(Fatal::Gone("CNI socket"))?),
+                event = inputs.kernel.recv() => {
+                    self.on_kernel(event.ok_or(Fatal::Gone("kernel monitor"))?);
+                }
+                update = inputs.updates.recv() => {
+                    self.on_update(update.ok_or(Fatal::Gone("datastore thread"))?);
+                }
+                event = inputs.fib.recv() => self.on_fib(event.ok_or(Fatal::Gone("BGP speaker"))?),
+                claim = inputs.claims.recv() => {
+                    self.on_claim(claim.ok_or(Fatal::Gone("datastore writer"))?);
+                }
+                query = inputs.queries.recv() => {
+                    self.on_query(query.ok_or(Fatal::Gone("control socket"))?);
+                }
+                _ = audit.tick() => self.audit_due = true,
+                _ = tick.tick() => self.on_tick(),
+            }
+            self.drain(&mut inputs);
+            self.round()?;
+        }
+    }
+
+    /// Take what else is ready, bounded, so that a burst is one convergence.
+    fn drain(&mut self, inputs: &mut Inputs) {
+        for _ in 0..BATCH {
+            let Ok(event) = inputs.kernel.try_recv() else {
+                break;
+            };
+            self.on_kernel(event);
+        }
+        for _ in 0..BATCH {
+            let Ok(update) = inputs.updates.try_recv() else {
+                break;
+            };
+            self.on_update(update);
+        }
+        for _ in 0..BATCH {
+            let Ok(event) = inputs.fib.try_recv() else {
+                break;
+            };
+            self.on_fib(event);
+        }
+    }
+
+    /// One convergence, and what follows from it.
+    fn round(&mut self) -> Result<(), Fatal> {
+        if self.calc.phase() != Phase::Starting {
+            if self.audit_due {
+                self.audit_due = false;
+                self.audit();
+            }
+            let waits = self.retry_at.is_some_and(|at| Instant::now() < at);
+            match if waits { Ok(()) } else { self.converge() } {
+                Ok(()) if waits => {}
+                Ok(()) => self.last_failure = None,
+                Err(error @ ApplyError::Table { .. }) if self.table_failures >= apply::GIVE_UP => {
+                    return Err(Fatal::Table(error));
+                }
+                Err(error) => self.fail(&error),
+            }
+            self.advertise();
+            self.claim_blocks();
+            self.save_snapshot();
+        }
+        self.retry_waiting();
+        self.report();
+        Ok(())
+    }
+
+    fn fail(&mut self, error: &ApplyError) {
+        let text = error.to_string();
+        if self.last_failure.as_ref() != Some(&text) {
+            tracing::error!(error = %text, "not applied, will be tried again");
+        }
+        self.last_failure = Some(text);
+        let backoff = RETRY * 2_u32.saturating_pow(self.table_failures.min(4));
+        self.retry_at = Some(Instant::now() + backoff);
+    }
+
+    fn on_tick(&mut self) {
+        let now = Instant::now();
+        if self.calc.phase() == Phase::Starting && now - self.started >= SNAPSHOT_AFTER {
+            self.go_on_from_snapshot();
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.audit_due = true;
+        }
+    }
+
+    fn go_on_from_snapshot(&mut self) {
+        if self.calc.objects().all().next().is_none() {
+            return;
+        }
+        let reason = self.calc.objects().lost().unwrap_or("no answer").to_owned();
+        tracing::warn!(%reason, "datastore does not answer: going on from the snapshot");
+        self.calc.start_from_snapshot();
+        self.first_view();
+    }
+
+    /// The speaker is told only what differs.
+    fn advertise(&mut self) {
+        let desired = self.calc.desired();
+        if let Some(config) = desired
+            .sessions
+            .as_ref()
+            .filter(|c| Some(*c) != self.configured.as_ref())
+        {
+            self.speaker.configure(config.clone());
+            self.configured = Some(config.clone());
+        }
+        if self.advertised.as_ref() != Some(&desired.advertised) {
+            self.speaker.local_routes(desired.advertised.clone());
+            self.advertised = Some(desired.advertised.clone());
+        }
+    }
+
+    fn save_snapshot(&mut self) {
+        if self.snapshot_stale && self.calc.phase() == Phase::InSync {
+            self.snapshot_stale = false;
+            self.saver
+                .save(self.calc.objects().all().cloned().collect());
+        }
+    }
+}

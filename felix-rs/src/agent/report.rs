@@ -1,0 +1,255 @@
+//! What the agent says about itself: readiness, status of objects, answers to the command line.
+
+use super::{Agent, Table};
+use crate::ctl::{Answer, EndpointLine, NodeReport, Query, Question};
+use crate::health::Readiness;
+use crate::store::Write;
+use datastore::{Condition, Status};
+use felix_core::{Phase, routes::Withheld};
+use model::{Invalid, Kind, ObjectKey};
+use std::collections::BTreeMap;
+
+/// What was said last, so that only changes are written.
+#[derive(Default)]
+pub(super) struct Reported {
+    readiness: Option<Readiness>,
+    objects: BTreeMap<ObjectKey, Vec<Condition>>,
+}
+
+impl Agent {
+    /// Publish readiness and status where they changed.
+    pub(super) fn report(&mut self) {
+        let problems = self.calc.problems();
+        let readiness = self.judge(&problems);
+        if self.reported.readiness.as_ref() != Some(&readiness) {
+            tracing::info!(ready = readiness.ready, reasons = ?readiness.reasons, notes = ?readiness.notes, "readiness");
+            self.readiness.send_replace(readiness.clone());
+            self.write_node_status(&readiness);
+            self.reported.readiness = Some(readiness);
+        }
+        if self.calc.phase() == Phase::InSync {
+            self.write_object_status(&problems);
+        }
+    }
+
+    fn judge(&self, problems: &[Invalid]) -> Readiness {
+        let mut reasons = Vec::new();
+        let mut notes = Vec::new();
+        let lost = self
+            .calc
+            .objects()
+            .lost()
+            .unwrap_or("it has not answered yet");
+        match self.calc.phase() {
+            Phase::Starting => reasons.push(format!(
+                "nothing is known of the cluster; datastore: {lost}"
+            )),
+            Phase::Snapshot => notes.push(format!(
+                "working from the last view on disk; datastore: {lost}"
+            )),
+            Phase::InSync => {
+                notes.extend(
+                    self.calc
+                        .objects()
+                        .lost()
+                        .map(|lost| format!("datastore lost: {lost}")),
+                );
+            }
+        }
+        if self.calc.phase() != Phase::Starting {
+            let node = &self.options.node_name;
+            if self.calc.objects().node(node).is_none() {
+                reasons.push(format!("Node/{node}: there is no such object"));
+            }
+            if self.table != Table::InStep {
+                reasons.push("policy is not known to be in force".to_owned());
+            }
+        }
+        let unreadable = self.calc.objects().unreadable().iter();
+        notes.extend(unreadable.map(|(source, reason)| format!("{source}: {reason}")));
+        let own = ObjectKey::global(Kind::Node, &self.options.node_name);
+        reasons.extend(
+            problems
+                .iter()
+                .filter(|p| p.object == own)
+                .map(ToString::to_string),
+        );
+        reasons.extend(self.last_failure.clone());
+        for withheld in self.calc.withheld().take(3) {
+            let sentence = format!("route withheld: {withheld}");
+            match withheld {
+                // What a peer says of its next hops is not this node's doing.
+                Withheld::NextHopUnreachable { .. } => notes.push(sentence),
+                Withheld::NoTunnel { .. } => reasons.push(sentence),
+            }
+        }
+        Readiness {
+            ready: reasons.is_empty(),
+            reasons,
+            notes,
+        }
+    }
+
+    fn write_node_status(&self, readiness: &Readiness) {
+        let sentences = readiness.reasons.iter().chain(&readiness.notes);
+        let condition = Condition {
+            type_: "Ready".into(),
+            status: readiness.ready,
+            reason: if readiness.ready { "Ready" } else { "NotReady" }.into(),
+            message: sentences.cloned().collect::<Vec<_>>().join("; "),
+        };
+        self.store.write(Write::Status(Box::new(Status {
+            node: self.options.node_name.clone(),
+            object: None,
+            conditions: vec![condition],
+        })));
+    }
+
+    fn write_object_status(&mut self, problems: &[Invalid]) {
+        let mut now: BTreeMap<ObjectKey, Vec<Condition>> = BTreeMap::new();
+        let rejected: Vec<&ObjectKey> = self.calc.objects().rejected().map(|i| &i.object).collect();
+        for problem in problems {
+            let type_ = if rejected.contains(&&problem.object) {
+                "Valid"
+            } else {
+                "Accepted"
+            };
+            now.entry(problem.object.clone())
+                .or_default()
+                .push(Condition {
+                    type_: type_.into(),
+                    status: false,
+                    reason: problem.field.clone(),
+                    message: problem.to_string(),
+                });
+        }
+        for (object, warnings) in self.calc.objects().warnings() {
+            for warning in warnings {
+                now.entry(object.clone()).or_default().push(Condition {
+                    type_: "Understood".into(),
+                    status: false,
+                    reason: "UnknownField".into(),
+                    message: warning.clone(),
+                });
+            }
+        }
+        for (object, conditions) in &now {
+            if self.reported.objects.get(object) != Some(conditions) {
+                for condition in conditions.iter().filter(|c| c.type_ == "Accepted") {
+                    tracing::warn!(error = %condition.message, "object not usable as it is");
+                }
+                self.write_status(object, conditions.clone());
+            }
+        }
+        let cured: Vec<ObjectKey> = self
+            .reported
+            .objects
+            .keys()
+            .filter(|key| !now.contains_key(key))
+            .cloned()
+            .collect();
+        for object in &cured {
+            self.write_status(object, Vec::new());
+        }
+        self.reported.objects = now;
+    }
+
+    fn write_status(&self, object: &ObjectKey, conditions: Vec<Condition>) {
+        self.store.write(Write::Status(Box::new(Status {
+            node: self.options.node_name.clone(),
+            object: Some(object.clone()),
+            conditions,
+        })));
+    }
+
+    pub(super) fn on_query(&mut self, query: Query) {
+        let Query { question, answer } = query;
+        match question {
+            Question::BgpSummary => {
+                let speaker = self.speaker.clone();
+                tokio::spawn(async move {
+                    let said = speaker.status().await;
+                    let _ = answer.send(
+                        said.map_or_else(|e| Answer::Error(e.to_string()), |s| Answer::json(&s)),
+                    );
+                });
+            }
+            Question::BgpRoutes => {
+                let speaker = self.speaker.clone();
+                tokio::spawn(async move {
+                    let said = speaker.routes().await;
+                    let _ = answer.send(
+                        said.map_or_else(|e| Answer::Error(e.to_string()), |r| Answer::json(&r)),
+                    );
+                });
+            }
+            Question::Status => {
+                let _ = answer.send(Answer::json(&self.node_report()));
+            }
+            Question::Endpoints => {
+                let _ = answer.send(Answer::json(&self.endpoint_lines()));
+            }
+            Question::Plan => {
+                let _ = answer.send(Answer::Text(self.peek_plan()));
+            }
+            Question::Ruleset => {
+                let _ = answer.send(Answer::Text(self.calc.ruleset().to_string()));
+            }
+        }
+    }
+
+    fn node_report(&self) -> NodeReport {
+        let readiness = self.reported.readiness.clone().unwrap_or_default();
+        NodeReport {
+            node: self.options.node_name.clone(),
+            phase: format!("{:?}", self.calc.phase()),
+            readiness,
+            kernel: self.kernel.features().to_string(),
+            blocks: self.ipam.own_blocks().collect(),
+            endpoints: self.calc.local().len(),
+            objects: self.calc.objects().all().count(),
+            routes: self.actual.routes.len(),
+            withheld: self.calc.withheld().map(ToString::to_string).collect(),
+            problems: self
+                .calc
+                .problems()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            repairs: self.repairs,
+            bgp_converged: self.converged,
+            uptime_seconds: self.started.elapsed().as_secs(),
+        }
+    }
+
+    fn endpoint_lines(&self) -> Vec<EndpointLine> {
+        let line = |local: &felix_core::LocalEndpoint| EndpointLine {
+            namespace: local.endpoint.namespace.clone(),
+            pod: local.endpoint.pod.clone(),
+            interface: local.endpoint.interface_name.clone(),
+            ifindex: local.ifindex,
+            addresses: local
+                .endpoint
+                .ip_networks
+                .iter()
+                .map(ipnet::IpNet::addr)
+                .collect(),
+            container: local.endpoint.container_id.clone(),
+        };
+        self.calc.local().values().map(line).collect()
+    }
+
+    /// What the next convergence would do, from a fresh reading of the kernel.
+    fn peek_plan(&mut self) -> String {
+        self.audit();
+        match self.next_plan() {
+            Ok(plan) => {
+                // Nothing was applied: all of it is still to be done.
+                self.audit_due = true;
+                self.table = Table::Unknown;
+                plan.to_string()
+            }
+            Err(error) => format!("{error}\n"),
+        }
+    }
+}

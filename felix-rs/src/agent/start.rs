@@ -1,0 +1,238 @@
+//! From nothing to a running agent.
+//!
+//! The order matters: events are subscribed to before the first reading, the journal and the
+//! snapshot are taken in before the first question is answered, and nothing of the kernel is
+//! changed before the datastore is in sync or has been given up on.
+
+use super::{AUDIT_EVERY, Agent, Inputs, Table, report};
+use crate::health::Readiness;
+use crate::journal::{Journal, JournalError};
+use crate::options::Options;
+use crate::snapshot::{self, Saver};
+use crate::store::{self, Store};
+use crate::{cni_socket, ctl};
+use felix_core::{Actual, Calc, Permissions, Phase, Step, plan, plan::Scope};
+use ipam::Ipam;
+use kernel::Kernel;
+use model::names;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+const CALLS: usize = 256;
+
+/// Why the agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error("{path}: {source}")]
+    Folder {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{path}: another agent is running with this state directory")]
+    Running { path: PathBuf },
+    #[error("{0}")]
+    Kernel(#[from] kernel::OpenError),
+    #[error("{0}")]
+    Journal(#[from] JournalError),
+    #[error("{0}")]
+    Socket(#[from] cni_socket::ListenError),
+    #[error("{0}")]
+    Speaker(#[from] bgp_speaker::SpawnError),
+    #[error("thread {name}: {source}")]
+    Thread {
+        name: &'static str,
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Read(#[from] super::ApplyError),
+    #[error("datastore {0}: not in sync after 5 s")]
+    NotInSync(PathBuf),
+}
+
+/// Everything up to the first round.
+pub(crate) fn start(
+    options: Options,
+    readiness: watch::Sender<Readiness>,
+) -> Result<(Agent, Inputs, File), StartError> {
+    let lock = lock(&options)?;
+    let kernel = Kernel::open()?;
+    let features = kernel
+        .features()
+        .to_string()
+        .lines()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>()
+        .join("; ");
+    tracing::info!(%features, node = %options.node_name, "kernel");
+    let events = kernel::monitor(kernel.nft_port_id())?;
+    let journal = Journal::open(&options.state_dir)?;
+    let speaker_options = bgp_speaker::Options {
+        restarting: !journal.state().blocks.is_empty(),
+        forwarding_preserved: true,
+    };
+    let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
+    let thread = |name| move |source| StartError::Thread { name, source };
+    let updates = store::watch(&options.datastore).map_err(thread("datastore"))?;
+    let (store, claims) = Store::start(&options.datastore).map_err(thread("writer"))?;
+    let saver = Saver::start(&options.state_dir, &options.node_name).map_err(thread("snapshot"))?;
+    let (calls_to, calls) = mpsc::channel(CALLS);
+    let (queries_to, queries) = mpsc::channel(CALLS);
+    let cni = cni_socket::listen(&options.socket(names::CNI_SOCKET))?;
+    let control = cni_socket::listen(&options.socket(names::CTL_SOCKET))?;
+    let mut agent = Agent {
+        calc: Calc::new(&options.node_name, kernel.features().ipip),
+        ipam: Ipam::new(&options.node_name),
+        kernel,
+        actual: Actual::default(),
+        table: Table::Unknown,
+        table_failures: 0,
+        pending: BTreeSet::new(),
+        audit_due: false,
+        retry_at: None,
+        last_failure: None,
+        journal,
+        store,
+        saver,
+        snapshot_stale: false,
+        speaker,
+        converged: false,
+        configured: None,
+        advertised: None,
+        claiming: BTreeMap::new(),
+        blocks: BTreeMap::new(),
+        waiting: Vec::new(),
+        next_ifindex: names::FIRST_IFINDEX,
+        readiness,
+        reported: report::Reported::default(),
+        started: Instant::now(),
+        repairs: 0,
+        options,
+    };
+    agent.take_in()?;
+    tokio::spawn(cni_socket::serve(cni, calls_to));
+    tokio::spawn(ctl::serve(control, queries_to));
+    let inputs = Inputs {
+        updates,
+        kernel: events,
+        fib,
+        calls,
+        queries,
+        claims,
+    };
+    Ok((agent, inputs, lock))
+}
+
+/// One agent for a state directory: two would give out the same addresses.
+fn lock(options: &Options) -> Result<File, StartError> {
+    for folder in [&options.run_dir, &options.state_dir] {
+        std::fs::create_dir_all(folder).map_err(|source| StartError::Folder {
+            path: folder.clone(),
+            source,
+        })?;
+    }
+    let path = options.state_dir.join("lock");
+    let file = File::create(&path).map_err(|source| StartError::Folder {
+        path: path.clone(),
+        source,
+    })?;
+    file.try_lock().map_err(|_| StartError::Running { path })?;
+    Ok(file)
+}
+
+impl Agent {
+    /// What the kernel has, what the journal and the snapshot say, and forwarding on.
+    fn take_in(&mut self) -> Result<(), StartError> {
+        self.read_kernel()?;
+        self.adopt_journal();
+        match snapshot::load(&self.options.state_dir, &self.options.node_name) {
+            Ok(Some(objects)) => {
+                tracing::info!(objects = objects.len(), "snapshot of an earlier process");
+                for key in self.calc.restore(objects) {
+                    self.on_addresses_object(&key);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "no snapshot"),
+        }
+        if let Err(error) = self.kernel.enable_forwarding() {
+            tracing::error!(%error, "forwarding not enabled");
+            self.last_failure = Some(error.to_string());
+            self.retry_at = Some(Instant::now() + AUDIT_EVERY);
+        }
+        Ok(())
+    }
+}
+
+/// `--plan`: read everything, print what would be done, change nothing.
+pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
+    let mut kernel = Kernel::open()?;
+    let mut calc = Calc::new(&options.node_name, kernel.features().ipip);
+    let read =
+        |what| move |reason: String| StartError::Read(super::ApplyError::Read { what, reason });
+    let mut actual = Actual::default();
+    for link in kernel.links().map_err(|e| read("links")(e.to_string()))? {
+        calc.on_link(link);
+    }
+    for address in kernel
+        .addresses()
+        .map_err(|e| read("addresses")(e.to_string()))?
+    {
+        calc.on_address(address);
+    }
+    for route in kernel.routes().map_err(|e| read("routes")(e.to_string()))? {
+        if route.ours {
+            actual.routes.insert(route.route.dest, route.route.kind);
+        } else {
+            calc.on_foreign_route(route.route);
+        }
+    }
+    let state = Journal::peek(&options.state_dir)?;
+    calc.set_own_blocks(state.blocks.keys().copied().collect());
+    for live in state.endpoints.into_values() {
+        calc.set_local(felix_core::LocalEndpoint {
+            endpoint: live.endpoint,
+            ifindex: live.ifindex,
+            mtu: live.mtu,
+            sequence: live.sequence,
+        });
+    }
+    let mut updates = store::watch(&options.datastore).map_err(|source| StartError::Thread {
+        name: "datastore",
+        source,
+    })?;
+    let synced = async {
+        while let Some(update) = updates.recv().await {
+            calc.on_update(update);
+            if calc.phase() == Phase::InSync {
+                return true;
+            }
+        }
+        false
+    };
+    if !tokio::time::timeout(Duration::from_secs(5), synced)
+        .await
+        .unwrap_or(false)
+    {
+        return Err(StartError::NotInSync(options.datastore));
+    }
+    calc.resolve();
+    let table = match kernel.nft_read() {
+        Ok(Some(ruleset)) => Step::Table(ruleset.diff(calc.ruleset())),
+        _ => Step::ReplaceTable,
+    };
+    let permissions = Permissions {
+        local: true,
+        learned: false,
+    };
+    Ok(plan(
+        calc.desired(),
+        &actual,
+        Some(table),
+        permissions,
+        Scope::All,
+    )
+    .to_string())
+}

@@ -1,0 +1,245 @@
+//! `ocicat`: ask the agent, print a table, JSON or text.
+
+mod table;
+
+use crate::ctl::{Answer, EndpointLine, NodeReport, Question};
+use bgp_core::{PeerStatus, RouteStatus};
+use clap::{Parser, Subcommand, ValueEnum};
+use model::names;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use table::Table;
+
+/// Ask Ocicat's agent on this node.
+#[derive(Debug, Parser)]
+#[command(name = "ocicat", version)]
+struct Cli {
+    /// Directory of the agent's sockets
+    #[arg(long, default_value = names::RUN_DIR, global = true)]
+    run_dir: PathBuf,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Output::Table, global = true)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Is this node doing its job, and if not, why
+    Status,
+    /// Pods of this node
+    Endpoints,
+    /// BGP sessions and routes
+    #[command(subcommand)]
+    Bgp(Bgp),
+    /// What the agent would change in the kernel now
+    Plan,
+    /// The nftables table that should be in force, as nft text
+    Ruleset,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bgp {
+    /// Sessions, and in words why one is down
+    Summary,
+    /// Every path to every prefix, and why it is or is not in use
+    Routes,
+}
+
+/// Whether the executable goes by the name of the command: `ocicat`, or `ocicat-node ctl ...`.
+pub(crate) fn is_called() -> bool {
+    let mut args = std::env::args_os();
+    let name = args.next().map(PathBuf::from);
+    let by_name = name
+        .and_then(|n| n.file_name().map(|f| f == "ocicat"))
+        .unwrap_or(false);
+    by_name || args.next().is_some_and(|first| first == "ctl")
+}
+
+pub(crate) fn run() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    let skip = usize::from(args.get(1).is_some_and(|first| first == "ctl"));
+    let args = args
+        .into_iter()
+        .take(1)
+        .chain(std::env::args_os().skip(1 + skip));
+    let cli = Cli::parse_from(args);
+    match ask(&cli).and_then(|answer| print(&cli, answer)) {
+        Ok(text) => {
+            // A reader that closed the pipe has what it wants.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("ocicat: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn question(command: &Command) -> Question {
+    match command {
+        Command::Status => Question::Status,
+        Command::Endpoints => Question::Endpoints,
+        Command::Bgp(Bgp::Summary) => Question::BgpSummary,
+        Command::Bgp(Bgp::Routes) => Question::BgpRoutes,
+        Command::Plan => Question::Plan,
+        Command::Ruleset => Question::Ruleset,
+    }
+}
+
+fn ask(cli: &Cli) -> Result<Answer, String> {
+    let path = cli
+        .run_dir
+        .join(names::CTL_SOCKET.rsplit('/').next().unwrap_or_default());
+    let said = || -> std::io::Result<String> {
+        let mut stream = UnixStream::connect(&path)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut line = serde_json::to_vec(&question(&cli.command))?;
+        line.push(b'\n');
+        stream.write_all(&line)?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer)?;
+        Ok(answer)
+    };
+    let line =
+        said().map_err(|error| format!("{}: {error}; is ocicat-node running?", path.display()))?;
+    serde_json::from_str(&line).map_err(|error| format!("the agent's answer: {error}"))
+}
+
+fn print(cli: &Cli, answer: Answer) -> Result<String, String> {
+    let value = match answer {
+        Answer::Error(message) => return Err(message),
+        Answer::Text(text) => return Ok(text),
+        Answer::Value(value) => value,
+    };
+    let unexpected = |error: serde_json::Error| format!("the agent's answer: {error}");
+    if cli.output == Output::Json {
+        return serde_json::to_string_pretty(&value)
+            .map(|text| text + "\n")
+            .map_err(unexpected);
+    }
+    match &cli.command {
+        Command::Status => serde_json::from_value(value).map(|report| status(&report)),
+        Command::Endpoints => serde_json::from_value(value).map(|lines: Vec<_>| endpoints(&lines)),
+        Command::Bgp(Bgp::Summary) => {
+            let peers = value.get("peers").cloned().unwrap_or_default();
+            serde_json::from_value(peers).map(|peers: Vec<_>| summary(&peers))
+        }
+        Command::Bgp(Bgp::Routes) => serde_json::from_value(value).map(|r: Vec<_>| routes(&r)),
+        Command::Plan | Command::Ruleset => Ok(value.to_string()),
+    }
+    .map_err(unexpected)
+}
+
+fn status(report: &NodeReport) -> String {
+    let mut text = format!(
+        "node       {}: {}\nknown      {} ({} objects)\nkernel     {}\npods       {}\nblocks     {}\nroutes     {}\nrepairs    {}\n",
+        report.node,
+        if report.readiness.ready {
+            "ready"
+        } else {
+            "NOT READY"
+        },
+        report.phase,
+        report.objects,
+        report.kernel,
+        report.endpoints,
+        report
+            .blocks
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" "),
+        report.routes,
+        report.repairs,
+    );
+    let sections = [
+        ("reason", &report.readiness.reasons),
+        ("note", &report.readiness.notes),
+        ("problem", &report.problems),
+        ("withheld", &report.withheld),
+    ];
+    for (title, sentences) in sections {
+        for sentence in sentences {
+            text.push_str(&format!("{title:<10} {sentence}\n"));
+        }
+    }
+    text
+}
+
+fn endpoints(lines: &[EndpointLine]) -> String {
+    let mut table = Table::new(["NAMESPACE", "POD", "ADDRESSES", "INTERFACE", "CONTAINER"]);
+    for line in lines {
+        let addresses: Vec<String> = line.addresses.iter().map(ToString::to_string).collect();
+        let container: String = line.container.chars().take(12).collect();
+        table.row([
+            line.namespace.clone(),
+            line.pod.clone(),
+            addresses.join(" "),
+            line.interface.clone(),
+            container,
+        ]);
+    }
+    table.to_string()
+}
+
+fn summary(peers: &[PeerStatus]) -> String {
+    let mut table = Table::new([
+        "PEER",
+        "ADDRESS",
+        "AS",
+        "STATE",
+        "FOR",
+        "RECEIVED",
+        "ADVERTISED",
+        "WHY",
+    ]);
+    for peer in peers {
+        let why = if peer.state == "Established" {
+            None
+        } else {
+            peer.last_error.clone()
+        };
+        table.row([
+            peer.name.clone(),
+            peer.key.to_string(),
+            peer.remote_as.to_string(),
+            peer.state.clone(),
+            format!("{}s", peer.since),
+            peer.received.to_string(),
+            peer.advertised.to_string(),
+            why.unwrap_or_default(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn routes(routes: &[RouteStatus]) -> String {
+    let mut table = Table::new(["PREFIX", "NEXT HOP", "FROM", "AS PATH", "VERDICT"]);
+    for route in routes {
+        for path in &route.paths {
+            let next_hop = path
+                .next_hop
+                .map_or_else(|| "-".to_owned(), |hop| hop.to_string());
+            table.row([
+                route.prefix.to_string(),
+                next_hop,
+                path.from.clone(),
+                path.as_path.clone(),
+                path.verdict.clone(),
+            ]);
+        }
+    }
+    table.to_string()
+}

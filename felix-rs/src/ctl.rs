@@ -1,0 +1,121 @@
+//! The control socket: one JSON line in, one out. `ocicat` is its client.
+
+use crate::health::Readiness;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+
+const MAX_QUESTION: u64 = 4096;
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// What may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Question {
+    Status,
+    Endpoints,
+    BgpSummary,
+    BgpRoutes,
+    Plan,
+    Ruleset,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Answer {
+    Value(serde_json::Value),
+    Text(String),
+    Error(String),
+}
+
+impl Answer {
+    pub(crate) fn json(value: &impl Serialize) -> Self {
+        serde_json::to_value(value).map_or_else(|e| Self::Error(e.to_string()), Self::Value)
+    }
+}
+
+/// A question on its way to the agent.
+pub(crate) struct Query {
+    pub(crate) question: Question,
+    pub(crate) answer: oneshot::Sender<Answer>,
+}
+
+/// `ocicat status`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NodeReport {
+    pub(crate) node: String,
+    pub(crate) phase: String,
+    pub(crate) readiness: Readiness,
+    pub(crate) kernel: String,
+    pub(crate) blocks: Vec<IpNet>,
+    pub(crate) endpoints: usize,
+    pub(crate) objects: usize,
+    pub(crate) routes: usize,
+    pub(crate) withheld: Vec<String>,
+    pub(crate) problems: Vec<String>,
+    /// How often something of ours was changed by somebody else and put right.
+    pub(crate) repairs: u64,
+    pub(crate) bgp_converged: bool,
+    pub(crate) uptime_seconds: u64,
+}
+
+/// A line of `ocicat endpoints`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct EndpointLine {
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    pub(crate) interface: String,
+    pub(crate) ifindex: u32,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) container: String,
+}
+
+/// Accept questions for as long as somebody answers them.
+pub(crate) async fn serve(listener: UnixListener, queries: mpsc::Sender<Query>) {
+    while !queries.is_closed() {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let queries = queries.clone();
+        tokio::spawn(async move {
+            // A caller that hangs up or says nothing costs its own connection only.
+            let _ = tokio::time::timeout(DEADLINE, answer(stream, queries)).await;
+        });
+    }
+}
+
+async fn answer(stream: UnixStream, queries: mpsc::Sender<Query>) -> std::io::Result<()> {
+    if stream.peer_cred()?.uid() != 0 {
+        return Ok(());
+    }
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(read.take(MAX_QUESTION))
+        .read_line(&mut line)
+        .await?;
+    let answer = match serde_json::from_str(&line) {
+        Ok(question) => {
+            let (sender, receiver) = oneshot::channel();
+            let query = Query {
+                question,
+                answer: sender,
+            };
+            match queries.send(query).await {
+                Ok(()) => receiver
+                    .await
+                    .unwrap_or_else(|_| Answer::Error("the agent is stopping".into())),
+                Err(_) => Answer::Error("the agent is stopping".into()),
+            }
+        }
+        Err(error) => Answer::Error(format!("not a question: {error}")),
+    };
+    let mut text = serde_json::to_vec(&answer)?;
+    text.push(b'\n');
+    write.write_all(&text).await
+}

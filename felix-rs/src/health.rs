@@ -1,0 +1,88 @@
+//! `/healthz` and `/readyz` on the loopback address.
+//!
+//! Readiness says whether this node does its job, and why not. It never depends on a peer.
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, StatusCode, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// What readiness says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Readiness {
+    /// The node does its job.
+    pub(crate) ready: bool,
+    /// Why not, one sentence each.
+    pub(crate) reasons: Vec<String>,
+    /// What is not as it should be although the node does its job.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Why the port could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("health port 127.0.0.1:{port}: {source}")]
+pub(crate) struct BindError {
+    port: u16,
+    #[source]
+    source: std::io::Error,
+}
+
+/// Open the port.
+pub(crate) async fn bind(port: u16) -> Result<TcpListener, BindError> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| BindError { port, source })
+}
+
+/// Answer until the end of the process.
+pub(crate) async fn serve(listener: TcpListener, readiness: watch::Receiver<Readiness>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
+        let readiness = readiness.clone();
+        tokio::spawn(async move {
+            let answer = |request| std::future::ready(answer(&request, &readiness.borrow()));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service_fn(answer));
+            // A caller that hangs up has its answer, or does not want it.
+            let _ = connection.await;
+        });
+    }
+}
+
+fn answer(
+    request: &Request<Incoming>,
+    readiness: &Readiness,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (status, body) = match request.uri().path() {
+        "/healthz" => (StatusCode::OK, "{\"alive\":true}".to_owned()),
+        "/readyz" => {
+            let ready = readiness.ready;
+            let status = if ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            (status, serde_json::to_string(readiness).unwrap_or_default())
+        }
+        _ => (
+            StatusCode::NOT_FOUND,
+            "{\"error\":\"/healthz or /readyz\"}".to_owned(),
+        ),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body + "\n")));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        hyper::header::CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static("application/json"),
+    );
+    Ok(response)
+}

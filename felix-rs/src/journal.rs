@@ -1,0 +1,207 @@
+//! The journal's file: appended to before an ADD answers, compacted when it has grown.
+//!
+//! A record is in the page cache when [`Journal::append`] returns, so that it survives the death
+//! of the process; claims of blocks are also on the disk, since they outlive the pods of a node
+//! that loses power.
+
+use ipam::journal::{HEADER, Record, State, compact, encode, replay};
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "journal";
+/// A journal below this length is not compacted.
+const COMPACT_ABOVE: u64 = 256 * 1024;
+
+/// The journal of this node.
+pub(crate) struct Journal {
+    folder: PathBuf,
+    file: File,
+    state: State,
+    length: u64,
+    /// Length after the last compaction.
+    compact_length: u64,
+}
+
+/// What failed about the journal.
+#[derive(Debug, thiserror::Error)]
+#[error("journal {path}: {operation}: {source}")]
+pub(crate) struct JournalError {
+    path: PathBuf,
+    operation: &'static str,
+    #[source]
+    source: std::io::Error,
+}
+
+impl Journal {
+    /// Opens the journal in `folder`, or begins one. Damage is reported, and what stood before it
+    /// is used; the damaged file is kept beside the new one. `read_only` leaves the disk alone.
+    pub(crate) fn open(folder: &Path) -> Result<Self, JournalError> {
+        let (state, damaged) = read(folder)?;
+        if damaged {
+            let kept = folder.join("journal.damaged");
+            std::fs::copy(folder.join(FILE), kept).map_err(|e| failed(folder, "keep a copy", e))?;
+        }
+        let (file, length) = rewrite(folder, &state).map_err(|e| failed(folder, "rewrite", e))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            file,
+            state,
+            length,
+            compact_length: length,
+        })
+    }
+
+    /// What the journal says, without touching it.
+    pub(crate) fn peek(folder: &Path) -> Result<State, JournalError> {
+        read(folder).map(|(state, _)| state)
+    }
+
+    /// What it says.
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Add a record.
+    pub(crate) fn append(&mut self, record: &Record) -> Result<(), JournalError> {
+        let bytes = encode(record);
+        if let Err(error) = self.file.write_all(&bytes) {
+            // A torn record would hide what follows it.
+            let _ = self.file.set_len(self.length);
+            let _ = self.file.seek(SeekFrom::Start(self.length));
+            return Err(failed(&self.folder, "append", error));
+        }
+        self.length += bytes.len() as u64;
+        self.state.apply(record);
+        if matches!(record, Record::Block(_) | Record::BlockGone(_)) {
+            self.file
+                .sync_data()
+                .map_err(|e| failed(&self.folder, "sync", e))?;
+        }
+        Ok(())
+    }
+
+    /// Write the journal anew if most of it is history. Off the path of a reply.
+    pub(crate) fn tidy(&mut self, now_ms: u64, cooldown_ms: u64) -> Result<(), JournalError> {
+        if self.length < COMPACT_ABOVE.max(self.compact_length * 4) {
+            return Ok(());
+        }
+        self.state.expire(now_ms, cooldown_ms);
+        let (file, length) =
+            rewrite(&self.folder, &self.state).map_err(|e| failed(&self.folder, "compact", e))?;
+        self.file = file;
+        self.length = length;
+        self.compact_length = length;
+        Ok(())
+    }
+}
+
+fn failed(folder: &Path, operation: &'static str, source: std::io::Error) -> JournalError {
+    JournalError {
+        path: folder.join(FILE),
+        operation,
+        source,
+    }
+}
+
+fn read(folder: &Path) -> Result<(State, bool), JournalError> {
+    let bytes = match std::fs::read(folder.join(FILE)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => HEADER.to_vec(),
+        Err(error) => return Err(failed(folder, "read", error)),
+    };
+    let replayed = replay(&bytes);
+    if let Some(corrupt) = &replayed.corrupt {
+        tracing::error!(
+            journal = %folder.join(FILE).display(),
+            offset = corrupt.offset,
+            reason = %corrupt.reason,
+            records = replayed.records.len(),
+            "journal damaged: going on with the records before the damage"
+        );
+    }
+    Ok((
+        State::from_records(&replayed.records),
+        replayed.corrupt.is_some(),
+    ))
+}
+
+fn rewrite(folder: &Path, state: &State) -> Result<(File, u64), std::io::Error> {
+    let temporary = folder.join("journal.new");
+    let mut file = File::create(&temporary)?;
+    let bytes = compact(state);
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, folder.join(FILE))?;
+    File::open(folder)?.sync_all()?;
+    Ok((file, bytes.len() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::IpamBlock;
+
+    fn block(cidr: &str) -> Record {
+        Record::Block(IpamBlock {
+            cidr: cidr.parse().unwrap(),
+            node: "n1".into(),
+        })
+    }
+
+    #[test]
+    fn what_was_appended_is_there_after_a_reopen() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        journal.append(&block("10.244.0.0/26")).unwrap();
+        journal.append(&block("10.244.0.64/26")).unwrap();
+        drop(journal);
+        assert_eq!(
+            Journal::open(folder.path()).unwrap().state().blocks.len(),
+            2
+        );
+        assert_eq!(Journal::peek(folder.path()).unwrap().blocks.len(), 2);
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_and_what_follows_is_readable() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        journal.append(&block("10.244.0.0/26")).unwrap();
+        journal.append(&block("10.244.0.64/26")).unwrap();
+        drop(journal);
+        let path = folder.path().join(FILE);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        assert_eq!(journal.state().blocks.len(), 1);
+        journal.append(&block("10.244.0.128/26")).unwrap();
+        drop(journal);
+        assert_eq!(
+            Journal::open(folder.path()).unwrap().state().blocks.len(),
+            2
+        );
+    }
+
+    #[test]
+    fn a_flipped_byte_keeps_a_copy_of_the_damaged_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        journal.append(&block("10.244.0.0/26")).unwrap();
+        journal.append(&block("10.244.0.64/26")).unwrap();
+        drop(journal);
+        let path = folder.path().join(FILE);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let last = bytes.len() - 5;
+        bytes[last] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(
+            Journal::open(folder.path()).unwrap().state().blocks.len(),
+            1
+        );
+        assert_eq!(
+            std::fs::read(folder.path().join("journal.damaged")).unwrap(),
+            bytes
+        );
+    }
+}

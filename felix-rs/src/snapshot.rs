@@ -1,0 +1,177 @@
+//! The last in-sync view on disk, for a start without the datastore.
+//!
+//! Written whole to a temporary file and renamed, by a thread of its own, at most once in
+//! [`QUIET`]; a torn or foreign file is reported and ignored.
+
+use model::Object;
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+const VERSION: u32 = 1;
+const FILE: &str = "snapshot.json";
+/// Views that follow each other within this time are written once.
+pub(crate) const QUIET: Duration = Duration::from_millis(500);
+
+#[derive(Serialize, Deserialize)]
+struct Snapshot {
+    version: u32,
+    node: String,
+    objects: Vec<Object>,
+}
+
+/// Why there is no snapshot.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error("{path}: {source}")]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{path}: not a snapshot: {source}")]
+    Parse {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("{path}: version {version}; this agent reads {VERSION}")]
+    Version { path: PathBuf, version: u32 },
+    #[error("{path}: belongs to node {node}")]
+    Node { path: PathBuf, node: String },
+}
+
+/// The objects of the last in-sync view; none where there never was one.
+pub(crate) fn load(folder: &Path, node: &str) -> Result<Option<Vec<Object>>, LoadError> {
+    let path = folder.join(FILE);
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(LoadError::Read { path, source }),
+    };
+    let snapshot: Snapshot = match serde_json::from_slice(&text) {
+        Ok(snapshot) => snapshot,
+        Err(source) => return Err(LoadError::Parse { path, source }),
+    };
+    if snapshot.version != VERSION {
+        return Err(LoadError::Version {
+            path,
+            version: snapshot.version,
+        });
+    }
+    if snapshot.node != node {
+        return Err(LoadError::Node {
+            path,
+            node: snapshot.node,
+        });
+    }
+    Ok(Some(snapshot.objects))
+}
+
+/// Writes views in the background.
+pub(crate) struct Saver {
+    views: Sender<Vec<Object>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Saver {
+    pub(crate) fn start(folder: &Path, node: &str) -> Result<Self, std::io::Error> {
+        let (views, queue) = channel();
+        let (folder, node) = (folder.to_owned(), node.to_owned());
+        let thread = std::thread::Builder::new()
+            .name("snapshot".into())
+            .spawn(move || run(&queue, &folder, &node))?;
+        Ok(Self {
+            views,
+            thread: Some(thread),
+        })
+    }
+
+    /// Have this view written soon.
+    pub(crate) fn save(&self, objects: Vec<Object>) {
+        // The thread ends only with this value.
+        let _ = self.views.send(objects);
+    }
+}
+
+impl Drop for Saver {
+    fn drop(&mut self) {
+        let (closed, _) = channel();
+        self.views = closed;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(queue: &Receiver<Vec<Object>>, folder: &Path, node: &str) {
+    while let Ok(mut objects) = queue.recv() {
+        loop {
+            match queue.recv_timeout(QUIET) {
+                Ok(newer) => objects = newer,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        if let Err(error) = write(folder, node, objects) {
+            tracing::error!(%error, folder = %folder.display(), "snapshot not written");
+        }
+    }
+}
+
+fn write(folder: &Path, node: &str, objects: Vec<Object>) -> Result<(), std::io::Error> {
+    let temporary = folder.join("snapshot.json.new");
+    let mut file = std::fs::File::create(&temporary)?;
+    let snapshot = Snapshot {
+        version: VERSION,
+        node: node.to_owned(),
+        objects,
+    };
+    file.write_all(&serde_json::to_vec(&snapshot)?)?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, folder.join(FILE))?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Labels, Namespace};
+
+    fn objects() -> Vec<Object> {
+        vec![Object::Namespace(Namespace {
+            name: "shop".into(),
+            labels: Labels::new(),
+        })]
+    }
+
+    #[test]
+    fn what_was_saved_last_is_there_when_the_saver_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let saver = Saver::start(folder.path(), "n1").unwrap();
+        saver.save(vec![]);
+        saver.save(objects());
+        drop(saver);
+        assert_eq!(load(folder.path(), "n1").unwrap(), Some(objects()));
+    }
+
+    #[test]
+    fn a_missing_snapshot_is_none_and_a_torn_or_foreign_one_an_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(load(folder.path(), "n1").unwrap(), None);
+        write(folder.path(), "n1", objects()).unwrap();
+        let other = load(folder.path(), "n2").unwrap_err().to_string();
+        assert!(
+            other.ends_with("snapshot.json: belongs to node n1"),
+            "{other}"
+        );
+        let path = folder.path().join(FILE);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        assert!(
+            load(folder.path(), "n1")
+                .unwrap_err()
+                .to_string()
+                .contains("not a snapshot")
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! `cargo lab bench`: ratios to a floor or a peer measured in the same run.
+//!
+//! Absolute times say more about the machine than about us. So ours and theirs alternate, each
+//! pair gives a ratio, and the median of the ratios is what is compared with a target. A target
+//! between the quartiles is neither met nor missed: the run can't tell.
+
+mod cni;
+mod policy_update;
+mod report;
+mod size;
+mod steal;
+
+pub use report::{Better, Report, Row, Series};
+
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+
+/// How often ours and theirs alternate.
+pub const ROUNDS: usize = 10;
+
+/// A benchmark.
+struct Bench {
+    name: &'static str,
+    /// What it measures, and beside what.
+    what: &'static str,
+    run: fn() -> Result<Vec<Row>>,
+}
+
+const BENCHES: [Bench; 3] = [
+    Bench {
+        name: "cni",
+        what: "CNI ADD and DEL, exec to exit, beside the reference plugins ptp and host-local",
+        run: cni::run,
+    },
+    Bench {
+        name: "policy-update",
+        what: "one member joining a set of 10,000, beside the ready-made nft transaction",
+        run: policy_update::run,
+    },
+    Bench {
+        name: "size",
+        what: "binaries and resident memory",
+        run: size::run,
+    },
+];
+
+/// Runs a benchmark, prints its rows, and writes them as JSON.
+///
+/// # Errors
+/// There is none of this name, or it can't be run.
+pub fn run(name: &str, json: Option<&Path>) -> Result<()> {
+    let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
+        let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+        bail!(
+            "there is no benchmark {name}; there are {}",
+            names.join(", ")
+        );
+    };
+    println!("{name}: {}", bench.what);
+    let report = Report {
+        bench: name.to_owned(),
+        machine: report::machine(),
+        rows: (bench.run)()?,
+    };
+    print!("{report}");
+    if let Some(path) = json {
+        let text = serde_json::to_string_pretty(&report).context("report")?;
+        std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! Rows of a benchmark.
+
+use serde::{Serialize, Serializer};
+use std::fmt;
+
+/// Which direction is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // the names say it
+pub enum Better {
+    Lower,
+    Higher,
+}
+
+/// One measured quantity.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    /// Its name.
+    pub what: String,
+    /// Its unit.
+    pub unit: String,
+    /// Median of ours.
+    pub ours: f64,
+    /// The peer or floor measured in the same run.
+    pub beside: String,
+    /// Median of theirs; none where there is nothing to compare with.
+    #[serde(serialize_with = "or_null")]
+    pub theirs: f64,
+    /// Median of the paired ratios ours / theirs.
+    #[serde(serialize_with = "or_null")]
+    pub ratio: f64,
+    /// Which direction is better.
+    pub better: Better,
+    /// First quartile of the ratios.
+    #[serde(serialize_with = "or_null")]
+    pub q1: f64,
+    /// Third quartile of the ratios.
+    #[serde(serialize_with = "or_null")]
+    pub q3: f64,
+    /// How many pairs.
+    pub n: usize,
+    /// Share of the processors' time that others took, 0 to 1.
+    pub steal: f64,
+    /// What the issue of this benchmark asks for; not in the JSON.
+    #[serde(skip)]
+    pub target: Option<Target>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Target {
+    /// On the ratio, with the quartiles as the span of doubt.
+    Ratio(f64),
+    /// On ours as it stands.
+    Ours(f64),
+}
+
+/// Pairs of measurements that were taken in turns.
+#[derive(Debug, Clone, Default)]
+pub struct Series {
+    ours: Vec<f64>,
+    theirs: Vec<f64>,
+}
+
+/// A benchmark's result.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Its name.
+    pub bench: String,
+    /// Where it ran.
+    pub machine: String,
+    /// What came out.
+    pub rows: Vec<Row>,
+}
+
+impl Series {
+    /// Adds a pair.
+    pub fn push(&mut self, ours: f64, theirs: f64) {
+        self.ours.push(ours);
+        self.theirs.push(theirs);
+    }
+
+    /// The row of these pairs; lower is better.
+    pub fn row(&self, what: &str, unit: &str, beside: &str, steal: f64, target: Target) -> Row {
+        let ratios: Vec<f64> = self
+            .ours
+            .iter()
+            .zip(&self.theirs)
+            .map(|(o, t)| o / t)
+            .collect();
+        Row {
+            what: what.to_owned(),
+            unit: unit.to_owned(),
+            ours: quantile(&self.ours, 0.5),
+            beside: beside.to_owned(),
+            theirs: quantile(&self.theirs, 0.5),
+            ratio: quantile(&ratios, 0.5),
+            better: Better::Lower,
+            q1: quantile(&ratios, 0.25),
+            q3: quantile(&ratios, 0.75),
+            n: ratios.len(),
+            steal,
+            target: Some(target),
+        }
+    }
+}
+
+/// A quantile by linear interpolation between the nearest ranks; not a number for no values.
+pub(super) fn quantile(values: &[f64], q: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return f64::NAN;
+    };
+    let rank = q * last as f64;
+    let (low, high) = (rank.floor() as usize, rank.ceil() as usize);
+    sorted[low] + (sorted[high] - sorted[low]) * (rank - rank.floor())
+}
+
+impl Row {
+    /// Whether the target is met, as far as this run can tell.
+    fn verdict(&self) -> String {
+        match self.target {
+            None => String::new(),
+            Some(Target::Ours(target)) if self.ours <= target => format!("<= {target}: met"),
+            Some(Target::Ours(target)) => format!("<= {target}: MISSED"),
+            Some(Target::Ratio(target)) if self.q1 <= target && target <= self.q3 => {
+                format!("ratio <= {target}: not separable")
+            }
+            Some(Target::Ratio(target)) if self.ratio <= target => {
+                format!("ratio <= {target}: met")
+            }
+            Some(Target::Ratio(target)) => format!("ratio <= {target}: MISSED"),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.machine)?;
+        for row in &self.rows {
+            write!(f, "{:<14} ours {:>9.3} {}", row.what, row.ours, row.unit)?;
+            if row.ratio.is_finite() {
+                write!(
+                    f,
+                    "   {} {:.3}   ratio {:.3} [{:.3}, {:.3}] n={} steal={:.1}%",
+                    row.beside,
+                    row.theirs,
+                    row.ratio,
+                    row.q1,
+                    row.q3,
+                    row.n,
+                    row.steal * 100.0
+                )?;
+            }
+            writeln!(f, "   {}", row.verdict())?;
+        }
+        Ok(())
+    }
+}
+
+/// JSON has no NaN.
+fn or_null<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if value.is_finite() {
+        serializer.serialize_f64(*value)
+    } else {
+        serializer.serialize_none()
+    }
+}
+
+/// Kernel, processors and memory, in a line.
+pub(super) fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let release = read("/proc/sys/kernel/osrelease");
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let model = model.map_or("unknown processor", |(_, model)| model);
+    format!("Linux {}, {cpus} CPUs, {model}", release.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(pairs: &[(f64, f64)], target: f64) -> String {
+        let mut series = Series::default();
+        for (ours, theirs) in pairs {
+            series.push(*ours, *theirs);
+        }
+        series
+            .row("x", "ms", "y", 0.0, Target::Ratio(target))
+            .verdict()
+    }
+
+    #[test]
+    fn a_target_inside_the_quartiles_is_not_separable() {
+        let pairs = [
+            (4.0, 10.0),
+            (5.0, 10.0),
+            (6.0, 10.0),
+            (4.5, 10.0),
+            (5.5, 10.0),
+        ];
+        assert_eq!(verdict(&pairs, 0.5), "ratio <= 0.5: not separable");
+        assert_eq!(verdict(&pairs, 0.9), "ratio <= 0.9: met");
+        assert_eq!(verdict(&pairs, 0.1), "ratio <= 0.1: MISSED");
+    }
+
+    #[test]
+    fn quantiles_interpolate_between_ranks() {
+        assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.5), 2.0);
+        assert_eq!(quantile(&[1.0, 2.0], 0.25), 1.25);
+        assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn what_has_no_peer_is_null_in_json() {
+        let row = Row {
+            target: None,
+            ..Series::default().row("x", "MiB", "", 0.0, Target::Ours(1.0))
+        };
+        assert!(serde_json::to_value(&row).unwrap()["ratio"].is_null());
+    }
+}

@@ -1,0 +1,99 @@
+//! Packet captures.
+
+use super::{Lab, Netns, Process, process, wait};
+use anyhow::{Result, bail};
+use rustix::process::Signal;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+/// A running tcpdump.
+#[derive(Debug)]
+pub struct Capture {
+    file: PathBuf,
+    process: Process,
+}
+
+impl Capture {
+    /// Starts a capture of everything on `interface`; returns once packets are being taken.
+    ///
+    /// # Errors
+    /// tcpdump does not start.
+    pub fn start(lab: &Lab, netns: &Netns, interface: &str) -> Result<Self> {
+        let dir = lab.subdir("captures")?;
+        let name = format!(
+            "{}-{interface}-{}",
+            netns.name(),
+            std::fs::read_dir(&dir)?.count()
+        );
+        let file = dir.join(format!("{name}.pcap"));
+        let mut command = Command::new("tcpdump");
+        command.args([
+            "-Z",
+            "root",
+            "-n",
+            "-U",
+            "--immediate-mode",
+            "-i",
+            interface,
+            "-w",
+        ]);
+        command.arg(&file);
+        let mut process = Process::start(netns, &dir, &name, &mut command)?;
+        wait::until(Duration::from_secs(10), "tcpdump to listen", || {
+            let log = process.log();
+            if log.contains("listening on") {
+                return Ok(());
+            }
+            process
+                .expect_running()
+                .map_err(|error| format!("{error:#}"))?;
+            Err(log)
+        })?;
+        Ok(Self { file, process })
+    }
+
+    /// Ends the capture; the file is complete then.
+    ///
+    /// # Errors
+    /// tcpdump has ended before.
+    pub fn stop(mut self) -> Result<Recording> {
+        if !self.process.is_running() {
+            bail!("tcpdump ended early: {}", self.process.log());
+        }
+        self.process.signal(Signal::INT)?;
+        self.process.wait(Duration::from_secs(10))?;
+        Ok(Recording {
+            file: self.file.clone(),
+        })
+    }
+}
+
+/// A finished capture.
+#[derive(Debug)]
+pub struct Recording {
+    file: PathBuf,
+}
+
+impl Recording {
+    /// The packets that match a filter of pcap-filter(7), one line each.
+    ///
+    /// # Errors
+    /// The filter is not one.
+    pub fn packets(&self, filter: &str) -> Result<Vec<String>> {
+        let mut command = Command::new("tcpdump");
+        command.args(["-n", "-t", "-r"]).arg(&self.file).arg(filter);
+        Ok(process::run(&mut command)?
+            .lines()
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// How many packets match a filter.
+    ///
+    /// # Errors
+    /// The filter is not one.
+    pub fn count(&self, filter: &str) -> Result<usize> {
+        Ok(self.packets(filter)?.len())
+    }
+}

@@ -1,0 +1,45 @@
+//! What this kernel can do, probed once. Nothing is changed, except that the kernel may load a
+//! module to answer.
+
+use crate::netlink::Socket;
+use crate::{ipip, nft};
+use std::fmt;
+
+/// What this kernel can do beyond the least that is required (Linux 5.14).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Features {
+    /// `uname -r`.
+    pub release: String,
+    /// The tunnel device `ipip` can be created.
+    pub ipip: bool,
+    /// Tables can have an owner and outlive it (`owner, persist`; since 6.9). One without the
+    /// other is never used.
+    pub nft_owner: bool,
+    /// Statements that rules need and that the kernel lacks, with its own words.
+    pub nft_missing: Vec<String>,
+}
+
+impl Features {
+    pub(crate) fn probe(route: &mut Socket, nft: &mut Socket) -> Self {
+        let uname = rustix::system::uname();
+        Self {
+            release: uname.release().to_string_lossy().into_owned(),
+            ipip: ipip::probe(route),
+            nft_owner: nft::probe_owner(nft),
+            nft_missing: nft::probe_statements(nft),
+        }
+    }
+}
+
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |yes| if yes { "yes" } else { "no" };
+        writeln!(f, "kernel               {}", self.release)?;
+        writeln!(f, "ipip                 {}", word(self.ipip))?;
+        writeln!(f, "nft owner, persist   {}", word(self.nft_owner))?;
+        match self.nft_missing.as_slice() {
+            [] => write!(f, "nft statements       all"),
+            missing => write!(f, "nft statements       missing: {}", missing.join("; ")),
+        }
+    }
+}

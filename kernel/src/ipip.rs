@@ -1,0 +1,187 @@
+//! The tunnel device for protocol 4 (RFC 2003).
+
+use crate::kernel::Kernel;
+use crate::link::{self, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError};
+use crate::message::{self, GET_LINK, NEW_LINK, SCOPE_UNIVERSE, ifinfomsg};
+use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
+use ipnet::IpNet;
+use model::dataplane::{Address, IpipDevice, Link};
+use std::net::{IpAddr, Ipv4Addr};
+
+const KIND: &str = "ipip";
+const IFLA_IPTUN_LOCAL: u16 = 2;
+const IFLA_IPTUN_TTL: u16 = 4;
+const IFLA_IPTUN_PROTO: u16 = 9;
+const IFLA_IPTUN_PMTUDISC: u16 = 10;
+/// `IPPROTO_IPIP`.
+const PROTOCOL: u8 = 4;
+
+impl Kernel {
+    /// Creates the device or changes it to what is wanted, and sets it up; answers its index.
+    ///
+    /// It has no remote end: the gateway of a route through it is the outer destination. The outer
+    /// TTL is the inner one, and the outer header has DF set, so that path MTU discovery works.
+    /// One that is as wanted is not touched, so that no event follows.
+    pub fn ensure_ipip(&mut self, device: &IpipDevice) -> Result<u32, LinkError> {
+        let name = &device.name;
+        let refused = |step| LinkError::refused(name, step);
+        let found = link::by_name(&mut self.route, name).map_err(refused("look it up"))?;
+        if let Some(found) = found
+            .as_ref()
+            .filter(|link| link.kind.as_deref() != Some(KIND))
+        {
+            let found = found.kind.clone().unwrap_or_else(|| "device".into());
+            return Err(LinkError::WrongKind {
+                name: name.clone(),
+                wanted: KIND,
+                found,
+            });
+        }
+        let local = match &found {
+            Some(link) => local(&mut self.route, link.ifindex).map_err(refused("look it up"))?,
+            None => None,
+        };
+        let same = |link: &&Link| link.mtu == device.mtu && local == Some(device.local);
+        let link = match found.as_ref().filter(same) {
+            Some(link) => link.clone(),
+            None => {
+                self.write_ipip(device, found.map(|link| link.ifindex))?;
+                let link = link::by_name(&mut self.route, name).map_err(refused("look it up"))?;
+                link.ok_or(NetlinkError::NoAnswer)
+                    .map_err(refused("look it up"))?
+            }
+        };
+        self.host_interface_sysctls(name, false)?;
+        self.set_tunnel_address(device, link.ifindex)
+            .map_err(refused("set its address"))?;
+        if !link.up {
+            let mut request = self.route.encoder();
+            message::link_up(&mut request, link.ifindex);
+            self.route.request(request).map_err(refused("set it up"))?;
+        }
+        Ok(link.ifindex)
+    }
+
+    /// Removes the device. One that is not there is no failure; one of another kind stays.
+    pub fn remove_ipip(&mut self, name: &str) -> Result<(), LinkError> {
+        let found = link::by_name(&mut self.route, name);
+        match found.map_err(LinkError::refused(name, "look it up"))? {
+            Some(link) if link.kind.as_deref() == Some(KIND) => self.delete_link(link.ifindex),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_ipip(&mut self, device: &IpipDevice, ifindex: Option<u32>) -> Result<(), LinkError> {
+        let mut request = self.route.encoder();
+        let flags = if ifindex.is_some() {
+            Flags::QUIET
+        } else {
+            Flags::CREATE_EXCLUSIVE
+        };
+        request.message(
+            NEW_LINK,
+            flags,
+            &ifinfomsg(ifindex.unwrap_or(0), 0, 0),
+            |encoder| {
+                // A device that is up refuses a name, even its own.
+                if ifindex.is_none() {
+                    encoder.string(IFLA_IFNAME, &device.name);
+                }
+                encoder.u32(IFLA_MTU, device.mtu);
+                link_info(encoder, device.local, PROTOCOL);
+            },
+        );
+        let name = device.name.clone();
+        self.route
+            .request(request)
+            .map_err(|source| match source.errno() {
+                Some(libc::EOPNOTSUPP) => LinkError::Unsupported { name, kind: KIND },
+                Some(libc::EEXIST) => LinkError::TunnelTaken {
+                    name,
+                    local: device.local,
+                },
+                _ if ifindex.is_some() => LinkError::Refused {
+                    name,
+                    step: "change",
+                    source,
+                },
+                _ => LinkError::Refused {
+                    name,
+                    step: "create",
+                    source,
+                },
+            })
+    }
+
+    /// Makes the wanted address the only IPv4 address of the device.
+    fn set_tunnel_address(
+        &mut self,
+        device: &IpipDevice,
+        ifindex: u32,
+    ) -> Result<(), NetlinkError> {
+        let wanted = device.address.map(IpAddr::from);
+        let present = crate::address::dump(&mut self.route)?;
+        let of_device = |a: &&Address| a.ifindex == ifindex && a.address.addr().is_ipv4();
+        let present: Vec<IpNet> = present
+            .iter()
+            .filter(of_device)
+            .map(|a| a.address)
+            .collect();
+        for stale in present.iter().filter(|a| Some(a.addr()) != wanted) {
+            let mut request = self.route.encoder();
+            message::delete_address(&mut request, ifindex, stale.addr(), stale.prefix_len());
+            self.route.request(request)?;
+        }
+        let missing = wanted.filter(|address| !present.contains(&IpNet::from(*address)));
+        let Some(address) = missing else {
+            return Ok(());
+        };
+        let mut request = self.route.encoder();
+        message::add_address(&mut request, ifindex, address, 32, SCOPE_UNIVERSE);
+        self.route.request(request)
+    }
+}
+
+/// Outer source address of a tunnel.
+fn local(socket: &mut Socket, ifindex: u32) -> Result<Option<Ipv4Addr>, NetlinkError> {
+    socket.dump(
+        |encoder| {
+            encoder.message(GET_LINK, Flags::QUIET, &ifinfomsg(ifindex, 0, 0), |_| {});
+        },
+        || None,
+        |found, frame| {
+            let data = frame.attributes(16).inside(IFLA_LINKINFO).inside(2);
+            let octets = data
+                .find(IFLA_IPTUN_LOCAL)
+                .and_then(|bytes| bytes.try_into().ok());
+            *found = octets.map(|octets: [u8; 4]| octets.into());
+        },
+    )
+}
+
+/// Whether the kernel has the kind: it looks the kind up before it refuses an impossible protocol,
+/// so that nothing is ever created.
+pub(crate) fn probe(socket: &mut Socket) -> bool {
+    const IMPOSSIBLE_PROTOCOL: u8 = 255;
+    let mut request = socket.encoder();
+    let fixed = ifinfomsg(0, 0, 0);
+    request.message(NEW_LINK, Flags::CREATE_EXCLUSIVE, &fixed, |encoder| {
+        encoder.string(IFLA_IFNAME, "ocicat-probe");
+        link_info(encoder, Ipv4Addr::LOCALHOST, IMPOSSIBLE_PROTOCOL);
+    });
+    socket
+        .request(request)
+        .is_err_and(|error| error.is(libc::EINVAL))
+}
+
+fn link_info(encoder: &mut Encoder, local: Ipv4Addr, protocol: u8) {
+    encoder.nested(IFLA_LINKINFO, |encoder| {
+        encoder.string(1, KIND);
+        encoder.nested(2, |encoder| {
+            encoder.attribute(IFLA_IPTUN_LOCAL, &local.octets());
+            encoder.attribute(IFLA_IPTUN_TTL, &[0]);
+            encoder.attribute(IFLA_IPTUN_PMTUDISC, &[1]);
+            encoder.attribute(IFLA_IPTUN_PROTO, &[protocol]);
+        });
+    });
+}

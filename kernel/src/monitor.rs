@@ -1,0 +1,157 @@
+//! What others change, as it happens.
+
+use crate::kernel::{OpenError, open};
+use crate::message;
+use crate::netlink::{Errno, Frame, Protocol, Socket};
+use crate::route::{KernelRoute, kernel_route};
+use crate::{address, link};
+use model::dataplane::{Address, Link};
+use model::names::NFT_TABLE;
+use netlink_packet_route::RouteNetlinkMessage;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::mpsc;
+
+/// `RTNLGRP_*`: link, IPv4 and IPv6 addresses, IPv4 and IPv6 routes.
+const ROUTE_GROUPS: [u32; 5] = [1, 5, 9, 7, 11];
+/// `NFNLGRP_NFTABLES`.
+const NFT_GROUP: u32 = 7;
+/// `NFNL_SUBSYS_NFTABLES`, the high byte of a message's type.
+const NFT_SUBSYSTEM: u16 = 10;
+/// Events that may wait for the receiver before the kernel has to keep them.
+const QUEUE: usize = 4096;
+/// How long the thread outlives its receiver at most.
+const NOTICE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 500_000_000,
+};
+
+/// A change that the kernel reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelEvent {
+    /// A link is there, or changed. The kernel drops IPv4 routes of a link that goes down without
+    /// an event of their own.
+    Link(Link),
+    /// A link is gone, and so are its routes.
+    LinkGone {
+        /// Its index.
+        ifindex: u32,
+        /// Its name.
+        name: String,
+    },
+    /// The node has an address.
+    Address(Address),
+    /// The node lost an address.
+    AddressGone(Address),
+    /// A route of the main table was added or replaced; by us as well.
+    Route(KernelRoute),
+    /// A route of the main table was removed; by us as well.
+    RouteGone(KernelRoute),
+    /// Somebody else changed our nft table.
+    OurTableChanged,
+    /// Events were lost: only new dumps tell what is there.
+    Overrun,
+}
+
+/// Starts a thread that reports changes in the calling thread's network namespace. Changes of our
+/// nft table that came from `nft_port_id` ([`crate::Kernel::nft_port_id`]) are not reported.
+///
+/// What happens after this returns is reported; a dump that follows completes the picture. The
+/// thread ends soon after the receiver is dropped.
+pub fn monitor(nft_port_id: u32) -> Result<mpsc::Receiver<KernelEvent>, OpenError> {
+    let mut route = open(Protocol::Route)?;
+    for group in ROUTE_GROUPS {
+        route.join(group).map_err(|errno| OpenError {
+            what: "route event",
+            errno,
+        })?;
+    }
+    let mut nft = open(Protocol::Netfilter)?;
+    nft.join(NFT_GROUP).map_err(|errno| OpenError {
+        what: "nf_tables event",
+        errno,
+    })?;
+    let (events, receiver) = mpsc::channel(QUEUE);
+    std::thread::Builder::new()
+        .name("kernel-monitor".into())
+        .spawn(move || watch(route, nft, nft_port_id, &events))
+        .map_err(|error| OpenError {
+            what: "kernel event",
+            errno: error.into(),
+        })?;
+    Ok(receiver)
+}
+
+fn watch(mut route: Socket, mut nft: Socket, own: u32, events: &mpsc::Sender<KernelEvent>) {
+    while !events.is_closed() {
+        let mut ready = [
+            PollFd::new(&route, PollFlags::IN),
+            PollFd::new(&nft, PollFlags::IN),
+        ];
+        // An interrupted wait is a short one.
+        let _ = poll(&mut ready, Some(&NOTICE));
+        let read = drain(&mut route, events, route_event).and_then(|()| {
+            drain(&mut nft, events, |frame| {
+                foreign(frame, own).then_some(KernelEvent::OurTableChanged)
+            })
+        });
+        if read.is_none() {
+            return;
+        }
+    }
+}
+
+/// Reads what is queued; `None` when nobody listens any more.
+fn drain(
+    socket: &mut Socket,
+    events: &mpsc::Sender<KernelEvent>,
+    event: impl Fn(Frame<'_>) -> Option<KernelEvent>,
+) -> Option<()> {
+    loop {
+        match socket.receive() {
+            Ok(None) => return Some(()),
+            Ok(Some(datagram)) => {
+                let mut last = None;
+                for event in Frame::split(datagram).filter_map(&event) {
+                    // A transaction is many messages and one change.
+                    if event == KernelEvent::OurTableChanged && last.as_ref() == Some(&event) {
+                        continue;
+                    }
+                    last = Some(event.clone());
+                    events.blocking_send(event).ok()?;
+                }
+            }
+            Err(Errno(libc::ENOBUFS)) => events.blocking_send(KernelEvent::Overrun).ok()?,
+            Err(errno) => {
+                // The receiver sees the end of the channel.
+                tracing::error!(%errno, "kernel events cannot be read");
+                return None;
+            }
+        }
+    }
+}
+
+fn route_event(frame: Frame<'_>) -> Option<KernelEvent> {
+    match message::parse(frame)? {
+        RouteNetlinkMessage::NewLink(m) => link::link(&m).map(KernelEvent::Link),
+        RouteNetlinkMessage::DelLink(m) => link::link(&m).map(|link| KernelEvent::LinkGone {
+            ifindex: link.ifindex,
+            name: link.name,
+        }),
+        RouteNetlinkMessage::NewAddress(m) => address::address(&m).map(KernelEvent::Address),
+        RouteNetlinkMessage::DelAddress(m) => address::address(&m).map(KernelEvent::AddressGone),
+        RouteNetlinkMessage::NewRoute(m) => kernel_route(&m).map(KernelEvent::Route),
+        RouteNetlinkMessage::DelRoute(m) => kernel_route(&m).map(KernelEvent::RouteGone),
+        _ => None,
+    }
+}
+
+/// Whether a message is about our table and not of our doing. The table's name is attribute 1 of
+/// every kind of object.
+fn foreign(frame: Frame<'_>, own: u32) -> bool {
+    const NEW_GENERATION: u16 = NFT_SUBSYSTEM << 8 | 15;
+    frame.kind >> 8 == NFT_SUBSYSTEM
+        && frame.kind != NEW_GENERATION
+        && frame.port != own
+        && frame.payload().first() == Some(&crate::nft::FAMILY_INET)
+        && frame.attributes(4).text(1).as_deref() == Some(NFT_TABLE)
+}

@@ -1,0 +1,267 @@
+//! Expressions: what rules are made of in the kernel.
+
+use super::wire::{DATA_IS_VERDICT, DATA_VALUE, VERDICT_CHAIN, VERDICT_CODE};
+use crate::netlink::{Attributes, Encoder, be_u16, be_u32};
+use policy::ruleset::Verdict;
+
+const NAME: u16 = 1;
+const DATA: u16 = 2;
+
+/// One expression. Registers are numbers of 32 bit words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Expression {
+    Meta {
+        key: u32,
+        to: u32,
+    },
+    Payload {
+        base: u32,
+        offset: u32,
+        length: u32,
+        to: u32,
+    },
+    Ct {
+        key: u32,
+        to: u32,
+    },
+    Compare {
+        from: u32,
+        op: u32,
+        with: Vec<u8>,
+    },
+    Bitwise {
+        from: u32,
+        to: u32,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
+    /// With `verdict`, takes the verdict of the element.
+    Lookup {
+        set: String,
+        from: u32,
+        invert: bool,
+        verdict: bool,
+    },
+    Immediate(Verdict),
+    Counter,
+    Limit {
+        rate: u64,
+        unit: u64,
+        burst: u32,
+    },
+    Log {
+        group: u16,
+        prefix: String,
+    },
+    Masquerade {
+        flags: u32,
+    },
+}
+
+impl Expression {
+    /// Appends a list element with the expression.
+    pub(super) fn encode(&self, encoder: &mut Encoder) {
+        encoder.nested(1, |encoder| {
+            encoder.string(NAME, self.name());
+            encoder.nested(DATA, |encoder| self.encode_data(encoder));
+        });
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Meta { .. } => "meta",
+            Self::Payload { .. } => "payload",
+            Self::Ct { .. } => "ct",
+            Self::Compare { .. } => "cmp",
+            Self::Bitwise { .. } => "bitwise",
+            Self::Lookup { .. } => "lookup",
+            Self::Immediate(_) => "immediate",
+            Self::Counter => "counter",
+            Self::Limit { .. } => "limit",
+            Self::Log { .. } => "log",
+            Self::Masquerade { .. } => "masq",
+        }
+    }
+
+    fn encode_data(&self, e: &mut Encoder) {
+        match self {
+            Self::Meta { key, to } | Self::Ct { key, to } => {
+                e.be_u32(1, register(*to));
+                e.be_u32(2, *key);
+            }
+            Self::Payload {
+                base,
+                offset,
+                length,
+                to,
+            } => {
+                e.be_u32(1, register(*to));
+                e.be_u32(2, *base);
+                e.be_u32(3, *offset);
+                e.be_u32(4, *length);
+            }
+            Self::Compare { from, op, with } => {
+                e.be_u32(1, register(*from));
+                e.be_u32(2, *op);
+                e.nested(3, |e| e.attribute(DATA_VALUE, with));
+            }
+            Self::Bitwise {
+                from,
+                to,
+                mask,
+                xor,
+            } => {
+                e.be_u32(1, register(*from));
+                e.be_u32(2, register(*to));
+                e.be_u32(3, mask.len() as u32);
+                e.nested(4, |e| e.attribute(DATA_VALUE, mask));
+                e.nested(5, |e| e.attribute(DATA_VALUE, xor));
+            }
+            Self::Lookup {
+                set,
+                from,
+                invert,
+                verdict,
+            } => {
+                e.string(1, set);
+                e.be_u32(2, register(*from));
+                if *verdict {
+                    e.be_u32(3, 0);
+                }
+                if *invert {
+                    e.be_u32(5, 1);
+                }
+            }
+            Self::Immediate(verdict) => {
+                e.be_u32(1, 0);
+                e.nested(2, |e| encode_verdict(e, verdict));
+            }
+            Self::Counter => {}
+            Self::Limit { rate, unit, burst } => {
+                e.attribute(1, &rate.to_be_bytes());
+                e.attribute(2, &unit.to_be_bytes());
+                e.be_u32(3, *burst);
+                e.be_u32(4, 0);
+            }
+            Self::Log { group, prefix } => {
+                e.attribute(1, &group.to_be_bytes());
+                e.string(2, prefix);
+            }
+            Self::Masquerade { flags } => e.be_u32(1, *flags),
+        }
+    }
+
+    /// Reads a list element; `None` for anything that we never write.
+    pub(super) fn decode(element: Attributes<'_>) -> Option<Self> {
+        let name = element.text(NAME)?;
+        let data = element.inside(DATA);
+        let value = |kind| data.inside(kind).find(DATA_VALUE).map(<[u8]>::to_vec);
+        let word = |kind| data.be_u32(kind).and_then(word);
+        let expression = match name.as_str() {
+            "meta" => Self::Meta {
+                key: data.be_u32(2)?,
+                to: word(1)?,
+            },
+            "ct" if data.find(3).is_none() => Self::Ct {
+                key: data.be_u32(2)?,
+                to: word(1)?,
+            },
+            "payload" => Self::Payload {
+                base: data.be_u32(2)?,
+                offset: data.be_u32(3)?,
+                length: data.be_u32(4)?,
+                to: word(1)?,
+            },
+            "cmp" => Self::Compare {
+                from: word(1)?,
+                op: data.be_u32(2)?,
+                with: value(3)?,
+            },
+            "bitwise" if data.be_u32(6).unwrap_or(0) == 0 => Self::Bitwise {
+                from: word(1)?,
+                to: word(2)?,
+                mask: value(4)?,
+                xor: value(5)?,
+            },
+            "lookup" => Self::Lookup {
+                set: data.text(1)?,
+                from: word(2)?,
+                invert: data.be_u32(5).unwrap_or(0) & 1 != 0,
+                verdict: match data.be_u32(3) {
+                    Some(0) => true,
+                    Some(_) => return None,
+                    None => false,
+                },
+            },
+            "immediate" if data.be_u32(1) == Some(0) => {
+                Self::Immediate(decode_verdict(data.inside(2))?)
+            }
+            "counter" => Self::Counter,
+            "limit" if data.be_u32(4) == Some(0) && data.be_u32(5).unwrap_or(0) == 0 => {
+                let number = |kind| data.find(kind)?.try_into().ok().map(u64::from_be_bytes);
+                Self::Limit {
+                    rate: number(1)?,
+                    unit: number(2)?,
+                    burst: data.be_u32(3)?,
+                }
+            }
+            "log" if (3..=6).all(|kind| data.find(kind).is_none()) => Self::Log {
+                group: data.find(1).and_then(be_u16)?,
+                prefix: data.text(2)?,
+            },
+            "masq" if data.find(2).is_none() => Self::Masquerade {
+                flags: data.find(1).map_or(Some(0), be_u32)?,
+            },
+            _ => return None,
+        };
+        Some(expression)
+    }
+}
+
+/// `NFT_REG_*` of a word: the kernel prefers the name of the 16 byte register that starts there.
+fn register(word: u32) -> u32 {
+    if word.is_multiple_of(4) {
+        1 + word / 4
+    } else {
+        8 + word
+    }
+}
+
+fn word(register: u32) -> Option<u32> {
+    match register {
+        1..=4 => Some((register - 1) * 4),
+        8..=23 => Some(register - 8),
+        _ => None,
+    }
+}
+
+/// Appends a verdict to a data attribute.
+pub(super) fn encode_verdict(encoder: &mut Encoder, verdict: &Verdict) {
+    let (code, chain): (i32, Option<&str>) = match verdict {
+        Verdict::Drop => (0, None),
+        Verdict::Accept => (1, None),
+        Verdict::Return => (-5, None),
+        Verdict::Jump(chain) => (-3, Some(chain)),
+        Verdict::Goto(chain) => (-4, Some(chain)),
+    };
+    encoder.nested(DATA_IS_VERDICT, |encoder| {
+        encoder.be_u32(VERDICT_CODE, code as u32);
+        if let Some(chain) = chain {
+            encoder.string(VERDICT_CHAIN, chain);
+        }
+    });
+}
+
+/// The verdict in a data attribute.
+pub(super) fn decode_verdict(data: Attributes<'_>) -> Option<Verdict> {
+    let verdict = data.inside(DATA_IS_VERDICT);
+    let chain = verdict.text(VERDICT_CHAIN);
+    match (verdict.be_u32(VERDICT_CODE)? as i32, chain) {
+        (0, None) => Some(Verdict::Drop),
+        (1, None) => Some(Verdict::Accept),
+        (-5, None) => Some(Verdict::Return),
+        (-3, Some(chain)) => Some(Verdict::Jump(chain)),
+        (-4, Some(chain)) => Some(Verdict::Goto(chain)),
+        _ => None,
+    }
+}

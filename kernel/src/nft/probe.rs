@@ -1,0 +1,94 @@
+//! What nf_tables can do, found out by batches without an end: the kernel checks them and changes
+//! nothing.
+
+use super::wire::{BATCH, BATCH_BEGIN, INET, NEW_TABLE, OWNER_PERSIST, TABLE_FLAGS, TABLE_NAME};
+use super::write::Transaction;
+use crate::netlink::{Flags, Socket};
+use policy::ruleset::{BaseHook, ChainType, CtState, Family, Hook, Op, Rule, Statement, Verdict};
+
+/// Whether tables can have an owner and outlive it.
+pub(crate) fn probe_owner(socket: &mut Socket) -> bool {
+    let mut request = socket.encoder();
+    request.message(BATCH_BEGIN, Flags::QUIET, &BATCH, |_| {});
+    request.message(NEW_TABLE, Flags::CREATE, &INET, |encoder| {
+        encoder.string(TABLE_NAME, "ocicat-probe");
+        encoder.be_u32(TABLE_FLAGS, OWNER_PERSIST);
+    });
+    request.acknowledge(1);
+    socket
+        .transact(&request)
+        .is_ok_and(|acks| acks.refused.is_empty() && !acks.accepted.is_empty())
+}
+
+/// Statements that the kernel lacks, each with its own words.
+pub(crate) fn probe_statements(socket: &mut Socket) -> Vec<String> {
+    let filter = [
+        ("meta nfproto", Statement::Family(Family::Ipv6)),
+        ("ct state", Statement::CtState(CtState::Invalid)),
+        ("counter", Statement::Counter),
+        (
+            "limit",
+            Statement::Limit {
+                per_second: 1,
+                burst: 5,
+            },
+        ),
+        (
+            "log",
+            Statement::Log {
+                group: 1,
+                prefix: "probe".into(),
+            },
+        ),
+    ];
+    let filter = filter
+        .into_iter()
+        .map(|(name, s)| (name, ChainType::Filter, Hook::Forward, s));
+    let nat = (
+        "masquerade",
+        ChainType::Nat,
+        Hook::Postrouting,
+        Statement::Masquerade,
+    );
+    let mut missing = Vec::new();
+    for (name, chain_type, hook, statement) in filter.chain([nat]) {
+        let hook = BaseHook {
+            hook,
+            chain_type,
+            priority: 0,
+        };
+        let chain = "ocicat-probe".to_owned();
+        let rule = Rule {
+            statements: vec![statement, Statement::Verdict(Verdict::Return)],
+            comment: None,
+        };
+        let ops = [
+            Op::AddChain(chain.clone(), Some(hook)),
+            Op::AddRules(chain, vec![rule]),
+        ];
+        if let Err(reason) = check(socket, &ops) {
+            missing.push(format!("{name} ({reason})"));
+        }
+    }
+    missing
+}
+
+/// Has the kernel check operations in our table as if it were there.
+fn check(socket: &mut Socket, ops: &[Op]) -> Result<(), String> {
+    let mut transaction = Transaction::begin(socket, None);
+    transaction.create_table(None);
+    for op in ops {
+        transaction.op(op).map_err(|error| error.to_string())?;
+    }
+    let finished = transaction.check_only();
+    let acks = socket
+        .transact(&finished.request)
+        .map_err(|error| error.to_string())?;
+    match acks.refused.into_iter().next() {
+        None => Ok(()),
+        Some((sequence, error)) => Err(format!(
+            "{}: {error}",
+            finished.name(sequence).unwrap_or("nf_tables")
+        )),
+    }
+}

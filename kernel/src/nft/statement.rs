@@ -1,0 +1,383 @@
+//! Statements as expressions, and back.
+//!
+//! [`raise`] guesses a statement from the first expressions and accepts it only if [`lower`] makes
+//! exactly these expressions of it: the two cannot disagree.
+
+use super::expression::Expression as E;
+use policy::ruleset::{CtState, Family, Field, KeyType, Statement as S};
+
+const META_IIF: u32 = 4;
+const META_OIF: u32 = 5;
+const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
+const META_NFPROTO: u32 = 15;
+const META_L4PROTO: u32 = 16;
+const CT_STATE: u32 = 0;
+const CT_MARK: u32 = 3;
+const BASE_NETWORK: u32 = 1;
+const BASE_TRANSPORT: u32 = 2;
+const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
+const AT_MOST: u32 = 3;
+const AT_LEAST: u32 = 5;
+const IPPROTO_ICMPV6: u8 = 58;
+const IFNAMSIZ: usize = 16;
+/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
+const RANDOM_FULLY: u32 = 1 << 4;
+/// `NF_CT_STATE_INVALID_BIT`; `NF_CT_STATE_BIT` of established and of related.
+const STATE_INVALID: u32 = 1;
+const STATE_ESTABLISHED: u32 = 2;
+const STATE_RELATED: u32 = 4;
+
+/// The expressions of a statement.
+pub(super) fn lower(statement: &S) -> Vec<E> {
+    match statement {
+        S::Family(family) => meta_is(META_NFPROTO, EQUAL, vec![nfproto(*family)]),
+        S::IifnamePrefix { prefix, negate } => {
+            meta_is(META_IIFNAME, operator(*negate), prefix.as_bytes().to_vec())
+        }
+        S::OifnamePrefix { prefix, negate } => {
+            meta_is(META_OIFNAME, operator(*negate), prefix.as_bytes().to_vec())
+        }
+        S::Oifname(name) => {
+            let mut padded = name.as_bytes().to_vec();
+            padded.resize(IFNAMSIZ.max(padded.len()), 0);
+            meta_is(META_OIFNAME, EQUAL, padded)
+        }
+        S::L4Proto(number) => meta_is(META_L4PROTO, EQUAL, vec![*number]),
+        S::DportRange(first, last) => {
+            let load = load(Field::Dport, 0);
+            within(
+                load,
+                first.to_be_bytes().to_vec(),
+                last.to_be_bytes().to_vec(),
+            )
+        }
+        S::CtState(state) => ct_bits(CT_STATE, state_bits(*state), NOT_EQUAL, 0),
+        S::CtMarkBits(bits) => ct_bits(CT_MARK, *bits, EQUAL, *bits),
+        S::Icmpv6Type { first, last } => {
+            let load = E::Payload {
+                base: BASE_TRANSPORT,
+                offset: 0,
+                length: 1,
+                to: 0,
+            };
+            let mut expressions = meta_is(META_L4PROTO, EQUAL, vec![IPPROTO_ICMPV6]);
+            expressions.extend(within(load, vec![*first], vec![*last]));
+            expressions
+        }
+        S::Ipv6LinkLocalSource => link_local_source(),
+        S::Lookup {
+            fields,
+            set,
+            negate,
+        } => look_up(fields, set, *negate, false),
+        S::VerdictMap { fields, map } => look_up(fields, map, false, true),
+        S::Counter => vec![E::Counter],
+        S::Limit { per_second, burst } => {
+            vec![E::Limit {
+                rate: u64::from(*per_second),
+                unit: 1,
+                burst: *burst,
+            }]
+        }
+        S::Log { group, prefix } => vec![E::Log {
+            group: *group,
+            prefix: prefix.clone(),
+        }],
+        S::Masquerade => vec![E::Masquerade {
+            flags: RANDOM_FULLY,
+        }],
+        S::Verdict(verdict) => vec![E::Immediate(verdict.clone())],
+    }
+}
+
+/// The statements that these expressions are; `None` if they are not of our making.
+pub(super) fn raise(mut expressions: &[E]) -> Option<Vec<S>> {
+    let mut statements = Vec::new();
+    while !expressions.is_empty() {
+        let statement = guess(expressions)?;
+        expressions = expressions.strip_prefix(lower(&statement).as_slice())?;
+        statements.push(statement);
+    }
+    Some(statements)
+}
+
+fn guess(expressions: &[E]) -> Option<S> {
+    match expressions {
+        [E::Meta { key, .. }, E::Compare { op, with, .. }, rest @ ..] => {
+            guess_meta(*key, *op, with, rest)
+        }
+        [E::Ct { key: CT_STATE, .. }, E::Bitwise { mask, .. }, ..] => {
+            let bits = u32::from_ne_bytes(mask.as_slice().try_into().ok()?);
+            let states = [CtState::EstablishedOrRelated, CtState::Invalid];
+            states
+                .into_iter()
+                .find(|state| state_bits(*state) == bits)
+                .map(S::CtState)
+        }
+        [E::Ct { key: CT_MARK, .. }, E::Bitwise { mask, .. }, ..] => mask
+            .as_slice()
+            .try_into()
+            .ok()
+            .map(u32::from_ne_bytes)
+            .map(S::CtMarkBits),
+        [
+            E::Payload {
+                base: BASE_NETWORK, ..
+            },
+            E::Bitwise { .. },
+            ..,
+        ] => Some(S::Ipv6LinkLocalSource),
+        [
+            E::Payload {
+                base: BASE_TRANSPORT,
+                ..
+            },
+            rest @ ..,
+        ] => {
+            let (first, last) = bounds(rest)?;
+            let port = |bytes: &[u8]| bytes.try_into().ok().map(u16::from_be_bytes);
+            Some(S::DportRange(port(first)?, port(last)?))
+        }
+        [E::Immediate(verdict), ..] => Some(S::Verdict(verdict.clone())),
+        [E::Counter, ..] => Some(S::Counter),
+        [E::Limit { rate, burst, .. }, ..] => Some(S::Limit {
+            per_second: u32::try_from(*rate).ok()?,
+            burst: *burst,
+        }),
+        [E::Log { group, prefix }, ..] => Some(S::Log {
+            group: *group,
+            prefix: prefix.clone(),
+        }),
+        [E::Masquerade { .. }, ..] => Some(S::Masquerade),
+        _ => guess_look_up(expressions),
+    }
+}
+
+fn guess_meta(key: u32, op: u32, with: &[u8], rest: &[E]) -> Option<S> {
+    let negate = op == NOT_EQUAL;
+    let name = || {
+        let end = with
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(with.len());
+        String::from_utf8(with[..end].to_vec()).ok()
+    };
+    match key {
+        META_NFPROTO => [Family::Ipv4, Family::Ipv6]
+            .into_iter()
+            .find(|family| with == [nfproto(*family)])
+            .map(S::Family),
+        META_IIFNAME => Some(S::IifnamePrefix {
+            prefix: name()?,
+            negate,
+        }),
+        META_OIFNAME if with.len() >= IFNAMSIZ => Some(S::Oifname(name()?)),
+        META_OIFNAME => Some(S::OifnamePrefix {
+            prefix: name()?,
+            negate,
+        }),
+        META_L4PROTO => match rest {
+            [
+                E::Payload {
+                    base: BASE_TRANSPORT,
+                    offset: 0,
+                    ..
+                },
+                rest @ ..,
+            ] if with == [IPPROTO_ICMPV6] => {
+                let (first, last) = bounds(rest)?;
+                Some(S::Icmpv6Type {
+                    first: *first.first()?,
+                    last: *last.first()?,
+                })
+            }
+            _ => with.first().copied().map(S::L4Proto),
+        },
+        _ => None,
+    }
+}
+
+fn guess_look_up(expressions: &[E]) -> Option<S> {
+    let mut fields = Vec::new();
+    for expression in expressions {
+        match expression {
+            E::Lookup {
+                set, verdict: true, ..
+            } => {
+                return Some(S::VerdictMap {
+                    fields,
+                    map: set.clone(),
+                });
+            }
+            E::Lookup { set, invert, .. } => {
+                return Some(S::Lookup {
+                    fields,
+                    set: set.clone(),
+                    negate: *invert,
+                });
+            }
+            E::Meta { to, .. } | E::Payload { to, .. } => fields.push(
+                FIELDS
+                    .into_iter()
+                    .find(|field| load(*field, *to) == *expression)?,
+            ),
+            _ => return None,
+        }
+    }
+    None
+}
+
+const FIELDS: [Field; 9] = [
+    Field::Iif,
+    Field::Oif,
+    Field::Ipv4Saddr,
+    Field::Ipv4Daddr,
+    Field::Ipv6Saddr,
+    Field::Ipv6Daddr,
+    Field::L4Proto,
+    Field::Sport,
+    Field::Dport,
+];
+
+/// Loads a field into the register that starts at a word.
+fn load(field: Field, to: u32) -> E {
+    let meta = |key| E::Meta { key, to };
+    let length = field.key_type().len() as u32;
+    let payload = |base, offset| E::Payload {
+        base,
+        offset,
+        length,
+        to,
+    };
+    match field {
+        Field::Iif => meta(META_IIF),
+        Field::Oif => meta(META_OIF),
+        Field::L4Proto => meta(META_L4PROTO),
+        Field::Ipv4Saddr => payload(BASE_NETWORK, 12),
+        Field::Ipv4Daddr => payload(BASE_NETWORK, 16),
+        Field::Ipv6Saddr => payload(BASE_NETWORK, 8),
+        Field::Ipv6Daddr => payload(BASE_NETWORK, 24),
+        Field::Sport => payload(BASE_TRANSPORT, 0),
+        Field::Dport => payload(BASE_TRANSPORT, 2),
+    }
+}
+
+/// Words that a field takes in a concatenation.
+pub(super) fn words(key: KeyType) -> u32 {
+    key.len().div_ceil(4) as u32
+}
+
+fn look_up(fields: &[Field], set: &str, invert: bool, verdict: bool) -> Vec<E> {
+    let mut expressions = Vec::with_capacity(fields.len() + 1);
+    let mut to = 0;
+    for field in fields {
+        expressions.push(load(*field, to));
+        to += words(field.key_type());
+    }
+    expressions.push(E::Lookup {
+        set: set.to_owned(),
+        from: 0,
+        invert,
+        verdict,
+    });
+    expressions
+}
+
+fn meta_is(key: u32, op: u32, with: Vec<u8>) -> Vec<E> {
+    vec![E::Meta { key, to: 0 }, E::Compare { from: 0, op, with }]
+}
+
+/// Compares what `load` reads with one value or a range, as nft does.
+fn within(load: E, first: Vec<u8>, last: Vec<u8>) -> Vec<E> {
+    let compare = |op, with| E::Compare { from: 0, op, with };
+    if first == last {
+        return vec![load, compare(EQUAL, first)];
+    }
+    vec![load, compare(AT_LEAST, first), compare(AT_MOST, last)]
+}
+
+fn bounds(expressions: &[E]) -> Option<(&[u8], &[u8])> {
+    match expressions {
+        [
+            E::Compare {
+                op: EQUAL, with, ..
+            },
+            ..,
+        ] => Some((with, with)),
+        [
+            E::Compare {
+                op: AT_LEAST,
+                with: first,
+                ..
+            },
+            E::Compare {
+                op: AT_MOST,
+                with: last,
+                ..
+            },
+            ..,
+        ] => Some((first, last)),
+        _ => None,
+    }
+}
+
+fn ct_bits(key: u32, mask: u32, op: u32, with: u32) -> Vec<E> {
+    let mask = mask.to_ne_bytes().to_vec();
+    vec![
+        E::Ct { key, to: 0 },
+        E::Bitwise {
+            from: 0,
+            to: 0,
+            mask,
+            xor: vec![0; 4],
+        },
+        E::Compare {
+            from: 0,
+            op,
+            with: with.to_ne_bytes().to_vec(),
+        },
+    ]
+}
+
+/// `ip6 saddr fe80::/10`.
+fn link_local_source() -> Vec<E> {
+    let address = |first: u8, second: u8| {
+        let mut bytes = vec![0; 16];
+        (bytes[0], bytes[1]) = (first, second);
+        bytes
+    };
+    vec![
+        load(Field::Ipv6Saddr, 0),
+        E::Bitwise {
+            from: 0,
+            to: 0,
+            mask: address(0xff, 0xc0),
+            xor: vec![0; 16],
+        },
+        E::Compare {
+            from: 0,
+            op: EQUAL,
+            with: address(0xfe, 0x80),
+        },
+    ]
+}
+
+fn state_bits(state: CtState) -> u32 {
+    match state {
+        CtState::EstablishedOrRelated => STATE_ESTABLISHED | STATE_RELATED,
+        CtState::Invalid => STATE_INVALID,
+    }
+}
+
+fn nfproto(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => 2,
+        Family::Ipv6 => 10,
+    }
+}
+
+fn operator(negate: bool) -> u32 {
+    if negate { NOT_EQUAL } else { EQUAL }
+}

@@ -1,0 +1,324 @@
+//! Routes of the main table. Ours are those with [`RT_PROTOCOL`]; nothing here removes others.
+
+use crate::kernel::Kernel;
+use crate::message::{
+    self, DELETE_ROUTE, GET_ROUTE, MAIN_TABLE, NEW_ROUTE, SCOPE_LINK, SCOPE_NOWHERE,
+    SCOPE_UNIVERSE, family, octets,
+};
+use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
+use ipnet::IpNet;
+use model::dataplane::{NextHop, Route, RouteKind};
+use model::names::{ROUTE_METRIC, RT_PROTOCOL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags,
+    RouteType, RouteVia,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_PRIORITY: u16 = 6;
+const RTA_GATEWAY: u16 = 5;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
+const RTA_VIA: u16 = 18;
+const RTN_UNICAST: u8 = 1;
+const RTN_BLACKHOLE: u8 = 6;
+const RTNH_F_ONLINK: u8 = 4;
+
+/// A route of the main table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KernelRoute {
+    /// Destination and where it leads.
+    pub route: Route,
+    /// Written by us ([`RT_PROTOCOL`]).
+    pub ours: bool,
+    /// `RTA_PRIORITY`; ours have [`ROUTE_METRIC`].
+    pub metric: u32,
+}
+
+/// A route could not be read, written or removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// The kernel knows no way to a gateway.
+    #[error("route {dest}: no link leads to its gateway")]
+    GatewayUnreachable {
+        /// Destination.
+        dest: IpNet,
+    },
+    /// The interface is gone, or down.
+    #[error("route {dest}: its interface is missing or down")]
+    NoInterface {
+        /// Destination.
+        dest: IpNet,
+    },
+    /// A route needs at least one next hop.
+    #[error("route {dest}: it has no next hop")]
+    NoNextHop {
+        /// Destination.
+        dest: IpNet,
+    },
+    /// The kernel refused it otherwise.
+    #[error("route {dest}: {source}")]
+    Refused {
+        /// Destination.
+        dest: IpNet,
+        /// Why.
+        source: NetlinkError,
+    },
+    /// The table could not be read.
+    #[error("cannot read the routes: {0}")]
+    Dump(#[source] NetlinkError),
+}
+
+impl Kernel {
+    /// The main table, both families. Only unicast routes and blackholes: other types are not ours.
+    pub fn routes(&mut self) -> Result<Vec<KernelRoute>, RouteError> {
+        let mut routes = dump(&mut self.route, libc::AF_INET).map_err(RouteError::Dump)?;
+        routes.extend(dump(&mut self.route, libc::AF_INET6).map_err(RouteError::Dump)?);
+        Ok(routes)
+    }
+
+    /// Creates or replaces routes; answers those that failed. The failure of one does not stop the
+    /// others. The kernel replaces by destination and metric, whoever wrote the route: look at
+    /// [`Self::routes`] before a prefix that somebody else may route.
+    pub fn replace_routes(&mut self, routes: &[Route]) -> Vec<(Route, RouteError)> {
+        let empty = |route: &&Route| matches!(&route.kind, RouteKind::Via(hops) if hops.is_empty());
+        let (empty, usable): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(empty);
+        let refused = self.route.batch(&usable, |encoder, route| {
+            encode(encoder, route, RT_PROTOCOL);
+        });
+        let refused = refused
+            .into_iter()
+            .map(|(index, source)| (usable[index].clone(), refusal(usable[index].dest, source)));
+        empty
+            .into_iter()
+            .map(|route| (route.clone(), RouteError::NoNextHop { dest: route.dest }))
+            .chain(refused)
+            .collect()
+    }
+
+    /// Removes our routes to these destinations, whatever they lead to; answers those that failed.
+    /// A route that is not there is no failure, and a route of somebody else stays.
+    pub fn delete_routes(&mut self, destinations: &[IpNet]) -> Vec<(IpNet, RouteError)> {
+        let refused = self.route.batch(destinations, |encoder, dest| {
+            let fixed = rtmsg(*dest, RT_PROTOCOL, SCOPE_NOWHERE, 0, 0);
+            encoder.message(DELETE_ROUTE, Flags::QUIET, &fixed, |encoder| {
+                encoder.attribute(RTA_DST, &octets(dest.network()));
+            });
+        });
+        refused
+            .into_iter()
+            .filter(|(_, error)| !error.is(libc::ESRCH))
+            .map(|(index, source)| (destinations[index], refusal(destinations[index], source)))
+            .collect()
+    }
+}
+
+fn refusal(dest: IpNet, source: NetlinkError) -> RouteError {
+    match source.errno() {
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => RouteError::GatewayUnreachable { dest },
+        Some(libc::ENODEV | libc::ENETDOWN) => RouteError::NoInterface { dest },
+        _ => RouteError::Refused { dest, source },
+    }
+}
+
+/// Appends the message that creates or replaces a route.
+pub(crate) fn encode(encoder: &mut Encoder, route: &Route, protocol: u8) -> u32 {
+    let dest = route.dest;
+    let (kind, scope, flags) = match &route.kind {
+        RouteKind::Device { .. } => (RTN_UNICAST, SCOPE_LINK, 0),
+        RouteKind::Via(hops) => match hops.as_slice() {
+            [hop] => (RTN_UNICAST, SCOPE_UNIVERSE, hop_flags(hop)),
+            _ => (RTN_UNICAST, SCOPE_UNIVERSE, 0),
+        },
+        RouteKind::Blackhole => (RTN_BLACKHOLE, SCOPE_UNIVERSE, 0),
+    };
+    let fixed = rtmsg(dest, protocol, scope, kind, flags);
+    encoder.message(NEW_ROUTE, Flags::REPLACE, &fixed, |encoder| {
+        if dest.prefix_len() > 0 {
+            encoder.attribute(RTA_DST, &octets(dest.network()));
+        }
+        if protocol == RT_PROTOCOL {
+            // A route of somebody else with the same destination is another route: NLM_F_REPLACE
+            // compares destination and metric, not the protocol.
+            encoder.u32(RTA_PRIORITY, ROUTE_METRIC);
+        }
+        match &route.kind {
+            RouteKind::Device { ifindex } => encoder.u32(RTA_OIF, *ifindex),
+            RouteKind::Via(hops) => match hops.as_slice() {
+                [hop] => {
+                    gateway(encoder, dest, hop.gateway);
+                    if let Some(ifindex) = hop.ifindex {
+                        encoder.u32(RTA_OIF, ifindex);
+                    }
+                }
+                hops => encoder.container(RTA_MULTIPATH, |encoder| {
+                    for hop in hops {
+                        next_hop(encoder, dest, hop);
+                    }
+                }),
+            },
+            RouteKind::Blackhole => {}
+        }
+    })
+}
+
+fn rtmsg(dest: IpNet, protocol: u8, scope: u8, kind: u8, flags: u8) -> [u8; 12] {
+    let mut fixed = [0; 12];
+    fixed[0] = family(dest.addr());
+    fixed[1] = dest.prefix_len();
+    fixed[4] = MAIN_TABLE;
+    fixed[5] = protocol;
+    fixed[6] = scope;
+    fixed[7] = kind;
+    fixed[8..].copy_from_slice(&u32::from(flags).to_ne_bytes());
+    fixed
+}
+
+fn hop_flags(hop: &NextHop) -> u8 {
+    if hop.onlink { RTNH_F_ONLINK } else { 0 }
+}
+
+/// `struct rtnexthop` and its gateway.
+fn next_hop(encoder: &mut Encoder, dest: IpNet, hop: &NextHop) {
+    let mut inner = Encoder::new(0);
+    gateway(&mut inner, dest, hop.gateway);
+    let mut bytes = vec![0; 8];
+    bytes[..2].copy_from_slice(&(8 + inner.bytes().len() as u16).to_ne_bytes());
+    bytes[2] = hop_flags(hop);
+    bytes[4..].copy_from_slice(&hop.ifindex.unwrap_or(0).to_ne_bytes());
+    bytes.extend_from_slice(inner.bytes());
+    encoder.raw(&bytes);
+}
+
+/// `RTA_GATEWAY`, or `RTA_VIA` for an IPv6 gateway of an IPv4 route (RFC 8950).
+fn gateway(encoder: &mut Encoder, dest: IpNet, gateway: IpAddr) {
+    if family(dest.addr()) == family(gateway) {
+        return encoder.attribute(RTA_GATEWAY, &octets(gateway));
+    }
+    let mut via = u16::from(family(gateway)).to_ne_bytes().to_vec();
+    via.extend(octets(gateway));
+    encoder.attribute(RTA_VIA, &via);
+}
+
+fn dump(socket: &mut Socket, family: i32) -> Result<Vec<KernelRoute>, NetlinkError> {
+    let collect = |routes: &mut Vec<KernelRoute>, message: &RouteMessage| {
+        routes.extend(kernel_route(message));
+    };
+    messages(socket, family, collect)
+}
+
+/// Reads the main table message by message.
+pub(crate) fn messages<T: Default>(
+    socket: &mut Socket,
+    family: i32,
+    mut each: impl FnMut(&mut T, &RouteMessage),
+) -> Result<T, NetlinkError> {
+    socket.dump(
+        |encoder| {
+            let mut fixed = [0; 12];
+            fixed[0] = family as u8;
+            encoder.message(GET_ROUTE, Flags::DUMP, &fixed, |encoder| {
+                encoder.u32(RTA_TABLE, u32::from(MAIN_TABLE));
+            });
+        },
+        T::default,
+        |routes, frame| {
+            if let Some(RouteNetlinkMessage::NewRoute(message)) = message::parse(frame) {
+                each(routes, &message);
+            }
+        },
+    )
+}
+
+/// A route of the main table; `None` for what is not one, such as cached or local routes.
+pub(crate) fn kernel_route(message: &RouteMessage) -> Option<KernelRoute> {
+    let header = &message.header;
+    let mut table = u32::from(header.table);
+    let mut dest = None;
+    let mut hop = NextHop {
+        gateway: unspecified(header),
+        ifindex: None,
+        onlink: false,
+    };
+    let mut has_gateway = false;
+    let mut several = Vec::new();
+    let mut metric = 0;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Destination(address) => dest = ip(address),
+            RouteAttribute::Priority(number) => metric = *number,
+            RouteAttribute::Oif(ifindex) => hop.ifindex = Some(*ifindex),
+            RouteAttribute::Gateway(address) => {
+                (hop.gateway, has_gateway) = (ip(address)?, true);
+            }
+            RouteAttribute::Via(via) => (hop.gateway, has_gateway) = (via_ip(via)?, true),
+            RouteAttribute::MultiPath(hops) => several = hops.iter().filter_map(path).collect(),
+            _ => {}
+        }
+    }
+    if table != u32::from(MAIN_TABLE) || header.flags.contains(RouteFlags::Cloned) {
+        return None;
+    }
+    hop.onlink = header.flags.contains(RouteFlags::Onlink);
+    let kind = match header.kind {
+        RouteType::BlackHole => RouteKind::Blackhole,
+        RouteType::Unicast if !several.is_empty() => RouteKind::Via(several),
+        RouteType::Unicast if has_gateway => RouteKind::Via(vec![hop]),
+        RouteType::Unicast => RouteKind::Device {
+            ifindex: hop.ifindex?,
+        },
+        _ => return None,
+    };
+    let address = dest.unwrap_or(unspecified(header));
+    let dest = IpNet::new(address, header.destination_prefix_length).ok()?;
+    let ours = u8::from(header.protocol) == RT_PROTOCOL;
+    Some(KernelRoute {
+        route: Route { dest, kind },
+        ours,
+        metric,
+    })
+}
+
+fn unspecified(header: &netlink_packet_route::route::RouteHeader) -> IpAddr {
+    match u8::from(header.address_family) as i32 {
+        libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
+    }
+}
+
+fn path(hop: &RouteNextHop) -> Option<NextHop> {
+    let gateway = hop
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(address) => ip(address),
+            RouteAttribute::Via(via) => via_ip(via),
+            _ => None,
+        })?;
+    let onlink = hop.flags.contains(RouteNextHopFlags::Onlink);
+    Some(NextHop {
+        gateway,
+        ifindex: Some(hop.interface_index),
+        onlink,
+    })
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+fn via_ip(via: &RouteVia) -> Option<IpAddr> {
+    match via {
+        RouteVia::Inet(address) => Some((*address).into()),
+        RouteVia::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}

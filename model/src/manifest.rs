@@ -1,1 +1,0 @@
-//! One parsed document -> object, with errors that name object, field and reason.

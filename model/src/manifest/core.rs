@@ -1,0 +1,96 @@
+//! `v1` `Namespace` and `Pod`: the few fields that policy needs.
+
+use super::Body;
+use super::reader::{Item, Problem};
+use super::workload::PROTOCOLS;
+use crate::object::{NamedPort, Namespace, Object, Pod, Protocol};
+
+/// The label that every namespace has, whatever its manifest says.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+pub(super) fn namespace(body: &mut Body<'_>) -> Result<Object, Problem> {
+    body.root.ignore(&["spec"]);
+    let mut labels = body.labels()?;
+    labels.insert(NAME_LABEL.to_owned(), body.name.clone());
+    Ok(Object::Namespace(Namespace {
+        name: body.name.clone(),
+        labels,
+    }))
+}
+
+pub(super) fn pod(body: &mut Body<'_>) -> Result<Object, Problem> {
+    let labels = body.labels()?;
+    let uid = body
+        .metadata
+        .take("uid")
+        .map(Item::text)
+        .transpose()?
+        .map(str::to_owned);
+    let mut ports = Vec::new();
+    let mut host_network = false;
+    if let Some(spec) = body.root.take("spec") {
+        let mut spec = spec.fields()?;
+        host_network = spec.take("hostNetwork").map_or(Ok(false), Item::boolean)?;
+        for container in spec.take("containers").map_or(Ok(Vec::new()), Item::list)? {
+            container_ports(container, Container::Main, &mut ports)?;
+        }
+        for container in spec
+            .take("initContainers")
+            .map_or(Ok(Vec::new()), Item::list)?
+        {
+            container_ports(container, Container::Init, &mut ports)?;
+        }
+    }
+    let finished = match body.root.take("status") {
+        Some(status) => match status.fields()?.take("phase") {
+            Some(phase) => matches!(phase.text()?, "Succeeded" | "Failed"),
+            None => false,
+        },
+        None => false,
+    };
+    let (namespace, name) = (body.namespace.clone(), body.name.clone());
+    Ok(Object::Pod(Pod {
+        namespace,
+        name,
+        uid,
+        labels,
+        ports,
+        host_network,
+        finished,
+    }))
+}
+
+enum Container {
+    Main,
+    /// Serves only if it is a sidecar, that is if it restarts always.
+    Init,
+}
+
+fn container_ports(
+    item: Item<'_>,
+    container: Container,
+    found: &mut Vec<NamedPort>,
+) -> Result<(), Problem> {
+    let mut fields = item.fields()?;
+    if let Container::Init = container {
+        match fields.take("restartPolicy").map(Item::text).transpose()? {
+            Some("Always") => {}
+            _ => return Ok(()),
+        }
+    }
+    for port in fields.take("ports").map_or(Ok(Vec::new()), Item::list)? {
+        let mut port = port.fields()?;
+        let number = port.need("containerPort")?.integer(1..=65535)?;
+        let protocol = port
+            .take("protocol")
+            .map_or(Ok(Protocol::Tcp), |item| item.one_of(PROTOCOLS))?;
+        if let Some(name) = port.take("name") {
+            found.push(NamedPort {
+                name: name.text()?.to_owned(),
+                protocol,
+                port: number,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! The syntax of single values. Each check answers what the value should be, with its article, so
+//! that `"X" is not ANSWER` is the message.
+
+use super::reader::{Item, Problem};
+use serde_json::Value;
+use std::net::IpAddr;
+
+type Check = Result<(), &'static str>;
+
+/// RFC 1123 label: up to 63 of `a-z 0-9 -`, a letter or digit at both ends.
+pub(super) fn label(text: &str) -> Check {
+    let good = text.len() <= 63 && is_label(text);
+    good.then_some(())
+        .ok_or("an RFC 1123 label (at most 63 of a-z, 0-9 and -)")
+}
+
+/// RFC 1123 subdomain: labels joined by dots, up to 253 characters.
+pub(super) fn subdomain(text: &str) -> Check {
+    let good = text.len() <= 253 && text.split('.').all(is_label);
+    good.then_some(())
+        .ok_or("an RFC 1123 subdomain (at most 253 of a-z, 0-9, - and .)")
+}
+
+/// What can stand in a message and identify something, if nothing more.
+pub(super) fn printable(text: &str) -> Check {
+    let good = !text.is_empty() && text.len() <= 253 && !text.chars().any(char::is_control);
+    good.then_some(())
+        .ok_or("a name of at most 253 printable characters")
+}
+
+/// IANA service name (RFC 6335 section 5.1), in lower case as Kubernetes demands.
+pub(super) fn port_name(text: &str) -> Check {
+    let good = text.len() <= 15
+        && is_label(text)
+        && !text.contains("--")
+        && text.bytes().any(|b| b.is_ascii_lowercase());
+    good.then_some(())
+        .ok_or("a port name (at most 15 of a-z, 0-9 and -, with a letter; a number has no quotes)")
+}
+
+/// Kubernetes' qualified name: `[subdomain/]name`.
+pub(super) fn label_key(text: &str) -> Check {
+    let (prefix, name) = match text.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, text),
+    };
+    let good = prefix.is_none_or(|p| subdomain(p).is_ok()) && !name.is_empty() && is_value(name);
+    good.then_some(()).ok_or("a label key ([prefix/]name)")
+}
+
+/// Kubernetes' label value: empty, or up to 63 characters.
+pub(super) fn label_value(text: &str) -> Check {
+    is_value(text)
+        .then_some(())
+        .ok_or("a label value (at most 63 of a-z, A-Z, 0-9, -, _ and .)")
+}
+
+fn is_label(text: &str) -> bool {
+    let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !text.is_empty() && text.bytes().all(inside) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+fn is_value(text: &str) -> bool {
+    let inside = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let at_end = |b: Option<&u8>| b.is_none_or(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && bytes.iter().copied().all(inside)
+        && at_end(bytes.first())
+        && at_end(bytes.last())
+}
+
+/// An AS number: 1 to 4294967295 as a number or a string, or RFC 5396 asdot (`"1.10"`).
+pub(super) fn as_number(item: &Item<'_>) -> Result<u32, Problem> {
+    let number = match item.value() {
+        Value::Number(number) if number.is_f64() => {
+            return Err(item.problem("write an AS number with a dot in quotes"));
+        }
+        Value::Number(number) => number
+            .as_u64()
+            .and_then(|number| u32::try_from(number).ok()),
+        Value::String(text) => parse_as_number(text),
+        _ => None,
+    };
+    number
+        .filter(|number| *number != 0)
+        .ok_or_else(|| item.is_not("an AS number (1 to 4294967295)"))
+}
+
+fn parse_as_number(text: &str) -> Option<u32> {
+    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    match text.split_once('.') {
+        Some((high, low)) if digits(high) && digits(low) => {
+            let (high, low): (u16, u16) = (high.parse().ok()?, low.parse().ok()?);
+            Some(u32::from(high) << 16 | u32::from(low))
+        }
+        None if digits(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// A Go duration of whole seconds, such as `90s`, `2m` or `1h0m30s`, of at most `most` seconds.
+pub(super) fn seconds(item: &Item<'_>, most: u16) -> Result<u16, Problem> {
+    let found = item
+        .value()
+        .as_str()
+        .and_then(parse_seconds)
+        .filter(|found| *found <= most);
+    found.ok_or_else(|| {
+        item.is_not(&format!(
+            "a duration in whole seconds such as \"120s\", at most {most}s"
+        ))
+    })
+}
+
+fn parse_seconds(text: &str) -> Option<u16> {
+    if text == "0" {
+        return Some(0);
+    }
+    let mut rest = text;
+    let mut total: u64 = 0;
+    while !rest.is_empty() {
+        let length = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..length].parse().ok()?;
+        let unit = match rest.as_bytes()[length] {
+            b'h' => 3600,
+            b'm' => 60,
+            b's' => 1,
+            _ => return None,
+        };
+        total = total.checked_add(number.checked_mul(unit)?)?;
+        rest = &rest[length + 1..];
+    }
+    if text.is_empty() {
+        None
+    } else {
+        u16::try_from(total).ok()
+    }
+}
+
+/// An address that a node or a peer can have.
+pub(super) fn unicast(item: &Item<'_>, address: IpAddr) -> Result<(), Problem> {
+    let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+    if address.is_unspecified() || address.is_multicast() || broadcast {
+        return Err(item.is_not("a unicast address"));
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+use super::clean;
+use crate::Labels;
+use crate::manifest::{Parsed, parse, to_manifest};
+use crate::object::{IpamBlock, NamedPort, Node, Object, Protocol, WorkloadEndpoint};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::{Map, Value, json};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z0-9]([-a-z0-9]{0,10}[a-z0-9])?"
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    btree_map("[a-z./]{1,12}", any::<String>(), 0..4)
+}
+
+fn port() -> impl Strategy<Value = NamedPort> {
+    let protocol = select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
+    ("[a-z]{1,8}", protocol, 1..=u16::MAX).prop_map(|(name, protocol, port)| NamedPort {
+        name,
+        protocol,
+        port,
+    })
+}
+
+fn endpoint() -> impl Strategy<Value = Object> {
+    let names = (name(), name(), name(), name());
+    let runtime = (
+        option::of(any::<String>()),
+        any::<String>(),
+        any::<[u8; 6]>(),
+    );
+    let addresses = vec(any::<IpAddr>().prop_map(IpNet::from), 0..3);
+    (names, runtime, addresses, labels(), vec(port(), 0..3)).prop_map(
+        |(
+            (namespace, name, node, pod),
+            (pod_uid, container_id, mac),
+            ip_networks,
+            labels,
+            ports,
+        )| {
+            Object::WorkloadEndpoint(WorkloadEndpoint {
+                namespace,
+                name,
+                node,
+                pod,
+                pod_uid,
+                container_id,
+                endpoint: "eth0".into(),
+                interface_name: "oci0".into(),
+                mac,
+                ip_networks,
+                labels,
+                ports,
+            })
+        },
+    )
+}
+
+fn node() -> impl Strategy<Value = Object> {
+    let v4 = (1_u32..0xe000_0000, 0_u8..=32)
+        .prop_map(|(bits, length)| Ipv4Net::new(Ipv4Addr::from(bits), length).expect("in range"));
+    let v6 = (1_u128..1 << 126, 0_u8..=128)
+        .prop_map(|(bits, length)| Ipv6Net::new(Ipv6Addr::from(bits), length).expect("in range"));
+    let numbers = (option::of(1..=u32::MAX), option::of(any::<Ipv4Addr>()));
+    (name(), labels(), option::of(v4), option::of(v6), numbers).prop_map(
+        |(name, labels, ipv4_address, ipv6_address, (as_number, route_reflector_cluster_id))| {
+            Object::Node(Node {
+                name,
+                labels,
+                ipv4_address,
+                ipv6_address,
+                as_number,
+                route_reflector_cluster_id,
+            })
+        },
+    )
+}
+
+/// Blocks of the sizes that pools have, in prefixes that pools can be in.
+fn block() -> impl Strategy<Value = Object> {
+    let v4 = (any::<Ipv4Addr>(), 20_u8..=32)
+        .prop_map(|(a, length)| IpNet::V4(Ipv4Net::new(a, length).expect("in range").trunc()));
+    let v6 = (1_u128 << 125..1 << 127, 116_u8..=128).prop_map(|(bits, length)| {
+        IpNet::V6(
+            Ipv6Net::new(Ipv6Addr::from(bits), length)
+                .expect("in range")
+                .trunc(),
+        )
+    });
+    (prop_oneof![v4, v6], name())
+        .prop_map(|(cidr, node)| Object::IpamBlock(IpamBlock { cidr, node }))
+}
+
+/// Field names and values that lead deep into the readers.
+fn json_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        select(vec![
+            "10.0.0.0/8",
+            "fd00::/64",
+            "10.0.0.1:1",
+            "[::1]:1",
+            "Ingress",
+            "TCP",
+            "1.1",
+            "host:n",
+            "a",
+            "In",
+            "1h",
+            "a == 'b'",
+            "Always",
+            "",
+        ])
+        .prop_map(Value::from),
+        (0_i64..70000).prop_map(Value::from),
+    ];
+    let field = select(vec![
+        "name",
+        "namespace",
+        "labels",
+        "podSelector",
+        "policyTypes",
+        "ingress",
+        "egress",
+        "from",
+        "to",
+        "ports",
+        "port",
+        "endPort",
+        "protocol",
+        "ipBlock",
+        "cidr",
+        "except",
+        "matchLabels",
+        "matchExpressions",
+        "key",
+        "operator",
+        "values",
+        "namespaceSelector",
+        "peerIP",
+        "asNumber",
+        "nodeSelector",
+        "bgp",
+        "ipv4Address",
+        "containers",
+        "annotations",
+        "addresses",
+        "mac",
+        "ipNetworks",
+        "affinity",
+        "blockSize",
+        "spec",
+        "status",
+        "x",
+    ]);
+    leaf.prop_recursive(6, 64, 5, move |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            btree_map(field.clone().prop_map(str::to_owned), inner, 0..6)
+                .prop_map(|map| Value::Object(map.into_iter().collect::<Map<_, _>>())),
+        ]
+    })
+}
+
+fn kind() -> impl Strategy<Value = (&'static str, &'static str)> {
+    select(vec![
+        ("v1", "Namespace"),
+        ("v1", "Pod"),
+        ("v1", "Node"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("projectcalico.org/v3", "IPPool"),
+        ("projectcalico.org/v3", "BGPConfiguration"),
+        ("projectcalico.org/v3", "BGPPeer"),
+        ("projectcalico.org/v3", "Node"),
+        ("projectcalico.org/v3", "WorkloadEndpoint"),
+        ("projectcalico.org/v3", "IPAMBlock"),
+    ])
+}
+
+proptest! {
+    #[test]
+    fn what_agents_write_is_read_back_equal_and_without_a_warning(
+        object in prop_oneof![endpoint(), node(), block()],
+    ) {
+        let document = to_manifest(&object).expect("a kind that agents write");
+        prop_assert_eq!(clean(&document), object);
+    }
+
+    #[test]
+    fn arbitrary_json_never_panics(document in json_value()) {
+        let _ = parse(&document);
+    }
+
+    #[test]
+    fn an_arbitrary_spec_of_a_known_kind_is_valid_or_names_the_object_and_the_field(
+        (version, kind) in kind(),
+        spec in json_value(),
+        rest in json_value(),
+    ) {
+        let document = json!({ "apiVersion": version, "kind": kind, "spec": spec, "status": rest,
+            "metadata": { "name": "x", "labels": rest, "annotations": rest } });
+        match parse(&document) {
+            Ok(Parsed::Valid { object, .. }) => prop_assert_eq!(object.key().kind.as_str(), kind),
+            Ok(Parsed::Invalid { invalid, fallback }) => {
+                prop_assert!(!invalid.field.is_empty());
+                prop_assert_eq!(invalid.object.kind.as_str(), kind);
+                prop_assert_eq!(fallback.is_some(), kind == "NetworkPolicy");
+                prop_assert!(fallback.is_none_or(|object| object.key() == invalid.object));
+            }
+            other => prop_assert!(false, "{:?}", other),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Objects that agents write -> documents that [`parse`](super::parse) reads back.
+
+use crate::object::{IpamBlock, Node, Object, Protocol, WorkloadEndpoint};
+use serde_json::{Map, Value, json};
+
+/// The document of a `WorkloadEndpoint`, an `IPAMBlock` or a `Node` (`projectcalico.org/v3`), the
+/// kinds that agents write; none for the kinds that only users write.
+pub fn to_manifest(object: &Object) -> Option<Value> {
+    match object {
+        Object::WorkloadEndpoint(endpoint) => Some(workload_endpoint(endpoint)),
+        Object::IpamBlock(block) => Some(ipam_block(block)),
+        Object::Node(node) => Some(self::node(node)),
+        Object::Namespace(_)
+        | Object::Pod(_)
+        | Object::NetworkPolicy(_)
+        | Object::IpPool(_)
+        | Object::BgpConfiguration(_)
+        | Object::BgpPeer(_) => None,
+    }
+}
+
+fn document(kind: &str, metadata: Value, spec: Value) -> Value {
+    json!({
+        "apiVersion": "projectcalico.org/v3",
+        "kind": kind,
+        "metadata": without_nulls(metadata),
+        "spec": without_nulls(spec),
+    })
+}
+
+/// Drops absent fields and empty mappings and lists of a mapping.
+fn without_nulls(value: Value) -> Value {
+    let Value::Object(map) = value else {
+        return value;
+    };
+    let present = |value: &Value| match value {
+        Value::Null => false,
+        Value::Object(map) => !map.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        _ => true,
+    };
+    Value::Object(
+        map.into_iter()
+            .filter(|(_, value)| present(value))
+            .collect::<Map<_, _>>(),
+    )
+}
+
+fn workload_endpoint(endpoint: &WorkloadEndpoint) -> Value {
+    let owner = endpoint.pod_uid.as_ref().map(
+        |uid| json!([{ "apiVersion": "v1", "kind": "Pod", "name": endpoint.pod, "uid": uid }]),
+    );
+    let ports = endpoint.ports.iter().map(
+        |port| json!({ "name": port.name, "protocol": protocol(port.protocol), "port": port.port }),
+    );
+    let networks = endpoint.ip_networks.iter().map(ToString::to_string);
+    let mac: Vec<String> = endpoint
+        .mac
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let mut document = document(
+        "WorkloadEndpoint",
+        json!({
+            "name": endpoint.name,
+            "namespace": endpoint.namespace,
+            "labels": endpoint.labels,
+            "ownerReferences": owner,
+        }),
+        json!({
+            "orchestrator": "k8s",
+            "node": endpoint.node,
+            "pod": endpoint.pod,
+            "containerID": endpoint.container_id,
+            "endpoint": endpoint.endpoint,
+            "interfaceName": endpoint.interface_name,
+            "mac": mac.join(":"),
+            "ports": ports.collect::<Value>(),
+        }),
+    );
+    // Required even where it is empty.
+    document["spec"]["ipNetworks"] = networks.collect();
+    document
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    }
+}
+
+fn ipam_block(block: &IpamBlock) -> Value {
+    document(
+        "IPAMBlock",
+        json!({ "name": block.name() }),
+        json!({ "cidr": block.cidr.to_string(), "affinity": format!("host:{}", block.node) }),
+    )
+}
+
+fn node(node: &Node) -> Value {
+    let bgp = without_nulls(json!({
+        "ipv4Address": node.ipv4_address.map(|address| address.to_string()),
+        "ipv6Address": node.ipv6_address.map(|address| address.to_string()),
+        "asNumber": node.as_number,
+        "routeReflectorClusterID": node.route_reflector_cluster_id,
+    }));
+    document(
+        "Node",
+        json!({ "name": node.name, "labels": node.labels }),
+        json!({ "bgp": bgp }),
+    )
+}

@@ -1,0 +1,274 @@
+//! The chains that every node has: they give pods their own addresses only, send the packets of
+//! isolated pods to the chains of their policies, and masquerade.
+
+use super::NetworkSets;
+use super::sets::Sets;
+use crate::hash::content_name;
+use crate::intervals::{self, Ranges};
+use crate::ruleset::{
+    BaseHook, Chain, ChainType, CtState, Element, Family, Field, Hook, KeyType, Part, Rule, Set,
+    SetHeader, SetKind, Statement, Verdict,
+};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// `(interface, address)` of every local pod: who may speak, and to whom to forward.
+pub(super) const LOCAL: [&str; 2] = ["local4", "local6"];
+/// Interface of an isolated local pod -> chain of its egress policies.
+pub(super) const EGRESS: &str = "eg";
+/// Interface of an isolated local pod -> chain of its ingress policies.
+pub(super) const INGRESS: &str = "ing";
+/// Who may send us protocol 4.
+pub(super) const IPIP: &str = "ipip";
+
+/// Chain that masquerades; it is there only where something is masqueraded.
+pub(super) const NAT: &str = "postrouting";
+const SOURCES: &str = "masq";
+const POOLS: &str = "pools";
+
+/// IPv4 in IPv4 (RFC 2003).
+const IPPROTO_IPIP: u8 = 4;
+const IPPROTO_UDP: u8 = 17;
+/// RFC 7348, section 5.
+const VXLAN_PORT: u16 = 4789;
+
+/// `filter` at [`Hook::Prerouting`], before connection tracking.
+const PRIORITY_RAW: i32 = -300;
+const PRIORITY_FILTER: i32 = 0;
+const PRIORITY_SRCNAT: i32 = 100;
+
+pub(super) const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+/// Declares the sets that the chains look up.
+pub(super) fn declare(sets: &mut Sets) {
+    for (at, family) in FAMILIES.into_iter().enumerate() {
+        let address = saddr(family).key_type();
+        sets.declare(LOCAL[at], &[KeyType::Ifindex, address], false);
+    }
+    sets.declare(EGRESS, &[KeyType::Ifindex], true);
+    sets.declare(INGRESS, &[KeyType::Ifindex], true);
+    sets.declare(IPIP, &[KeyType::Ipv4], false);
+}
+
+/// True for the base name of a counted set that these chains, or all chains, look up.
+pub(super) fn is_base(base: &str) -> bool {
+    LOCAL.contains(&base) || [EGRESS, INGRESS, IPIP].contains(&base)
+}
+
+/// True for the name of a set that belongs to these chains and has one content for ever.
+pub(super) fn is_own_set(name: &str) -> bool {
+    name.starts_with(SOURCES) || name.starts_with(POOLS)
+}
+
+/// The chains, given the names that the sets have, and the sets that belong to these chains only.
+pub(super) fn chains(
+    prefix: &str,
+    network: &NetworkSets,
+    sets: &Sets,
+) -> (BTreeMap<String, Chain>, BTreeMap<String, Set>) {
+    let mut chains = BTreeMap::from([
+        ("spoof".to_owned(), spoof(prefix, sets)),
+        ("forward".to_owned(), forward(prefix, sets)),
+        ("input".to_owned(), input(sets)),
+    ]);
+    let (rules, own_sets) = masquerade(network);
+    if !rules.is_empty() {
+        let hook = hook(Hook::Postrouting, ChainType::Nat, PRIORITY_SRCNAT);
+        chains.insert(
+            "postrouting".to_owned(),
+            Chain {
+                hook: Some(hook),
+                rules,
+            },
+        );
+    }
+    (chains, own_sets)
+}
+
+/// Pods speak with their own addresses only. Neighbour discovery also from link-local ones, but
+/// neither router advertisements nor redirects: those are for routers to send.
+fn spoof(prefix: &str, sets: &Sets) -> Chain {
+    let from_pod = || Statement::IifnamePrefix {
+        prefix: prefix.to_owned(),
+        negate: false,
+    };
+    let discovery = |first, last| {
+        rule([
+            from_pod(),
+            Statement::Family(Family::Ipv6),
+            Statement::Ipv6LinkLocalSource,
+            Statement::Icmpv6Type { first, last },
+            Statement::Verdict(Verdict::Accept),
+        ])
+    };
+    let mut rules = vec![discovery(133, 133), discovery(135, 136)];
+    for (at, family) in FAMILIES.into_iter().enumerate() {
+        let foreign = lookup(&[Field::Iif, saddr(family)], sets.name(LOCAL[at]), true);
+        rules.push(drop_rule([from_pod(), Statement::Family(family), foreign]));
+    }
+    let hook = hook(Hook::Prerouting, ChainType::Filter, PRIORITY_RAW);
+    Chain {
+        hook: Some(hook),
+        rules,
+    }
+}
+
+/// Only packets from or to pods are ever dropped here: what else this host forwards is none of our
+/// business.
+fn forward(prefix: &str, sets: &Sets) -> Chain {
+    let from_pod = || Statement::IifnamePrefix {
+        prefix: prefix.to_owned(),
+        negate: false,
+    };
+    let to_pod = || Statement::OifnamePrefix {
+        prefix: prefix.to_owned(),
+        negate: false,
+    };
+    let invalid = || Statement::CtState(CtState::Invalid);
+    let (vxlan, vxlan_port) = (Statement::L4Proto(IPPROTO_UDP), VXLAN_PORT);
+    let mut rules = vec![
+        rule([
+            Statement::CtState(CtState::EstablishedOrRelated),
+            Statement::Verdict(Verdict::Accept),
+        ]),
+        drop_rule([from_pod(), invalid()]),
+        drop_rule([to_pod(), invalid()]),
+        rule([
+            Statement::Family(Family::Ipv6),
+            Statement::Icmpv6Type {
+                first: 133,
+                last: 137,
+            },
+            Statement::Verdict(Verdict::Accept),
+        ]),
+        drop_rule([from_pod(), Statement::L4Proto(IPPROTO_IPIP)]),
+        drop_rule([
+            from_pod(),
+            vxlan,
+            Statement::DportRange(vxlan_port, vxlan_port),
+        ]),
+    ];
+    for (at, family) in FAMILIES.into_iter().enumerate() {
+        let unknown = lookup(&[Field::Oif, daddr(family)], sets.name(LOCAL[at]), true);
+        rules.push(drop_rule([to_pod(), Statement::Family(family), unknown]));
+    }
+    for (field, map) in [(Field::Iif, EGRESS), (Field::Oif, INGRESS)] {
+        rules.push(rule([Statement::VerdictMap {
+            fields: vec![field],
+            map: sets.name(map),
+        }]));
+    }
+    let hook = hook(Hook::Forward, ChainType::Filter, PRIORITY_FILTER);
+    Chain {
+        hook: Some(hook),
+        rules,
+    }
+}
+
+/// Encapsulated packets come from nodes that we know. Anything else that pods send to their own
+/// node is allowed.
+fn input(sets: &Sets) -> Chain {
+    let rules = vec![drop_rule([
+        Statement::Family(Family::Ipv4),
+        Statement::L4Proto(IPPROTO_IPIP),
+        lookup(&[Field::Ipv4Saddr], sets.name(IPIP), true),
+    ])];
+    let hook = hook(Hook::Input, ChainType::Filter, PRIORITY_FILTER);
+    Chain {
+        hook: Some(hook),
+        rules,
+    }
+}
+
+fn masquerade(network: &NetworkSets) -> (Vec<Rule>, BTreeMap<String, Set>) {
+    let (mut rules, mut sets) = (vec![], BTreeMap::new());
+    for (family, digit) in FAMILIES.into_iter().zip(['4', '6']) {
+        let sources = ranges(&network.masquerade, family);
+        let pools = ranges(&network.pools, family);
+        if sources.is_empty() || pools.is_all(family) {
+            continue;
+        }
+        let mut statements = vec![Statement::Family(family)];
+        let kinds = [
+            (SOURCES, &sources, saddr(family), false),
+            (POOLS, &pools, daddr(family), true),
+        ];
+        for (name, ranges, field, negate) in kinds {
+            if ranges.is_empty() || ranges.is_all(family) {
+                continue;
+            }
+            let name = format!("{name}{digit}_{}", content_name(ranges));
+            statements.push(lookup(&[field], name.clone(), negate));
+            sets.insert(name, interval_set(family, ranges));
+        }
+        statements.push(Statement::Masquerade);
+        rules.push(rule(statements));
+    }
+    (rules, sets)
+}
+
+fn ranges(prefixes: &BTreeSet<IpNet>, family: Family) -> Ranges {
+    let of_family = prefixes
+        .iter()
+        .filter(|p| intervals::family_of(p.addr()) == family);
+    Ranges::union(of_family.map(intervals::prefix_range))
+}
+
+/// A set of address ranges. Such sets never change: their names derive from their content.
+pub(super) fn interval_set(family: Family, ranges: &Ranges) -> Set {
+    let part = |number| Part::Address(intervals::address(family, number));
+    let elements = ranges
+        .iter()
+        .map(|(first, last)| Element::range(part(first), part(last)));
+    Set {
+        header: SetHeader {
+            key: vec![saddr(family).key_type()],
+            kind: SetKind::Interval,
+            verdict_map: false,
+            size: None,
+        },
+        elements: elements.map(|element| (element, None)).collect(),
+    }
+}
+
+fn hook(hook: Hook, chain_type: ChainType, priority: i32) -> BaseHook {
+    BaseHook {
+        hook,
+        chain_type,
+        priority,
+    }
+}
+
+fn drop_rule(matches: impl IntoIterator<Item = Statement>) -> Rule {
+    let drop = [Statement::Counter, Statement::Verdict(Verdict::Drop)];
+    rule(matches.into_iter().chain(drop))
+}
+
+pub(super) fn rule(statements: impl IntoIterator<Item = Statement>) -> Rule {
+    Rule {
+        statements: statements.into_iter().collect(),
+        comment: None,
+    }
+}
+
+pub(super) fn lookup(fields: &[Field], set: String, negate: bool) -> Statement {
+    Statement::Lookup {
+        fields: fields.to_vec(),
+        set,
+        negate,
+    }
+}
+
+pub(super) fn saddr(family: Family) -> Field {
+    match family {
+        Family::Ipv4 => Field::Ipv4Saddr,
+        Family::Ipv6 => Field::Ipv6Saddr,
+    }
+}
+
+pub(super) fn daddr(family: Family) -> Field {
+    match family {
+        Family::Ipv4 => Field::Ipv4Daddr,
+        Family::Ipv6 => Field::Ipv6Daddr,
+    }
+}

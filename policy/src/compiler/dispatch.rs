@@ -1,0 +1,75 @@
+//! Which interface belongs to whom, and which chains its packets go to.
+
+use super::base;
+use super::sets::Sets;
+use crate::endpoint::{Endpoint, EndpointId};
+use crate::ir::Direction;
+use crate::ruleset::{Element, Part, Verdict};
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Default)]
+pub(super) struct Dispatch {
+    /// More than one owner only while the input contradicts itself.
+    owners: BTreeMap<u32, BTreeSet<EndpointId>>,
+    chains: BTreeMap<(u32, Direction), String>,
+}
+
+impl Dispatch {
+    /// An endpoint is another than before. Returns the interfaces that this concerns.
+    pub(super) fn set_owner(
+        &mut self,
+        id: &EndpointId,
+        old: Option<&Endpoint>,
+        new: Option<&Endpoint>,
+    ) -> BTreeSet<u32> {
+        let interface = |endpoint: Option<&Endpoint>| endpoint.and_then(|e| e.local);
+        if let Some(index) = interface(old)
+            && let Some(owners) = self.owners.get_mut(&index)
+        {
+            owners.remove(id);
+            if owners.is_empty() {
+                self.owners.remove(&index);
+            }
+        }
+        if let Some(index) = interface(new) {
+            self.owners.entry(index).or_default().insert(id.clone());
+        }
+        interface(old).into_iter().chain(interface(new)).collect()
+    }
+
+    pub(super) fn owners(&self, interface: u32) -> impl Iterator<Item = &EndpointId> {
+        self.owners.get(&interface).into_iter().flatten()
+    }
+
+    /// Remembers the chain of an interface; returns the one before.
+    pub(super) fn set_chain(
+        &mut self,
+        interface: u32,
+        direction: Direction,
+        chain: Option<String>,
+    ) -> Option<String> {
+        match chain {
+            Some(chain) => self.chains.insert((interface, direction), chain),
+            None => self.chains.remove(&(interface, direction)),
+        }
+    }
+
+    /// Puts the chain of an interface into the verdict map.
+    pub(super) fn assign(
+        interface: u32,
+        direction: Direction,
+        chain: Option<&String>,
+        sets: &mut Sets,
+    ) {
+        let map = match direction {
+            Direction::Ingress => base::INGRESS,
+            Direction::Egress => base::EGRESS,
+        };
+        let element = Element::exact(&[Part::Ifindex(interface)]);
+        sets.assign(
+            map,
+            element,
+            chain.map(|chain| Verdict::Jump(chain.clone())),
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! What a [`Ruleset`] does to a packet: an interpreter with the semantics of nf_tables.
+//!
+//! A rule whose statement can't be evaluated (the port of a packet without ports, a field of the
+//! other family) does not match, negated or not, as in the kernel (`NFT_BREAK`).
+
+use crate::ruleset::{
+    Chain, CtState, Element, Family, Field, Hook, Part, Rule, Ruleset, Set, SetKind, Statement,
+    Verdict,
+};
+use std::net::IpAddr;
+
+/// `NFT_JUMP_STACK_SIZE`
+const MAX_DEPTH: usize = 16;
+const IPPROTO_ICMPV6: u8 = 58;
+
+/// A packet on its way through this host. With both interfaces it is forwarded, with an incoming
+/// one it is for us, with an outgoing one it is ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// Where it came from.
+    pub iif: Option<Interface>,
+    /// Where it goes to.
+    pub oif: Option<Interface>,
+    /// Source address.
+    pub source: IpAddr,
+    /// Destination address, after destination NAT.
+    pub destination: IpAddr,
+    /// L4 protocol number.
+    pub protocol: u8,
+    /// Source and destination port, of protocols that have ports.
+    pub ports: Option<(u16, u16)>,
+    /// Type of an ICMPv6 message.
+    pub icmpv6_type: Option<u8>,
+    /// What connection tracking says.
+    pub connection: Connection,
+    /// The connection's mark.
+    pub mark: u32,
+}
+
+/// An interface of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+}
+
+/// State of the packet's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connection {
+    /// First packet.
+    New,
+    /// Reply or later packet, or an error about the connection.
+    EstablishedOrRelated,
+    /// Belongs to none.
+    Invalid,
+}
+
+/// What became of the packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It passed all chains.
+    Accepted {
+        /// Its source address was replaced.
+        masqueraded: bool,
+    },
+    /// A rule dropped it.
+    Dropped {
+        /// The chain of the rule.
+        chain: String,
+        /// The rule's place in the chain, from 0.
+        rule: usize,
+    },
+}
+
+/// A ruleset that the kernel would not have taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// A rule names a set that is not there.
+    #[error("there is no set {0}")]
+    NoSuchSet(String),
+    /// A verdict names a chain that is not there.
+    #[error("there is no chain {0}")]
+    NoSuchChain(String),
+    /// Chains call each other too deeply.
+    #[error("calls of chain {0} are too deep")]
+    TooDeep(String),
+}
+
+/// Sends `packet` through the base chains of its way.
+pub fn run(ruleset: &Ruleset, packet: &Packet) -> Result<Outcome, RunError> {
+    let hooks: &[Hook] = match (&packet.iif, &packet.oif) {
+        (Some(_), Some(_)) => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
+        (Some(_), None) => &[Hook::Prerouting, Hook::Input],
+        (None, _) => &[Hook::Output, Hook::Postrouting],
+    };
+    let mut run = Run {
+        ruleset,
+        packet,
+        hook: Hook::Prerouting,
+        masqueraded: false,
+    };
+    for hook in hooks {
+        run.hook = *hook;
+        let mut chains: Vec<_> = ruleset
+            .chains
+            .iter()
+            .filter_map(|(name, chain)| Some((chain.hook.as_ref()?, name)))
+            .filter(|(base, _)| base.hook == *hook)
+            .collect();
+        chains.sort_by_key(|(base, _)| base.priority);
+        for (_, name) in chains {
+            if let End::Dropped { chain, rule } = run.chain(name, 0)? {
+                return Ok(Outcome::Dropped { chain, rule });
+            }
+        }
+    }
+    Ok(Outcome::Accepted {
+        masqueraded: run.masqueraded,
+    })
+}
+
+struct Run<'a> {
+    ruleset: &'a Ruleset,
+    packet: &'a Packet,
+    hook: Hook,
+    masqueraded: bool,
+}
+
+/// How a chain ended.
+enum End {
+    Accepted,
+    Dropped { chain: String, rule: usize },
+    Returned,
+}
+
+impl Run<'_> {
+    fn chain(&mut self, name: &str, depth: usize) -> Result<End, RunError> {
+        if depth > MAX_DEPTH {
+            return Err(RunError::TooDeep(name.to_owned()));
+        }
+        let ruleset = self.ruleset;
+        let Chain { rules, .. } = ruleset
+            .chains
+            .get(name)
+            .ok_or_else(|| RunError::NoSuchChain(name.to_owned()))?;
+        for (place, rule) in rules.iter().enumerate() {
+            match self.rule(rule)? {
+                None => {}
+                Some(Verdict::Accept) => return Ok(End::Accepted),
+                Some(Verdict::Drop) => {
+                    return Ok(End::Dropped {
+                        chain: name.to_owned(),
+                        rule: place,
+                    });
+                }
+                Some(Verdict::Return) => return Ok(End::Returned),
+                Some(Verdict::Goto(target)) => return self.chain(&target, depth + 1),
+                Some(Verdict::Jump(target)) => match self.chain(&target, depth + 1)? {
+                    End::Returned => {}
+                    end => return Ok(end),
+                },
+            }
+        }
+        Ok(End::Returned)
+    }
+
+    /// The verdict of a rule that matches and has one.
+    fn rule(&mut self, rule: &Rule) -> Result<Option<Verdict>, RunError> {
+        for statement in &rule.statements {
+            match statement {
+                Statement::Verdict(verdict) => return Ok(Some(verdict.clone())),
+                Statement::VerdictMap { fields, map } => {
+                    let set = self.set(map)?;
+                    if let Some(Some(verdict)) = self.key(fields).and_then(|key| find(set, &key)) {
+                        return Ok(Some(verdict.clone()));
+                    }
+                    return Ok(None);
+                }
+                Statement::Masquerade => {
+                    self.masqueraded = true;
+                    return Ok(Some(Verdict::Accept));
+                }
+                Statement::Counter | Statement::Limit { .. } | Statement::Log { .. } => {}
+                condition => {
+                    if !self.matches(condition)? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn matches(&self, condition: &Statement) -> Result<bool, RunError> {
+        let packet = self.packet;
+        let name = |interface: &Option<Interface>, prefix: &str, negate: &bool| {
+            let interface = interface.as_ref();
+            interface.is_some_and(|i| i.name.starts_with(prefix) != *negate)
+        };
+        Ok(match condition {
+            Statement::Family(family) => self.family() == *family,
+            Statement::IifnamePrefix { prefix, negate } => name(&packet.iif, prefix, negate),
+            Statement::OifnamePrefix { prefix, negate } => name(self.oif(), prefix, negate),
+            Statement::Oifname(wanted) => self.oif().as_ref().is_some_and(|i| i.name == *wanted),
+            Statement::L4Proto(number) => packet.protocol == *number,
+            Statement::DportRange(first, last) => packet
+                .ports
+                .is_some_and(|(_, dport)| (*first..=*last).contains(&dport)),
+            Statement::CtState(CtState::EstablishedOrRelated) => {
+                packet.connection == Connection::EstablishedOrRelated
+            }
+            Statement::CtState(CtState::Invalid) => packet.connection == Connection::Invalid,
+            Statement::CtMarkBits(bits) => packet.mark & bits == *bits,
+            Statement::Icmpv6Type { first, last } => {
+                let of_icmpv6 = packet.protocol == IPPROTO_ICMPV6;
+                of_icmpv6
+                    && packet
+                        .icmpv6_type
+                        .is_some_and(|t| (*first..=*last).contains(&t))
+            }
+            Statement::Ipv6LinkLocalSource => {
+                matches!(packet.source, IpAddr::V6(source) if source.is_unicast_link_local())
+            }
+            Statement::Lookup {
+                fields,
+                set,
+                negate,
+            } => {
+                let set = self.set(set)?;
+                self.key(fields)
+                    .is_some_and(|key| find(set, &key).is_some() != *negate)
+            }
+            Statement::VerdictMap { .. }
+            | Statement::Counter
+            | Statement::Limit { .. }
+            | Statement::Log { .. }
+            | Statement::Masquerade
+            | Statement::Verdict(_) => true,
+        })
+    }
+
+    fn set(&self, name: &str) -> Result<&Set, RunError> {
+        self.ruleset
+            .sets
+            .get(name)
+            .ok_or_else(|| RunError::NoSuchSet(name.to_owned()))
+    }
+
+    fn family(&self) -> Family {
+        match self.packet.source {
+            IpAddr::V4(_) => Family::Ipv4,
+            IpAddr::V6(_) => Family::Ipv6,
+        }
+    }
+
+    /// The outgoing interface, once routing has chosen it.
+    fn oif(&self) -> &Option<Interface> {
+        match self.hook {
+            Hook::Prerouting | Hook::Input => &None,
+            Hook::Forward | Hook::Output | Hook::Postrouting => &self.packet.oif,
+        }
+    }
+
+    /// The element that these fields of the packet are; `None` where it lacks one.
+    fn key(&self, fields: &[Field]) -> Option<Element> {
+        let parts: Option<Vec<_>> = fields.iter().map(|field| self.field(*field)).collect();
+        Some(Element::exact(&parts?))
+    }
+
+    fn field(&self, field: Field) -> Option<Part> {
+        let packet = self.packet;
+        Some(match field {
+            Field::Iif => Part::Ifindex(packet.iif.as_ref()?.index),
+            Field::Oif => Part::Ifindex(self.oif().as_ref()?.index),
+            Field::Ipv4Saddr if packet.source.is_ipv4() => Part::Address(packet.source),
+            Field::Ipv6Saddr if packet.source.is_ipv6() => Part::Address(packet.source),
+            Field::Ipv4Daddr if packet.destination.is_ipv4() => Part::Address(packet.destination),
+            Field::Ipv6Daddr if packet.destination.is_ipv6() => Part::Address(packet.destination),
+            Field::L4Proto => Part::Proto(packet.protocol),
+            Field::Sport => Part::Port(packet.ports?.0),
+            Field::Dport => Part::Port(packet.ports?.1),
+            Field::Ipv4Saddr | Field::Ipv6Saddr | Field::Ipv4Daddr | Field::Ipv6Daddr => {
+                return None;
+            }
+        })
+    }
+}
+
+/// The value of the element that holds `key`.
+fn find<'a>(set: &'a Set, key: &Element) -> Option<&'a Option<Verdict>> {
+    match set.header.kind {
+        SetKind::Hash => set.elements.get(key),
+        SetKind::Interval => {
+            let holds = |element: &Element| {
+                let last = element.end.as_ref().unwrap_or(&element.key);
+                element.key <= key.key && key.key <= *last
+            };
+            let mut candidates = set.elements.iter().filter(|(element, _)| holds(element));
+            candidates.next().map(|(_, value)| value)
+        }
+    }
+}

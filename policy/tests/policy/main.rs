@@ -1,0 +1,10 @@
+//! What the policy crate promises, through its public interface.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+mod apply;
+mod cluster;
+mod evaluator;
+mod nft;
+mod properties;
+mod table;
+mod updates;

@@ -1,0 +1,71 @@
+//! The compiled table against the evaluator, deltas against a fresh compiler, on generated
+//! clusters and histories.
+
+use crate::cluster::{Event, History, State, events};
+use policy::ruleset::SetHeader;
+use policy::{Compiler, Options, Ruleset};
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn after_every_transaction_the_table_decides_as_the_evaluator_does(events in events()) {
+        let mut history = History::default();
+        for batch in events.chunks(4) {
+            batch.iter().for_each(|event| history.tell(event));
+            history.resolve().unwrap();
+            prop_assert!(history.mirror.sets.keys().all(|name| is_name(name)));
+            prop_assert!(history.mirror.chains.keys().all(|name| is_name(name)));
+            history.state.compare_verdicts(history.compiler.ruleset())?;
+        }
+    }
+
+    #[test]
+    fn deltas_lead_to_the_ruleset_of_a_compiler_that_was_told_the_final_state_only(
+        events in events(), batch in 1_usize..9,
+    ) {
+        let mut history = History::default();
+        for batch in events.chunks(batch) {
+            batch.iter().for_each(|event| history.tell(event));
+            history.resolve().unwrap();
+            prop_assert_eq!(&history.mirror, history.compiler.ruleset());
+        }
+        let mut fresh = Compiler::new(Options::default());
+        history.state.tell(&mut fresh);
+        let mut built = Ruleset::default();
+        built.apply(&fresh.resolve()).unwrap();
+        prop_assert_eq!(&built, &history.mirror);
+        prop_assert!(history.compiler.resolve().is_empty());
+    }
+
+    #[test]
+    fn applying_the_difference_of_two_rulesets_leads_from_one_to_the_other(
+        a in events(), b in events(), resized in any::<prop::sample::Index>(),
+    ) {
+        let ruleset = |events: &[Event]| {
+            let mut compiler = Compiler::new(Options::default());
+            State::after(events).tell(&mut compiler);
+            compiler.resolve();
+            compiler.ruleset().clone()
+        };
+        let (a, b) = (ruleset(&a), ruleset(&b));
+        let mut same_name = b.clone();
+        let at = resized.index(same_name.sets.len());
+        if let Some(set) = same_name.sets.values_mut().nth(at) {
+            set.header = SetHeader { size: Some(1 << 20), ..set.header.clone() };
+        }
+        for (from, to) in [(&a, &b), (&same_name, &b), (&Ruleset::default(), &b)] {
+            let mut result = from.clone();
+            result.apply(&from.diff(to)).unwrap();
+            prop_assert_eq!(&result, to);
+            prop_assert!(to.diff(to).is_empty());
+        }
+    }
+}
+
+/// A name that nft takes, and that the kernel shows in full.
+fn is_name(name: &str) -> bool {
+    let rest = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(rest) && name.len() <= 31
+}
