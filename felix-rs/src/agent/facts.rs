@@ -79,7 +79,10 @@ impl Agent {
     pub(super) fn on_kernel(&mut self, event: KernelEvent) {
         match event {
             KernelEvent::Link(link) => {
-                if !link.up {
+                if link.up {
+                    // What failed may have failed for lack of this link.
+                    self.retry_at = None;
+                } else {
                     self.routes_lost_with(link.ifindex);
                 }
                 self.calc.on_link(link);
