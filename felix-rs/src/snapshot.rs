@@ -7,7 +7,7 @@ use model::Object;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 const VERSION: u32 = 1;
@@ -106,11 +106,8 @@ impl Drop for Saver {
 
 fn run(queue: &Receiver<Vec<Object>>, folder: &Path, node: &str) {
     while let Ok(mut objects) = queue.recv() {
-        loop {
-            match queue.recv_timeout(QUIET) {
-                Ok(newer) => objects = newer,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            }
+        while let Ok(newer) = queue.recv_timeout(QUIET) {
+            objects = newer;
         }
         if let Err(error) = write(folder, node, objects) {
             tracing::error!(%error, folder = %folder.display(), "snapshot not written");
