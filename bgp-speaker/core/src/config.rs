@@ -8,6 +8,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+/// RFC 4271 section 3.
+const BGP_PORT: u16 = 179;
+
 /// Configuration of a speaker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpeakerConfig {
@@ -45,7 +48,7 @@ pub struct PeerKey {
 
 impl fmt::Display for PeerKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.port == 179 {
+        if self.port == BGP_PORT {
             return self.address.fmt(f);
         }
         std::net::SocketAddr::new(self.address, self.port).fmt(f)

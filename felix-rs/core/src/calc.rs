@@ -274,6 +274,7 @@ impl Calc {
         let ours = link.name.starts_with(names::INTERFACE_PREFIX);
         if self.underlay.set_link(link) {
             self.mark_underlay(ours);
+            self.dirty.all_learned |= !ours;
         }
     }
 

@@ -11,7 +11,7 @@
 //! | [`bgp`] | nodes, peers and configuration -> sessions and what to advertise |
 //! | [`workloads`] | pods and workload endpoints -> what the policy compiler sees |
 //! | [`checks`] | contradictions between objects, as data |
-//! | [`plan`] | desired and actual -> ordered steps |
+//! | [`mod@plan`] | desired and actual -> ordered steps |
 
 pub mod bgp;
 pub mod calc;

@@ -80,9 +80,13 @@ impl Underlay {
     fn connected(&self, address: IpAddr) -> Option<u32> {
         self.addresses
             .iter()
-            .filter(|held| held.address.contains(&address))
+            .filter(|held| held.address.contains(&address) && !self.is_down(held.ifindex))
             .max_by_key(|held| held.address.prefix_len())
             .map(|held| held.ifindex)
+    }
+
+    fn is_down(&self, ifindex: u32) -> bool {
+        self.links.get(&ifindex).is_some_and(|link| !link.up)
     }
 
     /// How the kernel reaches this address without our routes (longest match, one level deep).

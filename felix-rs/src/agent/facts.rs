@@ -82,7 +82,10 @@ impl Agent {
                 let (ifindex, up) = (link.ifindex, link.up);
                 let before = self.calc.underlay().link(ifindex);
                 let back = up && before.is_some_and(|before| !before.up);
-                if !up {
+                if up {
+                    // What failed may have failed for lack of this link.
+                    self.retry_at = None;
+                } else {
                     self.routes_lost_with(ifindex);
                 }
                 self.calc.on_link(link);

@@ -99,8 +99,6 @@ fn must_fail(
     sabotage: &Sabotage,
     options: &Options,
 ) -> Result<Played> {
-    // A scene that rests on others starts from a cluster that does what they promise.
-    cluster.ensure_pods().context("before the sabotage")?;
     cluster.patience = patience(options) / 4;
     let broken = play_broken(cluster, scene, Some(sabotage));
     cluster.patience = patience(options);
@@ -125,7 +123,11 @@ fn play_broken(cluster: &mut Cluster, scene: &Scene, broken: Option<&Sabotage>) 
         return play(cluster, scene);
     };
     println!("\nsabotage `{}`: {}", sabotage.name, sabotage.what);
-    if let Err(error) = (sabotage.apply)(cluster) {
+    // The scene must fail by this sabotage, so what it rests on stands before.
+    let applied = cluster
+        .ensure_pods()
+        .and_then(|()| (sabotage.apply)(cluster));
+    if let Err(error) = applied {
         // Not a failure of the scene, so it must not look like one that was provoked.
         let outcome = Ok(format!("the sabotage could not be applied: {error:#}"));
         return Played {

@@ -13,6 +13,7 @@ mod configure;
 mod convergence;
 mod peer;
 mod report;
+mod restart;
 mod sessions;
 mod status;
 

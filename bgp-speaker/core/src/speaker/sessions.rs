@@ -1,8 +1,8 @@
 //! From octets to sessions, and from sessions to the RIBs.
 
 use super::peer::Peer;
+use super::restart::kept_families;
 use super::{ConnectionId, Notice, Output, PeerId, Severity, Speaker};
-use crate::config::Export;
 use crate::rib::adj_out::AdjRibOut;
 use crate::session::Output as Session;
 use crate::session::connection::{Cause, Control, End, Event};
@@ -13,8 +13,6 @@ use crate::wire::{
 };
 use std::time::{Duration, Instant};
 
-/// How long stale paths are kept after the peer is back without it sending End-of-RIB.
-const STALE_AFTER_RETURN: Duration = Duration::from_secs(360);
 /// Pause after the limit of prefixes was exceeded.
 const PREFIX_LIMIT_PAUSE: Duration = Duration::from_secs(60);
 
@@ -122,50 +120,6 @@ impl Speaker {
         self.mark_end_of_rib(id, export, &agreement.params.families);
         self.initial_session_up(id, now);
         self.announce_output(id);
-    }
-
-    /// End-of-RIB follows the table at once, except for routes of others that a restarted speaker
-    /// has yet to learn: peers would forget what it announced before (RFC 4724 section 4.1).
-    fn mark_end_of_rib(&mut self, id: PeerId, export: Export, families: &[Family]) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        peer.held_end_of_rib.clear();
-        let complete = self.convergence.is_reached()
-            || !self.restart.restarting
-            || export == Export::OwnRoutes;
-        if !complete {
-            peer.held_end_of_rib = families.to_vec();
-            return;
-        }
-        if let Some(group) = peer
-            .member
-            .as_ref()
-            .and_then(|(_, key)| self.groups.get_mut(key))
-        {
-            group.end_of_rib(id, families);
-        }
-    }
-
-    /// The peer is back: its stale paths wait for End-of-RIB only where it kept forwarding
-    /// (RFC 4724 section 4.2).
-    fn keep_stale_paths(&mut self, id: PeerId, agreement: &Agreement, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let preserved = |family: &Family| {
-            let restart = agreement.graceful_restart.as_ref();
-            restart.is_some_and(|restart| restart.families.contains(&(*family, true)))
-        };
-        let (kept, gone): (Vec<_>, Vec<_>) = peer.stale.keys().copied().partition(preserved);
-        peer.stale = kept
-            .iter()
-            .map(|family| (*family, now + STALE_AFTER_RETURN))
-            .collect();
-        for family in gone {
-            self.rib.sweep(id, family);
-        }
-        self.rib.retain_families(id, &agreement.params.families);
     }
 
     fn session_down(&mut self, id: PeerId, end: End, agreement: &Agreement, now: Instant) {
@@ -337,23 +291,6 @@ impl Speaker {
         self.announce_output(id);
     }
 
-    /// Forgets stale paths whose time has come.
-    pub(super) fn sweep_overdue(&mut self, id: PeerId, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return;
-        };
-        let overdue: Vec<_> = peer
-            .stale
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(family, _)| *family)
-            .collect();
-        for family in overdue {
-            peer.stale.remove(&family);
-            self.rib.sweep(id, family);
-        }
-    }
-
     fn notice(&mut self, id: PeerId, severity: Severity, text: String) {
         if let Some(peer) = self.peers.get(&id) {
             let peer = peer.config.name.clone();
@@ -387,16 +324,4 @@ fn next_event(peer: &mut Peer, connection: ConnectionId) -> Option<Event> {
         Ok(Message::Notification(notification)) => Event::Notification(notification),
         Err(error) => Event::Malformed(error),
     })
-}
-
-/// Families whose paths outlive a session: the peer listed them in its capability.
-fn kept_families(agreement: &Agreement) -> Vec<Family> {
-    let listed = agreement
-        .graceful_restart
-        .iter()
-        .flat_map(|restart| &restart.families);
-    let agreed = listed.map(|(family, _)| *family);
-    agreed
-        .filter(|family| agreement.params.families.contains(family))
-        .collect()
 }

@@ -253,6 +253,24 @@ fn routes_through_a_link_that_is_gone_are_withheld() {
 }
 
 #[test]
+fn a_link_that_goes_down_and_up_again_takes_its_routes_along() {
+    let mut calc = told(facts());
+    let up = link(2, "eth0");
+    calc.on_link(Link {
+        up: false,
+        ..up.clone()
+    });
+    calc.resolve();
+    assert_eq!(calc.desired().route(&net("10.244.2.0/26")), None);
+    calc.on_link(up);
+    calc.resolve();
+    assert_eq!(
+        calc.desired().route(&net("10.244.2.0/26")),
+        Some(&via("10.1.0.12", 2, false))
+    );
+}
+
+#[test]
 fn a_newer_sandbox_of_a_pod_keeps_its_place_when_the_older_one_goes() {
     let mut calc = told(facts());
     let mut newer = local("web", "10.244.1.2/32", 8);
