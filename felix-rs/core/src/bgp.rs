@@ -222,6 +222,7 @@ impl Builder<'_> {
             return;
         }
         let mut peer = self.peer(format!("BGPPeer/{}", object.name), remote_as);
+        peer.source_address = own_address(self.own, key.address);
         peer.local_as = object.local_as_number;
         peer.allow_own_as = object.num_allowed_local_as_numbers;
         peer.ttl_security = object.ttl_security;
@@ -293,6 +294,14 @@ fn session_address(own: &Node, other: &Node) -> Option<IpAddr> {
             (Some(_), Some(net)) => Some(IpAddr::V6(net.addr())),
             _ => None,
         },
+    }
+}
+
+/// Our address of the family of `peer`, as Calico's `sourceAddress: UseNodeIP`.
+fn own_address(own: &Node, peer: IpAddr) -> Option<IpAddr> {
+    match peer {
+        IpAddr::V4(_) => own.ipv4_address.map(|net| IpAddr::V4(net.addr())),
+        IpAddr::V6(_) => own.ipv6_address.map(|net| IpAddr::V6(net.addr())),
     }
 }
 

@@ -51,15 +51,17 @@ pub(crate) fn seen(
     local: Option<u32>,
     objects: &Objects,
 ) -> Option<Endpoint> {
-    let pod = objects.pod(&endpoint.namespace, &endpoint.pod);
+    let named = objects.pod(&endpoint.namespace, &endpoint.pod);
     // A pod that was made again under the same name is another pod.
-    let pod =
-        pod.filter(|pod| !matches!((&pod.uid, &endpoint.pod_uid), (Some(a), Some(b)) if a != b));
+    let pod = named.filter(|pod| match (&pod.uid, &endpoint.pod_uid) {
+        (Some(a), Some(b)) => a == b,
+        _ => true,
+    });
     if pod.is_some_and(|pod| pod.host_network || (pod.finished && local.is_none())) {
         return None;
     }
-    // With a UID the pod is Kubernetes', and its labels come with its object only.
-    let labels_known = pod.is_some() || endpoint.pod_uid.is_none() || !endpoint.labels.is_empty();
+    // Its own object will come: until then its labels are unknown, unless CNI gave some.
+    let labels_known = pod.is_some() || named.is_none() || !endpoint.labels.is_empty();
     Some(Endpoint {
         namespace: endpoint.namespace.clone(),
         pod: endpoint.pod.clone(),

@@ -9,6 +9,9 @@ use felix_core::{Phase, routes::Withheld};
 use model::{Invalid, Kind, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The device of kube-proxy's IPVS mode.
+const IPVS_DEVICE: &str = "kube-ipvs0";
+
 /// What was said last, so that only changes are written.
 #[derive(Default)]
 pub(super) struct Reported {
@@ -79,6 +82,12 @@ impl Agent {
         // Pods of a pool that this node can't serve as it is wanted: the others are served.
         let pools = problems.iter().filter(|p| p.object.kind == Kind::IpPool);
         notes.extend(pools.map(ToString::to_string));
+        if self.calc.underlay().link_named(IPVS_DEVICE).is_some() {
+            reasons.push(format!(
+                "{IPVS_DEVICE} is there: traffic of Services does not pass the forward hook, so that policy \
+                 is not enforced for it; run kube-proxy in nftables or iptables mode"
+            ));
+        }
         reasons.extend(self.last_failure.clone());
         reasons.extend(self.forwarding_failure.clone());
         notes.extend(self.conflicts.iter().map(ToString::to_string));

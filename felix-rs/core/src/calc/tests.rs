@@ -271,6 +271,37 @@ fn a_link_that_goes_down_and_up_again_takes_its_routes_along() {
 }
 
 #[test]
+fn a_pod_made_again_under_its_name_does_not_get_the_labels_of_the_one_before() {
+    let pod = |uid: &str, app: &str| {
+        Object::Pod(Pod {
+            namespace: "shop".into(),
+            name: "db-0".into(),
+            uid: Some(uid.into()),
+            labels: Labels::from([("app".to_owned(), app.to_owned())]),
+            ports: vec![],
+            host_network: false,
+            finished: false,
+        })
+    };
+    let mut again = workload("n1", "db-0", "10.244.1.9/32");
+    again.pod_uid = Some("second".into());
+    again.labels = Labels::new();
+    let objects = |object| {
+        let mut objects = Objects::default();
+        objects.apply(Update::Apply {
+            object,
+            warnings: vec![],
+        });
+        objects
+    };
+    let before = seen(&again, Some(9), &objects(pod("first", "old"))).unwrap();
+    assert!(!before.labels_known && before.labels.is_empty());
+    let after = seen(&again, Some(9), &objects(pod("second", "new"))).unwrap();
+    assert!(after.labels_known);
+    assert_eq!(after.labels["app"], "new");
+}
+
+#[test]
 fn a_newer_sandbox_of_a_pod_keeps_its_place_when_the_older_one_goes() {
     let mut calc = told(facts());
     let mut newer = local("web", "10.244.1.2/32", 8);
