@@ -168,6 +168,7 @@ impl Agent {
                 ifindex,
                 mtu,
                 sequence,
+                network: String::new(),
             };
             if let Err(error) = self.journal.append(&record) {
                 tracing::error!(%error, "taken back but not journaled");

@@ -233,6 +233,7 @@ impl Agent {
             ifindex: local.ifindex,
             mtu,
             sequence,
+            network: request.network.clone(),
         };
         if let Err(error) = self.journal.append(&record) {
             self.delete_link(local.ifindex);
@@ -487,7 +488,7 @@ impl Agent {
         ))
     }
 
-    /// Free what the runtime no longer lists.
+    /// Free what the runtime no longer lists. It lists the attachments of one network.
     fn collect(&mut self, request: &Request) {
         let valid = |key: &EndpointKey| {
             request
@@ -495,11 +496,15 @@ impl Agent {
                 .iter()
                 .any(|(container, ifname)| *container == key.container_id && *ifname == key.ifname)
         };
-        let gone: Vec<_> = self
-            .calc
-            .local()
-            .keys()
-            .filter(|key| !valid(key))
+        let journaled = &self.journal.state().endpoints;
+        let of_network = |key: &EndpointKey| {
+            journaled
+                .get(&owner(key))
+                .is_some_and(|live| live.network == request.network)
+        };
+        let locals = self.calc.local().keys();
+        let gone: Vec<_> = locals
+            .filter(|key| of_network(key) && !valid(key))
             .cloned()
             .collect();
         for key in gone {

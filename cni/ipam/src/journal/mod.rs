@@ -44,6 +44,9 @@ pub enum Record {
         mtu: u32,
         /// Tells this use of the addresses from earlier and later ones.
         sequence: u64,
+        /// The CNI network that it was made for; empty where that is not known.
+        #[serde(default)]
+        network: String,
     },
     /// An endpoint was taken down. Without effect unless `sequence` is that of the live one.
     EndpointGone {

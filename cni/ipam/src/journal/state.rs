@@ -18,6 +18,8 @@ pub struct Live {
     pub mtu: u32,
     /// Tells this use of the addresses from earlier and later ones.
     pub sequence: u64,
+    /// The CNI network that it was made for; empty where that is not known.
+    pub network: String,
 }
 
 /// The journal's content: what was, at the last record.
@@ -55,6 +57,7 @@ impl State {
                 ifindex,
                 mtu,
                 sequence,
+                network,
             } => {
                 for net in &endpoint.ip_networks {
                     self.cooldowns.remove(&net.addr());
@@ -66,6 +69,7 @@ impl State {
                     ifindex,
                     mtu,
                     sequence,
+                    network: network.clone(),
                 };
                 self.endpoints.insert(Owner::from(endpoint), live);
             }
@@ -125,6 +129,7 @@ pub fn compact(state: &State) -> Vec<u8> {
         ifindex: live.ifindex,
         mtu: live.mtu,
         sequence: live.sequence,
+        network: live.network.clone(),
     });
     let cooldowns = state.cooldowns.iter().map(|(ip, at_ms)| Record::Cooldown {
         ip: *ip,

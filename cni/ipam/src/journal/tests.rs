@@ -40,6 +40,7 @@ fn record() -> impl Strategy<Value = Record> {
                 ifindex,
                 mtu: 1500,
                 sequence,
+                network: format!("net{c}"),
             }
         }),
         (0..6u8, 0..50u64, any::<u64>()).prop_map(|(c, sequence, at_ms)| Record::EndpointGone {
@@ -138,6 +139,7 @@ fn up(container: &str, last: u8, sequence: u64) -> Record {
         ifindex: 9,
         mtu: 1480,
         sequence,
+        network: "pods".to_owned(),
     }
 }
 

@@ -225,6 +225,7 @@ impl Cluster {
                 ifindex: 1,
                 mtu: 1500,
                 sequence,
+                network: String::new(),
             });
         }
         for assignment in assigned {

@@ -126,5 +126,6 @@ fn endpoint_record(container_id: &str, address: &str) -> Record {
         ifindex: 1,
         mtu: 1500,
         sequence: 0,
+        network: String::new(),
     }
 }
