@@ -317,6 +317,24 @@ fn of_two_nodes_with_one_bgp_address_the_second_is_named_and_the_first_works() -
 }
 
 #[test]
+fn a_node_object_that_goes_is_a_reason_not_to_be_ready_and_takes_no_pod_down() -> Result<()> {
+    let node = Node::started()?;
+    let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
+    let text = node.store.read("node.yaml")?;
+    node.store.remove("node.yaml")?;
+    node.wait_said("Node/n1: there is no such object")?;
+    assert_eq!(node.agent.health("/readyz")?.0, 503);
+    a.reaches(&b)?;
+    let late = node.member("late", "web")?;
+    late.wait_reaches(&a)?;
+    node.store.write("node.yaml", &text)?;
+    wait::until(LIMIT, "readiness", || match node.agent.health("/readyz") {
+        Ok((200, _)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+}
+
+#[test]
 fn a_bgp_peer_with_the_wrong_as_is_named_with_both_numbers() -> Result<()> {
     let node = Node::started()?;
     let _frr = Frr::start(

@@ -434,6 +434,99 @@ fn an_add_that_waits_for_a_block_is_ended_by_the_del_of_its_container() -> Resul
 }
 
 #[test]
+fn a_pod_whose_namespace_went_without_del_keeps_the_node_ready_and_is_taken_down_later()
+-> Result<()> {
+    let mut node = Node::started()?;
+    let (gone, kept) = (node.pod("gone", "web")?, node.member("kept", "web")?);
+    gone.netns().delete()?;
+    for ip in gone.addresses() {
+        node.wait_route(ip, false)?;
+    }
+    let late = node.member("late", "web")?;
+    late.wait_reaches(&kept)?;
+    assert_eq!(node.agent.health("/readyz")?.0, 200);
+    gone.del()?;
+    wait_written(&node, 2)?;
+    // And one that goes while the agent is away.
+    let other = node.pod("other", "web")?;
+    wait_written(&node, 3)?;
+    node.agent.kill()?;
+    other.netns().delete()?;
+    node.start()?;
+    wait_written(&node, 2)?;
+    for ip in other.addresses() {
+        node.wait_route(ip, false)?;
+    }
+    other.del()?;
+    late.reaches(&kept)
+}
+
+#[test]
+fn interface_indexes_that_others_hold_are_passed_over() -> Result<()> {
+    let node = Node::started()?;
+    let first = model::names::FIRST_IFINDEX;
+    for (number, index) in (first..first + 3).enumerate() {
+        node.netns.ip([format!(
+            "link add theirs{number} index {index} type veth peer name peer{number}"
+        )])?;
+    }
+    let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
+    a.wait_reaches(&b)?;
+    let link = node.netns.run(&["ip", "link", "show", "theirs0"])?;
+    assert!(link.starts_with(&format!("{first}:")), "{link}");
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_is_an_error_of_add_that_names_the_journal_and_takes_no_pod_down() -> Result<()> {
+    let mut node = Node::prepared()?;
+    let state = node.agent.state_dir();
+    std::fs::create_dir_all(&state)?;
+    // A disk of a few pages, seen by the agent alone and gone with it.
+    let agent = integration::lab::agent::binary("OCICAT_NODE_BIN", "ocicat-node")?;
+    let script = node.lab.dir().join("agent-with-a-small-disk");
+    let text = format!(
+        "#!/bin/sh\nexec unshare -m sh -c 'mount -t tmpfs -o size=20k none {} && exec {} \"$@\"' sh \"$@\"\n",
+        state.display(),
+        agent.display()
+    );
+    std::fs::write(&script, text)?;
+    process::run(Command::new("chmod").arg("755").arg(&script))?;
+    node.agent.set_binary(script);
+    node.start()?;
+    let mut pods = Vec::new();
+    let (code, message) = loop {
+        match node.pod(&format!("p{}", pods.len()), "web") {
+            Ok(pod) if pods.len() < 100 => pods.push(pod),
+            other => break cni_error(other)?,
+        }
+    };
+    assert_eq!(code, 5, "{message}");
+    assert!(
+        message.contains("journal") && message.contains("No space left"),
+        "{message}"
+    );
+    wait::until(
+        LIMIT,
+        "no link of the pod that was refused",
+        || match node.links() {
+            Ok(links) if links.len() == pods.len() => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    )?;
+    for pod in &pods {
+        pod.check()?;
+    }
+    let last = pods.pop().context("a pod")?;
+    let addresses = last.addresses();
+    last.delete()?;
+    for ip in addresses {
+        node.wait_route(ip, false)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn the_example_objects_and_configuration_are_understood_without_a_warning() -> Result<()> {
     let mut node = Node::prepared()?;
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
