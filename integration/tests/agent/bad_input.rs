@@ -1,6 +1,6 @@
 //! What bad input gets: an error that names the object and the field, and everything else goes on.
 
-use crate::node::{LIMIT, Node, POOL_V4, cni_error, policy, reaches, spec, wait_denied};
+use crate::node::{LIMIT, Node, POOL_V4, cni_error, policy, spec, wait_denied, wait_reaches};
 use crate::sockets::noise;
 use anyhow::{Context, Result, bail};
 use integration::lab::{Pod, Probe, wait};
@@ -254,9 +254,7 @@ fn a_file_that_is_not_yaml_takes_nothing_else_down() -> Result<()> {
     wait_denied(&host, &web)?;
     node.store.remove("broken.yaml")?;
     node.store.remove("policy.yaml")?;
-    wait::until(LIMIT, "the pod to be reached", || {
-        reaches(&host, &web).map_err(|error| format!("{error:#}"))
-    })?;
+    wait_reaches(&host, &web)?;
     let (_, body) = node.agent.health("/readyz")?;
     if body.contains("broken.yaml") {
         bail!("{body}");

@@ -358,16 +358,14 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Whether `to` answers on TCP 8080, both families.
+    /// `to` answers on TCP 8080, both families.
     pub(crate) fn reaches(&self, to: &Member) -> Result<()> {
         reaches(&self.probe, to)
     }
 
     /// Waits until `to` answers on both families.
     pub(crate) fn wait_reaches(&self, to: &Member) -> Result<()> {
-        wait::until(LIMIT, "to be reached", || {
-            self.reaches(to).map_err(|error| format!("{error:#}"))
-        })
+        wait_reaches(&self.probe, to)
     }
 
     /// Waits until `to` answers on none of its addresses.
@@ -376,10 +374,21 @@ impl Member {
     }
 }
 
-/// Whether `to` answers `from` on TCP 8080, both families.
+/// `to` answers `from` on TCP 8080, both families, at the first attempt.
 pub(crate) fn reaches(from: &Probe, to: &Member) -> Result<()> {
+    attempt(from, to, LIMIT)
+}
+
+/// Waits until `to` answers `from` on both families.
+pub(crate) fn wait_reaches(from: &Probe, to: &Member) -> Result<()> {
+    wait::until(LIMIT, "to be reached", || {
+        attempt(from, to, SHORT).map_err(|error| format!("{error:#}"))
+    })
+}
+
+fn attempt(from: &Probe, to: &Member, limit: Duration) -> Result<()> {
     for address in to.pod.addresses() {
-        let name = from.reach(Protocol::Tcp, address, 8080, SHORT)?;
+        let name = from.reach(Protocol::Tcp, address, 8080, limit)?;
         if name != to.pod.name() {
             bail!("{address} is answered by {name}");
         }
