@@ -78,6 +78,32 @@ fn a_route_of_somebody_else_with_the_prefix_of_a_pod_is_neither_replaced_nor_rem
 }
 
 #[test]
+fn a_route_with_our_number_that_nobody_wants_is_removed() -> Result<()> {
+    let mut node = Node::started()?;
+    let pod = node.pod("a", "web")?;
+    let before = node.routes()?;
+    let stray = |node: &Node| {
+        node.netns.ip([
+            "route add 10.250.0.0/24 via 10.1.0.1 proto 122",
+            "route add fd00:250::/64 via fd00:1::1 proto 122 metric 1022",
+        ])
+    };
+    let gone = |node: &Node| {
+        wait::until(LIMIT, "our routes alone", || match node.routes() {
+            Ok(now) if now == before => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    };
+    stray(&node)?;
+    gone(&node)?;
+    node.agent.kill()?;
+    stray(&node)?;
+    node.start()?;
+    gone(&node)?;
+    pod.check()
+}
+
+#[test]
 fn a_link_of_ours_that_no_pod_has_is_removed_once_the_datastore_is_in_sync() -> Result<()> {
     let mut node = Node::started()?;
     let pod = node.pod("a", "web")?;
