@@ -9,8 +9,15 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+
+/// Callers at one time.
+const CONNECTIONS: usize = 64;
+/// A caller that takes longer is dropped.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// What readiness says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +49,14 @@ pub(crate) async fn bind(port: u16) -> Result<TcpListener, BindError> {
 
 /// Answer until the end of the process.
 pub(crate) async fn serve(listener: TcpListener, readiness: watch::Receiver<Readiness>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        // Whoever comes when all places are taken is turned away: any process of the node may ask.
+        let Ok(place) = places.clone().try_acquire_owned() else {
             continue;
         };
         let readiness = readiness.clone();
@@ -53,7 +66,8 @@ pub(crate) async fn serve(listener: TcpListener, readiness: watch::Receiver<Read
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service_fn(answer));
             // A caller that hangs up has its answer, or does not want it.
-            let _ = connection.await;
+            let _ = tokio::time::timeout(DEADLINE, connection).await;
+            drop(place);
         });
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Journal {
     file: File,
     state: State,
     length: u64,
+    /// It was missing or damaged when it was opened.
+    lost: bool,
     /// Length after the last compaction.
     compact_length: u64,
 }
@@ -38,6 +40,7 @@ impl Journal {
     /// is used; the damaged file is kept beside the new one. `read_only` leaves the disk alone.
     pub(crate) fn open(folder: &Path) -> Result<Self, JournalError> {
         let (state, damaged) = read(folder)?;
+        let lost = damaged || !folder.join(FILE).exists();
         if damaged {
             let kept = folder.join("journal.damaged");
             std::fs::copy(folder.join(FILE), kept).map_err(|e| failed(folder, "keep a copy", e))?;
@@ -49,12 +52,18 @@ impl Journal {
             state,
             length,
             compact_length: length,
+            lost,
         })
     }
 
     /// What the journal says, without touching it.
     pub(crate) fn peek(folder: &Path) -> Result<State, JournalError> {
         read(folder).map(|(state, _)| state)
+    }
+
+    /// Whether it was missing or damaged when it was opened: pods may run that it does not know.
+    pub(crate) fn was_lost(&self) -> bool {
+        self.lost
     }
 
     /// What it says.

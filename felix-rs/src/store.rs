@@ -8,7 +8,7 @@ use model::{IpamBlock, Object, ObjectKey, Update};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc as blocking;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Time between attempts at a datastore that does not answer.
@@ -119,7 +119,19 @@ struct Pending {
 
 impl Pending {
     fn run(&mut self, queue: &blocking::Receiver<Write>) {
+        let mut retry_at = None;
         loop {
+            if self.failed.is_empty() {
+                retry_at = None;
+            } else {
+                let due = *retry_at.get_or_insert_with(|| Instant::now() + RETRY);
+                if Instant::now() >= due {
+                    retry_at = None;
+                    for (_, write) in std::mem::take(&mut self.failed) {
+                        self.take(write);
+                    }
+                }
+            }
             let wait = if self.failed.is_empty() {
                 Duration::from_secs(3600)
             } else {
@@ -127,11 +139,7 @@ impl Pending {
             };
             match queue.recv_timeout(wait) {
                 Ok(write) => self.take(write),
-                Err(blocking::RecvTimeoutError::Timeout) => {
-                    for (_, write) in std::mem::take(&mut self.failed) {
-                        self.take(write);
-                    }
-                }
+                Err(blocking::RecvTimeoutError::Timeout) => {}
                 Err(blocking::RecvTimeoutError::Disconnected) => return,
             }
         }

@@ -14,7 +14,7 @@ const HOLD_TIME: u16 = 90;
 /// Time between attempts to connect.
 const CONNECT_RETRY: Duration = Duration::from_secs(2);
 /// More prefixes than this from one peer end its session: a peer that leaks a full table.
-const MAX_PREFIXES: u32 = 2_000_000;
+const MAX_PREFIXES: u32 = 100_000;
 
 /// The speaker's configuration, and what contradicts it.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +59,8 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
     for peer in objects.bgp_peers() {
         builder.add_object(peer);
     }
-    if configuration.node_to_node_mesh_enabled && own.route_reflector_cluster_id.is_none() {
+    let in_mesh = own.route_reflector_cluster_id.is_none() && !duplicates.contains(name);
+    if configuration.node_to_node_mesh_enabled && in_mesh {
         builder.add_mesh(&duplicates, configuration.node_mesh_max_restart_time);
     }
     let Builder {
@@ -151,9 +152,6 @@ impl Builder<'_> {
     /// between the same two would only have to be torn down again.
     fn add_mesh(&mut self, duplicates: &BTreeSet<String>, restart_time: u16) {
         let objects = self.objects;
-        let Some(own_address) = address(self.own) else {
-            return;
-        };
         for node in objects.nodes() {
             if node.name == self.own.name
                 || node.route_reflector_cluster_id.is_some()
@@ -164,11 +162,13 @@ impl Builder<'_> {
             let Some(session) = session_address(self.own, node) else {
                 continue;
             };
-            if session == own_address {
+            let ours = session_address(node, self.own);
+            if Some(session) == ours {
                 continue;
             }
             let mut peer = self.peer(format!("Node/{}", node.name), self.node_as(node));
-            peer.passive = own_address < session;
+            peer.passive = ours < Some(session);
+            peer.source_address = ours;
             peer.restart_time = restart_time;
             peer.multihop = true;
             let key = PeerKey {

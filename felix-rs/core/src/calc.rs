@@ -65,6 +65,8 @@ pub struct Calc {
     local: BTreeMap<EndpointKey, LocalEndpoint>,
     /// Workload endpoints by (namespace, pod): a Pod object changes what the compiler sees.
     by_pod: BTreeMap<(String, String), BTreeMap<EndpointId, Seen>>,
+    /// The pod of each workload endpoint.
+    pods: BTreeMap<EndpointId, (String, String)>,
     own_blocks: BTreeSet<IpNet>,
     underlay: Underlay,
     fib: BTreeMap<IpNet, Vec<IpAddr>>,
@@ -92,6 +94,7 @@ impl Calc {
             compiler: Compiler::new(policy::Options::default()),
             local: BTreeMap::new(),
             by_pod: BTreeMap::new(),
+            pods: BTreeMap::new(),
             own_blocks: BTreeSet::new(),
             underlay: Underlay::default(),
             fib: BTreeMap::new(),
@@ -196,15 +199,21 @@ impl Calc {
         );
         let endpoint = seen(&seen_now.endpoint, seen_now.local, &self.objects);
         self.compiler.set_endpoint(&id, endpoint);
+        self.pods.insert(id.clone(), pod.clone());
         self.by_pod.entry(pod).or_default().insert(id, seen_now);
     }
 
     fn forget(&mut self, id: &EndpointId) {
         self.compiler.set_endpoint(id, None);
-        self.by_pod.retain(|_, endpoints| {
+        let Some(pod) = self.pods.remove(id) else {
+            return;
+        };
+        if let Some(endpoints) = self.by_pod.get_mut(&pod) {
             endpoints.remove(id);
-            !endpoints.is_empty()
-        });
+            if endpoints.is_empty() {
+                self.by_pod.remove(&pod);
+            }
+        }
     }
 
     fn refresh_pod(&mut self, pod: &(String, String)) {
@@ -236,9 +245,10 @@ impl Calc {
         match self
             .local
             .values()
-            .find(|other| id(&other.endpoint) == gone_id)
+            .filter(|other| id(&other.endpoint) == gone_id)
+            .max_by_key(|other| other.sequence)
         {
-            // A newer sandbox of the same pod.
+            // Another sandbox of the same pod; the latest holds its place.
             Some(other) => {
                 let seen = Seen {
                     endpoint: other.endpoint.clone(),
@@ -309,13 +319,23 @@ impl Calc {
     }
 
     /// Somebody else's route appeared or changed.
-    pub fn on_foreign_route(&mut self, route: Route) {
-        self.dirty.all_learned |= self.underlay.add_foreign(route);
+    pub fn on_foreign_route(&mut self, route: Route, metric: u32) {
+        self.dirty.all_learned |= self.underlay.add_foreign(route, metric);
+    }
+
+    /// All of somebody else's routes with their metrics, as a dump says.
+    pub fn on_all_foreign_routes(&mut self, routes: Vec<(Route, u32)>) {
+        self.dirty.all_learned |= self.underlay.replace_foreign(routes);
+    }
+
+    /// All addresses of the node, as a dump says.
+    pub fn on_all_addresses(&mut self, addresses: BTreeSet<Address>) {
+        self.dirty.all_learned |= self.underlay.replace_addresses(addresses);
     }
 
     /// Somebody else's route is gone.
-    pub fn on_foreign_route_gone(&mut self, dest: &IpNet) {
-        self.dirty.all_learned |= self.underlay.remove_foreign(dest);
+    pub fn on_foreign_route_gone(&mut self, dest: &IpNet, metric: u32) {
+        self.dirty.all_learned |= self.underlay.remove_foreign(dest, metric);
     }
 
     /// The Loc-RIB changed.

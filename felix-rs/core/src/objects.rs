@@ -32,6 +32,7 @@ pub struct Objects {
     warnings: BTreeMap<ObjectKey, Vec<String>>,
     /// Sources that could not be read; what they said before stays in force.
     unreadable: BTreeMap<String, String>,
+    has_snapshot: bool,
     phase: Phase,
     lost: Option<String>,
 }
@@ -44,6 +45,7 @@ impl Default for Objects {
             rejected: BTreeMap::new(),
             warnings: BTreeMap::new(),
             unreadable: BTreeMap::new(),
+            has_snapshot: false,
             phase: Phase::Starting,
             lost: None,
         }
@@ -58,6 +60,7 @@ impl Objects {
         if self.phase == Phase::InSync {
             return changed;
         }
+        self.has_snapshot = true;
         for object in objects {
             let key = object.key();
             if !self.in_force.contains_key(&key) {
@@ -67,6 +70,11 @@ impl Objects {
             }
         }
         changed
+    }
+
+    /// Whether an earlier process's whole view was restored.
+    pub fn has_snapshot(&self) -> bool {
+        self.has_snapshot
     }
 
     /// Go on from the snapshot, since the datastore does not answer.
@@ -132,10 +140,28 @@ impl Objects {
     /// What the snapshot had and the datastore has not goes, unless it may stand in something that
     /// can't be read now.
     fn sweep(&mut self) -> Vec<ObjectKey> {
-        if self.phase != Phase::InSync || !self.unreadable.is_empty() {
+        if self.phase != Phase::InSync {
             return Vec::new();
         }
-        let stale = std::mem::take(&mut self.restored);
+        // What agents write stands below `state/`, and nothing of users does.
+        let unreadable = |agents: bool| {
+            self.unreadable
+                .keys()
+                .any(|source| source.starts_with("state/") == agents)
+        };
+        let (agents, users) = (unreadable(true), unreadable(false));
+        let written_by_agents =
+            |key: &ObjectKey| matches!(key.kind, Kind::WorkloadEndpoint | Kind::IpamBlock);
+        let (kept, stale): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut self.restored)
+            .into_iter()
+            .partition(|key| {
+                if written_by_agents(key) {
+                    agents
+                } else {
+                    users
+                }
+            });
+        self.restored = kept;
         stale
             .into_iter()
             .filter(|key| self.in_force.remove(key).is_some())

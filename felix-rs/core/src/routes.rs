@@ -15,7 +15,8 @@ use std::net::IpAddr;
 pub struct Underlay {
     links: BTreeMap<u32, Link>,
     addresses: BTreeSet<Address>,
-    foreign: BTreeMap<IpNet, RouteKind>,
+    /// By metric: the lowest is what the kernel uses.
+    foreign: BTreeMap<IpNet, BTreeMap<u32, RouteKind>>,
 }
 
 impl Underlay {
@@ -43,13 +44,36 @@ impl Underlay {
     }
 
     /// Somebody else's route appeared.
-    pub fn add_foreign(&mut self, route: Route) -> bool {
-        self.foreign.insert(route.dest, route.kind.clone()) != Some(route.kind)
+    pub fn add_foreign(&mut self, route: Route, metric: u32) -> bool {
+        let same = self.foreign.entry(route.dest).or_default();
+        same.insert(metric, route.kind.clone()) != Some(route.kind)
     }
 
     /// Somebody else's route is gone.
-    pub fn remove_foreign(&mut self, dest: &IpNet) -> bool {
-        self.foreign.remove(dest).is_some()
+    pub fn remove_foreign(&mut self, dest: &IpNet, metric: u32) -> bool {
+        let Some(same) = self.foreign.get_mut(dest) else {
+            return false;
+        };
+        let removed = same.remove(&metric).is_some();
+        if same.is_empty() {
+            self.foreign.remove(dest);
+        }
+        removed
+    }
+
+    /// All of somebody else's routes, as a dump says. Returns whether anything differs.
+    pub fn replace_foreign(&mut self, routes: Vec<(Route, u32)>) -> bool {
+        let before = std::mem::take(&mut self.foreign);
+        for (route, metric) in routes {
+            self.add_foreign(route, metric);
+        }
+        before != self.foreign
+    }
+
+    /// All addresses of the node, as a dump says. Returns whether anything differs.
+    pub fn replace_addresses(&mut self, addresses: BTreeSet<Address>) -> bool {
+        let before = std::mem::replace(&mut self.addresses, addresses);
+        before != self.addresses
     }
 
     /// The link of this index.
@@ -92,31 +116,40 @@ impl Underlay {
     /// How the kernel reaches this address without our routes (longest match, one level deep).
     fn gateways(&self, address: IpAddr) -> Option<Vec<NextHop>> {
         let width = if address.is_ipv4() { 32 } else { 128 };
-        let kind = (0..=width).rev().find_map(|len| {
+        (0..=width).rev().find_map(|len| {
             let candidate = IpNet::new(address, len).ok()?.trunc();
-            self.foreign.get(&candidate)
-        })?;
-        match kind {
-            RouteKind::Via(hops) => {
-                let hops: Vec<_> = hops
-                    .iter()
-                    .filter_map(|hop| {
-                        let ifindex = hop.ifindex.or_else(|| self.connected(hop.gateway))?;
-                        Some(NextHop {
-                            ifindex: Some(ifindex),
-                            ..*hop
-                        })
+            let by_metric = self.foreign.get(&candidate)?;
+            by_metric
+                .values()
+                .find_map(|kind| self.usable(kind, address))
+        })
+    }
+
+    /// The next hops of a foreign route whose links are up.
+    fn usable(&self, kind: &RouteKind, address: IpAddr) -> Option<Vec<NextHop>> {
+        let hops: Vec<NextHop> = match kind {
+            RouteKind::Via(hops) => hops
+                .iter()
+                .filter_map(|hop| {
+                    let ifindex = hop.ifindex.or_else(|| self.connected(hop.gateway))?;
+                    Some(NextHop {
+                        ifindex: Some(ifindex),
+                        ..*hop
                     })
-                    .collect();
-                (!hops.is_empty()).then_some(hops)
+                })
+                .collect(),
+            RouteKind::Device { ifindex } => {
+                vec![NextHop {
+                    gateway: address,
+                    ifindex: Some(*ifindex),
+                    onlink: false,
+                }]
             }
-            RouteKind::Device { ifindex } => Some(vec![NextHop {
-                gateway: address,
-                ifindex: Some(*ifindex),
-                onlink: false,
-            }]),
-            RouteKind::Blackhole => None,
-        }
+            RouteKind::Blackhole => Vec::new(),
+        };
+        let up = |hop: &NextHop| hop.ifindex.is_some_and(|ifindex| !self.is_down(ifindex));
+        let hops: Vec<NextHop> = hops.into_iter().filter(up).collect();
+        (!hops.is_empty()).then_some(hops)
     }
 }
 
@@ -280,14 +313,15 @@ mod tests {
             ifindex: ETH0,
             address: net("10.1.0.11/24"),
         });
-        underlay.add_foreign(Route {
+        let default = Route {
             dest: net("0.0.0.0/0"),
             kind: RouteKind::Via(vec![NextHop {
                 gateway: ip("10.1.0.1"),
                 ifindex: Some(ETH0),
                 onlink: false,
             }]),
-        });
+        };
+        underlay.add_foreign(default, 0);
         underlay
     }
 
@@ -325,6 +359,29 @@ mod tests {
     }
 
     #[test]
+    fn of_two_default_routes_the_one_with_the_lower_metric_leads_and_the_other_stands_in() {
+        const WIFI: u32 = 3;
+        let mut underlay = underlay();
+        let hop = NextHop {
+            gateway: ip("192.168.0.1"),
+            ifindex: Some(WIFI),
+            onlink: false,
+        };
+        let worse = Route {
+            dest: net("0.0.0.0/0"),
+            kind: RouteKind::Via(vec![hop]),
+        };
+        underlay.add_foreign(worse, 600);
+        let leads = |underlay: &Underlay| {
+            let topology = topology(EncapMode::Never);
+            topology.route(&net("10.244.2.0/26"), &[ip("10.2.0.13")], underlay)
+        };
+        assert_eq!(leads(&underlay), Ok(via("10.1.0.1", ETH0, false)));
+        underlay.remove_foreign(&net("0.0.0.0/0"), 0);
+        assert_eq!(leads(&underlay), Ok(via("192.168.0.1", WIFI, false)));
+    }
+
+    #[test]
     fn a_prefix_outside_every_pool_is_never_encapsulated() {
         let route = topology(EncapMode::Always).route(
             &net("192.0.2.0/24"),
@@ -337,7 +394,7 @@ mod tests {
     #[test]
     fn equal_paths_stand_beside_each_other_and_an_unreachable_one_is_left_out() {
         let mut underlay = underlay();
-        underlay.remove_foreign(&net("0.0.0.0/0"));
+        underlay.remove_foreign(&net("0.0.0.0/0"), 0);
         let hops = [ip("10.1.0.1"), ip("10.1.0.2"), ip("172.16.0.1")];
         let route = topology(EncapMode::Never).route(&net("0.0.0.0/0"), &hops, &underlay);
         let Ok(RouteKind::Via(hops)) = route else {

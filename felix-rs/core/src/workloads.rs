@@ -52,12 +52,14 @@ pub(crate) fn seen(
     objects: &Objects,
 ) -> Option<Endpoint> {
     let pod = objects.pod(&endpoint.namespace, &endpoint.pod);
-    if let Some(pod) = pod {
-        let other_pod = matches!((&pod.uid, &endpoint.pod_uid), (Some(a), Some(b)) if a != b);
-        if pod.host_network || (pod.finished && !other_pod && local.is_none()) {
-            return None;
-        }
+    // A pod that was made again under the same name is another pod.
+    let pod =
+        pod.filter(|pod| !matches!((&pod.uid, &endpoint.pod_uid), (Some(a), Some(b)) if a != b));
+    if pod.is_some_and(|pod| pod.host_network || (pod.finished && local.is_none())) {
+        return None;
     }
+    // With a UID the pod is Kubernetes', and its labels come with its object only.
+    let labels_known = pod.is_some() || endpoint.pod_uid.is_none() || !endpoint.labels.is_empty();
     Some(Endpoint {
         namespace: endpoint.namespace.clone(),
         pod: endpoint.pod.clone(),
@@ -69,6 +71,6 @@ pub(crate) fn seen(
             .map(ipnet::IpNet::addr)
             .collect::<Vec<IpAddr>>(),
         local,
-        labels_known: true,
+        labels_known,
     })
 }

@@ -4,7 +4,7 @@ use super::{Agent, RETRY};
 use crate::store::{Claim, Write};
 use felix_core::{EndpointKey, LocalEndpoint, Phase};
 use ipam::Owner;
-use ipam::journal::Record;
+use ipam::journal::{Live, Record, State};
 use ipnet::IpNet;
 use model::dataplane::Link;
 use model::{IpamBlock, ObjectKey, WorkloadEndpoint, names};
@@ -59,9 +59,6 @@ impl Agent {
                 let block = IpamBlock { cidr, node };
                 if block.node == self.options.node_name {
                     tracing::info!(block = %cidr, "block claimed");
-                    if let Err(error) = self.journal.append(&Record::Block(block.clone())) {
-                        tracing::error!(%error, "block claimed but not journaled");
-                    }
                     self.ipam.claimed(block);
                 } else {
                     tracing::info!(block = %cidr, owner = %block.node, "block belongs to another node");
@@ -77,8 +74,39 @@ impl Agent {
     /// The blocks of this node may have changed.
     pub(super) fn blocks_changed(&mut self) {
         self.calc.set_own_blocks(self.ipam.own_blocks().collect());
-        for conflict in self.ipam.conflicts() {
+        let conflicts = self.ipam.conflicts();
+        for conflict in conflicts
+            .iter()
+            .filter(|found| !self.conflicts.contains(found))
+        {
             tracing::error!(%conflict, "two nodes claim one block; it gives out no addresses here");
+        }
+        self.conflicts = conflicts;
+        if self.calc.phase() == Phase::InSync {
+            self.journal_blocks();
+        }
+    }
+
+    /// The journal's blocks are those of the allocator, so that a start without the datastore
+    /// gives out no address of a block that was lost.
+    fn journal_blocks(&mut self) {
+        let own: Vec<IpNet> = self.ipam.own_blocks().collect();
+        let journaled: Vec<IpNet> = self.journal.state().blocks.keys().copied().collect();
+        let gone = journaled.iter().filter(|block| !own.contains(block));
+        let come = own.iter().filter(|block| !journaled.contains(block));
+        let node = &self.options.node_name;
+        let block = |cidr: &IpNet| IpamBlock {
+            cidr: *cidr,
+            node: node.clone(),
+        };
+        let records: Vec<Record> = gone
+            .map(|cidr| Record::BlockGone(*cidr))
+            .chain(come.map(|cidr| Record::Block(block(cidr))))
+            .collect();
+        for record in records {
+            if let Err(error) = self.journal.append(&record) {
+                tracing::error!(%error, "blocks not journaled");
+            }
         }
     }
 
@@ -86,7 +114,7 @@ impl Agent {
     pub(super) fn adopt_journal(&mut self) {
         let state = self.journal.state().clone();
         self.ipam.restore(&state);
-        for live in state.endpoints.into_values() {
+        for live in by_age(state) {
             self.next_ifindex = self.next_ifindex.max(live.ifindex + 1);
             self.calc.set_local(LocalEndpoint {
                 endpoint: live.endpoint,
@@ -101,6 +129,9 @@ impl Agent {
     /// A journal that was lost: endpoints of this node that the datastore remembers and whose
     /// link is there are taken back.
     pub(super) fn adopt_from_datastore(&mut self) {
+        if !self.journal.was_lost() {
+            return;
+        }
         let here = |endpoint: &&WorkloadEndpoint| {
             endpoint.node == self.options.node_name
                 && !self.calc.local().contains_key(&EndpointKey::of(endpoint))
@@ -248,6 +279,13 @@ pub(super) fn is_ours(link: &Link) -> bool {
         None => link.kind.as_deref() == Some("veth") && link.mac == Some(names::HOST_MAC),
     };
     marked && link.name.starts_with(names::INTERFACE_PREFIX)
+}
+
+/// Of two sandboxes of one pod, the later one holds its place.
+pub(super) fn by_age(state: State) -> Vec<Live> {
+    let mut endpoints: Vec<Live> = state.endpoints.into_values().collect();
+    endpoints.sort_by_key(|live| live.sequence);
+    endpoints
 }
 
 pub(super) fn key_of(endpoint: &WorkloadEndpoint) -> ObjectKey {

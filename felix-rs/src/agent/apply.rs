@@ -2,11 +2,18 @@
 
 use super::{Agent, Table};
 use felix_core::{Permissions, Phase, Plan, Step, plan, plan::Scope};
-use kernel::{LinkError, NftError};
-use model::dataplane::Route;
+use kernel::{KernelRoute, LinkError, NftError};
+use model::dataplane::{Address, Link, Route};
+use model::names;
+use policy::ruleset::Op;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 /// Failed transactions in a row after which the agent gives up and leaves the old rules in force.
 pub(super) const GIVE_UP: u32 = 5;
+/// And the shortest time for which it fails before that.
+pub(super) const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +50,24 @@ impl Agent {
             // What an earlier process left is better than what is known now.
             return Ok(());
         }
-        let plan = self.next_plan()?;
+        let waits = self.retry_at.is_some_and(|at| Instant::now() < at);
+        if waits && self.table_failures > 0 {
+            return Ok(());
+        }
+        let mut ops = self.calc.resolve();
         let mut failure = None;
-        for step in plan.steps {
+        match self.ensure_tunnel(waits) {
+            Ok(true) => ops.extend(self.calc.resolve()),
+            Ok(false) => {}
+            Err(error) => failure = Some(error),
+        }
+        let plan = self.next_plan(ops)?;
+        let mut steps = plan.steps.into_iter();
+        for step in steps.by_ref() {
+            let tunnel = matches!(step, Step::EnsureIpip(_));
+            if tunnel {
+                continue;
+            }
             if let Err(error) = self.apply(step) {
                 let policy_failed = matches!(error, ApplyError::Table { .. });
                 failure.get_or_insert(error);
@@ -55,12 +77,45 @@ impl Agent {
                 }
             }
         }
+        for step in steps {
+            match step {
+                Step::ReplaceRoutes(routes) => {
+                    self.pending
+                        .extend(routes.into_iter().map(|route| route.dest));
+                }
+                Step::DeleteRoutes(dests) => self.pending.extend(dests),
+                _ => {}
+            }
+        }
         failure.map_or(Ok(()), Err)
     }
 
-    /// The plan for this moment. Reads our table back first where it is not known.
-    pub(super) fn next_plan(&mut self) -> Result<Plan, ApplyError> {
-        let ops = self.calc.resolve();
+    /// The tunnel device comes before routes are computed: those through it are withheld while it
+    /// is not there, and a change of mode must not leave a gap. Returns whether it changed.
+    fn ensure_tunnel(&mut self, waits: bool) -> Result<bool, ApplyError> {
+        let Some(device) = self.calc.desired().ipip.clone() else {
+            return Ok(false);
+        };
+        if waits || self.actual.ipip.as_ref() == Some(&device) {
+            return Ok(false);
+        }
+        self.apply(Step::EnsureIpip(device))?;
+        let links = self.kernel.links().map_err(|error| ApplyError::Read {
+            what: "links",
+            reason: error.to_string(),
+        })?;
+        for link in links
+            .into_iter()
+            .filter(|link| link.name == names::IPIP_DEVICE)
+        {
+            self.calc.on_link(link);
+        }
+        Ok(true)
+    }
+
+    /// The plan for this moment. Reads our table back first where it is not known; `ops` are what
+    /// the compiler wants changed where it is.
+    pub(super) fn next_plan(&mut self, ops: Vec<Op>) -> Result<Plan, ApplyError> {
         self.pending.extend(self.calc.take_touched());
         let table = match self.table {
             Table::InStep => Some(Step::Table(ops)),
@@ -95,7 +150,7 @@ impl Agent {
     fn permissions(&self) -> Permissions {
         Permissions {
             local: self.calc.phase() == Phase::InSync,
-            learned: self.converged && self.calc.phase() != Phase::Starting,
+            learned: self.converged && self.calc.phase() == Phase::InSync,
         }
     }
 
@@ -152,11 +207,13 @@ impl Agent {
             Ok(()) => {
                 self.table = Table::InStep;
                 self.table_failures = 0;
+                self.failing_since = None;
                 Ok(())
             }
             Err(source) => {
                 self.table = Table::Unknown;
                 self.table_failures += 1;
+                self.failing_since.get_or_insert_with(Instant::now);
                 Err(ApplyError::Table { source })
             }
         }
@@ -171,7 +228,7 @@ impl Agent {
         let mut first = None;
         for (route, error) in failed {
             self.actual.routes.remove(&route.dest);
-            self.pending.insert(route.dest);
+            self.deferred.insert(route.dest);
             first.get_or_insert((route.dest, error.to_string()));
         }
         match first {
@@ -207,11 +264,20 @@ impl Agent {
     /// Read everything back and compare: what an event should have told and did not is counted
     /// and logged, so that the audit can't hide a defect.
     pub(super) fn audit(&mut self) {
+        self.enable_forwarding();
+        let before = self.actual.routes.clone();
         if let Err(error) = self.read_kernel() {
             self.fail(&error);
             return;
         }
-        let before = self.actual.routes.clone();
+        let differs = |dest: &&ipnet::IpNet| before.get(*dest) != self.actual.routes.get(*dest);
+        let all: BTreeSet<_> = before.keys().chain(self.actual.routes.keys()).collect();
+        let missed: Vec<_> = all.into_iter().filter(differs).collect();
+        if self.audited && !missed.is_empty() {
+            tracing::warn!(routes = missed.len(), first = %missed[0], "audit: no event told of these");
+            self.audit_findings += missed.len() as u64;
+        }
+        self.audited = true;
         self.pending.extend(self.calc.desired().prefixes().copied());
         self.pending.extend(before.keys());
         self.table = Table::Unknown;
@@ -249,28 +315,58 @@ impl Agent {
         for ifindex in gone {
             self.calc.on_link_gone(ifindex);
         }
-        if !links
-            .iter()
-            .any(|link| link.name == model::names::IPIP_DEVICE && link.up)
-        {
+        let tunnel = links.iter().find(|link| link.name == names::IPIP_DEVICE);
+        if tunnel.is_none_or(|link| !self.is_wanted_tunnel(link)) {
             self.actual.ipip = None;
         }
         for link in links {
             self.calc.on_link(link);
         }
-        for address in addresses {
-            self.calc.on_address(address);
-        }
+        let addresses = addresses.into_iter().filter(|address| !is_gateway(address));
+        self.calc.on_all_addresses(addresses.collect());
         self.actual.routes.clear();
-        for route in routes {
-            if route.ours {
-                self.actual
-                    .routes
-                    .insert(route.route.dest, route.route.kind);
+        let mut foreign = Vec::new();
+        for KernelRoute {
+            route,
+            ours,
+            metric,
+        } in routes
+        {
+            if ours {
+                self.actual.routes.insert(route.dest, route.kind);
             } else {
-                self.calc.on_foreign_route(route.route);
+                foreign.push((route, metric));
             }
         }
+        self.calc.on_all_foreign_routes(foreign);
         Ok(())
     }
+
+    /// Whether the tunnel device is as it was made.
+    pub(super) fn is_wanted_tunnel(&self, link: &Link) -> bool {
+        let wanted = self.actual.ipip.as_ref();
+        wanted.is_some_and(|device| link.up && link.mtu == device.mtu)
+    }
+
+    /// Forwarding is ours to set; somebody may have turned it off again.
+    pub(super) fn enable_forwarding(&mut self) {
+        let failure = self
+            .kernel
+            .enable_forwarding()
+            .err()
+            .map(|error| error.to_string());
+        if let Some(error) = failure
+            .as_ref()
+            .filter(|_| failure != self.forwarding_failure)
+        {
+            tracing::error!(%error, "forwarding not enabled");
+        }
+        self.forwarding_failure = failure;
+    }
+}
+
+/// The host end of every pod holds the pods' gateway addresses; they lead nowhere else.
+pub(super) fn is_gateway(address: &Address) -> bool {
+    let address = address.address.addr();
+    address == IpAddr::V4(names::GATEWAY_V4) || address == IpAddr::V6(names::GATEWAY_V6)
 }

@@ -1,10 +1,11 @@
 //! Facts taken in: cheap, they only store and mark.
 
+use super::apply::is_gateway;
 use super::{Agent, Table};
 use bgp_speaker::FibEvent;
 use felix_core::Phase;
 use kernel::{KernelEvent, KernelRoute};
-use model::{Kind, Object, ObjectKey, Update};
+use model::{Kind, Object, ObjectKey, Update, names};
 
 impl Agent {
     pub(super) fn on_update(&mut self, update: Update) {
@@ -84,9 +85,13 @@ impl Agent {
                 let back = up && before.is_some_and(|before| !before.up);
                 if up {
                     // What failed may have failed for lack of this link.
-                    self.retry_at = None;
+                    self.pending.append(&mut self.deferred);
                 } else {
                     self.routes_lost_with(ifindex);
+                    self.set_up_again(ifindex);
+                }
+                if link.name == names::IPIP_DEVICE && !self.is_wanted_tunnel(&link) {
+                    self.actual.ipip = None;
                 }
                 self.calc.on_link(link);
                 if back {
@@ -105,6 +110,8 @@ impl Agent {
                 }
                 self.calc.on_link_gone(ifindex);
             }
+            KernelEvent::Address(address) | KernelEvent::AddressGone(address)
+                if is_gateway(&address) => {}
             KernelEvent::Address(address) => self.calc.on_address(address),
             KernelEvent::AddressGone(address) => {
                 // Routes through a subnet that is gone are dropped without a word.
@@ -127,9 +134,11 @@ impl Agent {
                 }
                 self.pending.insert(route.dest);
             }
-            KernelEvent::Route(KernelRoute { route, .. }) => self.calc.on_foreign_route(route),
-            KernelEvent::RouteGone(KernelRoute { route, .. }) => {
-                self.calc.on_foreign_route_gone(&route.dest);
+            KernelEvent::Route(KernelRoute { route, metric, .. }) => {
+                self.calc.on_foreign_route(route, metric);
+            }
+            KernelEvent::RouteGone(KernelRoute { route, metric, .. }) => {
+                self.calc.on_foreign_route_gone(&route.dest, metric);
             }
             KernelEvent::OurTableChanged => {
                 if self.table == Table::InStep {
@@ -142,6 +151,23 @@ impl Agent {
                 tracing::warn!("kernel events were lost: reading everything again");
                 self.audit_due = true;
             }
+        }
+    }
+
+    /// A pod's host end that somebody set down comes up again.
+    fn set_up_again(&mut self, ifindex: u32) {
+        let local = self
+            .calc
+            .local()
+            .values()
+            .find(|local| local.ifindex == ifindex);
+        let Some(link) = local.map(|local| self.pod_link(local)) else {
+            return;
+        };
+        match self.kernel.configure_host_end(&link) {
+            Ok(_) => tracing::warn!(name = %link.host_name, "a pod's link was down: set up again"),
+            // It goes down before it is gone, with its pod.
+            Err(error) => tracing::debug!(name = %link.host_name, %error, "not set up again"),
         }
     }
 

@@ -72,7 +72,17 @@ pub(crate) struct Agent {
     /// Prefixes whose route in the kernel is not known to be the desired one.
     pending: BTreeSet<IpNet>,
     audit_due: bool,
+    /// Prefixes whose route the kernel refused; tried again at `retry_at`.
+    deferred: BTreeSet<IpNet>,
     retry_at: Option<Instant>,
+    /// Since when the kernel refuses our table.
+    failing_since: Option<Instant>,
+    forwarding_failure: Option<String>,
+    /// The first reading is no audit.
+    audited: bool,
+    audit_findings: u64,
+    /// Blocks that another node claims too, as said last.
+    conflicts: Vec<ipam::Conflict>,
     last_failure: Option<String>,
     journal: Journal,
     store: Store,
@@ -177,11 +187,10 @@ impl Agent {
                 self.audit();
                 self.restore_neighbours(None);
             }
-            let waits = self.retry_at.is_some_and(|at| Instant::now() < at);
-            match if waits { Ok(()) } else { self.converge() } {
-                Ok(()) if waits => {}
-                Ok(()) => self.last_failure = None,
-                Err(error @ ApplyError::Table { .. }) if self.table_failures >= apply::GIVE_UP => {
+            match self.converge() {
+                Ok(()) if self.retry_at.is_none() => self.last_failure = None,
+                Ok(()) => {}
+                Err(error @ ApplyError::Table { .. }) if self.gives_up() => {
                     return Err(Fatal::Table(error));
                 }
                 Err(error) => self.fail(&error),
@@ -193,6 +202,11 @@ impl Agent {
         self.retry_waiting();
         self.report();
         Ok(())
+    }
+
+    fn gives_up(&self) -> bool {
+        let long = |since: Instant| since.elapsed() >= apply::GIVE_UP_AFTER;
+        self.table_failures >= apply::GIVE_UP && self.failing_since.is_some_and(long)
     }
 
     fn fail(&mut self, error: &ApplyError) {
@@ -213,17 +227,18 @@ impl Agent {
         self.take_spool();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-            self.audit_due = true;
+            self.pending.append(&mut self.deferred);
         }
     }
 
     fn go_on_from_snapshot(&mut self) {
-        if self.calc.objects().all().next().is_none() {
+        if !self.calc.objects().has_snapshot() {
             return;
         }
         let reason = self.calc.objects().lost().unwrap_or("no answer").to_owned();
         tracing::warn!(%reason, "datastore does not answer: going on from the snapshot");
         self.calc.start_from_snapshot();
+        self.adopt_from_datastore();
         self.first_view();
     }
 

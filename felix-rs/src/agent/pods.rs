@@ -243,13 +243,11 @@ impl Agent {
             ));
         }
         self.calc.set_local(local.clone());
-        self.converge().map_err(|error| {
-            failed(
-                code::KERNEL,
-                format!("pod {}: {error}", pod_name(request)),
-                "",
-            )
-        })?;
+        // What fails elsewhere is no failure of this pod; `finish` looks at what is its own.
+        let failure = self.converge().err();
+        if let Some(error) = &failure {
+            self.fail(error);
+        }
         self.finish(request, &local, socket)?;
         self.store
             .write(Write::Put(Box::new(Object::WorkloadEndpoint(
@@ -277,7 +275,8 @@ impl Agent {
                 kind: device,
             };
             let message = format!("pod {}: not programmed: {route:?}", pod_name(request));
-            return Err(failed(code::KERNEL, message, ""));
+            let cause = self.last_failure.clone().unwrap_or_default();
+            return Err(failed(code::KERNEL, message, cause));
         }
         let kernel_failure = |operation: &str, error: String| {
             failed(
@@ -381,7 +380,7 @@ impl Agent {
         }
     }
 
-    fn pod_link(&self, local: &LocalEndpoint) -> PodLink {
+    pub(super) fn pod_link(&self, local: &LocalEndpoint) -> PodLink {
         let endpoint = &local.endpoint;
         PodLink {
             host_name: endpoint.interface_name.clone(),

@@ -7,13 +7,15 @@ use crate::store::Write;
 use datastore::{Condition, Status};
 use felix_core::{Phase, routes::Withheld};
 use model::{Invalid, Kind, ObjectKey};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What was said last, so that only changes are written.
 #[derive(Default)]
 pub(super) struct Reported {
     readiness: Option<Readiness>,
     objects: BTreeMap<ObjectKey, Vec<Condition>>,
+    /// Of the node's own object.
+    own: Vec<Condition>,
 }
 
 impl Agent {
@@ -24,8 +26,8 @@ impl Agent {
         if self.reported.readiness.as_ref() != Some(&readiness) {
             tracing::info!(ready = readiness.ready, reasons = ?readiness.reasons, notes = ?readiness.notes, "readiness");
             self.readiness.send_replace(readiness.clone());
-            self.write_node_status(&readiness);
             self.reported.readiness = Some(readiness);
+            self.write_node_status(self.reported.own.clone());
         }
         if self.calc.phase() == Phase::InSync {
             self.write_object_status(&problems);
@@ -78,6 +80,8 @@ impl Agent {
         let pools = problems.iter().filter(|p| p.object.kind == Kind::IpPool);
         notes.extend(pools.map(ToString::to_string));
         reasons.extend(self.last_failure.clone());
+        reasons.extend(self.forwarding_failure.clone());
+        notes.extend(self.conflicts.iter().map(ToString::to_string));
         for withheld in self.calc.withheld().take(3) {
             let sentence = format!("route withheld: {withheld}");
             match withheld {
@@ -93,9 +97,11 @@ impl Agent {
         }
     }
 
-    fn write_node_status(&self, readiness: &Readiness) {
+    /// The node's own conditions: readiness, and what is wrong with its Node object.
+    fn write_node_status(&self, own: Vec<Condition>) {
+        let readiness = self.reported.readiness.clone().unwrap_or_default();
         let sentences = readiness.reasons.iter().chain(&readiness.notes);
-        let condition = Condition {
+        let ready = Condition {
             type_: "Ready".into(),
             status: readiness.ready,
             reason: if readiness.ready { "Ready" } else { "NotReady" }.into(),
@@ -104,15 +110,16 @@ impl Agent {
         self.store.write(Write::Status(Box::new(Status {
             node: self.options.node_name.clone(),
             object: None,
-            conditions: vec![condition],
+            conditions: std::iter::once(ready).chain(own).collect(),
         })));
     }
 
     fn write_object_status(&mut self, problems: &[Invalid]) {
         let mut now: BTreeMap<ObjectKey, Vec<Condition>> = BTreeMap::new();
-        let rejected: Vec<&ObjectKey> = self.calc.objects().rejected().map(|i| &i.object).collect();
+        let rejected: BTreeSet<&ObjectKey> =
+            self.calc.objects().rejected().map(|i| &i.object).collect();
         for problem in problems {
-            let type_ = if rejected.contains(&&problem.object) {
+            let type_ = if rejected.contains(&problem.object) {
                 "Valid"
             } else {
                 "Accepted"
@@ -135,6 +142,12 @@ impl Agent {
                     message: warning.clone(),
                 });
             }
+        }
+        let own_key = ObjectKey::global(Kind::Node, &self.options.node_name);
+        let own = now.remove(&own_key).unwrap_or_default();
+        if own != self.reported.own {
+            self.reported.own = own.clone();
+            self.write_node_status(own);
         }
         for (object, conditions) in &now {
             if self.reported.objects.get(object) != Some(conditions) {
@@ -245,7 +258,8 @@ impl Agent {
     /// What the next convergence would do, from a fresh reading of the kernel.
     fn peek_plan(&mut self) -> String {
         self.audit();
-        match self.next_plan() {
+        let ops = self.calc.resolve();
+        match self.next_plan(ops) {
             Ok(plan) => {
                 // Nothing was applied: all of it is still to be done.
                 self.audit_due = true;

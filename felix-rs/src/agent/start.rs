@@ -4,7 +4,9 @@
 //! snapshot are taken in before the first question is answered, and nothing of the kernel is
 //! changed before the datastore is in sync or has been given up on.
 
-use super::{AUDIT_EVERY, Agent, Inputs, Table, report};
+use super::addresses::by_age;
+use super::apply::is_gateway;
+use super::{Agent, Inputs, Table, report};
 use crate::health::Readiness;
 use crate::journal::{Journal, JournalError};
 use crate::options::Options;
@@ -58,7 +60,7 @@ pub(crate) fn start(
     readiness: watch::Sender<Readiness>,
 ) -> Result<(Agent, Inputs, Vec<File>), StartError> {
     let lock = lock(&options)?;
-    let kernel = Kernel::open()?;
+    let mut kernel = Kernel::open()?;
     let features = kernel
         .features()
         .to_string()
@@ -71,7 +73,8 @@ pub(crate) fn start(
     let journal = Journal::open(&options.state_dir)?;
     let speaker_options = bgp_speaker::Options {
         restarting: !journal.state().blocks.is_empty(),
-        forwarding_preserved: true,
+        // After a power cycle nothing was preserved (RFC 4724 section 4.1).
+        forwarding_preserved: kernel.routes().is_ok_and(|all| all.iter().any(|r| r.ours)),
     };
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
@@ -91,7 +94,13 @@ pub(crate) fn start(
         table_failures: 0,
         pending: BTreeSet::new(),
         audit_due: false,
+        deferred: BTreeSet::new(),
         retry_at: None,
+        failing_since: None,
+        forwarding_failure: None,
+        audited: false,
+        audit_findings: 0,
+        conflicts: Vec::new(),
         last_failure: None,
         journal,
         store,
@@ -160,11 +169,7 @@ impl Agent {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "no snapshot"),
         }
-        if let Err(error) = self.kernel.enable_forwarding() {
-            tracing::error!(%error, "forwarding not enabled");
-            self.last_failure = Some(error.to_string());
-            self.retry_at = Some(Instant::now() + AUDIT_EVERY);
-        }
+        self.enable_forwarding();
         Ok(())
     }
 }
@@ -179,22 +184,22 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
     for link in kernel.links().map_err(|e| read("links")(e.to_string()))? {
         calc.on_link(link);
     }
-    for address in kernel
+    let addresses = kernel
         .addresses()
-        .map_err(|e| read("addresses")(e.to_string()))?
-    {
+        .map_err(|e| read("addresses")(e.to_string()))?;
+    for address in addresses.into_iter().filter(|address| !is_gateway(address)) {
         calc.on_address(address);
     }
     for route in kernel.routes().map_err(|e| read("routes")(e.to_string()))? {
         if route.ours {
             actual.routes.insert(route.route.dest, route.route.kind);
         } else {
-            calc.on_foreign_route(route.route);
+            calc.on_foreign_route(route.route, route.metric);
         }
     }
     let state = Journal::peek(&options.state_dir)?;
     calc.set_own_blocks(state.blocks.keys().copied().collect());
-    for live in state.endpoints.into_values() {
+    for live in by_age(state) {
         calc.set_local(felix_core::LocalEndpoint {
             endpoint: live.endpoint,
             ifindex: live.ifindex,
