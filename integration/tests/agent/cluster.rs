@@ -1,6 +1,6 @@
 //! Two nodes with BGP between them, and pools as pods and neighbours see them.
 
-use crate::node::{LIMIT, Node, POOL_V4, cni_error, policy, reaches, spec, wait_reaches};
+use crate::node::{LIMIT, Node, POOL_V4, SHORT, cni_error, policy, reaches, spec, wait_reaches};
 use anyhow::{Context, Result};
 use integration::lab::link::End;
 use integration::lab::pod::Plugin;
@@ -99,7 +99,9 @@ fn with_nat_outgoing_the_world_sees_the_node_and_pods_see_pods() -> Result<()> {
         a.probe
             .reach(Protocol::Icmp, [10, 1, 0, 1].into(), 0, LIMIT)
     };
-    ping()?;
+    wait::until(LIMIT, "an echo", || {
+        ping().map_err(|error| format!("{error:#}"))
+    })?;
     assert!(seen(&node)?.contains(&pod));
     for (outgoing, source) in [("true", "10.1.0.11"), ("false", pod.as_str())] {
         let pool = POOL_V4.replace("Never", &format!("Never, natOutgoing: {outgoing}"));
