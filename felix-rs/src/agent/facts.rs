@@ -80,23 +80,17 @@ impl Agent {
     pub(super) fn on_kernel(&mut self, event: KernelEvent) {
         match event {
             KernelEvent::Link(link) => {
-                let (ifindex, up) = (link.ifindex, link.up);
-                let before = self.calc.underlay().link(ifindex);
-                let back = up && before.is_some_and(|before| !before.up);
-                if up {
+                if link.up {
                     // What failed may have failed for lack of this link.
                     self.pending.append(&mut self.deferred);
                 } else {
-                    self.routes_lost_with(ifindex);
-                    self.set_up_again(ifindex);
+                    self.routes_lost_with(link.ifindex);
+                    self.set_up_again(link.ifindex);
                 }
                 if link.name == names::IPIP_DEVICE && !self.is_wanted_tunnel(&link) {
                     self.actual.ipip = None;
                 }
                 self.calc.on_link(link);
-                if back {
-                    self.restore_neighbours(Some(ifindex));
-                }
             }
             KernelEvent::LinkGone { ifindex, name } => {
                 self.routes_lost_with(ifindex);

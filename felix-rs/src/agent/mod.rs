@@ -185,7 +185,7 @@ impl Agent {
             if self.audit_due {
                 self.audit_due = false;
                 self.audit();
-                self.restore_neighbours(None);
+                self.restore_neighbours();
             }
             match self.converge() {
                 Ok(()) if self.retry_at.is_none() => self.last_failure = None,

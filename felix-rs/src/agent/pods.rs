@@ -299,12 +299,10 @@ impl Agent {
             .map_err(|error| kernel_failure("inside the pod", error.to_string()))
     }
 
-    /// Permanent entries go with an interface that goes down, and are not told of when somebody
-    /// removes them: set them again, of one endpoint or of all.
-    pub(super) fn restore_neighbours(&mut self, only: Option<u32>) {
-        let locals = self.calc.local().values();
-        let wanted = locals.filter(|local| only.is_none_or(|ifindex| local.ifindex == ifindex));
-        let wanted: Vec<Neighbour> = wanted.flat_map(neighbours).collect();
+    /// Nobody tells when a permanent entry goes, with an interface that was down or by hand: set
+    /// all of them again.
+    pub(super) fn restore_neighbours(&mut self) {
+        let wanted: Vec<Neighbour> = self.calc.local().values().flat_map(neighbours).collect();
         if wanted.is_empty() {
             return;
         }

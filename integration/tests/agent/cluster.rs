@@ -1,6 +1,6 @@
 //! Two nodes with BGP between them, and pools as pods and neighbours see them.
 
-use crate::node::{LIMIT, Node, POOL_V4, cni_error, policy, reaches, spec};
+use crate::node::{LIMIT, Node, POOL_V4, SHORT, cni_error, policy, reaches, spec, wait_reaches};
 use anyhow::{Context, Result};
 use integration::lab::link::End;
 use integration::lab::pod::Plugin;
@@ -58,9 +58,7 @@ fn pods_of_two_nodes_reach_each_other_as_policy_by_remote_labels_says() -> Resul
     };
     let (client, other) = (remote("client", "client")?, remote("other", "other")?);
     for (_, probe) in [&client, &other] {
-        wait::until(LIMIT, "the pod on the other node", || {
-            reaches(probe, &web).map_err(|error| format!("{error:#}"))
-        })?;
+        wait_reaches(probe, &web)?;
     }
     let rule = "[{from: [{podSelector: {matchLabels: {app: client}}}]}]";
     node.store
@@ -76,9 +74,7 @@ fn pods_of_two_nodes_reach_each_other_as_policy_by_remote_labels_says() -> Resul
     let report = flow.stop()?;
     assert_eq!(report.lost(), 0, "{report}");
     let (late, probe) = remote("late", "client")?;
-    wait::until(LIMIT, "a pod of the new process", || {
-        reaches(&probe, &web).map_err(|error| format!("{error:#}"))
-    })?;
+    wait_reaches(&probe, &web)?;
     late.check()
 }
 
@@ -103,7 +99,9 @@ fn with_nat_outgoing_the_world_sees_the_node_and_pods_see_pods() -> Result<()> {
         a.probe
             .reach(Protocol::Icmp, [10, 1, 0, 1].into(), 0, LIMIT)
     };
-    ping()?;
+    wait::until(LIMIT, "an echo", || {
+        ping().map_err(|error| format!("{error:#}"))
+    })?;
     assert!(seen(&node)?.contains(&pod));
     for (outgoing, source) in [("true", "10.1.0.11"), ("false", pod.as_str())] {
         let pool = POOL_V4.replace("Never", &format!("Never, natOutgoing: {outgoing}"));

@@ -1,12 +1,11 @@
 //! What a runtime gets from the plugin and the agent together.
 
-use crate::node::{LIMIT, Node, cni_error, nothing, policy, spec};
+use crate::node::{LIMIT, Node, cni_error, entries, nothing, policy, spec};
 use anyhow::{Context, Result};
-use integration::lab::{Netns, Pod, Process, process, wait};
+use integration::lab::{Netns, Pod, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 
 #[test]
 fn a_pod_has_its_addresses_as_host_routes_and_both_gateways_without_a_bridge() -> Result<()> {
@@ -162,7 +161,7 @@ fn del_leaves_nothing_and_may_be_repeated() -> Result<()> {
         &policy("web", "web", "[{from: [{podSelector: {}}]}]"),
     )?;
     let other = node.member("other", "other")?;
-    wait_written(&node, 1)?;
+    node.wait_written(1)?;
     let settled = |node: &Node| -> Result<(String, String, Vec<String>, String)> {
         let neighbours = node
             .netns
@@ -171,14 +170,14 @@ fn del_leaves_nothing_and_may_be_repeated() -> Result<()> {
     };
     let before = settled(&node)?;
     let pod = node.pod("a", "web")?;
-    wait_written(&node, 2)?;
+    node.wait_written(2)?;
     assert_ne!(settled(&node)?, before);
     pod.del()?;
     wait::until(LIMIT, "nothing to be left", || match settled(&node) {
         Ok(now) if now == before => Ok(()),
         other => Err(format!("{other:?}\ninstead of {before:?}")),
     })?;
-    wait_written(&node, 1)?;
+    node.wait_written(1)?;
     pod.del()?;
     pod.del()?;
     // So does the namespace that went first, and a container that was never there.
@@ -209,7 +208,7 @@ fn an_address_is_not_given_to_another_pod_at_once() -> Result<()> {
 fn gc_frees_what_the_runtime_no_longer_lists() -> Result<()> {
     let node = Node::started()?;
     let (kept, gone) = (node.pod("kept", "web")?, node.pod("gone", "web")?);
-    wait_written(&node, 2)?;
+    node.wait_written(2)?;
     let extra = json!({
         "cniVersion": "1.1.0",
         "cni.dev/valid-attachments": [{ "containerID": "shop-kept", "ifname": "eth0" }],
@@ -218,7 +217,7 @@ fn gc_frees_what_the_runtime_no_longer_lists() -> Result<()> {
     for ip in gone.addresses() {
         node.wait_route(ip, false)?;
     }
-    wait_written(&node, 1)?;
+    node.wait_written(1)?;
     kept.check()?;
     // Without the list, nothing is freed.
     let without = json!({ "cniVersion": "1.1.0" });
@@ -265,66 +264,6 @@ fn version_lists_the_versions_of_the_specification() -> Result<()> {
 }
 
 #[test]
-fn a_del_while_the_agent_is_away_is_carried_out_at_its_next_start() -> Result<()> {
-    let mut node = Node::started()?;
-    let (gone, kept) = (node.pod("gone", "web")?, node.pod("kept", "web")?);
-    wait_written(&node, 2)?;
-    node.agent.kill()?;
-    gone.del()?;
-    gone.del()?;
-    let spool = node.agent.run_dir().join("spool");
-    assert_eq!(entries(&spool)?, ["shop-gone.eth0.json"]);
-    std::fs::write(spool.join("x.eth0.json"), "not a request")?;
-    node.start()?;
-    for ip in gone.addresses() {
-        node.wait_route(ip, false)?;
-    }
-    wait_written(&node, 1)?;
-    wait::until(LIMIT, "the spool to be empty", || match entries(&spool) {
-        Ok(left) if left == ["x.eth0.json.bad"] => Ok(()),
-        other => Err(format!("{other:?}")),
-    })?;
-    wait::until(LIMIT, "the link to go", || match node.links() {
-        Ok(links) if links.len() == 1 => Ok(()),
-        other => Err(format!("{other:?}")),
-    })?;
-    node.wait_logged("x.eth0.json")?;
-    kept.check()?;
-    // The same container may come back: what waited was older.
-    let again = node
-        .plugin
-        .call("ADD", gone.spec(), gone.netns(), &nothing())?;
-    assert_ne!(again["ips"], Value::Null);
-    node.crash_and_start()?;
-    let extra = json!({ "prevResult": again });
-    node.plugin
-        .call("CHECK", gone.spec(), gone.netns(), &extra)
-        .map(drop)
-}
-
-#[test]
-fn a_del_while_agent_and_datastore_are_away_is_carried_out_from_the_snapshot() -> Result<()> {
-    let mut node = Node::started()?;
-    let gone = node.pod("gone", "web")?;
-    node.wait_snapshot("IpPool")?;
-    node.agent.kill()?;
-    node.hide_store()?;
-    gone.del()?;
-    node.agent.start()?;
-    node.agent.wait_ready(LIMIT)?;
-    wait::until(LIMIT, "no endpoint to be left", || {
-        let endpoints = node
-            .ctl(&["endpoints"])
-            .map_err(|error| format!("{error:#}"))?;
-        if endpoints == json!([]) {
-            Ok(())
-        } else {
-            Err(endpoints.to_string())
-        }
-    })
-}
-
-#[test]
 fn adds_at_the_same_time_get_different_addresses() -> Result<()> {
     let node = Node::started()?;
     let names = (0..20).map(|number| format!("p{number}"));
@@ -354,82 +293,6 @@ fn adds_at_the_same_time_get_different_addresses() -> Result<()> {
         let extra = json!({ "prevResult": result });
         plugin.call("CHECK", &spec(netns.name(), "web"), netns, &extra)?;
     }
-    Ok(())
-}
-
-#[test]
-fn a_runtime_that_dies_during_add_leaves_nothing_after_its_del() -> Result<()> {
-    let node = Node::started()?;
-    let before = (node.rules(), node.routes()?, node.links()?);
-    for number in 0..5 {
-        let netns = node.lab.netns(&format!("p{number}"))?;
-        let spec = spec(netns.name(), "web");
-        let config = node.lab.dir().join("conf.json");
-        std::fs::write(&config, node.plugin.config.to_string())?;
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", "exec \"$0\" < \"$1\""])
-            .arg(&node.plugin.binary)
-            .arg(&config)
-            .env("CNI_COMMAND", "ADD")
-            .env("CNI_CONTAINERID", format!("shop-p{number}"))
-            .env("CNI_NETNS", netns.path())
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", "/opt/cni/bin")
-            .env(
-                "CNI_ARGS",
-                format!("K8S_POD_NAMESPACE=shop;K8S_POD_NAME=p{number}"),
-            );
-        // Dropped, and with it killed, before it can have ended.
-        drop(Process::start(
-            &node.netns,
-            node.lab.dir(),
-            "plugin",
-            &mut command,
-        )?);
-        node.plugin.call("DEL", &spec, &netns, &nothing())?;
-        process::run(Command::new("ip").args(["netns", "del", netns.full_name()]))?;
-    }
-    wait::until(LIMIT, "nothing to be left", || {
-        let now = (node.rules(), node.routes(), node.links());
-        match now {
-            (rules, Ok(routes), Ok(links))
-                if (&rules, &routes, &links) == (&before.0, &before.1, &before.2) =>
-            {
-                Ok(())
-            }
-            other => Err(format!("{other:?}")),
-        }
-    })
-}
-
-#[test]
-fn an_add_that_waits_for_a_block_is_ended_by_the_del_of_its_container() -> Result<()> {
-    let mut node = Node::prepared()?;
-    // Where the folder of blocks should be is a file: no block can be claimed.
-    std::fs::create_dir(node.store.path().join("state"))?;
-    std::fs::write(node.store.path().join("state/ipamblocks"), "")?;
-    node.start()?;
-    let netns = node.lab.netns("a")?;
-    let plugin = &node.plugin;
-    let spec = spec("a", "web");
-    let result = std::thread::scope(|scope| {
-        let add = scope.spawn(|| plugin.call("ADD", &spec, &netns, &nothing()));
-        while !add.is_finished() {
-            plugin.call("DEL", &spec, &netns, &nothing())?;
-        }
-        add.join().expect("a thread of the test")
-    });
-    let (code, message) = cni_error(result)?;
-    assert_eq!(code, 11, "{message}");
-    assert_eq!(message, "taken down by DEL while it waited for a block");
-    node.store.remove("state/ipamblocks")?;
-    wait::until(LIMIT, "an ADD", || {
-        plugin
-            .call("ADD", &spec, &netns, &nothing())
-            .map_err(|error| format!("{error:#}"))
-    })?;
-    assert_eq!(node.links()?.len(), 1);
     Ok(())
 }
 
@@ -479,27 +342,4 @@ fn the_example_objects_and_configuration_are_understood_without_a_warning() -> R
     let pod = Pod::add(&node.lab, &plugin, spec("a", "web"))?;
     assert_eq!(pod.addresses().len(), 2);
     pod.check()
-}
-
-fn entries(folder: &Path) -> Result<Vec<String>> {
-    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let files = entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.path().is_file());
-    let mut names: Vec<String> = files
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.sort();
-    Ok(names)
-}
-
-fn wait_written(node: &Node, count: usize) -> Result<()> {
-    wait::until(LIMIT, "the endpoints in the datastore", || {
-        let written = node.endpoints_written();
-        if written.len() == count {
-            Ok(())
-        } else {
-            Err(format!("{written:?}"))
-        }
-    })
 }

@@ -4,7 +4,12 @@
 mod bad_input;
 mod cluster;
 mod cni;
+mod interrupted;
+mod journal;
 mod node;
+mod others;
+mod plan;
 mod policy;
 mod repair;
 mod restart;
+mod sockets;

@@ -4,11 +4,12 @@ use anyhow::{Context, Result, bail};
 use integration::lab::link::End;
 use integration::lab::pod::{Plugin, PodSpec};
 use integration::lab::probe::Protocol;
-use integration::lab::{Agent, Lab, Netns, Pod, Probe, Store, wait};
+use integration::lab::router::{Neighbor, RouterConfig};
+use integration::lab::{Agent, Frr, Lab, Netns, Pod, Probe, Store, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,6 +34,12 @@ pub(crate) const POOL_V6: &str = "apiVersion: projectcalico.org/v3
 kind: IPPool
 metadata: {name: v6}
 spec: {cidr: 'fd00:10:244::/56'}
+";
+/// The session with [`Node::router`].
+pub(crate) const ROUTER: &str = "apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: rack1}
+spec: {peerIP: 10.1.0.1, asNumber: 65001}
 ";
 pub(crate) const NAMESPACES: &str = "apiVersion: v1
 kind: Namespace
@@ -89,10 +96,14 @@ impl Node {
         })
     }
 
-    /// With an agent that is ready.
+    /// With an agent that is ready and has a block of each pool.
     pub(crate) fn started() -> Result<Self> {
         let mut node = Self::prepared()?;
         node.start()?;
+        wait::until(LIMIT, "two blocks", || match node.routes() {
+            Ok(routes) if routes.matches("blackhole").count() == 2 => Ok(()),
+            other => Err(format!("{other:?}")),
+        })?;
         Ok(node)
     }
 
@@ -223,6 +234,45 @@ impl Node {
             .collect()
     }
 
+    /// Waits until the datastore has this many workload endpoints.
+    pub(crate) fn wait_written(&self, count: usize) -> Result<()> {
+        wait::until(LIMIT, "the endpoints in the datastore", || {
+            let written = self.endpoints_written();
+            if written.len() == count {
+                Ok(())
+            } else {
+                Err(format!("{written:?}"))
+            }
+        })
+    }
+
+    /// The host as a router that announces a network of each family; [`ROUTER`] is the session's
+    /// other end. The way to the pods is no longer static.
+    pub(crate) fn router(&self) -> Result<Frr> {
+        self.host.ip([
+            "route del 10.244.0.0/16 via 10.1.0.11",
+            "route del fd00:10:244::/56 via fd00:1::11",
+            "link add lan0 type veth peer name lan1",
+            "link set lan0 up",
+            "link set lan1 up",
+            "address add 198.51.100.1/24 dev lan0",
+            "address add fd00:51::1/64 dev lan0 nodad",
+        ])?;
+        let n1 = Neighbor {
+            name: "n1".to_owned(),
+            address: [10, 1, 0, 11].into(),
+            asn: model::names::DEFAULT_AS,
+            local_address: [10, 1, 0, 1].into(),
+            local_ipv6: "fd00:1::1".parse()?,
+        };
+        let config = RouterConfig {
+            asn: 65001,
+            router_id: [10, 1, 0, 1].into(),
+            neighbors: vec![n1],
+        };
+        Frr::start(&self.lab, &self.host, &config)
+    }
+
     /// Our rules, in nft's words, without counters and without the table's owner, sets and chains
     /// in the order of their names; empty where there is no table.
     pub(crate) fn rules(&self) -> String {
@@ -308,16 +358,14 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Whether `to` answers on TCP 8080, both families.
+    /// `to` answers on TCP 8080, both families.
     pub(crate) fn reaches(&self, to: &Member) -> Result<()> {
         reaches(&self.probe, to)
     }
 
     /// Waits until `to` answers on both families.
     pub(crate) fn wait_reaches(&self, to: &Member) -> Result<()> {
-        wait::until(LIMIT, "to be reached", || {
-            self.reaches(to).map_err(|error| format!("{error:#}"))
-        })
+        wait_reaches(&self.probe, to)
     }
 
     /// Waits until `to` answers on none of its addresses.
@@ -326,10 +374,21 @@ impl Member {
     }
 }
 
-/// Whether `to` answers `from` on TCP 8080, both families.
+/// `to` answers `from` on TCP 8080, both families, at the first attempt.
 pub(crate) fn reaches(from: &Probe, to: &Member) -> Result<()> {
+    attempt(from, to, LIMIT)
+}
+
+/// Waits until `to` answers `from` on both families.
+pub(crate) fn wait_reaches(from: &Probe, to: &Member) -> Result<()> {
+    wait::until(LIMIT, "to be reached", || {
+        attempt(from, to, SHORT).map_err(|error| format!("{error:#}"))
+    })
+}
+
+fn attempt(from: &Probe, to: &Member, limit: Duration) -> Result<()> {
     for address in to.pod.addresses() {
-        let name = from.reach(Protocol::Tcp, address, 8080, SHORT)?;
+        let name = from.reach(Protocol::Tcp, address, 8080, limit)?;
         if name != to.pod.name() {
             bail!("{address} is answered by {name}");
         }
@@ -394,4 +453,17 @@ fn unfolded(text: &str) -> String {
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().rev().take(8).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+/// Names of the files in a folder.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let files = entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().is_file());
+    let mut names: Vec<String> = files
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
 }

@@ -1,6 +1,6 @@
 //! Policy as packets meet it.
 
-use crate::node::{LIMIT, Node, SHORT, nothing, policy, reaches, spec};
+use crate::node::{LIMIT, Node, SHORT, nothing, policy, reaches, spec, wait_reaches};
 use anyhow::{Context, Result};
 use integration::lab::pod::Pod;
 use integration::lab::probe::{Flow, Protocol};
@@ -292,9 +292,7 @@ fn labels_of_a_pod_object_take_the_place_of_those_from_cni() -> Result<()> {
     )?;
     crate::node::wait_denied(&host, &a)?;
     node.store.remove("pod.yaml")?;
-    wait::until(LIMIT, "to be reached again", || {
-        reaches(&host, &a).map_err(|error| format!("{error:#}"))
-    })
+    wait_reaches(&host, &a)
 }
 
 #[test]
@@ -318,7 +316,5 @@ fn a_half_written_policy_file_leaves_in_force_what_it_said_before() -> Result<()
     drop(file);
     node.store
         .write("policy.yaml", &policy("web", "web", "[{}]"))?;
-    wait::until(LIMIT, "to be reached again", || {
-        reaches(&host, &web).map_err(|error| format!("{error:#}"))
-    })
+    wait_reaches(&host, &web)
 }

@@ -1,17 +1,12 @@
 //! An agent that ends in whatever way, and what the next one makes of what is left.
 
-use crate::node::{LIMIT, Node, cni_error, nothing, policy, spec};
-use anyhow::{Context, Result};
-use integration::lab::link::End;
-use integration::lab::pod::Plugin;
-use integration::lab::router::{Neighbor, RouterConfig};
-use integration::lab::{Agent, Frr, Netns, Pod, Watch, agent, wait};
-use ipnet::IpNet;
+use crate::node::ROUTER;
+use crate::node::{LIMIT, Node, policy};
+use anyhow::Result;
+use integration::lab::{Frr, Watch, agent, wait};
 use rustix::process::Signal;
-use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Command;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 /// Nothing that the agent would do by itself after a start comes later than this.
@@ -74,8 +69,8 @@ fn addresses_survive_sigkill_and_are_given_out_once() -> Result<()> {
 fn without_the_datastore_an_agent_starts_from_its_snapshot_adds_announces_and_removes_nothing()
 -> Result<()> {
     let mut node = Node::prepared()?;
-    let frr = frr(&node)?;
-    node.store.write("peer.yaml", PEER)?;
+    let frr = node.router()?;
+    node.store.write("peer.yaml", ROUTER)?;
     node.store
         .write("policy.yaml", &policy("web", "web", "[]"))?;
     node.start()?;
@@ -112,7 +107,7 @@ fn without_the_datastore_an_agent_starts_from_its_snapshot_adds_announces_and_re
     for member in [&web, &other, &late] {
         member.pod.check()?;
     }
-    wait_endpoints_written(&node, 3)
+    node.wait_written(3)
 }
 
 #[test]
@@ -123,7 +118,7 @@ fn a_datastore_that_goes_away_under_a_running_agent_is_noted_and_stops_nothing()
     let web = node.member("web", "web")?;
     let other = node.member("other", "other")?;
     other.wait_denied(&web)?;
-    wait_endpoints_written(&node, 2)?;
+    node.wait_written(2)?;
     let before = (node.rules(), node.routes()?);
     node.hide_store()?;
     node.wait_said("datastore lost")?;
@@ -208,80 +203,6 @@ fn after_a_power_cycle_without_the_datastore_blocks_and_policy_are_back_and_dead
 }
 
 #[test]
-fn a_lost_journal_is_made_up_for_by_the_datastore() -> Result<()> {
-    let mut node = Node::started()?;
-    let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
-    wait_endpoints_written(&node, 2)?;
-    node.agent.kill()?;
-    std::fs::remove_file(node.agent.state_dir().join("journal"))?;
-    node.start()?;
-    taken_back(&node, &[&a.pod, &b.pod])?;
-    a.wait_reaches(&b)
-}
-
-#[test]
-fn a_journal_with_a_flipped_byte_or_a_torn_end_is_used_kept_aside_and_completed() -> Result<()> {
-    let mut node = Node::started()?;
-    let (a, b) = (node.pod("a", "web")?, node.pod("b", "web")?);
-    wait_endpoints_written(&node, 2)?;
-    let path = node.agent.state_dir().join("journal");
-    for flip in [true, false] {
-        node.agent.kill()?;
-        let mut bytes = std::fs::read(&path)?;
-        if flip {
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 0x10;
-        } else {
-            bytes.truncate(bytes.len() - 7);
-        }
-        std::fs::write(&path, &bytes)?;
-        node.start()?;
-        taken_back(&node, &[&a, &b]).with_context(|| format!("flip: {flip}"))?;
-        if flip {
-            node.wait_logged("journal damaged")?;
-            assert_eq!(std::fs::read(path.with_extension("damaged"))?, bytes);
-        }
-    }
-    Ok(())
-}
-
-#[test]
-fn a_journal_of_noise_is_survived() -> Result<()> {
-    let mut node = Node::started()?;
-    let pod = node.pod("a", "web")?;
-    wait_endpoints_written(&node, 1)?;
-    node.agent.kill()?;
-    let noise: Vec<u8> = (0..60_000_u32)
-        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
-    std::fs::write(node.agent.state_dir().join("journal"), noise)?;
-    node.start()?;
-    taken_back(&node, &[&pod])
-}
-
-#[test]
-fn a_corrupted_snapshot_is_named_and_the_datastore_is_waited_for() -> Result<()> {
-    let mut node = Node::started()?;
-    let pod = node.pod("a", "web")?;
-    node.wait_snapshot("IpPool")?;
-    let before = (node.rules(), node.routes()?);
-    node.agent.kill()?;
-    let path = node.agent.state_dir().join("snapshot.json");
-    let bytes = std::fs::read(&path)?;
-    std::fs::write(&path, &bytes[..bytes.len() / 2])?;
-    node.hide_store()?;
-    node.agent.start()?;
-    node.wait_logged("not a snapshot")?;
-    node.wait_said("nothing is known of the cluster")?;
-    let (code, message) = cni_error(node.pod("b", "web"))?;
-    assert_eq!(code, 11, "{message}");
-    assert_eq!(before, (node.rules(), node.routes()?));
-    node.show_store()?;
-    node.agent.wait_ready(LIMIT)?;
-    pod.check()
-}
-
-#[test]
 fn a_second_agent_with_the_same_state_or_sockets_refuses_to_start() -> Result<()> {
     let node = Node::started()?;
     let pod = node.pod("a", "web")?;
@@ -309,50 +230,10 @@ fn a_second_agent_with_the_same_state_or_sockets_refuses_to_start() -> Result<()
 }
 
 #[test]
-fn a_block_that_the_datastore_gives_to_another_node_gives_no_more_addresses() -> Result<()> {
-    let mut node = Node::started()?;
-    let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
-    wait_endpoints_written(&node, 2)?;
-    node.agent.kill()?;
-    let folder = node.store.path().join("state/ipamblocks");
-    for entry in std::fs::read_dir(&folder)? {
-        let path = entry?.path();
-        let text = std::fs::read_to_string(&path)?;
-        std::fs::write(
-            &path,
-            text.replace("host:n1", "host:n2").replace("n1", "n2"),
-        )?;
-    }
-    let blocks = |node: &Node| -> Result<Vec<IpNet>> {
-        let status = node.ctl(&["status"])?;
-        let blocks = status["blocks"].as_array().context("blocks")?.iter();
-        let parse = |block: &Value| block.as_str()?.parse().ok();
-        blocks
-            .map(|block| parse(block).context("a block"))
-            .collect()
-    };
-    node.start()?;
-    a.wait_reaches(&b)?;
-    a.pod.check()?;
-    let late = node.member("late", "web")?;
-    let own = blocks(&node)?;
-    for ip in late.pod.addresses() {
-        assert!(own.iter().any(|block| block.contains(&ip)), "{ip}, {own:?}");
-    }
-    for ip in a.pod.addresses() {
-        assert!(
-            !own.iter().any(|block| block.contains(&ip)),
-            "{ip}, {own:?}"
-        );
-    }
-    late.wait_reaches(&a)
-}
-
-#[test]
 fn sigkill_under_a_flow_loses_no_packet_and_withdraws_no_route() -> Result<()> {
     let mut node = Node::prepared()?;
-    let frr = frr(&node)?;
-    node.store.write("peer.yaml", PEER)?;
+    let frr = node.router()?;
+    node.store.write("peer.yaml", ROUTER)?;
     node.start()?;
     let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
     a.wait_reaches(&b)?;
@@ -372,202 +253,6 @@ fn sigkill_under_a_flow_loses_no_packet_and_withdraws_no_route() -> Result<()> {
         .collect();
     assert!(lost.is_empty(), "{lost:?}");
     Ok(())
-}
-
-#[test]
-fn sigkill_in_the_middle_of_adds_loses_no_pod_and_leaves_no_half_of_one() -> Result<()> {
-    const PODS: usize = 24;
-    let mut node = Node::started()?;
-    let namespaces: Vec<Netns> = (0..PODS)
-        .map(|number| node.lab.netns(&format!("p{number}")))
-        .collect::<Result<_>>()?;
-    let plugin = node.plugin.clone();
-    let (done, adds) = std::sync::mpsc::channel();
-    let results = std::thread::scope(|scope| {
-        let (plugin, namespaces) = (&plugin, &namespaces);
-        let runtime = scope.spawn(move || {
-            let add = |netns| add_as_a_runtime_does(plugin, netns, &done);
-            namespaces.iter().map(add).collect::<Result<Vec<Value>>>()
-        });
-        // At another moment of an ADD each time, for as long as there are any.
-        for (crash, _) in adds
-            .iter()
-            .enumerate()
-            .filter(|(number, _)| number % 2 == 0)
-        {
-            std::thread::sleep(Duration::from_millis(crash as u64 % 12));
-            node.agent.kill()?;
-            node.agent.start()?;
-        }
-        runtime.join().expect("the runtime's thread")
-    })?;
-    node.agent.wait_ready(LIMIT)?;
-    let mut addresses = BTreeSet::new();
-    for (netns, result) in namespaces.iter().zip(&results) {
-        let extra = json!({ "prevResult": result });
-        plugin.call("CHECK", &spec(netns.name(), "web"), netns, &extra)?;
-        for ip in result["ips"].as_array().context("ips")? {
-            assert!(addresses.insert(ip["address"].to_string()), "{ip} twice");
-        }
-    }
-    wait::until(LIMIT, "only the pods that were answered", || {
-        let links = node.links().map_err(|error| format!("{error:#}"))?.len();
-        let routes = node.routes().map_err(|error| format!("{error:#}"))?;
-        let routes = routes
-            .lines()
-            .filter(|line| line.contains(" dev oci"))
-            .count();
-        if links == PODS && routes == addresses.len() {
-            Ok(())
-        } else {
-            Err(format!("{links} links, {routes} routes"))
-        }
-    })
-}
-
-#[test]
-fn sigkill_in_the_middle_of_dels_leaves_nothing_of_the_pods() -> Result<()> {
-    const PODS: usize = 16;
-    let mut node = Node::started()?;
-    let before = (node.rules(), node.routes()?);
-    let pods: Vec<Pod> = (0..PODS)
-        .map(|number| node.pod(&format!("p{number}"), "web"))
-        .collect::<Result<_>>()?;
-    let (done, dels) = std::sync::mpsc::channel();
-    std::thread::scope(|scope| {
-        let pods = &pods;
-        let runtime = scope.spawn(move || {
-            pods.iter().try_for_each(|pod| {
-                // Away or not, the agent gets to know: DEL does not fail.
-                pod.del()?;
-                let _ = done.send(());
-                Ok::<_, anyhow::Error>(())
-            })
-        });
-        for (crash, ()) in dels
-            .iter()
-            .enumerate()
-            .filter(|(number, ())| number % 2 == 0)
-        {
-            std::thread::sleep(Duration::from_millis(crash as u64 % 7));
-            node.agent.kill()?;
-            node.agent.start()?;
-        }
-        runtime.join().expect("the runtime's thread")
-    })?;
-    node.agent.wait_ready(LIMIT)?;
-    wait::until(LIMIT, "nothing to be left", || {
-        let now = (node.rules(), node.routes(), node.links());
-        match now {
-            (rules, Ok(routes), Ok(links))
-                if (&rules, &routes) == (&before.0, &before.1) && links.is_empty() =>
-            {
-                Ok(())
-            }
-            other => Err(format!("{other:?}")),
-        }
-    })?;
-    wait_endpoints_written(&node, 0)
-}
-
-/// ADD until it succeeds, with a DEL after every failure; tells of every success.
-fn add_as_a_runtime_does(plugin: &Plugin, netns: &Netns, done: &Sender<()>) -> Result<Value> {
-    let spec = spec(netns.name(), "web");
-    wait::until(LIMIT, "an ADD", || {
-        match plugin.call("ADD", &spec, netns, &nothing()) {
-            Ok(result) => {
-                // The other end is gone only when the test has failed.
-                let _ = done.send(());
-                Ok(result)
-            }
-            Err(error) => {
-                let deleted = plugin.call("DEL", &spec, netns, &nothing());
-                Err(format!("{error:#}; {deleted:?}"))
-            }
-        }
-    })
-}
-
-#[test]
-fn the_block_that_another_node_claimed_first_is_left_to_it() -> Result<()> {
-    let mut node = Node::started()?;
-    node.store.write(
-        "node2.yaml",
-        "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: n2}\n\
-         spec: {bgp: {ipv4Address: 10.1.0.12/24, ipv6Address: 'fd00:1::12/64'}}\n",
-    )?;
-    node.store.write(
-        "pool-v4.yaml",
-        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: tiny}\n\
-         spec: {cidr: 10.244.9.0/29, blockSize: 30, ipipMode: Never}\n",
-    )?;
-    node.crash_and_start()?;
-    let netns = node.lab.netns("n2")?;
-    let spare = node.lab.netns("spare")?;
-    node.lab.wire(
-        &End {
-            netns: &netns,
-            interface: "eth0",
-            addresses: &["10.1.0.12/24", "fd00:1::12/64"],
-        },
-        &End {
-            netns: &spare,
-            interface: "eth0",
-            addresses: &[],
-        },
-    )?;
-    let mut second = Agent::new(&node.lab, &netns, "n2", &node.store)?;
-    second.start()?;
-    second.wait_ready(LIMIT)?;
-    let plugins = [node.plugin.clone(), Plugin::ocicat(&second)?];
-    let mut seen = BTreeSet::new();
-    let mut pods = Vec::new();
-    for number in 0..4 {
-        for (plugin, letter) in plugins.iter().zip(["a", "b"]) {
-            let added = Pod::add(&node.lab, plugin, spec(&format!("{letter}{number}"), "web"));
-            match added {
-                Ok(pod) => {
-                    assert!(seen.insert(pod.ipv4()?), "{} twice", pod.ipv4()?);
-                    pods.push(pod);
-                }
-                Err(error) => {
-                    let (code, message) = cni_error::<()>(Err(error))?;
-                    assert_eq!(code, 100, "{message}");
-                }
-            }
-        }
-    }
-    assert!(seen.len() >= 4, "{seen:?}");
-    second.stop(LIMIT)
-}
-
-const PEER: &str = "apiVersion: projectcalico.org/v3
-kind: BGPPeer
-metadata: {name: rack1}
-spec: {peerIP: 10.1.0.1, asNumber: 65001}
-";
-
-/// A router on the node's wire, without the static routes to the pods.
-fn frr(node: &Node) -> Result<Frr> {
-    node.host.ip([
-        "route del 10.244.0.0/16 via 10.1.0.11",
-        "route del fd00:10:244::/56 via fd00:1::11",
-    ])?;
-    Frr::start(
-        &node.lab,
-        &node.host,
-        &RouterConfig {
-            asn: 65001,
-            router_id: [10, 1, 0, 1].into(),
-            neighbors: vec![Neighbor {
-                name: "n1".to_owned(),
-                address: [10, 1, 0, 11].into(),
-                asn: model::names::DEFAULT_AS,
-                local_address: [10, 1, 0, 1].into(),
-                local_ipv6: "fd00:1::1".parse()?,
-            }],
-        },
-    )
 }
 
 /// Waits until the session is up and the router has a block of both families.
@@ -594,31 +279,4 @@ fn blackholes(node: &Node) -> Result<BTreeSet<String>> {
     let routes = node.routes()?;
     let blackholes = routes.lines().filter(|line| line.starts_with("blackhole"));
     Ok(blackholes.map(str::to_owned).collect())
-}
-
-fn wait_endpoints_written(node: &Node, count: usize) -> Result<()> {
-    wait::until(LIMIT, "the endpoints in the datastore", || {
-        let written = node.endpoints_written();
-        if written.len() == count {
-            Ok(())
-        } else {
-            Err(format!("{written:?}"))
-        }
-    })
-}
-
-/// All pods are as they were, and their addresses are not given out again.
-fn taken_back(node: &Node, pods: &[&Pod]) -> Result<()> {
-    for pod in pods {
-        pod.check()?;
-    }
-    let mut seen: BTreeSet<_> = pods.iter().flat_map(|pod| pod.addresses()).collect();
-    for number in 0..3 {
-        let pod = node.pod(&format!("new{number}"), "web")?;
-        for address in pod.addresses() {
-            assert!(seen.insert(address), "{address} was given out twice");
-        }
-        pod.delete()?;
-    }
-    Ok(())
 }
