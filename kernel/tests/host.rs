@@ -146,6 +146,44 @@ fn the_tunnel_is_what_was_asked_for_or_the_kernel_is_said_to_lack_it() {
 }
 
 #[test]
+fn a_tunnel_without_an_address_of_its_own_takes_packets_from_wherever_their_route_leads() {
+    let host = Namespace::new();
+    host.sh("ip link add up0 type veth peer name up1; ip addr add 192.0.2.1/24 dev up0; ip link set up0 up");
+    let mut kernel = host.kernel();
+    if !kernel.features().ipip {
+        return;
+    }
+    let wanted = IpipDevice {
+        address: None,
+        ..ipip()
+    };
+    let addresses = || host.sh("ip -o -4 addr show ipip.ocicat");
+    let filter = || host.sh("cat /proc/sys/net/ipv4/conf/ipip.ocicat/rp_filter");
+    for (all, expected) in [("0", "0"), ("1", "2"), ("2", "2"), ("0", "0")] {
+        host.sh(&format!(
+            "echo {all} >/proc/sys/net/ipv4/conf/all/rp_filter"
+        ));
+        host.run(|| kernel.ensure_ipip(&wanted)).unwrap();
+        assert_eq!(filter().trim(), expected, "beside {all}");
+    }
+    let shown = addresses();
+    assert!(shown.contains("169.254.1.1/32 scope host"), "{shown}");
+    let mut events = host.run(|| kernel::monitor(0)).unwrap();
+    host.run(|| kernel.ensure_ipip(&wanted)).unwrap();
+    host.sh("ip route add blackhole 10.0.0.1");
+    let first = events.blocking_recv().unwrap();
+    assert!(matches!(first, kernel::KernelEvent::Route(_)), "{first:?}");
+    host.run(|| kernel.ensure_ipip(&ipip())).unwrap();
+    let shown = addresses();
+    assert!(shown.contains("10.65.0.1/32 scope global"), "{shown}");
+    assert!(!shown.contains("169.254.1.1"), "{shown}");
+    host.run(|| kernel.ensure_ipip(&wanted)).unwrap();
+    let shown = addresses();
+    assert!(shown.contains("169.254.1.1/32 scope host"), "{shown}");
+    assert!(!shown.contains("10.65.0.1"), "{shown}");
+}
+
+#[test]
 fn a_device_of_another_kind_with_the_tunnels_name_is_left_alone() {
     let host = Namespace::new();
     host.sh("ip link add ipip.ocicat type veth peer name other");
