@@ -18,6 +18,14 @@ const IFLA_IPTUN_PMTUDISC: u16 = 10;
 /// `IPPROTO_IPIP`.
 const PROTOCOL: u8 = 4;
 
+/// What routes have to know of the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tunnel {
+    pub(crate) ifindex: u32,
+    /// Outer source address.
+    pub(crate) local: Ipv4Addr,
+}
+
 impl Kernel {
     /// Creates the device or changes it to what is wanted, and sets it up; answers its index.
     ///
@@ -64,6 +72,10 @@ impl Kernel {
             message::link_up(&mut request, link.ifindex);
             self.route.request(request).map_err(refused("set it up"))?;
         }
+        self.tunnel = Some(Tunnel {
+            ifindex: link.ifindex,
+            local: device.local,
+        });
         Ok(link.ifindex)
     }
 
@@ -71,7 +83,10 @@ impl Kernel {
     pub fn remove_ipip(&mut self, name: &str) -> Result<(), LinkError> {
         let found = link::by_name(&mut self.route, name);
         match found.map_err(LinkError::refused(name, "look it up"))? {
-            Some(link) if link.kind.as_deref() == Some(KIND) => self.delete_link(link.ifindex),
+            Some(link) if link.kind.as_deref() == Some(KIND) => {
+                self.tunnel = None;
+                self.delete_link(link.ifindex)
+            }
             _ => Ok(()),
         }
     }
