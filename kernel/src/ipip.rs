@@ -2,10 +2,12 @@
 
 use crate::kernel::Kernel;
 use crate::link::{self, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError};
-use crate::message::{self, GET_LINK, NEW_LINK, SCOPE_UNIVERSE, ifinfomsg};
+use crate::message::{self, GET_LINK, NEW_LINK, SCOPE_HOST, SCOPE_UNIVERSE, ifinfomsg};
 use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
+use crate::sysctl::SourceCheck;
 use ipnet::IpNet;
 use model::dataplane::{Address, IpipDevice, Link};
+use model::names::GATEWAY_V4;
 use std::net::{IpAddr, Ipv4Addr};
 
 const KIND: &str = "ipip";
@@ -16,11 +18,22 @@ const IFLA_IPTUN_PMTUDISC: u16 = 10;
 /// `IPPROTO_IPIP`.
 const PROTOCOL: u8 = 4;
 
+/// What routes have to know of the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tunnel {
+    pub(crate) ifindex: u32,
+    /// Outer source address.
+    pub(crate) local: Ipv4Addr,
+}
+
 impl Kernel {
     /// Creates the device or changes it to what is wanted, and sets it up; answers its index.
     ///
     /// It has no remote end: the gateway of a route through it is the outer destination. The outer
     /// TTL is the inner one, and the outer header has DF set, so that path MTU discovery works.
+    /// Where no address is wanted it has one that is never a source: without any, the kernel drops
+    /// what comes from pods to which another interface leads, even with the loose reverse path
+    /// filter, and while a pool changes its mode the two ends of a path differ.
     /// One that is as wanted is not touched, so that no event follows.
     pub fn ensure_ipip(&mut self, device: &IpipDevice) -> Result<u32, LinkError> {
         let name = &device.name;
@@ -51,7 +64,7 @@ impl Kernel {
                     .map_err(refused("look it up"))?
             }
         };
-        self.host_interface_sysctls(name, false)?;
+        self.host_interface_sysctls(name, false, SourceCheck::Least)?;
         self.set_tunnel_address(device, link.ifindex)
             .map_err(refused("set its address"))?;
         if !link.up {
@@ -59,6 +72,10 @@ impl Kernel {
             message::link_up(&mut request, link.ifindex);
             self.route.request(request).map_err(refused("set it up"))?;
         }
+        self.tunnel = Some(Tunnel {
+            ifindex: link.ifindex,
+            local: device.local,
+        });
         Ok(link.ifindex)
     }
 
@@ -66,7 +83,10 @@ impl Kernel {
     pub fn remove_ipip(&mut self, name: &str) -> Result<(), LinkError> {
         let found = link::by_name(&mut self.route, name);
         match found.map_err(LinkError::refused(name, "look it up"))? {
-            Some(link) if link.kind.as_deref() == Some(KIND) => self.delete_link(link.ifindex),
+            Some(link) if link.kind.as_deref() == Some(KIND) => {
+                self.tunnel = None;
+                self.delete_link(link.ifindex)
+            }
             _ => Ok(()),
         }
     }
@@ -119,7 +139,10 @@ impl Kernel {
         device: &IpipDevice,
         ifindex: u32,
     ) -> Result<(), NetlinkError> {
-        let wanted = device.address.map(IpAddr::from);
+        let (wanted, scope) = match device.address {
+            Some(address) => (IpAddr::from(address), SCOPE_UNIVERSE),
+            None => (IpAddr::from(GATEWAY_V4), SCOPE_HOST),
+        };
         let present = crate::address::dump(&mut self.route)?;
         let of_device = |a: &&Address| a.ifindex == ifindex && a.address.addr().is_ipv4();
         let present: Vec<IpNet> = present
@@ -127,17 +150,16 @@ impl Kernel {
             .filter(of_device)
             .map(|a| a.address)
             .collect();
-        for stale in present.iter().filter(|a| Some(a.addr()) != wanted) {
+        for stale in present.iter().filter(|a| a.addr() != wanted) {
             let mut request = self.route.encoder();
             message::delete_address(&mut request, ifindex, stale.addr(), stale.prefix_len());
             self.route.request(request)?;
         }
-        let missing = wanted.filter(|address| !present.contains(&IpNet::from(*address)));
-        let Some(address) = missing else {
+        if present.contains(&IpNet::from(wanted)) {
             return Ok(());
-        };
+        }
         let mut request = self.route.encoder();
-        message::add_address(&mut request, ifindex, address, 32, SCOPE_UNIVERSE);
+        message::add_address(&mut request, ifindex, wanted, 32, scope);
         self.route.request(request)
     }
 }

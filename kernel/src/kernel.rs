@@ -1,6 +1,7 @@
 //! The handle.
 
 use crate::features::Features;
+use crate::ipip::Tunnel;
 use crate::netlink::{Errno, Protocol, Socket};
 use crate::nft::Table;
 use std::path::PathBuf;
@@ -15,6 +16,8 @@ pub struct Kernel {
     pub(crate) nft: Table,
     pub(crate) features: Features,
     pub(crate) sysctl_root: PathBuf,
+    /// The tunnel as it was ensured last.
+    pub(crate) tunnel: Option<Tunnel>,
 }
 
 /// What differs between environments.
@@ -65,6 +68,7 @@ impl Kernel {
             nft,
             features,
             sysctl_root: options.sysctl_root,
+            tunnel: None,
         })
     }
 

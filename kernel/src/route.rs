@@ -1,5 +1,6 @@
 //! Routes of the main table. Ours are those with [`RT_PROTOCOL`]; nothing here removes others.
 
+use crate::ipip::Tunnel;
 use crate::kernel::Kernel;
 use crate::message::{
     self, DELETE_ROUTE, GET_ROUTE, MAIN_TABLE, NEW_ROUTE, SCOPE_LINK, SCOPE_NOWHERE,
@@ -20,6 +21,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_PRIORITY: u16 = 6;
 const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
@@ -83,11 +85,16 @@ impl Kernel {
     /// Creates or replaces routes; answers those that failed. The failure of one does not stop the
     /// others. The kernel replaces by destination and metric, whoever wrote the route: look at
     /// [`Self::routes`] before a prefix that somebody else may route.
+    ///
+    /// What the node itself sends through the tunnel has the tunnel's local address, because the
+    /// device has none that is fit to be a source.
     pub fn replace_routes(&mut self, routes: &[Route]) -> Vec<(Route, RouteError)> {
         let empty = |route: &&Route| matches!(&route.kind, RouteKind::Via(hops) if hops.is_empty());
         let (empty, usable): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(empty);
+        let tunnel = self.tunnel;
         let refused = self.route.batch(&usable, |encoder, route| {
-            encode(encoder, route, RT_PROTOCOL);
+            let source = tunnel.and_then(|tunnel| source(route, tunnel));
+            encode(encoder, route, RT_PROTOCOL, source);
         });
         let refused = refused
             .into_iter()
@@ -124,8 +131,23 @@ fn refusal(dest: IpNet, source: NetlinkError) -> RouteError {
     }
 }
 
-/// Appends the message that creates or replaces a route.
-pub(crate) fn encode(encoder: &mut Encoder, route: &Route, protocol: u8) -> u32 {
+/// The preferred source of an IPv4 route through the tunnel.
+fn source(route: &Route, tunnel: Tunnel) -> Option<Ipv4Addr> {
+    let RouteKind::Via(hops) = &route.kind else {
+        return None;
+    };
+    let through = |hop: &NextHop| hop.onlink && hop.ifindex == Some(tunnel.ifindex);
+    (route.dest.addr().is_ipv4() && hops.iter().any(through)).then_some(tunnel.local)
+}
+
+/// Appends the message that creates or replaces a route. The address that the node itself speaks
+/// with is `source`; without one the kernel chooses.
+pub(crate) fn encode(
+    encoder: &mut Encoder,
+    route: &Route,
+    protocol: u8,
+    source: Option<Ipv4Addr>,
+) -> u32 {
     let dest = route.dest;
     let (kind, scope, flags) = match &route.kind {
         RouteKind::Device { .. } => (RTN_UNICAST, SCOPE_LINK, 0),
@@ -144,6 +166,9 @@ pub(crate) fn encode(encoder: &mut Encoder, route: &Route, protocol: u8) -> u32 
             // A route of somebody else with the same destination is another route: NLM_F_REPLACE
             // compares destination and metric, not the protocol.
             encoder.u32(RTA_PRIORITY, ROUTE_METRIC);
+        }
+        if let Some(source) = source {
+            encoder.attribute(RTA_PREFSRC, &source.octets());
         }
         match &route.kind {
             RouteKind::Device { ifindex } => encoder.u32(RTA_OIF, *ifindex),
@@ -320,5 +345,46 @@ fn via_ip(via: &RouteVia) -> Option<IpAddr> {
         RouteVia::Inet(address) => Some((*address).into()),
         RouteVia::Inet6(address) => Some((*address).into()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TUNNEL: Tunnel = Tunnel {
+        ifindex: 7,
+        local: Ipv4Addr::new(192, 0, 2, 1),
+    };
+
+    fn hop(ifindex: u32, onlink: bool) -> NextHop {
+        NextHop {
+            gateway: Ipv4Addr::new(192, 0, 2, 2).into(),
+            ifindex: Some(ifindex),
+            onlink,
+        }
+    }
+
+    fn source_of(kind: RouteKind) -> Option<Ipv4Addr> {
+        let dest = IpNet::from(IpAddr::from([10, 0, 0, 1]));
+        source(&Route { dest, kind }, TUNNEL)
+    }
+
+    #[test]
+    fn only_routes_through_the_tunnel_have_its_local_address_as_their_source() {
+        let through = [
+            vec![hop(7, true)],
+            vec![hop(3, false), hop(7, true)],
+            vec![hop(7, true), hop(7, true)],
+        ];
+        for hops in through {
+            assert_eq!(source_of(RouteKind::Via(hops)), Some(TUNNEL.local));
+        }
+        let elsewhere = [vec![], vec![hop(3, true)], vec![hop(7, false)]];
+        for hops in elsewhere {
+            assert_eq!(source_of(RouteKind::Via(hops)), None);
+        }
+        assert_eq!(source_of(RouteKind::Device { ifindex: 7 }), None);
+        assert_eq!(source_of(RouteKind::Blackhole), None);
     }
 }

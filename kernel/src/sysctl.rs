@@ -30,6 +30,15 @@ pub enum SysctlError {
     Routes(#[source] NetlinkError),
 }
 
+/// What the reverse path filter of an interface of ours asks of a packet's source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SourceCheck {
+    /// A route to it, by whatever interface.
+    Loose,
+    /// As little as the node allows: nothing, or [`Self::Loose`] where `conf.all` is strict.
+    Least,
+}
+
 impl Kernel {
     /// Sets a parameter, such as `ipv4/ip_forward`, unless it has the value already: a read-only
     /// tree with the right values in it will do.
@@ -45,12 +54,16 @@ impl Kernel {
         })
     }
 
-    /// The parameters of an interface of ours: loose reverse path filter (what `conf.all` says
-    /// cannot make it strict: the kernel takes the greater number), no redirects, no source
-    /// routes, no router advertisements, no IPv6 unless it is wanted.
-    pub fn host_interface_sysctls(&mut self, name: &str, ipv6: bool) -> Result<(), SysctlError> {
+    /// The parameters of an interface of ours: never a strict reverse path filter, no redirects,
+    /// no source routes, no router advertisements, no IPv6 unless it is wanted.
+    pub(crate) fn host_interface_sysctls(
+        &mut self,
+        name: &str,
+        ipv6: bool,
+        check: SourceCheck,
+    ) -> Result<(), SysctlError> {
         for (parameter, value) in [
-            ("rp_filter", "2"),
+            ("rp_filter", self.reverse_path_filter(check)),
             ("send_redirects", "0"),
             ("accept_redirects", "0"),
             ("accept_source_route", "0"),
@@ -70,6 +83,16 @@ impl Kernel {
             self.set_sysctl(&format!("{v6}/forwarding"), "1")?;
         }
         Ok(())
+    }
+
+    /// The kernel takes the greater number of the interface's and that of `conf.all`: beside a
+    /// strict one (1) only the loose one (2) is not strict.
+    fn reverse_path_filter(&self, check: SourceCheck) -> &'static str {
+        let all = std::fs::read_to_string(self.sysctl_root.join("ipv4/conf/all/rp_filter"));
+        match check {
+            SourceCheck::Least if all.is_ok_and(|all| all.trim() == "0") => "0",
+            SourceCheck::Least | SourceCheck::Loose => "2",
+        }
     }
 
     /// Switches forwarding on, both families. The kernel drops default routes that came by router

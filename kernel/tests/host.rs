@@ -6,7 +6,7 @@ mod common;
 use common::Namespace;
 use kernel::netns::{self, NetnsError};
 use kernel::{Kernel, LinkError, Options, SysctlError};
-use model::dataplane::IpipDevice;
+use model::dataplane::{IpipDevice, NextHop, Route, RouteKind};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::SocketAddrV6;
 
@@ -143,6 +143,129 @@ fn the_tunnel_is_what_was_asked_for_or_the_kernel_is_said_to_lack_it() {
     assert!(!shown.contains("10.65.0.1/32"), "{shown}");
     assert_eq!(host.run(|| kernel.remove_ipip("ipip.ocicat")), Ok(()));
     assert_eq!(host.run(|| kernel.remove_ipip("ipip.ocicat")), Ok(()));
+}
+
+#[test]
+fn a_tunnel_without_an_address_of_its_own_takes_packets_from_wherever_their_route_leads() {
+    let host = Namespace::new();
+    host.sh("ip link add up0 type veth peer name up1; ip addr add 192.0.2.1/24 dev up0; ip link set up0 up");
+    let mut kernel = host.kernel();
+    if !kernel.features().ipip {
+        return;
+    }
+    let wanted = IpipDevice {
+        address: None,
+        ..ipip()
+    };
+    let addresses = || host.sh("ip -o -4 addr show ipip.ocicat");
+    let filter = || host.sh("cat /proc/sys/net/ipv4/conf/ipip.ocicat/rp_filter");
+    for (all, expected) in [("0", "0"), ("1", "2"), ("2", "2"), ("0", "0")] {
+        host.sh(&format!(
+            "echo {all} >/proc/sys/net/ipv4/conf/all/rp_filter"
+        ));
+        host.run(|| kernel.ensure_ipip(&wanted)).unwrap();
+        assert_eq!(filter().trim(), expected, "beside {all}");
+    }
+    let shown = addresses();
+    assert!(shown.contains("169.254.1.1/32 scope host"), "{shown}");
+    let mut events = host.run(|| kernel::monitor(0)).unwrap();
+    host.run(|| kernel.ensure_ipip(&wanted)).unwrap();
+    host.sh("ip route add blackhole 10.0.0.1");
+    let first = events.blocking_recv().unwrap();
+    assert!(matches!(first, kernel::KernelEvent::Route(_)), "{first:?}");
+    host.run(|| kernel.ensure_ipip(&ipip())).unwrap();
+    let shown = addresses();
+    assert!(shown.contains("10.65.0.1/32 scope global"), "{shown}");
+    assert!(!shown.contains("169.254.1.1"), "{shown}");
+    host.run(|| kernel.ensure_ipip(&wanted)).unwrap();
+    let shown = addresses();
+    assert!(shown.contains("169.254.1.1/32 scope host"), "{shown}");
+    assert!(!shown.contains("10.65.0.1"), "{shown}");
+}
+
+#[test]
+fn what_comes_by_the_tunnel_arrives_while_the_way_back_does_not_lead_there() {
+    let (host, other) = (Namespace::new(), Namespace::new());
+    host.sh(&format!(
+        "ip link add up0 type veth peer name up0 netns {}
+         ip addr add 192.0.2.1/24 dev up0; ip link set up0 up; ip addr add 10.65.0.1 dev lo",
+        other.name
+    ));
+    let mut kernel = host.kernel();
+    if !kernel.features().ipip {
+        return;
+    }
+    other.sh(
+        "for f in all default up0; do echo 0 >/proc/sys/net/ipv4/conf/$f/rp_filter; done
+         ip addr add 192.0.2.2/24 dev up0; ip link set up0 up; ip addr add 10.65.0.2 dev lo
+         ip link add out type ipip local 192.0.2.2 remote 192.0.2.1; ip link set out up
+         ip route add 10.65.0.1 dev out src 10.65.0.2",
+    );
+    host.sh("ip route add 10.65.0.2 via 192.0.2.2 dev up0");
+    let wanted = IpipDevice {
+        address: None,
+        ..ipip()
+    };
+    for all in [0, 1, 2] {
+        host.sh(&format!(
+            "echo {all} >/proc/sys/net/ipv4/conf/all/rp_filter"
+        ));
+        host.run(|| kernel.ensure_ipip(&wanted)).unwrap();
+        other.sh("ping -c 1 -w 10 10.65.0.1");
+    }
+}
+
+#[test]
+fn the_node_speaks_through_the_tunnel_with_the_tunnels_local_address() {
+    let host = Namespace::new();
+    host.sh(
+        "ip link add first0 type veth peer name first1; ip addr add 198.51.100.1/24 dev first0
+         ip link add up0 type veth peer name up1; ip addr add 192.0.2.1/24 dev up0
+         ip link set first0 up; ip link set up0 up; ip link set up1 up",
+    );
+    let mut kernel = host.kernel();
+    if !kernel.features().ipip {
+        return;
+    }
+    let wanted = IpipDevice {
+        address: None,
+        ..ipip()
+    };
+    let tunnel = host.run(|| kernel.ensure_ipip(&wanted)).unwrap();
+    let links = kernel.links().unwrap();
+    let up0 = links
+        .iter()
+        .find(|link| link.name == "up0")
+        .unwrap()
+        .ifindex;
+    let hop = |ifindex, onlink| NextHop {
+        gateway: "192.0.2.2".parse().unwrap(),
+        ifindex: Some(ifindex),
+        onlink,
+    };
+    let route = |dest: &str, hops: Vec<NextHop>| Route {
+        dest: dest.parse().unwrap(),
+        kind: RouteKind::Via(hops),
+    };
+    let routes = [
+        route("10.65.1.0/26", vec![hop(tunnel, true)]),
+        route("10.65.2.0/26", vec![hop(tunnel, true), hop(up0, false)]),
+        route("10.65.3.0/26", vec![hop(up0, false)]),
+    ];
+    assert_eq!(kernel.replace_routes(&routes), []);
+    let ours = kernel.routes().unwrap().into_iter().filter(|r| r.ours);
+    let ours: Vec<Route> = ours.map(|route| route.route).collect();
+    assert_eq!(ours, routes);
+    for (dest, has_source) in [
+        ("10.65.1.0/26", true),
+        ("10.65.2.0/26", true),
+        ("10.65.3.0/26", false),
+    ] {
+        let shown = host.sh(&format!("ip route show {dest}"));
+        assert_eq!(shown.contains("src 192.0.2.1"), has_source, "{shown}");
+    }
+    let chosen = host.sh("ip route get 10.65.1.1");
+    assert!(chosen.contains("src 192.0.2.1"), "{chosen}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::link::{
 };
 use crate::message::{self, NEW_LINK, SCOPE_HOST, SCOPE_LINK, SET_LINK, ifinfomsg};
 use crate::netlink::{Encoder, Flags, NetlinkError};
+use crate::sysctl::SourceCheck;
 use model::dataplane::{Link, PodLink};
 use model::names::{GATEWAY_V4, GATEWAY_V6, HOST_MAC};
 use std::net::IpAddr;
@@ -49,7 +50,7 @@ impl Kernel {
             step,
             source,
         })?;
-        self.host_interface_sysctls(name, ipv6)?;
+        self.host_interface_sysctls(name, ipv6, SourceCheck::Loose)?;
 
         let mut request = self.route.encoder();
         steps.clear();

@@ -74,7 +74,8 @@ impl Kernel {
         }
         for route in pod_routes(pod, link.ifindex) {
             let step = format!("add the route {}", route.dest);
-            steps.push((route::encode(&mut request, &route, PROTOCOL_BOOT), step));
+            let encoded = route::encode(&mut request, &route, PROTOCOL_BOOT, None);
+            steps.push((encoded, step));
         }
         send(&mut socket, request, &steps).map_err(|(step, source)| {
             let v6 = pod.addresses.iter().find(|address| address.is_ipv6());
