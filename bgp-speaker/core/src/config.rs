@@ -160,8 +160,9 @@ impl From<IpNet> for LocalRoute {
 /// What is known about the process before this one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Restart {
-    /// Set the R bit in the first OPEN to every peer: an earlier process was here, and peers may
-    /// wait for our End-of-RIB (RFC 4724 section 4.1).
+    /// An earlier process was here, and peers may wait for our End-of-RIB (RFC 4724 section 4.1):
+    /// set the R bit in OPENs until a peer's first session or the end of the initial exchange, and
+    /// wait for each peer's session as long as its restart time, 30 s at least and 120 s at most.
     pub restarting: bool,
     /// Set the F bit: the kernel goes on forwarding while no speaker runs.
     pub forwarding_preserved: bool,

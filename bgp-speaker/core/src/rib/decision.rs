@@ -53,7 +53,11 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     ImportPolicy,
+    /// The prefix is no unicast destination in a network (RFC 6890).
+    Martian,
     OwnPrefix,
+    /// The prefix lies within a route of this node.
+    WithinOwnPrefix,
     OwnAs,
     OwnOriginator,
     OwnCluster,
@@ -76,7 +80,11 @@ impl fmt::Display for Verdict {
             Self::Lost(Step::ClusterListLength) => "lost: longer CLUSTER_LIST",
             Self::Lost(Step::PeerAddress) => "lost: higher peer address",
             Self::Refused(Refusal::ImportPolicy) => "refused: nothing is imported from this peer",
+            Self::Refused(Refusal::Martian) => "refused: the prefix is never routed",
             Self::Refused(Refusal::OwnPrefix) => "refused: this node originates the prefix",
+            Self::Refused(Refusal::WithinOwnPrefix) => {
+                "refused: the prefix is part of one that this node originates"
+            }
             Self::Refused(Refusal::OwnAs) => "refused: our AS is in the AS_PATH",
             Self::Refused(Refusal::OwnOriginator) => "refused: we are the ORIGINATOR_ID",
             Self::Refused(Refusal::OwnCluster) => "refused: our cluster is in the CLUSTER_LIST",

@@ -5,19 +5,17 @@ use super::attributes::PathAttributes;
 use super::decision::{Candidate, Refusal, Verdict, decide};
 use super::{DEFAULT_LOCAL_PREF, Destination, Path, PeerFacts, Rib, Source};
 use crate::config::Import;
-use std::net::IpAddr;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Rib {
     /// Gives every path its verdict and puts the best one first.
-    pub(super) fn decide(&self, destination: &mut Destination) {
-        let own_prefix = destination
-            .paths
-            .iter()
-            .any(|path| path.source == Source::Local);
+    pub(super) fn decide(&self, prefix: &IpNet, destination: &mut Destination) {
+        let prefix_refusal = self.check_prefix(prefix, destination);
         let mut eligible = Vec::new();
         let mut candidates = Vec::new();
         for (index, path) in destination.paths.iter_mut().enumerate() {
-            match self.candidate(path, own_prefix) {
+            match self.candidate(path, prefix_refusal) {
                 Ok(candidate) => {
                     eligible.push(index);
                     candidates.push(candidate);
@@ -36,14 +34,31 @@ impl Rib {
         });
     }
 
-    fn candidate(&self, path: &Path, own_prefix: bool) -> Result<Candidate, Refusal> {
+    /// What is wrong with the prefix, whichever peer announces it. What lies within a route of this
+    /// node is as much its own as the whole: a longer prefix would win over ours.
+    fn check_prefix(&self, prefix: &IpNet, destination: &Destination) -> Option<Refusal> {
+        let mut sources = destination.paths.iter().map(|path| path.source);
+        if is_martian(prefix) {
+            Some(Refusal::Martian)
+        } else if sources.any(|source| source == Source::Local) {
+            Some(Refusal::OwnPrefix)
+        } else {
+            self.own.covers(prefix).then_some(Refusal::WithinOwnPrefix)
+        }
+    }
+
+    fn candidate(
+        &self,
+        path: &Path,
+        prefix_refusal: Option<Refusal>,
+    ) -> Result<Candidate, Refusal> {
         let attributes = &path.attributes.attributes;
         let facts = match path.source {
             Source::Local => None,
             Source::Peer(peer) => Some(self.peers.get(&peer).ok_or(Refusal::ImportPolicy)?),
         };
         if let Some(facts) = facts {
-            self.check_import(&path.attributes, facts, own_prefix)?;
+            self.check_import(&path.attributes, facts, prefix_refusal)?;
         }
         let router_id = facts.map_or(self.identity.router_id, |facts| facts.router_id);
         Ok(Candidate {
@@ -64,15 +79,19 @@ impl Rib {
         &self,
         path: &PathAttributes,
         facts: &PeerFacts,
-        own_prefix: bool,
+        prefix_refusal: Option<Refusal>,
     ) -> Result<(), Refusal> {
+        if facts.import == Import::None {
+            return Err(Refusal::ImportPolicy);
+        }
+        if let Some(refusal) = prefix_refusal {
+            return Err(refusal);
+        }
         let next_hop = path.next_hop.address;
         let ours = self.identity.addresses.contains(&next_hop);
         let own_as = [facts.local_as, self.identity.local_as];
         let allowed = usize::from(facts.allow_own_as);
         let checks = [
-            (facts.import == Import::None, Refusal::ImportPolicy),
-            (own_prefix, Refusal::OwnPrefix),
             (
                 own_as
                     .into_iter()
@@ -109,4 +128,27 @@ fn is_usable(next_hop: IpAddr) -> bool {
         IpAddr::V6(address) => address.is_unicast_link_local(),
     };
     !(link_local || next_hop.is_unspecified() || next_hop.is_multicast() || next_hop.is_loopback())
+}
+
+/// Addresses that no network routes to (RFC 6890): what lies within is taken from nobody. Shorter
+/// prefixes, the default route among them, are none of these.
+const MARTIANS: [IpNet; 8] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16)),
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
+        10,
+    )),
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0),
+        8,
+    )),
+];
+
+fn is_martian(prefix: &IpNet) -> bool {
+    MARTIANS.iter().any(|martian| martian.contains(prefix))
 }

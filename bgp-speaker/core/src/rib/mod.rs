@@ -9,6 +9,7 @@ pub(crate) mod attributes;
 pub(crate) mod decision;
 pub(crate) mod export;
 mod import;
+mod own;
 
 use crate::config::{FibChange, Import, LocalRoute};
 use crate::speaker::PeerId;
@@ -16,6 +17,7 @@ use crate::wire::{AsPath, Attributes, Family, NextHop};
 use attributes::{Interner, PathAttributes};
 use decision::{Refusal, Verdict};
 use ipnet::IpNet;
+use own::OwnPrefixes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -77,6 +79,7 @@ pub(crate) struct Rib {
     peers: BTreeMap<PeerId, PeerFacts>,
     counts: BTreeMap<PeerId, Count>,
     table: BTreeMap<IpNet, Destination>,
+    own: OwnPrefixes,
     dirty: BTreeSet<IpNet>,
     interner: Interner,
 }
@@ -114,6 +117,7 @@ impl Rib {
             peers: BTreeMap::new(),
             counts: BTreeMap::new(),
             table: BTreeMap::new(),
+            own: OwnPrefixes::default(),
             dirty: BTreeSet::new(),
             interner: Interner::default(),
         }
@@ -268,6 +272,10 @@ impl Rib {
         for (prefix, route) in routes {
             self.set_local_route(*prefix, route);
         }
+        for changed in self.own.replace(routes.keys()) {
+            let within = self.table.range(own::range_within(&changed));
+            self.dirty.extend(within.map(|(prefix, _)| *prefix));
+        }
     }
 
     fn set_local_route(&mut self, prefix: IpNet, route: &LocalRoute) {
@@ -295,7 +303,7 @@ impl Rib {
             let Some(destination) = table.get_mut(prefix) else {
                 continue;
             };
-            self.decide(destination);
+            self.decide(prefix, destination);
             changes.extend(destination.fib_change(*prefix));
             if destination.paths.is_empty() {
                 table.remove(prefix);

@@ -195,6 +195,89 @@ fn a_route_of_this_node_is_neither_forwarded_nor_taken_from_others() {
     );
 }
 
+fn verdict_on(rib: &mut Rib, text: &str) -> Verdict {
+    let (prefix, attributes) = (text.parse().unwrap(), via(rib, 1, &[65001]));
+    rib.announce(PeerId(1), prefix, &attributes);
+    rib.resolve();
+    let paths = rib.table[&prefix].paths.iter();
+    let mut paths = paths.filter(|path| path.source == Source::Peer(PeerId(1)));
+    paths.next().expect("the path is kept").verdict
+}
+
+#[test]
+fn prefixes_that_are_never_routed_are_kept_with_the_reason() {
+    let mut rib = rib();
+    for text in [
+        "0.0.0.0/8",
+        "0.0.0.1/32",
+        "127.0.0.0/8",
+        "127.0.0.53/32",
+        "169.254.0.0/16",
+        "169.254.169.254/32",
+        "224.0.0.0/3",
+        "239.1.0.0/16",
+        "240.0.0.0/4",
+        "255.255.255.255/32",
+        "::/128",
+        "::1/128",
+        "fe80::/10",
+        "fe80::/64",
+        "ff00::/8",
+        "ff02::1/128",
+    ] {
+        let refused = Verdict::Refused(Refusal::Martian);
+        assert_eq!(verdict_on(&mut rib, text), refused, "{text}");
+    }
+    for text in [
+        "0.0.0.0/0",
+        "0.0.0.0/1",
+        "128.0.0.0/1",
+        "126.0.0.0/8",
+        "169.255.0.0/16",
+        "223.255.255.0/24",
+        "::/0",
+        "2000::/3",
+        "fd00::/8",
+    ] {
+        assert_eq!(verdict_on(&mut rib, text), Verdict::Best, "{text}");
+    }
+}
+
+#[test]
+fn nobody_takes_a_part_of_a_route_of_this_node() {
+    let mut rib = rib();
+    assert_eq!(verdict_on(&mut rib, "10.1.1.64/27"), Verdict::Best);
+    let own = |texts: &[&str]| -> BTreeMap<_, _> {
+        let routes = texts
+            .iter()
+            .map(|text| LocalRoute::from(text.parse::<IpNet>().unwrap()));
+        routes.map(|route| (route.prefix, route)).collect()
+    };
+    rib.set_local(&own(&["10.1.1.64/26", "fd00:1::/122", "0.0.0.0/0"]));
+    let part: IpNet = "10.1.1.64/27".parse().unwrap();
+    assert_eq!(rib.resolve().0, [FibChange::Remove { prefix: part }]);
+    for text in ["10.1.1.64/27", "10.1.1.127/32", "fd00:1::3f/128"] {
+        let refused = Verdict::Refused(Refusal::WithinOwnPrefix);
+        assert_eq!(verdict_on(&mut rib, text), refused, "{text}");
+    }
+    for text in [
+        "10.1.1.0/24",
+        "10.1.1.63/32",
+        "10.1.1.128/26",
+        "fd00:1::40/128",
+    ] {
+        assert_eq!(verdict_on(&mut rib, text), Verdict::Best, "{text}");
+    }
+    rib.set_local(&BTreeMap::new());
+    let mut restored: Vec<_> = rib.resolve().0.iter().map(FibChange::prefix).collect();
+    restored.sort();
+    let expected = ["10.1.1.64/27", "10.1.1.127/32", "fd00:1::3f/128"];
+    assert_eq!(
+        restored,
+        expected.map(|text| text.parse::<IpNet>().unwrap())
+    );
+}
+
 #[test]
 fn stale_paths_forward_until_they_are_swept() {
     let mut rib = rib();
@@ -230,12 +313,21 @@ enum Step {
     Resolve,
 }
 
+/// The routes of this node: prefixes of peers, one that contains two of them, one that contains all.
+fn own_prefix(index: u8) -> IpNet {
+    match index {
+        0 | 1 => prefix(index),
+        2 => "10.1.0.0/23".parse().unwrap(),
+        _ => "10.1.0.0/22".parse().unwrap(),
+    }
+}
+
 fn any_step() -> impl Strategy<Value = Step> {
     let path = prop::collection::vec(65000..65003_u32, 1..3);
     prop_oneof![
         4 => (0..PEERS, 0..3_u8, path).prop_map(|(peer, index, path)| Step::Announce(peer, index, path)),
         2 => (0..PEERS, 0..3_u8).prop_map(|(peer, index)| Step::Withdraw(peer, index)),
-        1 => (0..3_u8, any::<bool>()).prop_map(|(index, present)| Step::Local(index, present)),
+        1 => (0..4_u8, any::<bool>()).prop_map(|(index, present)| Step::Local(index, present)),
         1 => Just(Step::Resolve),
     ]
 }
@@ -256,7 +348,7 @@ fn play(rib: &mut Rib, steps: &[Step]) -> Final {
                 paths.remove(&(*peer, *index));
             }
             Step::Local(index, present) => {
-                let route = LocalRoute::from(prefix(*index));
+                let route = LocalRoute::from(own_prefix(*index));
                 if *present {
                     local.insert(route.prefix, route);
                 } else {
@@ -320,7 +412,7 @@ fn play_one(rib: &mut Rib, step: &Step) {
         Step::Announce(peer, index, path) => announce(rib, *peer, *index, path),
         Step::Withdraw(peer, index) => rib.withdraw(PeerId(*peer), prefix(*index)),
         Step::Local(index, true) => {
-            let route = LocalRoute::from(prefix(*index));
+            let route = LocalRoute::from(own_prefix(*index));
             rib.set_local(&BTreeMap::from([(route.prefix, route)]));
         }
         Step::Local(_, false) => rib.set_local(&BTreeMap::new()),

@@ -69,7 +69,8 @@ impl Speaker {
     ) {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
-        let proposal = self.proposal(peer_config, config, self.restart.restarting);
+        let restarting = self.restart.restarting && !self.convergence.is_reached();
+        let proposal = self.proposal(peer_config, config, restarting);
         let seed = self.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut peer = Peer::new(id, key, peer_config.clone(), proposal, seed, now);
         self.rib.set_peer(id, peer.facts(None));

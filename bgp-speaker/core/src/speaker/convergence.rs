@@ -2,24 +2,44 @@
 //! (RFC 4724 section 4.1).
 //!
 //! Every peer is waited for on its own: one that cannot be reached delays nobody for longer than
-//! [`UNREACHABLE`], one that is slow for no longer than [`SLOW`].
+//! [`session_bound`], one that is slow for no longer than [`SLOW`]. Only the end of the exchange
+//! waits: routes are learnt, used and announced as they come.
 
-use super::peer::Initial;
+use super::peer::{Initial, Peer};
 use super::{PeerId, Speaker};
+use crate::config::PeerConfig;
 use std::time::{Duration, Instant};
 
 /// How long a session is waited for, and the routes of a peer that need not send End-of-RIB.
 const UNREACHABLE: Duration = Duration::from_secs(5);
 /// How long End-of-RIB is waited for, and a connection of a peer that we do not connect to.
 const SLOW: Duration = Duration::from_secs(30);
+/// The longest that a restarted speaker waits for a session, whatever the restart time.
+const PATIENT: Duration = Duration::from_secs(120);
+/// How long a restarted speaker holds End-of-RIB back after its start: while it does, peers go on
+/// using routes of ours that may be gone.
+const HOLD: Duration = Duration::from_secs(30);
 
 /// Progress of the initial exchange.
 #[derive(Debug, Default)]
 pub(super) struct Convergence {
     started: Option<Instant>,
+    reached: Milestone,
+    released: Milestone,
+    deadline: Option<Instant>,
+}
+
+/// Something that comes about once and is told once.
+#[derive(Debug, Default)]
+struct Milestone {
     reached: bool,
     told: bool,
-    deadline: Option<Instant>,
+}
+
+impl Milestone {
+    fn take(&mut self) -> bool {
+        self.reached && !std::mem::replace(&mut self.told, true)
+    }
 }
 
 impl Convergence {
@@ -28,16 +48,38 @@ impl Convergence {
     }
 
     pub(super) fn is_reached(&self) -> bool {
-        self.reached
+        self.reached.reached
+    }
+
+    /// Whether End-of-RIB need not be held back any longer.
+    pub(super) fn is_released(&self) -> bool {
+        self.released.reached
     }
 
     /// True once, after it has been reached.
     pub(super) fn take_reached(&mut self) -> bool {
-        self.reached && !std::mem::replace(&mut self.told, true)
+        self.reached.take()
+    }
+
+    /// True once, when held End-of-RIB markers may go.
+    pub(super) fn take_released(&mut self) -> bool {
+        self.released.take()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+}
+
+/// How long a session with a peer is waited for. A restarted speaker still forwards by the routes
+/// that the peer announced before, and giving up on the peer would be the end of them.
+fn session_bound(peer: &PeerConfig, restarting: bool) -> Duration {
+    if restarting {
+        Duration::from_secs(peer.restart_time.into()).clamp(SLOW, PATIENT)
+    } else if peer.passive {
+        SLOW
+    } else {
+        UNREACHABLE
     }
 }
 
@@ -47,14 +89,14 @@ impl Speaker {
         let Some(started) = self.convergence.started else {
             return;
         };
-        if self.convergence.reached {
+        if self.convergence.is_reached() {
             return;
         }
+        let restarting = self.restart.restarting;
         let mut deadline: Option<Instant> = None;
         for peer in self.peers.values_mut() {
             let until = match peer.initial {
-                Initial::Session if peer.config.passive => started + SLOW,
-                Initial::Session => started + UNREACHABLE,
+                Initial::Session => started + session_bound(&peer.config, restarting),
                 Initial::EndOfRib { until } => until,
                 Initial::Over => continue,
             };
@@ -64,8 +106,18 @@ impl Speaker {
                 deadline = Some(deadline.map_or(until, |earlier| earlier.min(until)));
             }
         }
-        self.convergence.deadline = deadline;
-        self.convergence.reached = deadline.is_none();
+        let release = started + HOLD;
+        self.convergence.reached.reached = deadline.is_none();
+        self.convergence.released.reached |= deadline.is_none() || now >= release;
+        self.convergence.deadline = if self.convergence.is_released() {
+            deadline
+        } else {
+            deadline.map(|deadline| deadline.min(release))
+        };
+        if self.convergence.is_reached() {
+            // From now on whoever connects meets a speaker that has been here before.
+            self.peers.values_mut().for_each(Peer::restart_is_over);
+        }
     }
 
     /// A session has come up.

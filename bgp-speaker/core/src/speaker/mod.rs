@@ -316,8 +316,10 @@ impl Speaker {
                 self.announce_output(id);
             }
         }
-        if self.convergence.take_reached() {
+        if self.convergence.take_released() {
             self.release_end_of_rib();
+        }
+        if self.convergence.take_reached() {
             self.outputs.push_back(Output::Converged);
         }
     }

@@ -217,6 +217,17 @@ impl Peer {
         }
     }
 
+    /// The R bit is for the first session after a restart, and not for long after it.
+    pub(super) fn restart_is_over(&mut self) {
+        let proposal = self.session.proposal();
+        if proposal.restarting {
+            self.session.set_proposal(Proposal {
+                restarting: false,
+                ..proposal.clone()
+            });
+        }
+    }
+
     /// Notes a change of state for status.
     pub(super) fn note_state(&mut self, now: Instant) {
         let state = self.session.state();

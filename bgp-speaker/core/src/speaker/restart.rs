@@ -9,15 +9,17 @@ use std::time::{Duration, Instant};
 
 /// How long stale paths are kept after the peer is back without it sending End-of-RIB.
 const STALE_AFTER_RETURN: Duration = Duration::from_secs(360);
+
 impl Speaker {
     /// End-of-RIB follows the table at once, except for routes of others that a restarted speaker
-    /// has yet to learn: peers would forget what it announced before (RFC 4724 section 4.1).
+    /// has yet to learn: peers would forget what it announced before (RFC 4724 section 4.1). That
+    /// wait is bounded, whatever the initial exchange still waits for.
     pub(super) fn mark_end_of_rib(&mut self, id: PeerId, export: Export, families: &[Family]) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         peer.held_end_of_rib.clear();
-        let complete = self.convergence.is_reached()
+        let complete = self.convergence.is_released()
             || !self.restart.restarting
             || export == Export::OwnRoutes;
         if !complete {

@@ -101,10 +101,7 @@ impl Speaker {
         peer.record.updates_received = 0;
         peer.record.faults = 0;
         peer.record.last_error = None;
-        // The R bit is for the first session after a restart.
-        let mut proposal = peer.session.proposal().clone();
-        proposal.restarting = false;
-        peer.session.set_proposal(proposal);
+        peer.restart_is_over();
         let export = peer.config.export;
         let text = format!("session with {} is up", peer.key);
         peer.agreement = Some(agreement.clone());

@@ -1,3 +1,4 @@
+mod convergence;
 mod network;
 
 use crate::config::{Export, PeerConfig, Stop};
@@ -468,30 +469,6 @@ fn a_removed_peer_takes_its_routes_along() {
     network.configure(0, |config| config.peers.clear());
     network.run(Duration::from_secs(1));
     assert!(network.nodes.iter().all(|node| node.fib.is_empty()));
-}
-
-#[test]
-fn a_dead_peer_does_not_delay_the_others() {
-    let peers = [peer(1, 65001), peer(2, 65002)];
-    let configs = vec![
-        config(0, 64512, &peers),
-        config(1, 65001, &[peer(0, 64512)]),
-        config(2, 65002, &[peer(0, 64512)]),
-    ];
-    let mut network = Network::new(configs, 14);
-    let start = network.now;
-    network.kill(2);
-    network.run(Duration::from_secs(4));
-    assert_eq!(network.nodes[0].converged_at, None);
-    assert!(
-        network.nodes[0].fib.contains_key(&prefixes(1)[0]),
-        "the living peer's routes are in"
-    );
-    network.run(Duration::from_secs(2));
-    assert_eq!(
-        network.nodes[0].converged_at,
-        Some(start + Duration::from_secs(5))
-    );
 }
 
 #[test]
