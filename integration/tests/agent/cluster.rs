@@ -97,7 +97,7 @@ fn with_nat_outgoing_the_world_sees_the_node_and_pods_see_pods() -> Result<()> {
     };
     let ping = || {
         a.probe
-            .reach(Protocol::Icmp, [10, 1, 0, 1].into(), 0, LIMIT)
+            .reach(Protocol::Icmp, [10, 1, 0, 1].into(), 0, SHORT)
     };
     wait::until(LIMIT, "an echo", || {
         ping().map_err(|error| format!("{error:#}"))
@@ -206,7 +206,7 @@ fn a_sandbox_that_takes_the_place_of_another_of_the_same_pod_survives_its_del() 
             node.crash_and_start()?;
         }
         assert_eq!(near.reach(Protocol::Tcp, ip, 8080, LIMIT)?, "new");
-        let open = host.reach(Protocol::Tcp, ip, 8080, crate::node::SHORT);
+        let open = host.reach(Protocol::Tcp, ip, 8080, SHORT);
         assert!(open.is_err(), "restart: {restart}");
         assert_eq!(node.ctl(&["endpoints"])?[0]["container"], "sandbox2");
         wait::until(LIMIT, "the endpoint in the datastore", || {
@@ -223,7 +223,7 @@ fn a_sandbox_that_takes_the_place_of_another_of_the_same_pod_survives_its_del() 
     }
     node.store.remove("policy.yaml")?;
     wait::until(LIMIT, "to be reached", || {
-        host.reach(Protocol::Tcp, ip, 8080, crate::node::SHORT)
+        host.reach(Protocol::Tcp, ip, 8080, SHORT)
             .map_err(|error| format!("{error:#}"))
     })?;
     node.call_as("sandbox2", "DEL", &pod, &new)?;
