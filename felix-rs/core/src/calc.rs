@@ -1,16 +1,18 @@
-//! The state of this node's world, and what follows from it.
+//! The state of this node's world. `on_*` store and mark; `resolve` computes what follows.
 
-use crate::bgp::{self, Sessions};
+mod resolve;
+
 use crate::checks;
 use crate::objects::{Objects, Phase};
-use crate::routes::{Topology, Underlay, Withheld};
+use crate::routes::{Topology, Withheld};
+use crate::underlay::Underlay;
 use crate::workloads::{EndpointKey, LocalEndpoint, id, seen};
 use bgp_core::{FibChange, LocalRoute, SpeakerConfig};
 use ipnet::IpNet;
 use model::dataplane::{Address, IpipDevice, Link, Route, RouteKind};
-use model::{EncapMode, Invalid, Kind, Object, ObjectKey, Update, WorkloadEndpoint, names};
-use policy::ruleset::{Op, Ruleset};
-use policy::{Compiler, EndpointId, NetworkSets};
+use model::{Invalid, Kind, Object, ObjectKey, Update, WorkloadEndpoint, names};
+use policy::ruleset::Ruleset;
+use policy::{Compiler, EndpointId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -350,193 +352,6 @@ impl Calc {
                 self.dirty.learned.insert(prefix);
             }
         }
-    }
-
-    /// Compute what is dirty. Returns the changes of our table; everything else is in
-    /// [`Calc::desired`], and [`Calc::take_touched`] says which prefixes to look at.
-    pub fn resolve(&mut self) -> Vec<Op> {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        if dirty.topology {
-            dirty.all_learned |= self.resolve_topology();
-        }
-        if dirty.local {
-            self.resolve_local();
-        }
-        if dirty.all_learned {
-            dirty.learned = self
-                .fib
-                .keys()
-                .chain(self.desired.learned.keys())
-                .copied()
-                .collect();
-        }
-        for prefix in dirty.learned {
-            self.resolve_learned(prefix);
-        }
-        if dirty.sessions {
-            let Sessions { config, problems } = bgp::sessions(&self.node, &self.objects);
-            self.desired.sessions = config;
-            self.session_problems = problems;
-            self.desired.advertised = bgp::local_routes(&self.own_blocks, &self.objects);
-        }
-        self.compiler.resolve()
-    }
-
-    /// Pools, nodes, tunnel. Returns whether learnt routes may differ by it.
-    fn resolve_topology(&mut self) -> bool {
-        let own = self.objects.node(&self.node);
-        let own_v4 = own.and_then(|node| node.ipv4_address);
-        let own_v6 = own.and_then(|node| node.ipv6_address);
-        let others = || self.objects.nodes().filter(|node| node.name != self.node);
-        let node_v4 = || {
-            others()
-                .filter_map(|node| node.ipv4_address)
-                .map(|net| net.addr())
-        };
-        let node_v6 = others()
-            .filter_map(|node| node.ipv6_address)
-            .map(|net| net.addr());
-        let topology = Topology {
-            pools: self
-                .objects
-                .pools()
-                .map(|pool| (pool.cidr, pool.clone()))
-                .collect(),
-            node_addresses: node_v4()
-                .map(IpAddr::V4)
-                .chain(node_v6.map(IpAddr::V6))
-                .collect(),
-            own_subnets: own_v4
-                .map(|net| IpNet::V4(net.trunc()))
-                .into_iter()
-                .chain(own_v6.map(|net| IpNet::V6(net.trunc())))
-                .collect(),
-            ipip: self
-                .underlay
-                .link_named(names::IPIP_DEVICE)
-                .filter(|l| l.up)
-                .map(|l| l.ifindex),
-        };
-        let masquerade = |pool: &&model::IpPool| pool.nat_outgoing;
-        self.compiler.set_network(NetworkSets {
-            masquerade: self
-                .objects
-                .pools()
-                .filter(masquerade)
-                .map(|pool| pool.cidr)
-                .collect(),
-            pools: self.objects.pools().map(|pool| pool.cidr).collect(),
-            ipip_peers: node_v4().collect(),
-        });
-        let wants_ipip = self.ipip_supported && self.uses_ipip();
-        self.desired.ipip = own_v4.filter(|_| wants_ipip).map(|net| IpipDevice {
-            name: names::IPIP_DEVICE.to_owned(),
-            local: net.addr(),
-            mtu: self.uplink_mtu().saturating_sub(names::IPIP_OVERHEAD),
-            address: None,
-        });
-        let differs = topology != self.topology;
-        self.topology = topology;
-        differs
-    }
-
-    fn resolve_local(&mut self) {
-        let mut local: BTreeMap<IpNet, RouteKind> = self
-            .own_blocks
-            .iter()
-            .map(|block| (*block, RouteKind::Blackhole))
-            .collect();
-        // Of two endpoints with one address, the later holds it.
-        let mut endpoints: Vec<_> = self.local.values().collect();
-        endpoints.sort_by_key(|endpoint| endpoint.sequence);
-        for endpoint in endpoints {
-            if self
-                .underlay
-                .link(endpoint.ifindex)
-                .is_some_and(|link| link.up)
-            {
-                let kind = RouteKind::Device {
-                    ifindex: endpoint.ifindex,
-                };
-                local.extend(
-                    endpoint
-                        .endpoint
-                        .ip_networks
-                        .iter()
-                        .map(|ip| (*ip, kind.clone())),
-                );
-            }
-        }
-        let before = std::mem::take(&mut self.desired.local);
-        self.touched.extend(
-            before
-                .iter()
-                .filter(|(d, k)| local.get(*d) != Some(*k))
-                .map(|(d, _)| *d),
-        );
-        self.touched.extend(
-            local
-                .iter()
-                .filter(|(d, k)| before.get(*d) != Some(*k))
-                .map(|(d, _)| *d),
-        );
-        self.desired.local = local;
-    }
-
-    fn resolve_learned(&mut self, prefix: IpNet) {
-        let route = self
-            .fib
-            .get(&prefix)
-            .map(|next_hops| self.topology.route(&prefix, next_hops, &self.underlay));
-        let before = match route {
-            Some(Ok(kind)) => {
-                self.withheld.remove(&prefix);
-                let before = self.desired.learned.insert(prefix, kind);
-                if before.as_ref() == self.desired.learned.get(&prefix) {
-                    return;
-                }
-                before
-            }
-            Some(Err(reason)) => {
-                self.withheld.insert(prefix, reason);
-                self.desired.learned.remove(&prefix)
-            }
-            None => {
-                self.withheld.remove(&prefix);
-                self.desired.learned.remove(&prefix)
-            }
-        };
-        if before.is_some() || self.desired.learned.contains_key(&prefix) {
-            self.touched.insert(prefix);
-        }
-    }
-
-    fn uses_ipip(&self) -> bool {
-        let uses =
-            |pool: &model::IpPool| pool.cidr.addr().is_ipv4() && pool.ipip_mode != EncapMode::Never;
-        self.objects.pools().any(uses)
-    }
-
-    /// MTU in bytes of the interface that holds this node's address.
-    fn uplink_mtu(&self) -> u32 {
-        let own = self.objects.node(&self.node);
-        let address = own.and_then(|node| {
-            let v4 = node.ipv4_address.map(|net| IpAddr::V4(net.addr()));
-            v4.or_else(|| node.ipv6_address.map(|net| IpAddr::V6(net.addr())))
-        });
-        address
-            .and_then(|address| self.underlay.link_with_address(address))
-            .map_or(DEFAULT_MTU, |link| link.mtu)
-    }
-
-    /// MTU in bytes of pods: that of the uplink, less the tunnel's header where a pool uses it.
-    pub fn pod_mtu(&self) -> u32 {
-        let overhead = if self.uses_ipip() {
-            names::IPIP_OVERHEAD
-        } else {
-            0
-        };
-        self.uplink_mtu().saturating_sub(overhead)
     }
 
     /// What should be, as of the last [`Calc::resolve`].

@@ -9,6 +9,7 @@
 //! | [`objects`] | objects in force: last good versions, restored ones, what is rejected and why |
 //! | [`routes`] | Loc-RIB, pools and nodes -> routes, native or through the tunnel |
 //! | [`bgp`] | nodes, peers and configuration -> sessions and what to advertise |
+//! | [`underlay`] | links, addresses and routes of the node that are not ours |
 //! | [`workloads`] | pods and workload endpoints -> what the policy compiler sees |
 //! | [`checks`] | contradictions between objects, as data |
 //! | [`mod@plan`] | desired and actual -> ordered steps |
@@ -19,6 +20,7 @@ pub mod checks;
 pub mod objects;
 pub mod plan;
 pub mod routes;
+pub mod underlay;
 pub mod workloads;
 
 pub use calc::{Calc, Desired};

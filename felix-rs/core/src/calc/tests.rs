@@ -1,6 +1,6 @@
 use super::*;
 use model::dataplane::NextHop;
-use model::{IpPool, Labels, Namespace, NetworkPolicy, Node, Pod, Selector};
+use model::{EncapMode, IpPool, Labels, Namespace, NetworkPolicy, Node, Pod, Selector};
 use proptest::prelude::*;
 
 fn net(text: &str) -> IpNet {

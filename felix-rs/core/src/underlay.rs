@@ -1,0 +1,149 @@
+//! Links, addresses and routes of the node that are not ours: they decide how a next hop is reached.
+
+use ipnet::IpNet;
+use model::dataplane::{Address, Link, NextHop, Route, RouteKind};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// What the node's own kernel has that is not ours: it decides how a next hop is reached.
+#[derive(Debug, Default)]
+pub struct Underlay {
+    links: BTreeMap<u32, Link>,
+    addresses: BTreeSet<Address>,
+    /// By metric: the lowest is what the kernel uses.
+    foreign: BTreeMap<IpNet, BTreeMap<u32, RouteKind>>,
+}
+
+impl Underlay {
+    /// A link appeared or changed.
+    pub fn set_link(&mut self, link: Link) -> bool {
+        let changed = self.links.get(&link.ifindex) != Some(&link);
+        self.links.insert(link.ifindex, link);
+        changed
+    }
+
+    /// A link is gone.
+    pub fn remove_link(&mut self, ifindex: u32) -> bool {
+        self.addresses.retain(|address| address.ifindex != ifindex);
+        self.links.remove(&ifindex).is_some()
+    }
+
+    /// An address of the node appeared.
+    pub fn add_address(&mut self, address: Address) -> bool {
+        self.addresses.insert(address)
+    }
+
+    /// An address of the node is gone.
+    pub fn remove_address(&mut self, address: &Address) -> bool {
+        self.addresses.remove(address)
+    }
+
+    /// Somebody else's route appeared.
+    pub fn add_foreign(&mut self, route: Route, metric: u32) -> bool {
+        let same = self.foreign.entry(route.dest).or_default();
+        same.insert(metric, route.kind.clone()) != Some(route.kind)
+    }
+
+    /// Somebody else's route is gone.
+    pub fn remove_foreign(&mut self, dest: &IpNet, metric: u32) -> bool {
+        let Some(same) = self.foreign.get_mut(dest) else {
+            return false;
+        };
+        let removed = same.remove(&metric).is_some();
+        if same.is_empty() {
+            self.foreign.remove(dest);
+        }
+        removed
+    }
+
+    /// All of somebody else's routes, as a dump says. Returns whether anything differs.
+    pub fn replace_foreign(&mut self, routes: Vec<(Route, u32)>) -> bool {
+        let before = std::mem::take(&mut self.foreign);
+        for (route, metric) in routes {
+            self.add_foreign(route, metric);
+        }
+        before != self.foreign
+    }
+
+    /// All addresses of the node, as a dump says. Returns whether anything differs.
+    pub fn replace_addresses(&mut self, addresses: BTreeSet<Address>) -> bool {
+        let before = std::mem::replace(&mut self.addresses, addresses);
+        before != self.addresses
+    }
+
+    /// The link of this index.
+    pub fn link(&self, ifindex: u32) -> Option<&Link> {
+        self.links.get(&ifindex)
+    }
+
+    /// The link of this name.
+    pub fn link_named(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    /// All links.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// The interface that holds this address.
+    pub fn link_with_address(&self, address: IpAddr) -> Option<&Link> {
+        let held = self
+            .addresses
+            .iter()
+            .find(|held| held.address.addr() == address)?;
+        self.links.get(&held.ifindex)
+    }
+
+    /// The interface on whose subnet this address is.
+    pub(crate) fn connected(&self, address: IpAddr) -> Option<u32> {
+        self.addresses
+            .iter()
+            .filter(|held| held.address.contains(&address) && !self.is_down(held.ifindex))
+            .max_by_key(|held| held.address.prefix_len())
+            .map(|held| held.ifindex)
+    }
+
+    fn is_down(&self, ifindex: u32) -> bool {
+        self.links.get(&ifindex).is_some_and(|link| !link.up)
+    }
+
+    /// How the kernel reaches this address without our routes (longest match, one level deep).
+    pub(crate) fn gateways(&self, address: IpAddr) -> Option<Vec<NextHop>> {
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        (0..=width).rev().find_map(|len| {
+            let candidate = IpNet::new(address, len).ok()?.trunc();
+            let by_metric = self.foreign.get(&candidate)?;
+            by_metric
+                .values()
+                .find_map(|kind| self.usable(kind, address))
+        })
+    }
+
+    /// The next hops of a foreign route whose links are up.
+    fn usable(&self, kind: &RouteKind, address: IpAddr) -> Option<Vec<NextHop>> {
+        let hops: Vec<NextHop> = match kind {
+            RouteKind::Via(hops) => hops
+                .iter()
+                .filter_map(|hop| {
+                    let ifindex = hop.ifindex.or_else(|| self.connected(hop.gateway))?;
+                    Some(NextHop {
+                        ifindex: Some(ifindex),
+                        ..*hop
+                    })
+                })
+                .collect(),
+            RouteKind::Device { ifindex } => {
+                vec![NextHop {
+                    gateway: address,
+                    ifindex: Some(*ifindex),
+                    onlink: false,
+                }]
+            }
+            RouteKind::Blackhole => Vec::new(),
+        };
+        let up = |hop: &NextHop| hop.ifindex.is_some_and(|ifindex| !self.is_down(ifindex));
+        let hops: Vec<NextHop> = hops.into_iter().filter(up).collect();
+        (!hops.is_empty()).then_some(hops)
+    }
+}

@@ -1,0 +1,289 @@
+//! ADD: link, journal, policy, routes, pod, in this order.
+
+use super::{Outcome, added, code, failed, key, neighbours, pod_name};
+use crate::agent::addresses::{is_ours, now_ms, owner};
+use crate::agent::{Agent, Table};
+use crate::store::Write;
+use felix_core::{EndpointKey, LocalEndpoint, Phase};
+use ipam::journal::Record;
+use ipam::{AssignError, AssignRequest};
+use ipnet::IpNet;
+use kernel::LinkError;
+use model::cni::{Failure, Reply, Request};
+use model::dataplane::{Route, RouteKind};
+use model::{Kind, Labels, Object, ObjectKey, WorkloadEndpoint, names};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Attempts to find a free interface index.
+const INDEX_ATTEMPTS: u32 = 64;
+
+impl Agent {
+    pub(super) fn add(&mut self, request: &Request, descriptors: &[OwnedFd]) -> Outcome {
+        if let Err(reason) = self.serving() {
+            let failure = failed(code::TRY_AGAIN, reason, "the runtime will try again");
+            return Outcome::Answer(Reply::Failed(failure));
+        }
+        let [netns, socket] = descriptors else {
+            let message = format!(
+                "{} descriptors came with ADD instead of 2",
+                descriptors.len()
+            );
+            return Outcome::Answer(Reply::Failed(failed(
+                code::INVALID_ENVIRONMENT,
+                message,
+                "",
+            )));
+        };
+        let key = key(request);
+        if let Some(local) = self.calc.local().get(&key).cloned() {
+            let healthy = self
+                .kernel
+                .check_pod(&self.pod_link(&local), socket.as_fd());
+            if healthy.is_ok_and(|faults| faults.is_empty()) {
+                return Outcome::Answer(Reply::Added(added(&local)));
+            }
+            // Half an ADD, or another namespace under the same name: begin again.
+            self.remove_endpoint(&key);
+        }
+        match self.assign(request, &key) {
+            Ok(ips) => match self.set_up(request, ips, netns, socket) {
+                Ok(local) => Outcome::Answer(Reply::Added(added(&local))),
+                Err(failure) => {
+                    self.remove_endpoint(&key);
+                    self.ipam.release(&owner(&key), now_ms());
+                    Outcome::Answer(Reply::Failed(failure))
+                }
+            },
+            Err(AssignError::NeedsBlock { block }) if self.calc.phase() == Phase::InSync => {
+                Outcome::Wait(block)
+            }
+            Err(error) => Outcome::Answer(Reply::Failed(assign_failure(&error, self.calc.phase()))),
+        }
+    }
+
+    fn assign(&mut self, request: &Request, key: &EndpointKey) -> Result<Vec<IpNet>, AssignError> {
+        let namespace = ObjectKey::global(Kind::Namespace, &request.namespace);
+        let labels: Option<Labels> = match self.calc.objects().get(&namespace) {
+            Some(Object::Namespace(namespace)) => Some(namespace.labels.clone()),
+            _ => None,
+        };
+        let (v4, v6) = self.ipam.families();
+        let neither = !v4 && !v6;
+        let assigned = self.ipam.assign(
+            &AssignRequest {
+                owner: owner(key),
+                namespace_labels: labels.as_ref(),
+                requested: &request.ips,
+                pools: &request.pools,
+                v4: v4 || neither,
+                v6,
+            },
+            now_ms(),
+        )?;
+        Ok(assigned
+            .into_iter()
+            .map(|assignment| IpNet::from(assignment.ip))
+            .collect())
+    }
+
+    /// Link, journal, policy, routes, pod: in this order, so that nothing is open before its
+    /// policy is in force and nothing is forgotten by a crash in between.
+    fn set_up(
+        &mut self,
+        request: &Request,
+        ips: Vec<IpNet>,
+        netns: &OwnedFd,
+        socket: &OwnedFd,
+    ) -> Result<LocalEndpoint, Failure> {
+        let mtu = request.mtu.unwrap_or_else(|| self.calc.pod_mtu());
+        let mac = request.mac.unwrap_or_else(|| pod_mac(request));
+        let endpoint = self.endpoint(request, ips, mac);
+        let sequence = self.journal.state().next_sequence;
+        let mut local = LocalEndpoint {
+            endpoint,
+            ifindex: self.next_ifindex,
+            mtu,
+            sequence,
+        };
+        self.create_link(&mut local, netns)?;
+        let record = Record::Endpoint {
+            endpoint: local.endpoint.clone(),
+            ifindex: local.ifindex,
+            mtu,
+            sequence,
+            network: request.network.clone(),
+        };
+        if let Err(error) = self.journal.append(&record) {
+            self.delete_link(local.ifindex);
+            return Err(failed(
+                code::IO,
+                error.to_string(),
+                "the address was not given out",
+            ));
+        }
+        self.calc.set_local(local.clone());
+        // What fails elsewhere is no failure of this pod; `finish` looks at what is its own.
+        let failure = self.converge().err();
+        if let Some(error) = &failure {
+            self.fail(error);
+        }
+        self.finish(request, &local, socket)?;
+        self.store
+            .write(Write::Put(Box::new(Object::WorkloadEndpoint(
+                local.endpoint.clone(),
+            ))));
+        Ok(local)
+    }
+
+    fn finish(
+        &mut self,
+        request: &Request,
+        local: &LocalEndpoint,
+        socket: &OwnedFd,
+    ) -> Result<(), Failure> {
+        let device = RouteKind::Device {
+            ifindex: local.ifindex,
+        };
+        let missing =
+            local.endpoint.ip_networks.iter().find(|ip| {
+                self.table != Table::InStep || self.actual.routes.get(*ip) != Some(&device)
+            });
+        if let Some(ip) = missing {
+            let route = Route {
+                dest: *ip,
+                kind: device,
+            };
+            let message = format!("pod {}: not programmed: {route:?}", pod_name(request));
+            let cause = self.last_failure.clone().unwrap_or_default();
+            return Err(failed(code::KERNEL, message, cause));
+        }
+        let kernel_failure = |operation: &str, error: String| {
+            failed(
+                code::KERNEL,
+                format!("pod {}: {operation}: {error}", pod_name(request)),
+                "",
+            )
+        };
+        if let Some((_, error)) = self
+            .kernel
+            .set_neighbours(&neighbours(local))
+            .into_iter()
+            .next()
+        {
+            return Err(kernel_failure("neighbour entries", error.to_string()));
+        }
+        self.kernel
+            .configure_pod(&self.pod_link(local), socket.as_fd())
+            .map_err(|error| kernel_failure("inside the pod", error.to_string()))
+    }
+
+    /// The link, under the next free interface index. What an earlier attempt left under the same
+    /// name is replaced.
+    fn create_link(&mut self, local: &mut LocalEndpoint, netns: &OwnedFd) -> Result<(), Failure> {
+        let pod = format!("{}/{}", local.endpoint.namespace, local.endpoint.pod);
+        let mut replaced = false;
+        for _ in 0..INDEX_ATTEMPTS {
+            local.ifindex = self.next_ifindex;
+            self.next_ifindex = self
+                .next_ifindex
+                .checked_add(1)
+                .unwrap_or(names::FIRST_IFINDEX);
+            match self
+                .kernel
+                .create_pod_link(&self.pod_link(local), netns.as_fd())
+            {
+                Ok(link) => {
+                    self.calc.on_link(link);
+                    return Ok(());
+                }
+                Err(LinkError::IndexTaken { .. }) => {}
+                Err(LinkError::NameTaken { .. }) if !replaced => {
+                    replaced = true;
+                    self.remove_leftover(&local.endpoint.interface_name);
+                }
+                Err(error) => {
+                    let message = format!("pod {pod}: {error}");
+                    return Err(failed(code::KERNEL, message, ""));
+                }
+            }
+        }
+        let message = format!("pod {pod}: no free interface index after {INDEX_ATTEMPTS} attempts");
+        Err(failed(code::KERNEL, message, ""))
+    }
+
+    fn remove_leftover(&mut self, name: &str) {
+        let Ok(links) = self.kernel.links() else {
+            return;
+        };
+        if let Some(link) = links.iter().find(|link| link.name == name && is_ours(link))
+            && let Err(error) = self.kernel.delete_link(link.ifindex)
+        {
+            tracing::warn!(%name, %error, "leftover link not removed");
+        }
+    }
+
+    fn endpoint(&self, request: &Request, ips: Vec<IpNet>, mac: [u8; 6]) -> WorkloadEndpoint {
+        let doubled = |part: &str| part.replace('-', "--");
+        WorkloadEndpoint {
+            namespace: request.namespace.clone(),
+            name: format!(
+                "{}-k8s-{}-{}",
+                doubled(&self.options.node_name),
+                doubled(&request.pod),
+                doubled(&request.ifname)
+            ),
+            node: self.options.node_name.clone(),
+            pod: request.pod.clone(),
+            pod_uid: request.pod_uid.clone(),
+            container_id: request.container_id.clone(),
+            endpoint: request.ifname.clone(),
+            interface_name: host_name(request),
+            mac,
+            ip_networks: ips,
+            labels: request.labels.clone(),
+            ports: request.ports.clone(),
+        }
+    }
+}
+
+fn assign_failure(error: &AssignError, phase: Phase) -> Failure {
+    let code = match error {
+        AssignError::Exhausted { .. } => code::NO_ADDRESS,
+        AssignError::NeedsBlock { .. } => code::TRY_AGAIN,
+        AssignError::InUse { .. } | AssignError::ForeignBlock { .. } => code::ADDRESS_IN_USE,
+        _ => code::INVALID_CONFIG,
+    };
+    let details = match phase {
+        Phase::InSync => "",
+        _ => "the datastore does not answer, so that no block can be claimed",
+    };
+    failed(code, error.to_string(), details)
+}
+
+/// 64-bit FNV-1a: names and MACs are the same for the same container after a restart.
+fn fingerprint(request: &Request) -> u64 {
+    let bytes = request
+        .container_id
+        .bytes()
+        .chain([0])
+        .chain(request.ifname.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// The host end: the prefix and 11 hexadecimal digits, 14 of the 15 characters that Linux allows.
+fn host_name(request: &Request) -> String {
+    let digits = format!("{:016x}", fingerprint(request));
+    format!(
+        "{}{}",
+        names::INTERFACE_PREFIX,
+        digits.get(..11).unwrap_or_default()
+    )
+}
+
+/// Locally administered, unicast.
+fn pod_mac(request: &Request) -> [u8; 6] {
+    let [a, b, c, d, e, ..] = fingerprint(request).to_le_bytes();
+    [0x0a, a, b, c, d, e]
+}
