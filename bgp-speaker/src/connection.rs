@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ const READ: usize = 64 * 1024;
 const SEND_HOLD: Duration = Duration::from_secs(480);
 /// How long the peer has to close its side after our last message: closing with unread octets
 /// would reset the connection and the message might be lost.
-const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
 /// What the loop holds of a connection. Dropping it aborts dialling and reading.
 #[derive(Debug)]
@@ -236,18 +236,6 @@ async fn wait_for(reading: &AbortHandle) {
         }
     };
     let _ = tokio::time::timeout(LINGER, closed).await;
-}
-
-/// Tells a stranger why it is not served.
-pub(crate) async fn reject(mut stream: TcpStream, last: Vec<u8>) {
-    let farewell = async {
-        stream.write_all(&last).await?;
-        stream.shutdown().await?;
-        let mut unread = [0; 512];
-        while stream.read(&mut unread).await? > 0 {}
-        Ok::<_, io::Error>(())
-    };
-    let _ = tokio::time::timeout(LINGER, farewell).await;
 }
 
 /// An error of a connection in words that name the cause.

@@ -8,8 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 /// How to start.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// An earlier process ran here and its kernel routes are kept: the first OPEN to every peer
-    /// carries the R bit (RFC 4724), so that peers keep our routes meanwhile.
+    /// An earlier process ran here and its kernel routes are kept: OPENs carry the R bit (RFC 4724)
+    /// until the peer's first session or [`FibEvent::Converged`], which waits for an absent peer as
+    /// long as its restart time, 30 s at least and 120 s at most, instead of 5 s.
     pub restarting: bool,
     /// The kernel goes on forwarding while no speaker runs: OPENs carry the F bit.
     pub forwarding_preserved: bool,

@@ -5,6 +5,7 @@
 //! receiver never delays a keepalive.
 
 mod connection;
+mod farewell;
 mod file;
 mod handle;
 mod listen;

@@ -12,8 +12,11 @@ use tokio::task::AbortHandle;
 const BACKLOG: i32 = 128;
 /// Linux: the kernel has no IPv6.
 const EAFNOSUPPORT: i32 = 97;
-/// Between attempts to listen, and after an error of accept(2) such as too many open files.
+/// Between attempts to listen.
 const RETRY: Duration = Duration::from_secs(1);
+/// After an error of accept(2) that is likely to come again, such as too many open files. Short,
+/// since peers wait as well.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The listening sockets of a port.
 #[derive(Debug)]
@@ -91,9 +94,12 @@ async fn listen(address: SocketAddr, events: mpsc::Sender<Event>) {
 }
 
 async fn accept(listener: &TcpListener, events: &mpsc::Sender<Event>) {
+    // Said once, not at every attempt.
+    let mut failing = false;
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
+                failing = false;
                 if events
                     .send(Event::Accepted { stream, remote })
                     .await
@@ -102,12 +108,29 @@ async fn accept(listener: &TcpListener, events: &mpsc::Sender<Event>) {
                     return;
                 }
             }
+            Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!("cannot accept a BGP connection: {error}");
-                tokio::time::sleep(RETRY).await;
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!("cannot accept a BGP connection: {error}");
+                }
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
+}
+
+/// accept(2) also reports what became of a connection that has just been taken off the queue, and
+/// whoever connects and resets at once must not keep the next one waiting.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::NetworkUnreachable
+    )
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -128,4 +151,23 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_that_would_come_again_pause_accepting() {
+        let (aborted, unreachable) = (103, 113);
+        for number in [aborted, unreachable] {
+            let error = io::Error::from_raw_os_error(number);
+            assert!(is_of_one_connection(&error), "{error}");
+        }
+        let (out_of_memory, files_of_system, files_of_process, invalid) = (12, 23, 24, 22);
+        for number in [out_of_memory, files_of_system, files_of_process, invalid] {
+            let error = io::Error::from_raw_os_error(number);
+            assert!(!is_of_one_connection(&error), "{error}");
+        }
+    }
 }

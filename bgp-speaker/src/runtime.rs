@@ -2,6 +2,7 @@
 //! tasks of their own, and forwarding changes wait here, merged per prefix.
 
 use crate::connection::{self, Connection, Outgoing};
+use crate::farewell::Farewells;
 use crate::handle::FibEvent;
 use crate::listen::Listeners;
 use bgp_core::{
@@ -68,6 +69,7 @@ pub(crate) async fn run(
         listen_errors: BTreeMap::new(),
         connections: BTreeMap::new(),
         tasks: JoinSet::new(),
+        farewells: Farewells::new(),
         events,
         pending: BTreeMap::new(),
         converged: false,
@@ -121,6 +123,7 @@ struct Runtime {
     listen_errors: BTreeMap<SocketAddr, String>,
     connections: BTreeMap<ConnectionId, Connection>,
     tasks: JoinSet<()>,
+    farewells: Farewells,
     events: mpsc::Sender<Event>,
     /// Forwarding changes that the owner has not taken yet.
     pending: BTreeMap<IpNet, FibChange>,
@@ -204,7 +207,7 @@ impl Runtime {
             Ok((id, options)) => self.serve(id, stream, &options),
             Err(rejected) => {
                 self.log_rejected(remote, &rejected.text, now);
-                self.tasks.spawn(connection::reject(stream, rejected.last));
+                self.farewells.say(stream, rejected.last, &mut self.tasks);
             }
         }
     }

@@ -57,6 +57,9 @@ pub(super) fn peer(body: &mut Body<'_>) -> Result<Object, Problem> {
     let mut spec = body.spec()?;
     // Without these the session would be less restricted than was asked for.
     spec.refuse(&["password", "filters", "localWorkloadSelector"])?;
+    if let Some(item) = spec.take("ttlSecurity") {
+        return Err(item.problem("not supported yet: TTLs of received packets are not checked"));
+    }
     let (node, node_selector) = local_side(&mut spec)?;
     let (peer, peer_selector) = remote_side(&mut spec)?;
     let as_number = as_number(&mut spec, "asNumber")?;
@@ -89,10 +92,7 @@ pub(super) fn peer(body: &mut Body<'_>) -> Result<Object, Problem> {
         num_allowed_local_as_numbers: spec
             .take("numAllowedLocalASNumbers")
             .map_or(Ok(0), |item| item.integer(0..=255))?,
-        ttl_security: spec
-            .take("ttlSecurity")
-            .map(|item| item.integer(1..=255))
-            .transpose()?,
+        ttl_security: None,
     };
     if peer.keepalive_time == Some(0) {
         return Err(spec.problem("keepaliveTime", "must be at least 1s"));

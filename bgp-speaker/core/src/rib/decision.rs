@@ -11,7 +11,7 @@ pub(crate) struct Candidate {
     /// Originated by this node.
     pub(crate) local: bool,
     pub(crate) local_pref: u32,
-    pub(crate) path_length: u32,
+    pub(crate) path_length: usize,
     pub(crate) origin: Origin,
     pub(crate) neighbour_as: Option<u32>,
     pub(crate) med: u32,

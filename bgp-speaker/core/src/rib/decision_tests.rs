@@ -131,7 +131,7 @@ fn nothing_wins_among_nothing() {
 
 prop_compose! {
     fn any_candidate()(
-        local_pref in 0..2_u32, path_length in 0..3_u32, med in 0..3_u32, neighbour in 0..3_u32,
+        local_pref in 0..2_u32, path_length in 0..3_usize, med in 0..3_u32, neighbour in 0..3_u32,
         origin in prop_oneof![Just(Origin::Igp), Just(Origin::Egp)], ebgp: bool,
         id in 0..3_u8, cluster_list_length in 0..2_usize,
     ) -> Candidate {

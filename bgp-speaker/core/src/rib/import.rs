@@ -64,9 +64,9 @@ impl Rib {
         Ok(Candidate {
             local: facts.is_none(),
             local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
-            path_length: path.attributes.path_length(),
+            path_length: attributes.as_path.length(),
             origin: attributes.origin,
-            neighbour_as: path.attributes.neighbour_as(),
+            neighbour_as: attributes.as_path.neighbour(),
             med: attributes.med.unwrap_or(0),
             ebgp: facts.is_some_and(|facts| !facts.ibgp),
             router_id: attributes.originator_id.unwrap_or(router_id),

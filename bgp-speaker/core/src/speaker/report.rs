@@ -2,7 +2,6 @@
 
 use super::peer::Peer;
 use super::{PathStatus, PeerId, PeerStatus, RouteStatus, Speaker, SpeakerStatus};
-use crate::rib::attributes::as_path_text;
 use crate::rib::{Path, Source};
 use crate::wire::Family;
 use std::time::Instant;
@@ -96,7 +95,7 @@ impl Speaker {
         PathStatus {
             from,
             next_hop,
-            as_path: as_path_text(&attributes.as_path),
+            as_path: attributes.as_path.to_string(),
             local_pref: attributes.local_pref,
             med: attributes.med,
             stale: path.stale,

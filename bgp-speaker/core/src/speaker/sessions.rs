@@ -221,10 +221,7 @@ impl Speaker {
         let first = peer.record.faults == 0;
         peer.record.faults += faults.len() as u64;
         if first {
-            let text = format!(
-                "malformed attribute {} in an UPDATE: {}",
-                fault.code, fault.reason
-            );
+            let text = format!("malformed attribute in an UPDATE: {fault}");
             self.notice(id, Severity::Warning, text);
         }
     }
