@@ -133,14 +133,6 @@ fn forward(prefix: &str, sets: &Sets) -> Chain {
         ]),
         drop_rule([from_pod(), invalid()]),
         drop_rule([to_pod(), invalid()]),
-        rule([
-            Statement::Family(Family::Ipv6),
-            Statement::Icmpv6Type {
-                first: 133,
-                last: 137,
-            },
-            Statement::Verdict(Verdict::Accept),
-        ]),
         drop_rule([from_pod(), Statement::L4Proto(IPPROTO_IPIP)]),
         drop_rule([
             from_pod(),

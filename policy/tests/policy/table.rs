@@ -147,6 +147,26 @@ fn neighbour_discovery_may_come_from_link_local_addresses_but_router_advertiseme
 }
 
 #[test]
+fn policies_judge_forwarded_messages_that_look_like_neighbour_discovery() {
+    for icmpv6_type in 133..=137 {
+        let pass = |compiler: &mut Compiler, from, to| {
+            let mut packet = packet(from, to);
+            (packet.protocol, packet.ports, packet.icmpv6_type) = (58, None, Some(icmpv6_type));
+            passes(compiler, &packet)
+        };
+        let outside = (OUTSIDE, "2001:db8::1");
+        for (from, to) in [
+            ((A, "fd00::1"), (B, "fd00::2")),
+            ((A, "fd00::1"), outside),
+            (outside, (B, "fd00::2")),
+        ] {
+            assert!(!pass(&mut isolated(), from, to), "{icmpv6_type} {from:?}");
+            assert!(pass(&mut compiler(), from, to), "{icmpv6_type} {from:?}");
+        }
+    }
+}
+
+#[test]
 fn replies_pass_whatever_policies_say_and_invalid_packets_never_do() {
     let mut isolated = isolated();
     let mut packet = packet((A, "10.0.0.1"), (B, "10.0.0.2"));
