@@ -1,9 +1,9 @@
 //! Parameters under `/proc/sys/net`.
 
 use crate::kernel::Kernel;
-use crate::netlink::{Errno, NetlinkError};
-use crate::{link, route};
-use netlink_packet_route::route::{RouteAttribute, RouteProtocol};
+use crate::netlink::Errno;
+use model::names::{INTERFACE_PREFIX, IPIP_DEVICE};
+use std::ffi::OsString;
 use std::path::{Component, Path};
 
 /// A parameter could not be read or written.
@@ -25,9 +25,9 @@ pub enum SysctlError {
         /// The path.
         path: String,
     },
-    /// Which interfaces have a default route by router advertisement could not be found out.
-    #[error("cannot find out which default routes came by router advertisement: {0}")]
-    Routes(#[source] NetlinkError),
+    /// Which interfaces have IPv6 parameters could not be found out.
+    #[error("cannot list net.ipv6.conf: {0}")]
+    Interfaces(Errno),
 }
 
 /// What the reverse path filter of an interface of ours asks of a packet's source.
@@ -44,7 +44,7 @@ impl Kernel {
     /// tree with the right values in it will do.
     pub fn set_sysctl(&mut self, path: &str, value: &str) -> Result<(), SysctlError> {
         let file = self.parameter(path)?;
-        if std::fs::read_to_string(&file).is_ok_and(|current| current.trim() == value) {
+        if self.is(path, value) {
             return Ok(());
         }
         std::fs::write(&file, value).map_err(|error| SysctlError::Write {
@@ -88,50 +88,54 @@ impl Kernel {
     /// The kernel takes the greater number of the interface's and that of `conf.all`: beside a
     /// strict one (1) only the loose one (2) is not strict.
     fn reverse_path_filter(&self, check: SourceCheck) -> &'static str {
-        let all = std::fs::read_to_string(self.sysctl_root.join("ipv4/conf/all/rp_filter"));
         match check {
-            SourceCheck::Least if all.is_ok_and(|all| all.trim() == "0") => "0",
+            SourceCheck::Least if self.is("ipv4/conf/all/rp_filter", "0") => "0",
             SourceCheck::Least | SourceCheck::Loose => "2",
         }
     }
 
-    /// Switches forwarding on, both families. The kernel drops default routes that came by router
-    /// advertisement when IPv6 starts to forward, unless the interface has `accept_ra=2`; that is
-    /// set first where such a route is.
+    /// Switches forwarding on, both families. An interface of somebody else that takes router
+    /// advertisements goes on to take them: once it forwards, the kernel asks for `accept_ra=2`,
+    /// and drops the default routes that came by them at once where it has less. One that forwards
+    /// already, or whose advertisements a program in user space reads (0), stays as it is.
     pub fn enable_forwarding(&mut self) -> Result<(), SysctlError> {
         self.set_sysctl("ipv4/ip_forward", "1")?;
         if !self.sysctl_root.join("ipv6").exists() {
             return Ok(());
         }
-        for ifindex in self.advertised_defaults().map_err(SysctlError::Routes)? {
-            let link = link::by_index(&mut self.route, ifindex).map_err(SysctlError::Routes)?;
-            if let Some(link) = link {
-                self.set_sysctl(&format!("ipv6/conf/{}/accept_ra", link.name), "2")?;
+        for name in self.interfaces_of_others()? {
+            let is = |parameter, value| self.is(&format!("ipv6/conf/{name}/{parameter}"), value);
+            if !(is("accept_ra", "1") && is("forwarding", "0")) {
+                continue;
+            }
+            match self.set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "2") {
+                Err(SysctlError::Write { errno, .. }) if errno == Errno(libc::ENOENT) => {}
+                done => done?,
             }
         }
         self.set_sysctl("ipv6/conf/all/forwarding", "1")
     }
 
-    /// Interfaces with a default route by router advertisement.
-    fn advertised_defaults(&mut self) -> Result<Vec<u32>, NetlinkError> {
-        route::messages(
-            &mut self.route,
-            libc::AF_INET6,
-            |found: &mut Vec<u32>, message| {
-                let header = &message.header;
-                if header.protocol == RouteProtocol::Ra && header.destination_prefix_length == 0 {
-                    for attribute in &message.attributes {
-                        match attribute {
-                            RouteAttribute::Oif(ifindex) => found.push(*ifindex),
-                            RouteAttribute::MultiPath(hops) => {
-                                found.extend(hops.iter().map(|hop| hop.interface_index));
-                            }
-                            _ => {}
-                        }
-                    }
-                }
-            },
-        )
+    /// Names of the interfaces with IPv6 parameters that are not ours.
+    fn interfaces_of_others(&self) -> Result<Vec<String>, SysctlError> {
+        let listed = std::fs::read_dir(self.sysctl_root.join("ipv6/conf"))
+            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
+        let listed: Vec<OsString> =
+            listed.map_err(|error| SysctlError::Interfaces(error.into()))?;
+        let of_others = |name: &String| {
+            !["all", "default", IPIP_DEVICE].contains(&name.as_str())
+                && !name.starts_with(INTERFACE_PREFIX)
+        };
+        let names = listed
+            .into_iter()
+            .filter_map(|name| name.into_string().ok());
+        Ok(names.filter(of_others).collect())
+    }
+
+    /// Whether a parameter is there and has this value.
+    fn is(&self, path: &str, value: &str) -> bool {
+        let current = std::fs::read_to_string(self.sysctl_root.join(path));
+        current.is_ok_and(|current| current.trim() == value)
     }
 
     fn parameter(&self, path: &str) -> Result<std::path::PathBuf, SysctlError> {

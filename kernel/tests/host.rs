@@ -42,7 +42,7 @@ fn forwarding_starts_and_an_advertised_default_route_stays() {
     let (host, router) = (Namespace::new(), Namespace::new());
     host.sh(&format!(
         "echo 0 >/proc/sys/net/ipv4/ip_forward; ip link add a0 type veth peer name r0 netns {}
-         ip link add b0 type veth peer name b1; ip link set a0 up",
+         ip link set a0 up",
         router.name
     ));
     router.sh("ip addr add fe80::9/64 dev r0 nodad; ip link set r0 up");
@@ -61,8 +61,35 @@ fn forwarding_starts_and_an_advertised_default_route_stays() {
     assert_eq!(read("ipv4/ip_forward"), "1");
     assert_eq!(read("ipv6/conf/all/forwarding"), "1");
     assert_eq!(read("ipv6/conf/a0/accept_ra"), "2");
-    assert_eq!(read("ipv6/conf/b0/accept_ra"), "1");
     assert!(default());
+}
+
+#[test]
+fn whoever_takes_router_advertisements_before_forwarding_starts_takes_them_afterwards() {
+    let host = Namespace::new();
+    host.sh("ip link add eth0 type veth peer name none0
+             ip link add forwards0 type veth peer name oci0
+             ip link add eth0.7 type veth peer name other0
+             echo 1 >/proc/sys/net/ipv6/conf/forwards0/forwarding
+             echo 0 >/proc/sys/net/ipv6/conf/none0/accept_ra");
+    let mut kernel = host.kernel();
+    for round in 1..=2 {
+        host.run(|| kernel.enable_forwarding()).unwrap();
+        for (name, accepts) in [
+            ("eth0", 2),
+            ("eth0.7", 2),
+            ("none0", 0),
+            ("forwards0", 1),
+            ("oci0", 1),
+            ("default", 1),
+        ] {
+            let parameters = format!("/proc/sys/net/ipv6/conf/{name}");
+            let read = host.sh(&format!(
+                "cat {parameters}/accept_ra {parameters}/forwarding"
+            ));
+            assert_eq!(read, format!("{accepts}\n1\n"), "{name}, round {round}");
+        }
+    }
 }
 
 #[test]

@@ -109,6 +109,7 @@ fn compiler() -> policy::Compiler {
             .map(|prefix| prefix.parse().unwrap())
             .into(),
         ipip_peers: ["192.0.2.1".parse().unwrap()].into(),
+        ipip_local: Some("192.0.2.9".parse().unwrap()),
     });
     compiler.set_namespace("default", Some(Labels::new()));
     for (name, ips, local) in [

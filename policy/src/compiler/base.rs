@@ -11,6 +11,7 @@ use crate::ruleset::{
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// `(interface, address)` of every local pod: who may speak, and to whom to forward.
 pub(super) const LOCAL: [&str; 2] = ["local4", "local6"];
@@ -25,6 +26,7 @@ pub(super) const IPIP: &str = "ipip";
 pub(super) const NAT: &str = "postrouting";
 const SOURCES: &str = "masq";
 const POOLS: &str = "pools";
+const TUNNEL: &str = "tunnel";
 
 /// IPv4 in IPv4 (RFC 2003).
 const IPPROTO_IPIP: u8 = 4;
@@ -57,7 +59,9 @@ pub(super) fn is_base(base: &str) -> bool {
 
 /// True for the name of a set that belongs to these chains and has one content for ever.
 pub(super) fn is_own_set(name: &str) -> bool {
-    name.starts_with(SOURCES) || name.starts_with(POOLS)
+    [SOURCES, POOLS, TUNNEL]
+        .iter()
+        .any(|own| name.starts_with(own))
 }
 
 /// The chains, given the names that the sets have, and the sets that belong to these chains only.
@@ -66,12 +70,12 @@ pub(super) fn chains(
     network: &NetworkSets,
     sets: &Sets,
 ) -> (BTreeMap<String, Chain>, BTreeMap<String, Set>) {
+    let (rules, mut own_sets) = masquerade(network);
     let mut chains = BTreeMap::from([
         ("spoof".to_owned(), spoof(prefix, sets)),
         ("forward".to_owned(), forward(prefix, sets)),
-        ("input".to_owned(), input(sets)),
+        ("input".to_owned(), input(network, sets, &mut own_sets)),
     ]);
-    let (rules, own_sets) = masquerade(network);
     if !rules.is_empty() {
         let hook = hook(Hook::Postrouting, ChainType::Nat, PRIORITY_SRCNAT);
         chains.insert(
@@ -133,14 +137,6 @@ fn forward(prefix: &str, sets: &Sets) -> Chain {
         ]),
         drop_rule([from_pod(), invalid()]),
         drop_rule([to_pod(), invalid()]),
-        rule([
-            Statement::Family(Family::Ipv6),
-            Statement::Icmpv6Type {
-                first: 133,
-                last: 137,
-            },
-            Statement::Verdict(Verdict::Accept),
-        ]),
         drop_rule([from_pod(), Statement::L4Proto(IPPROTO_IPIP)]),
         drop_rule([
             from_pod(),
@@ -165,14 +161,21 @@ fn forward(prefix: &str, sets: &Sets) -> Chain {
     }
 }
 
-/// Encapsulated packets come from nodes that we know. Anything else that pods send to their own
-/// node is allowed.
-fn input(sets: &Sets) -> Chain {
-    let rules = vec![drop_rule([
-        Statement::Family(Family::Ipv4),
-        Statement::L4Proto(IPPROTO_IPIP),
-        lookup(&[Field::Ipv4Saddr], sets.name(IPIP), true),
-    ])];
+/// Packets for our tunnel come from nodes that we know; tunnels of others are none of our business.
+/// Anything else that pods send to their own node is allowed.
+fn input(network: &NetworkSets, sets: &Sets, own_sets: &mut BTreeMap<String, Set>) -> Chain {
+    let rule = network.ipip_local.map(|local| {
+        let local = ranges(&[IpNet::from(IpAddr::V4(local))].into(), Family::Ipv4);
+        let name = format!("{TUNNEL}_{}", content_name(&local));
+        own_sets.insert(name.clone(), interval_set(Family::Ipv4, &local));
+        drop_rule([
+            Statement::Family(Family::Ipv4),
+            Statement::L4Proto(IPPROTO_IPIP),
+            lookup(&[Field::Ipv4Daddr], name, false),
+            lookup(&[Field::Ipv4Saddr], sets.name(IPIP), true),
+        ])
+    });
+    let rules = Vec::from_iter(rule);
     let hook = hook(Hook::Input, ChainType::Filter, PRIORITY_FILTER);
     Chain {
         hook: Some(hook),

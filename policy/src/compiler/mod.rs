@@ -49,6 +49,9 @@ pub struct NetworkSets {
     pub pools: BTreeSet<IpNet>,
     /// Sources allowed to send us IP in IP (protocol 4).
     pub ipip_peers: BTreeSet<Ipv4Addr>,
+    /// Our tunnel's local address: what is sent to it has to come from one of the peers. None
+    /// while we have no tunnel: the tunnels of others are not looked at.
+    pub ipip_local: Option<Ipv4Addr>,
 }
 
 /// Compiles what it has been told to a [`Ruleset`]: a function of the current state, whatever the

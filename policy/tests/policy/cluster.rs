@@ -405,7 +405,9 @@ fn port() -> impl Strategy<Value = PolicyPort> {
 fn network() -> impl Strategy<Value = NetworkSets> {
     let cidrs = || prop::collection::btree_set(select(&CIDRS[..]), 0..3);
     let peers = prop::collection::btree_set(1_u8..4, 0..3);
-    (cidrs(), cidrs(), peers).prop_map(|(masquerade, pools, peers)| NetworkSets {
+    let local = prop::option::of(1_u8..4);
+    let all = (cidrs(), cidrs(), peers, local);
+    all.prop_map(|(masquerade, pools, peers, local)| NetworkSets {
         masquerade: masquerade
             .into_iter()
             .map(|text| text.parse().unwrap())
@@ -415,5 +417,6 @@ fn network() -> impl Strategy<Value = NetworkSets> {
             .map(|text| text.parse().unwrap())
             .collect(),
         ipip_peers: peers.into_iter().map(|n| [192, 0, 2, n].into()).collect(),
+        ipip_local: local.map(|n| [192, 0, 2, n].into()),
     })
 }

@@ -147,6 +147,26 @@ fn neighbour_discovery_may_come_from_link_local_addresses_but_router_advertiseme
 }
 
 #[test]
+fn policies_judge_forwarded_messages_that_look_like_neighbour_discovery() {
+    for icmpv6_type in 133..=137 {
+        let pass = |compiler: &mut Compiler, from, to| {
+            let mut packet = packet(from, to);
+            (packet.protocol, packet.ports, packet.icmpv6_type) = (58, None, Some(icmpv6_type));
+            passes(compiler, &packet)
+        };
+        let outside = (OUTSIDE, "2001:db8::1");
+        for (from, to) in [
+            ((A, "fd00::1"), (B, "fd00::2")),
+            ((A, "fd00::1"), outside),
+            (outside, (B, "fd00::2")),
+        ] {
+            assert!(!pass(&mut isolated(), from, to), "{icmpv6_type} {from:?}");
+            assert!(pass(&mut compiler(), from, to), "{icmpv6_type} {from:?}");
+        }
+    }
+}
+
+#[test]
 fn replies_pass_whatever_policies_say_and_invalid_packets_never_do() {
     let mut isolated = isolated();
     let mut packet = packet((A, "10.0.0.1"), (B, "10.0.0.2"));
@@ -181,17 +201,31 @@ fn pods_send_no_tunnel_packets() {
 }
 
 #[test]
-fn only_known_nodes_may_send_us_ip_in_ip() {
+fn only_known_nodes_may_send_ip_in_ip_to_our_tunnel_and_others_tunnels_are_left_alone() {
     let mut compiler = compiler();
-    let ipip_peers = ["192.0.2.7".parse().unwrap()].into();
-    compiler.set_network(NetworkSets {
-        ipip_peers,
-        ..NetworkSets::default()
-    });
-    for (source, allowed) in [("192.0.2.7", true), ("192.0.2.8", false)] {
-        let mut packet = packet((OUTSIDE, source), (OUTSIDE, "192.0.2.1"));
+    let tunnelled = |source, destination| {
+        let mut packet = packet((OUTSIDE, source), (OUTSIDE, destination));
         (packet.oif, packet.protocol, packet.ports) = (None, 4, None);
-        assert_eq!(passes(&mut compiler, &packet), allowed, "{source}");
+        packet
+    };
+    let (ours, others) = ("192.0.2.1", "192.0.2.2");
+    for local in [Some(ours), Some(others), None] {
+        compiler.set_network(NetworkSets {
+            ipip_peers: ["192.0.2.7".parse().unwrap()].into(),
+            ipip_local: local.map(|local| local.parse().unwrap()),
+            ..NetworkSets::default()
+        });
+        for destination in [ours, others] {
+            let known = tunnelled("192.0.2.7", destination);
+            assert!(passes(&mut compiler, &known), "{local:?} {destination}");
+            let unknown = tunnelled("192.0.2.8", destination);
+            let passes = passes(&mut compiler, &unknown);
+            assert_eq!(
+                passes,
+                local != Some(destination),
+                "{local:?} {destination}"
+            );
+        }
     }
 }
 
