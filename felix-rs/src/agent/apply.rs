@@ -56,7 +56,7 @@ impl Agent {
         }
         let mut ops = self.calc.resolve();
         let mut failure = None;
-        match self.ensure_tunnel(waits) {
+        match self.ensure_tunnel(waits, &mut ops) {
             Ok(true) => ops.extend(self.calc.resolve()),
             Ok(false) => {}
             Err(error) => failure = Some(error),
@@ -92,13 +92,19 @@ impl Agent {
 
     /// The tunnel device comes before routes are computed: those through it are withheld while it
     /// is not there, and a change of mode must not leave a gap. Returns whether it changed.
-    fn ensure_tunnel(&mut self, waits: bool) -> Result<bool, ApplyError> {
+    fn ensure_tunnel(&mut self, waits: bool, ops: &mut Vec<Op>) -> Result<bool, ApplyError> {
         let Some(device) = self.calc.desired().ipip.clone() else {
             return Ok(false);
         };
         if waits || self.actual.ipip.as_ref() == Some(&device) {
             return Ok(false);
         }
+        // Whose packets it may take is in force before it takes any.
+        let table = match self.table {
+            Table::InStep => Step::Table(std::mem::take(ops)),
+            Table::Unknown => self.read_table(),
+        };
+        self.apply(table)?;
         self.apply(Step::EnsureIpip(device))?;
         let links = self.kernel.links().map_err(|error| ApplyError::Read {
             what: "links",

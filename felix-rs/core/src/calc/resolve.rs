@@ -77,6 +77,13 @@ impl Calc {
                 .filter(|l| l.up)
                 .map(|l| l.ifindex),
         };
+        let wants_ipip = self.ipip_supported && self.uses_ipip();
+        self.desired.ipip = own_v4.filter(|_| wants_ipip).map(|net| IpipDevice {
+            name: names::IPIP_DEVICE.to_owned(),
+            local: net.addr(),
+            mtu: self.uplink_mtu().saturating_sub(names::IPIP_OVERHEAD),
+            address: None,
+        });
         let masquerade = |pool: &&model::IpPool| pool.nat_outgoing;
         self.compiler.set_network(NetworkSets {
             masquerade: self
@@ -87,13 +94,7 @@ impl Calc {
                 .collect(),
             pools: self.objects.pools().map(|pool| pool.cidr).collect(),
             ipip_peers: node_v4().collect(),
-        });
-        let wants_ipip = self.ipip_supported && self.uses_ipip();
-        self.desired.ipip = own_v4.filter(|_| wants_ipip).map(|net| IpipDevice {
-            name: names::IPIP_DEVICE.to_owned(),
-            local: net.addr(),
-            mtu: self.uplink_mtu().saturating_sub(names::IPIP_OVERHEAD),
-            address: None,
+            ipip_local: self.desired.ipip.as_ref().map(|device| device.local),
         });
         let differs = topology != self.topology;
         self.topology = topology;
