@@ -17,7 +17,7 @@ use crate::ctl::Query;
 use crate::health::Readiness;
 use crate::journal::Journal;
 use crate::options::Options;
-use crate::snapshot::Saver;
+use crate::snapshot::{self, Saver};
 use crate::store::{Claim, Store};
 use bgp_speaker::{FibEvent, Handle, LocalRoute, SpeakerConfig, Stop};
 use felix_core::{Actual, Calc, Phase};
@@ -88,6 +88,7 @@ pub(crate) struct Agent {
     store: Store,
     saver: Saver,
     snapshot_stale: bool,
+    saved_at: Option<Instant>,
     speaker: Handle,
     converged: bool,
     configured: Option<SpeakerConfig>,
@@ -132,6 +133,8 @@ impl Agent {
             tokio::select! {
                 biased;
                 how = &mut stop => {
+                    self.saved_at = None;
+                    self.save_snapshot();
                     self.speaker.shutdown(how).await;
                     return Ok(());
                 }
@@ -260,8 +263,13 @@ impl Agent {
     }
 
     fn save_snapshot(&mut self) {
-        if self.snapshot_stale && self.calc.phase() == Phase::InSync {
+        // A view is a copy of everything: bursts of changes share one.
+        let early = self
+            .saved_at
+            .is_some_and(|at| at.elapsed() < snapshot::QUIET);
+        if self.snapshot_stale && !early && self.calc.phase() == Phase::InSync {
             self.snapshot_stale = false;
+            self.saved_at = Some(Instant::now());
             self.saver
                 .save(self.calc.objects().all().cloned().collect());
         }

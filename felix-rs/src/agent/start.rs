@@ -106,6 +106,7 @@ pub(crate) fn start(
         store,
         saver,
         snapshot_stale: false,
+        saved_at: None,
         speaker,
         converged: false,
         configured: None,
