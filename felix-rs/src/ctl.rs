@@ -1,6 +1,7 @@
 //! The control socket: one JSON line in, one out. `ocicat` is its client.
 
 use crate::health::Readiness;
+use felix_core::why::Connection;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -13,7 +14,7 @@ const MAX_QUESTION: u64 = 4096;
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// What may be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Question {
     Status,
@@ -22,6 +23,7 @@ pub(crate) enum Question {
     BgpRoutes,
     Plan,
     Ruleset,
+    Why(Connection),
 }
 
 /// The answer.

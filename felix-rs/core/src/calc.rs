@@ -272,6 +272,14 @@ impl Calc {
         &self.local
     }
 
+    /// Every endpoint of the cluster that is known, with the interface index of those of this node.
+    pub(crate) fn endpoints(
+        &self,
+    ) -> impl Iterator<Item = (&EndpointId, &WorkloadEndpoint, Option<u32>)> {
+        let all = self.by_pod.values().flatten();
+        all.map(|(id, known)| (id, &known.endpoint, known.local))
+    }
+
     /// The blocks that this node owns.
     pub fn set_own_blocks(&mut self, blocks: BTreeSet<IpNet>) {
         if self.own_blocks != blocks {

@@ -10,6 +10,7 @@
 //! | [`routes`] | Loc-RIB, pools and nodes -> routes, native or through the tunnel |
 //! | [`bgp`] | nodes, peers and configuration -> sessions and what to advertise |
 //! | [`underlay`] | links, addresses and routes of the node that are not ours |
+//! | [`mod@why`] | why a connection is allowed or denied |
 //! | [`workloads`] | pods and workload endpoints -> what the policy compiler sees |
 //! | [`checks`] | contradictions between objects, as data |
 //! | [`mod@plan`] | desired and actual -> ordered steps |
@@ -21,6 +22,7 @@ pub mod objects;
 pub mod plan;
 pub mod routes;
 pub mod underlay;
+pub mod why;
 pub mod workloads;
 
 pub use calc::{Calc, Desired};

@@ -5,6 +5,7 @@ use crate::ctl::{Answer, EndpointLine, NodeReport, Query, Question};
 use crate::health::Readiness;
 use crate::store::Write;
 use datastore::{Condition, Status};
+use felix_core::why::why;
 use felix_core::{Phase, routes::Withheld};
 use model::{Invalid, Kind, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
@@ -216,6 +217,13 @@ impl Agent {
             }
             Question::Plan => {
                 let _ = answer.send(Answer::Text(self.peek_plan()));
+            }
+            Question::Why(connection) => {
+                let said = why(&self.calc, &connection);
+                let _ = answer.send(match said {
+                    Ok(verdicts) => Answer::json(&verdicts),
+                    Err(error) => Answer::Error(error.to_string()),
+                });
             }
             Question::Ruleset => {
                 let _ = answer.send(Answer::Text(self.calc.ruleset().to_string()));

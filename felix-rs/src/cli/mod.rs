@@ -5,6 +5,7 @@ mod table;
 use crate::ctl::{Answer, EndpointLine, NodeReport, Question};
 use bgp_core::{PeerStatus, RouteStatus};
 use clap::{Parser, Subcommand, ValueEnum};
+use felix_core::why::{Connection, Verdict};
 use model::names;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -46,6 +47,15 @@ enum Command {
     Plan,
     /// The nftables table that should be in force, as nft text
     Ruleset,
+    /// Whether policy allows a connection, and what decides at each end
+    Why {
+        /// Who connects: namespace/pod, or an address
+        source: String,
+        /// To whom: namespace/pod, or an address (a pod's, not a Service's)
+        destination: String,
+        /// Such as tcp/80, udp/53, icmp
+        protocol: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,6 +105,15 @@ fn question(command: &Command) -> Question {
         Command::Bgp(Bgp::Routes) => Question::BgpRoutes,
         Command::Plan => Question::Plan,
         Command::Ruleset => Question::Ruleset,
+        Command::Why {
+            source,
+            destination,
+            protocol,
+        } => Question::Why(Connection {
+            source: source.clone(),
+            destination: destination.clone(),
+            protocol: protocol.clone(),
+        }),
     }
 }
 
@@ -137,6 +156,14 @@ fn print(cli: &Cli, answer: Answer) -> Result<String, String> {
             serde_json::from_value(peers).map(|peers: Vec<_>| summary(&peers))
         }
         Command::Bgp(Bgp::Routes) => serde_json::from_value(value).map(|r: Vec<_>| routes(&r)),
+        Command::Why {
+            source,
+            destination,
+            protocol,
+        } => {
+            let ends = format!("{source} -> {destination} {protocol}");
+            serde_json::from_value(value).map(|verdicts: Vec<_>| verdict(&ends, &verdicts))
+        }
         Command::Plan | Command::Ruleset => Ok(value.to_string()),
     }
     .map_err(unexpected)
@@ -174,6 +201,24 @@ fn status(report: &NodeReport) -> String {
         for sentence in sentences {
             text.push_str(&format!("{title:<10} {sentence}\n"));
         }
+    }
+    text
+}
+
+fn verdict(ends: &str, verdicts: &[Verdict]) -> String {
+    let mut text = format!("{ends}\n");
+    for verdict in verdicts {
+        let Verdict {
+            source,
+            destination,
+            egress,
+            ingress,
+            ..
+        } = verdict;
+        let word = if verdict.allowed { "allowed" } else { "DENIED" };
+        text.push_str(&format!(
+            "{word:<10} {source} -> {destination}\n  egress   {egress}\n  ingress  {ingress}\n"
+        ));
     }
     text
 }

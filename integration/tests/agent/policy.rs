@@ -278,6 +278,39 @@ fn attempts(probes: [&Probe; 3], to: IpAddr) -> Result<[[bool; 2]; 3]> {
 }
 
 #[test]
+fn the_command_says_which_policy_denies_what_the_kernel_denies() -> Result<()> {
+    let node = Node::started()?;
+    let (web, front) = (node.member("web", "web")?, node.member("front", "front")?);
+    let ask = || node.ctl(&["why", "shop/front", "shop/web", "tcp/8080"]);
+    front.wait_reaches(&web)?;
+    let open = ask()?;
+    assert_eq!(open[0]["allowed"], true, "{open}");
+    node.store
+        .write("deny.yaml", &policy("deny", "web", "[]"))?;
+    front.wait_denied(&web)?;
+    let closed = ask()?;
+    assert_eq!(
+        closed.as_array().map(Vec::len),
+        Some(2),
+        "both families: {closed}"
+    );
+    assert_eq!(closed[0]["allowed"], false, "{closed}");
+    assert_eq!(
+        closed[0]["ingress"], "no rule matches of shop/deny",
+        "{closed}"
+    );
+    let unknown = node
+        .agent
+        .ctl(&["why", "shop/nobody", "shop/web", "tcp/8080"]);
+    let error = format!("{:#}", unknown.unwrap_err());
+    assert!(
+        error.contains("\"shop/nobody\" is no address, and no pod"),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[test]
 fn labels_of_a_pod_object_take_the_place_of_those_from_cni() -> Result<()> {
     let node = Node::started()?;
     node.store
