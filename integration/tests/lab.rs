@@ -189,8 +189,9 @@ fn nothing_is_left_after_the_end_of_a_lab_in_whatever_way_it_ends() -> Result<()
         Some(Signal::TERM),
         Some(Signal::KILL),
     ] {
-        let mut owner = Command::new(env!("CARGO_BIN_EXE_lab"))
-            .arg("hold")
+        // A shell starts what it puts into the background with SIGINT ignored, which is inherited.
+        let mut owner = Command::new("env")
+            .args(["--default-signal=INT", env!("CARGO_BIN_EXE_lab"), "hold"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
