@@ -26,6 +26,7 @@ fn node(name: &str, labels: Labels) -> Object {
         labels,
         ipv4_address: Some("10.1.0.11/24".parse().unwrap()),
         ipv6_address: None,
+        addresses: std::collections::BTreeSet::new(),
         as_number: None,
         route_reflector_cluster_id: None,
     })

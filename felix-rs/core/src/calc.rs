@@ -163,7 +163,21 @@ impl Calc {
                 self.dirty.topology = true;
                 self.dirty.sessions = true;
             }
-            Kind::IpamBlock => {}
+            // Stored; nothing here reads them.
+            Kind::IpamBlock
+            | Kind::ServiceAccount
+            | Kind::EndpointSlice
+            | Kind::ClusterNetworkPolicy
+            | Kind::Tier
+            | Kind::CalicoNetworkPolicy
+            | Kind::GlobalNetworkPolicy
+            | Kind::StagedNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
+            | Kind::StagedKubernetesNetworkPolicy
+            | Kind::NetworkSet
+            | Kind::GlobalNetworkSet
+            | Kind::HostEndpoint
+            | Kind::Profile => {}
         }
     }
 

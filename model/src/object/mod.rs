@@ -40,6 +40,17 @@ pub enum Object {
     BgpPeer(BgpPeer),
     WorkloadEndpoint(WorkloadEndpoint),
     IpamBlock(IpamBlock),
+    ServiceAccount(ServiceAccount),
+    EndpointSlice(EndpointSlice),
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
+    Tier(Tier),
+    /// Of four kinds: see [`CalicoPolicy::kind`].
+    CalicoPolicy(CalicoPolicy),
+    StagedKubernetesPolicy(StagedKubernetesPolicy),
+    /// `NetworkSet` with a namespace, `GlobalNetworkSet` without.
+    NetworkSet(NetworkSet),
+    HostEndpoint(HostEndpoint),
+    Profile(Profile),
 }
 
 impl Object {
@@ -59,6 +70,31 @@ impl Object {
                 ObjectKey::namespaced(Kind::WorkloadEndpoint, &o.namespace, &o.name)
             }
             Self::IpamBlock(o) => ObjectKey::global(Kind::IpamBlock, &o.name()),
+            Self::ServiceAccount(o) => {
+                ObjectKey::namespaced(Kind::ServiceAccount, &o.namespace, &o.name)
+            }
+            Self::EndpointSlice(o) => {
+                ObjectKey::namespaced(Kind::EndpointSlice, &o.namespace, &o.name)
+            }
+            Self::ClusterNetworkPolicy(o) => ObjectKey::global(Kind::ClusterNetworkPolicy, &o.name),
+            Self::Tier(o) => ObjectKey::global(Kind::Tier, &o.name),
+            Self::CalicoPolicy(o) => ObjectKey {
+                kind: o.kind(),
+                namespace: o.namespace.clone(),
+                name: o.name.clone(),
+            },
+            Self::StagedKubernetesPolicy(o) => ObjectKey::namespaced(
+                Kind::StagedKubernetesNetworkPolicy,
+                &o.policy.namespace,
+                &o.policy.name,
+            ),
+            Self::NetworkSet(o) => ObjectKey {
+                kind: o.kind(),
+                namespace: o.namespace.clone(),
+                name: o.name.clone(),
+            },
+            Self::HostEndpoint(o) => ObjectKey::global(Kind::HostEndpoint, &o.name),
+            Self::Profile(o) => ObjectKey::global(Kind::Profile, &o.name),
         }
     }
 }

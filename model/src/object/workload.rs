@@ -26,6 +26,8 @@ pub struct Pod {
     pub uid: Option<String>,
     /// Its labels; they replace those of the workload endpoint.
     pub labels: Labels,
+    /// `spec.serviceAccountName`, if known.
+    pub service_account: Option<String>,
     /// Named container ports.
     pub ports: Vec<NamedPort>,
     /// `spec.hostNetwork`: never a subject of policy nor a selector peer.
