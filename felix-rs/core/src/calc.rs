@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use model::dataplane::{Address, IpipDevice, Link, Route, RouteKind};
 use model::{Invalid, Kind, Object, ObjectKey, Update, WorkloadEndpoint, names};
 use policy::ruleset::Ruleset;
-use policy::{Compiler, EndpointId};
+use policy::{Compiler, EndpointId, Policy, PolicyKey, PolicyKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -148,11 +148,15 @@ impl Calc {
             }
             Kind::NetworkPolicy => {
                 let policy = object.and_then(|object| match object {
-                    Object::NetworkPolicy(policy) => Some(policy),
+                    Object::NetworkPolicy(policy) => Some(Policy::Kubernetes(policy)),
                     _ => None,
                 });
-                let namespace = key.namespace.as_deref().unwrap_or_default();
-                self.compiler.set_policy(namespace, &key.name, policy);
+                let key = PolicyKey {
+                    kind: PolicyKind::Kubernetes,
+                    namespace: key.namespace.clone(),
+                    name: key.name.clone(),
+                };
+                self.compiler.set_policy(&key, policy);
             }
             Kind::Pod => {
                 let namespace = key.namespace.clone().unwrap_or_default();
