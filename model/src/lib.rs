@@ -24,9 +24,9 @@ pub mod update;
 pub use labels::Labels;
 pub use manifest::{ManifestError, Parsed};
 pub use object::{
-    BgpConfiguration, BgpPeer, EncapMode, IpPool, IpamBlock, Kind, NamedPort, Namespace,
-    NetworkPolicy, Node, Object, ObjectKey, Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch,
-    Protocol, WorkloadEndpoint,
+    Annotations, BgpConfiguration, BgpPeer, EncapMode, IpPool, IpReservation, IpamBlock, Kind,
+    NamedPort, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, PolicyPeer, PolicyPort,
+    PolicyRule, PortMatch, Protocol, WorkloadEndpoint,
 };
 pub use selector::{Selector, SelectorError};
 pub use update::{Invalid, Update};

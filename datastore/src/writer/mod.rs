@@ -193,7 +193,8 @@ impl Writer {
             | Kind::NetworkPolicy
             | Kind::IpPool
             | Kind::BgpConfiguration
-            | Kind::BgpPeer => {
+            | Kind::BgpPeer
+            | Kind::IpReservation => {
                 return Err(WriteError::Kind {
                     object: key.clone(),
                 });

@@ -163,7 +163,7 @@ impl Calc {
                 self.dirty.topology = true;
                 self.dirty.sessions = true;
             }
-            Kind::IpamBlock => {}
+            Kind::IpamBlock | Kind::IpReservation => {}
         }
     }
 

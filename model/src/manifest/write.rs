@@ -15,7 +15,8 @@ pub fn to_manifest(object: &Object) -> Option<Value> {
         | Object::NetworkPolicy(_)
         | Object::IpPool(_)
         | Object::BgpConfiguration(_)
-        | Object::BgpPeer(_) => None,
+        | Object::BgpPeer(_)
+        | Object::IpReservation(_) => None,
     }
 }
 

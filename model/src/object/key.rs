@@ -16,6 +16,7 @@ pub enum Kind {
     BgpPeer,
     WorkloadEndpoint,
     IpamBlock,
+    IpReservation,
 }
 
 impl Kind {
@@ -31,6 +32,7 @@ impl Kind {
             Self::BgpPeer => "BGPPeer",
             Self::WorkloadEndpoint => "WorkloadEndpoint",
             Self::IpamBlock => "IPAMBlock",
+            Self::IpReservation => "IPReservation",
         }
     }
 }

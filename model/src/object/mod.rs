@@ -8,11 +8,11 @@ mod policy;
 mod workload;
 
 pub use bgp::{BgpConfiguration, BgpPeer};
-pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpamBlock};
+pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation, IpamBlock};
 pub use key::{Kind, ObjectKey};
 pub use node::Node;
 pub use policy::{NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol};
-pub use workload::{NamedPort, Namespace, Pod, WorkloadEndpoint};
+pub use workload::{Annotations, NamedPort, Namespace, Pod, WorkloadEndpoint};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,7 @@ pub enum Object {
     BgpPeer(BgpPeer),
     WorkloadEndpoint(WorkloadEndpoint),
     IpamBlock(IpamBlock),
+    IpReservation(IpReservation),
 }
 
 impl Object {
@@ -48,6 +49,7 @@ impl Object {
                 ObjectKey::namespaced(Kind::WorkloadEndpoint, &o.namespace, &o.name)
             }
             Self::IpamBlock(o) => ObjectKey::global(Kind::IpamBlock, &o.name()),
+            Self::IpReservation(o) => ObjectKey::global(Kind::IpReservation, &o.name),
         }
     }
 }
