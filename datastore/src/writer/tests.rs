@@ -158,6 +158,7 @@ fn kinds_of_users_and_objects_that_would_be_read_back_differently_are_refused() 
     let namespace = Object::Namespace(Namespace {
         name: "a".into(),
         labels: Labels::new(),
+        annotations: model::Annotations::new(),
     });
     assert!(matches!(
         writer.put(&namespace),

@@ -169,6 +169,7 @@ impl Calc {
             }
             // Stored; nothing here reads them.
             Kind::IpamBlock
+            | Kind::IpReservation
             | Kind::ServiceAccount
             | Kind::EndpointSlice
             | Kind::ClusterNetworkPolicy

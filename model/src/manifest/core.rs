@@ -1,4 +1,4 @@
-//! `v1` `Namespace` and `Pod`: the few fields that policy needs.
+//! `v1` `Namespace` and `Pod`: the few fields that policy and address assignment need.
 
 use super::Body;
 use super::reader::{Item, Problem};
@@ -15,11 +15,13 @@ pub(super) fn namespace(body: &mut Body<'_>) -> Result<Object, Problem> {
     Ok(Object::Namespace(Namespace {
         name: body.name.clone(),
         labels,
+        annotations: body.annotations()?,
     }))
 }
 
 pub(super) fn pod(body: &mut Body<'_>) -> Result<Object, Problem> {
     let labels = body.labels()?;
+    let annotations = body.annotations()?;
     let uid = body
         .metadata
         .take("uid")
@@ -61,6 +63,7 @@ pub(super) fn pod(body: &mut Body<'_>) -> Result<Object, Problem> {
         uid,
         labels,
         service_account,
+        annotations,
         ports,
         host_network,
         finished,

@@ -126,6 +126,7 @@ fn known(version: &str, kind: &str) -> Option<(Kind, Read)> {
         ("projectcalico.org/v3", "Node") => (Kind::Node, node::calico),
         ("projectcalico.org/v3", "WorkloadEndpoint") => (Kind::WorkloadEndpoint, workload::read),
         ("projectcalico.org/v3", "IPAMBlock") => (Kind::IpamBlock, ipam::block),
+        ("projectcalico.org/v3", "IPReservation") => (Kind::IpReservation, ipam::reservation),
         _ => return None,
     })
 }
@@ -199,6 +200,18 @@ impl<'a> Body<'a> {
         self.metadata
             .take("labels")
             .map_or(Ok(crate::Labels::new()), |item| item.labels())
+    }
+
+    /// The annotations under [`names::ANNOTATION_PREFIX`](crate::names::ANNOTATION_PREFIX).
+    fn annotations(&mut self) -> Result<crate::Annotations, Problem> {
+        let Some(item) = self.metadata.take("annotations") else {
+            return Ok(crate::Annotations::new());
+        };
+        let fields = item.fields()?;
+        let ours = |key: &str| key.starts_with(crate::names::ANNOTATION_PREFIX);
+        let kept = fields.all().filter(|(key, _)| ours(key));
+        kept.map(|(key, item)| Ok((key.to_owned(), item.text()?.to_owned())))
+            .collect()
     }
 
     fn finish(mut self, key: ObjectKey, read: Read, document: &Value) -> Parsed {

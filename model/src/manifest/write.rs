@@ -24,7 +24,8 @@ pub fn to_manifest(object: &Object) -> Option<Value> {
         | Object::StagedKubernetesPolicy(_)
         | Object::NetworkSet(_)
         | Object::HostEndpoint(_)
-        | Object::Profile(_) => None,
+        | Object::Profile(_)
+        | Object::IpReservation(_) => None,
     }
 }
 

@@ -31,6 +31,7 @@ pub enum Kind {
     GlobalNetworkSet,
     HostEndpoint,
     Profile,
+    IpReservation,
 }
 
 impl Kind {
@@ -84,6 +85,7 @@ impl Kind {
             Self::GlobalNetworkSet => "GlobalNetworkSet",
             Self::HostEndpoint => "HostEndpoint",
             Self::Profile => "Profile",
+            Self::IpReservation => "IPReservation",
         }
     }
 
@@ -105,6 +107,7 @@ impl Kind {
             | Self::BgpConfiguration
             | Self::BgpPeer
             | Self::IpamBlock
+            | Self::IpReservation
             | Self::ClusterNetworkPolicy
             | Self::Tier
             | Self::GlobalNetworkPolicy

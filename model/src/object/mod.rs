@@ -19,11 +19,11 @@ pub use cluster_policy::{
     ClusterAction, ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule,
     ClusterTier,
 };
-pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpamBlock};
+pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation, IpamBlock};
 pub use key::{Kind, ObjectKey};
 pub use node::Node;
 pub use policy::{NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol};
-pub use workload::{NamedPort, Namespace, Pod, WorkloadEndpoint};
+pub use workload::{Annotations, NamedPort, Namespace, Pod, WorkloadEndpoint};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,7 @@ pub enum Object {
     NetworkSet(NetworkSet),
     HostEndpoint(HostEndpoint),
     Profile(Profile),
+    IpReservation(IpReservation),
 }
 
 impl Object {
@@ -95,6 +96,7 @@ impl Object {
             },
             Self::HostEndpoint(o) => ObjectKey::global(Kind::HostEndpoint, &o.name),
             Self::Profile(o) => ObjectKey::global(Kind::Profile, &o.name),
+            Self::IpReservation(o) => ObjectKey::global(Kind::IpReservation, &o.name),
         }
     }
 }

@@ -126,6 +126,7 @@ fn facts() -> Vec<Fact> {
         uid: None,
         labels: Labels::from([("app".to_owned(), "far".to_owned())]),
         service_account: None,
+        annotations: model::Annotations::new(),
         ports: vec![],
         host_network: false,
         finished: false,
@@ -133,6 +134,7 @@ fn facts() -> Vec<Fact> {
     let namespace = Namespace {
         name: "shop".into(),
         labels: Labels::new(),
+        annotations: model::Annotations::new(),
     };
     vec![
         Fact::Object(node("n1", "10.1.0.11/24")),
@@ -281,6 +283,7 @@ fn a_pod_made_again_under_its_name_does_not_get_the_labels_of_the_one_before() {
             uid: Some(uid.into()),
             labels: Labels::from([("app".to_owned(), app.to_owned())]),
             service_account: None,
+            annotations: model::Annotations::new(),
             ports: vec![],
             host_network: false,
             finished: false,

@@ -194,6 +194,7 @@ fn kind() -> impl Strategy<Value = (&'static str, &'static str)> {
         ("projectcalico.org/v3", "Node"),
         ("projectcalico.org/v3", "WorkloadEndpoint"),
         ("projectcalico.org/v3", "IPAMBlock"),
+        ("projectcalico.org/v3", "IPReservation"),
     ])
 }
 

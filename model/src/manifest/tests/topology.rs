@@ -1,7 +1,7 @@
 use super::{clean, invalid, valid};
 use crate::object::{
-    AllowedUse, AssignmentMode, EncapMode, IpPool, IpamBlock, NamedPort, Namespace, Node, Object,
-    Pod, Protocol,
+    AllowedUse, Annotations, AssignmentMode, EncapMode, IpPool, IpReservation, IpamBlock,
+    NamedPort, Namespace, Node, Object, Pod, Protocol,
 };
 use crate::{Labels, Selector};
 use serde_json::{Value, json};
@@ -26,7 +26,8 @@ fn a_namespace_always_has_its_name_as_a_label() {
         clean(&document),
         Object::Namespace(Namespace {
             name: "shop".into(),
-            labels
+            labels,
+            annotations: Annotations::new(),
         })
     );
 }
@@ -58,6 +59,7 @@ fn a_pod_gives_its_labels_and_the_named_ports_of_its_containers_and_sidecars() {
         uid: Some("u1".into()),
         labels: labels(&[("app", "web")]),
         service_account: Some("till".into()),
+        annotations: Annotations::new(),
         ports: vec![
             port("http", Protocol::Tcp, 8080),
             port("dns", Protocol::Udp, 53),
@@ -288,5 +290,47 @@ fn a_namespace_on_a_kind_that_has_none_is_a_warning() {
     assert_eq!(
         warnings,
         ["metadata.namespace: this kind has no namespace, ignored"]
+    );
+}
+
+#[test]
+fn of_the_annotations_of_pods_and_namespaces_those_for_address_assignment_are_kept() {
+    let kept = "cni.projectcalico.org/ipv4pools";
+    let annotations = |value: Value| json!({ kept: value, "team": "a", "example.com/x": 7 });
+    let document = |kind: &str, value: Value| {
+        json!({ "apiVersion": "v1", "kind": kind,
+            "metadata": { "name": "a", "annotations": annotations(value) } })
+    };
+    let expected = Annotations::from([(kept.to_owned(), "[\"p\"]".to_owned())]);
+    for kind in ["Pod", "Namespace"] {
+        let found = match clean(&document(kind, json!("[\"p\"]"))) {
+            Object::Pod(pod) => pod.annotations,
+            Object::Namespace(namespace) => namespace.annotations,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found, expected);
+        let (message, _) = invalid(&document(kind, json!(["p"])));
+        assert!(
+            message.contains("metadata.annotations.cni.projectcalico.org/ipv4pools"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_reservation_lists_addresses_and_prefixes() {
+    let read = |cidrs: Value| calico("IPReservation", "r", json!({ "reservedCIDRs": cidrs }));
+    let expected = IpReservation {
+        name: "r".into(),
+        reserved_cidrs: ["10.0.0.3/32", "10.0.1.0/28", "fd00::/123"]
+            .map(|cidr| cidr.parse().unwrap())
+            .into(),
+    };
+    let document = read(json!(["10.0.0.3", "10.0.1.0/28", "fd00::/123"]));
+    assert_eq!(clean(&document), Object::IpReservation(expected));
+    let (message, _) = invalid(&read(json!(["10.0.0.3", "10.0.0.9/24"])));
+    assert_eq!(
+        message,
+        "IPReservation/r: spec.reservedCIDRs[1]: \"10.0.0.9/24\" has host bits set; its network is \"10.0.0.0/24\""
     );
 }
