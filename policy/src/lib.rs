@@ -21,7 +21,7 @@ mod ir;
 pub mod program;
 pub mod ruleset;
 
-pub use compiler::{Compiler, NetworkSets, Options};
+pub use compiler::{Compiler, HostPort, NetworkSets, Options};
 pub use endpoint::{Endpoint, EndpointId};
 pub use evaluator::{Decision, Evaluator, Flow, Party, Reason};
 pub use ruleset::{ApplyError, Op, Ruleset};
