@@ -1,6 +1,8 @@
 //! Typed objects: what Ocicat uses of each kind, already defaulted and validated.
 
 mod bgp;
+mod calico_policy;
+mod cluster_policy;
 mod ipam;
 mod key;
 mod node;
@@ -8,6 +10,15 @@ mod policy;
 mod workload;
 
 pub use bgp::{BgpConfiguration, BgpPeer};
+pub use calico_policy::{
+    CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, EndpointSlice, EntityRule, HostEndpoint,
+    IcmpMatch, IpVersion, NetworkSet, Order, Profile, ServiceAccount, ServiceAccountMatch,
+    ServiceMatch, StagedAction, StagedKubernetesPolicy, Tier, TierDefault,
+};
+pub use cluster_policy::{
+    ClusterAction, ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule,
+    ClusterTier,
+};
 pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpamBlock};
 pub use key::{Kind, ObjectKey};
 pub use node::Node;
