@@ -8,6 +8,7 @@ mod ctl;
 mod health;
 mod journal;
 mod options;
+mod revoker;
 mod snapshot;
 mod store;
 

@@ -289,6 +289,11 @@ impl Calc {
         }
     }
 
+    /// The blocks that this node owns.
+    pub fn own_blocks(&self) -> &BTreeSet<IpNet> {
+        &self.own_blocks
+    }
+
     /// A link appeared or changed.
     pub fn on_link(&mut self, link: Link) {
         let ours = link.name.starts_with(names::INTERFACE_PREFIX);

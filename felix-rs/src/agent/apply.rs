@@ -180,11 +180,15 @@ impl Agent {
                 } else {
                     self.kernel.nft_commit(&ops)
                 };
-                self.table_result(result)
+                self.table_result(result)?;
+                self.table_changed(&ops);
+                Ok(())
             }
             Step::ReplaceTable => {
                 let result = self.kernel.nft_replace(self.calc.ruleset());
-                self.table_result(result)
+                self.table_result(result)?;
+                self.revoke();
+                Ok(())
             }
             Step::EnsureIpip(device) => match self.kernel.ensure_ipip(&device) {
                 Ok(_) => {

@@ -9,6 +9,7 @@ mod apply;
 mod facts;
 mod pods;
 mod report;
+mod revoke;
 mod spool;
 mod start;
 
@@ -17,6 +18,7 @@ use crate::ctl::Query;
 use crate::health::Readiness;
 use crate::journal::Journal;
 use crate::options::Options;
+use crate::revoker::{self, Revoker};
 use crate::snapshot::{self, Saver};
 use crate::store::{Claim, Store};
 use bgp_speaker::{FibEvent, Handle, LocalRoute, SpeakerConfig, Stop};
@@ -49,6 +51,8 @@ pub(crate) struct Inputs {
     pub(crate) calls: mpsc::Receiver<Call>,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) claims: mpsc::UnboundedReceiver<Claim>,
+    /// None where live connections are left alone.
+    pub(crate) revoker: Option<mpsc::Receiver<revoker::Event>>,
 }
 
 /// Whether our table is what the compiler thinks it is.
@@ -103,6 +107,10 @@ pub(crate) struct Agent {
     reported: report::Reported,
     started: Instant,
     repairs: u64,
+    revoker: Revoker,
+    /// Connections cut so far.
+    revoked: u64,
+    revoke_failure: Option<String>,
 }
 
 /// Why the agent ended by itself.
@@ -148,6 +156,9 @@ impl Agent {
                 event = inputs.fib.recv() => self.on_fib(event.ok_or(Fatal::Gone("BGP speaker"))?),
                 claim = inputs.claims.recv() => {
                     self.on_claim(claim.ok_or(Fatal::Gone("datastore writer"))?);
+                }
+                event = next(&mut inputs.revoker) => {
+                    self.on_revoker(event.ok_or(Fatal::Gone("revoker thread"))?);
                 }
                 query = inputs.queries.recv() => {
                     self.on_query(query.ok_or(Fatal::Gone("control socket"))?);
@@ -273,5 +284,13 @@ impl Agent {
             self.saver
                 .save(self.calc.objects().all().cloned().collect());
         }
+    }
+}
+
+/// The next message; never, where there is no channel.
+async fn next<T>(receiver: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match receiver {
+        Some(receiver) => receiver.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -91,6 +91,11 @@ impl Agent {
         }
         reasons.extend(self.last_failure.clone());
         reasons.extend(self.forwarding_failure.clone());
+        notes.extend(
+            self.revoke_failure
+                .iter()
+                .map(|reason| format!("connections that policy denies are not cut: {reason}")),
+        );
         notes.extend(self.conflicts.iter().map(ToString::to_string));
         for withheld in self.calc.withheld().take(3) {
             let sentence = format!("route withheld: {withheld}");
@@ -250,6 +255,7 @@ impl Agent {
                 .map(ToString::to_string)
                 .collect(),
             repairs: self.repairs,
+            revoked: self.revoked,
             bgp_converged: self.converged,
             uptime_seconds: self.started.elapsed().as_secs(),
         }

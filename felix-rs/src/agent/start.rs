@@ -9,7 +9,8 @@ use super::apply::is_gateway;
 use super::{Agent, Inputs, Table, report};
 use crate::health::Readiness;
 use crate::journal::{Journal, JournalError};
-use crate::options::Options;
+use crate::options::{Options, Switch};
+use crate::revoker::Revoker;
 use crate::snapshot::{self, Saver};
 use crate::store::{self, Store};
 use crate::{cni_socket, ctl};
@@ -80,6 +81,13 @@ pub(crate) fn start(
     let thread = |name| move |source| StartError::Thread { name, source };
     let updates = store::watch(&options.datastore).map_err(thread("datastore"))?;
     let (store, claims) = Store::start(&options.datastore).map_err(thread("writer"))?;
+    let (revoker, revocations) = match options.revoke_connections {
+        Switch::On => {
+            let (revoker, events) = Revoker::start(options.revoked_mark)?;
+            (revoker, Some(events))
+        }
+        Switch::Off => (Revoker::off(), None),
+    };
     let saver = Saver::start(&options.state_dir, &options.node_name).map_err(thread("snapshot"))?;
     let (calls_to, calls) = mpsc::channel(CALLS);
     let (queries_to, queries) = mpsc::channel(CALLS);
@@ -119,6 +127,9 @@ pub(crate) fn start(
         reported: report::Reported::default(),
         started: Instant::now(),
         repairs: 0,
+        revoker,
+        revoked: 0,
+        revoke_failure: None,
         options,
     };
     agent.take_in()?;
@@ -131,6 +142,7 @@ pub(crate) fn start(
         calls,
         queries,
         claims,
+        revoker: revocations,
     };
     Ok((agent, inputs, lock))
 }
