@@ -2,6 +2,7 @@
 
 mod base;
 mod dispatch;
+mod host_ports;
 mod layout;
 mod members;
 mod pod_sets;
@@ -15,6 +16,8 @@ use crate::ir::{Direction, PolicySet};
 use crate::ruleset::changes::Changes;
 use crate::ruleset::{Element, Op, Part, Ruleset};
 use dispatch::Dispatch;
+pub use host_ports::HostPort;
+use host_ports::HostPorts;
 use ipnet::IpNet;
 use layout::Layout;
 use members::Members;
@@ -23,7 +26,7 @@ use pod_sets::PodSets;
 use policy_sets::PolicySets;
 use sets::Sets;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// What does not change while the process runs.
@@ -70,6 +73,7 @@ pub struct Compiler {
     pod_sets: PodSets,
     policy_sets: PolicySets,
     dispatch: Dispatch,
+    host_ports: HostPorts,
     sets: Sets,
     ruleset: Ruleset,
 }
@@ -159,6 +163,7 @@ impl Compiler {
             pod_sets: PodSets::default(),
             policy_sets: PolicySets::default(),
             dispatch: Dispatch::default(),
+            host_ports: HostPorts::default(),
             sets,
             ruleset: Ruleset::default(),
         }
@@ -276,6 +281,11 @@ impl Compiler {
         self.dirty.network.get_or_insert(before);
     }
 
+    /// All ports of this node that lead to pods, and where.
+    pub fn set_host_ports(&mut self, ports: BTreeMap<HostPort, SocketAddr>) {
+        self.host_ports.set(ports);
+    }
+
     /// The operations that bring the table up to date since the last call, as one valid
     /// transaction; empty if nothing changed.
     pub fn resolve(&mut self) -> Vec<Op> {
@@ -284,7 +294,13 @@ impl Compiler {
         self.count_peers_of_nodes(dirty.network.as_ref());
         let interfaces = self.move_endpoints(&dirty);
         let new_chains = self.dispatch(interfaces, &mut changes);
+        let host_ports = self.host_ports.settle(&mut self.sets, &mut changes);
         let renamed = self.sets.commit(&self.ruleset, &mut changes);
+        if host_ports || renamed.iter().any(|name| self.host_ports.looks_up(name)) {
+            let prefix = &self.options.interface_prefix;
+            self.host_ports
+                .render(prefix, &self.sets, &self.ruleset, &mut changes);
+        }
         let base_changed = renamed.iter().any(|name| base::is_base(name));
         if dirty.network.is_some() || base_changed {
             self.render_base(&mut changes);
