@@ -1,5 +1,6 @@
 //! The state of this node's world. `on_*` store and mark; `resolve` computes what follows.
 
+pub(crate) mod feed;
 mod resolve;
 
 use crate::checks;
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 use model::dataplane::{Address, IpipDevice, Link, Route, RouteKind};
 use model::{Invalid, Kind, Object, ObjectKey, Update, WorkloadEndpoint, names};
 use policy::ruleset::Ruleset;
-use policy::{Compiler, EndpointId, Policy, PolicyKey, PolicyKind};
+use policy::{Compiler, EndpointId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -56,6 +57,8 @@ struct Dirty {
     all_learned: bool,
     learned: BTreeSet<IpNet>,
     sessions: bool,
+    /// Interfaces of the node, or their addresses.
+    host_interfaces: bool,
 }
 
 /// Everything that this node knows. `on_*` store and mark; [`Calc::resolve`] computes.
@@ -139,25 +142,6 @@ impl Calc {
     fn on_object(&mut self, key: &ObjectKey) {
         let object = self.objects.get(key).cloned();
         match key.kind {
-            Kind::Namespace => {
-                let labels = object.and_then(|object| match object {
-                    Object::Namespace(namespace) => Some(namespace.labels),
-                    _ => None,
-                });
-                self.compiler.set_namespace(&key.name, labels);
-            }
-            Kind::NetworkPolicy => {
-                let policy = object.and_then(|object| match object {
-                    Object::NetworkPolicy(policy) => Some(Policy::Kubernetes(policy)),
-                    _ => None,
-                });
-                let key = PolicyKey {
-                    kind: PolicyKind::Kubernetes,
-                    namespace: key.namespace.clone(),
-                    name: key.name.clone(),
-                };
-                self.compiler.set_policy(&key, policy);
-            }
             Kind::Pod => {
                 let namespace = key.namespace.clone().unwrap_or_default();
                 self.refresh_pod(&(namespace, key.name.clone()));
@@ -166,23 +150,9 @@ impl Calc {
             Kind::Node | Kind::IpPool | Kind::BgpConfiguration | Kind::BgpPeer => {
                 self.dirty.topology = true;
                 self.dirty.sessions = true;
+                self.feed_compiler(key, object);
             }
-            // Stored; nothing here reads them.
-            Kind::IpamBlock
-            | Kind::IpReservation
-            | Kind::ServiceAccount
-            | Kind::EndpointSlice
-            | Kind::ClusterNetworkPolicy
-            | Kind::Tier
-            | Kind::CalicoNetworkPolicy
-            | Kind::GlobalNetworkPolicy
-            | Kind::StagedNetworkPolicy
-            | Kind::StagedGlobalNetworkPolicy
-            | Kind::StagedKubernetesNetworkPolicy
-            | Kind::NetworkSet
-            | Kind::GlobalNetworkSet
-            | Kind::HostEndpoint
-            | Kind::Profile => {}
+            _ => self.feed_compiler(key, object),
         }
     }
 
@@ -313,6 +283,12 @@ impl Calc {
         &self.own_blocks
     }
 
+    fn addresses_changed(&mut self, change: impl FnOnce(&mut Underlay) -> bool) {
+        let changed = change(&mut self.underlay);
+        self.dirty.all_learned |= changed;
+        self.dirty.host_interfaces |= changed;
+    }
+
     /// A link appeared or changed.
     pub fn on_link(&mut self, link: Link) {
         let ours = link.name.starts_with(names::INTERFACE_PREFIX);
@@ -339,17 +315,18 @@ impl Calc {
             self.dirty.local = true;
         } else {
             self.dirty.topology = true;
+            self.dirty.host_interfaces = true;
         }
     }
 
     /// An address of the node appeared.
     pub fn on_address(&mut self, address: Address) {
-        self.dirty.all_learned |= self.underlay.add_address(address);
+        self.addresses_changed(|underlay| underlay.add_address(address));
     }
 
     /// An address of the node is gone.
     pub fn on_address_gone(&mut self, address: &Address) {
-        self.dirty.all_learned |= self.underlay.remove_address(address);
+        self.addresses_changed(|underlay| underlay.remove_address(address));
     }
 
     /// Somebody else's route appeared or changed.
@@ -364,7 +341,7 @@ impl Calc {
 
     /// All addresses of the node, as a dump says.
     pub fn on_all_addresses(&mut self, addresses: BTreeSet<Address>) {
-        self.dirty.all_learned |= self.underlay.replace_addresses(addresses);
+        self.addresses_changed(|underlay| underlay.replace_addresses(addresses));
     }
 
     /// Somebody else's route is gone.
