@@ -163,7 +163,11 @@ impl Calc {
                 self.refresh_pod(&(namespace, key.name.clone()));
             }
             Kind::WorkloadEndpoint => self.on_workload_endpoint(key, object),
-            Kind::Node | Kind::IpPool | Kind::BgpConfiguration | Kind::BgpPeer => {
+            Kind::Node
+            | Kind::IpPool
+            | Kind::BgpConfiguration
+            | Kind::BgpPeer
+            | Kind::BgpFilter => {
                 self.dirty.topology = true;
                 self.dirty.sessions = true;
             }
@@ -182,7 +186,9 @@ impl Calc {
             | Kind::NetworkSet
             | Kind::GlobalNetworkSet
             | Kind::HostEndpoint
-            | Kind::Profile => {}
+            | Kind::Profile
+            | Kind::Service
+            | Kind::FelixConfiguration => {}
         }
     }
 
