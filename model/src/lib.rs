@@ -24,12 +24,17 @@ pub mod update;
 pub use labels::Labels;
 pub use manifest::{ManifestError, Parsed};
 pub use object::{
-    Annotations, BgpConfiguration, BgpPeer, CalicoAction, CalicoPolicy, CalicoPort, CalicoRule,
-    ClusterAction, ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule,
-    ClusterTier, EncapMode, EndpointSlice, EntityRule, HostEndpoint, IcmpMatch, IpPool,
-    IpReservation, IpVersion, IpamBlock, Kind, NamedPort, Namespace, NetworkPolicy, NetworkSet,
-    Node, Object, ObjectKey, Order, Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Profile,
-    Protocol, ServiceAccount, ServiceAccountMatch, ServiceMatch, StagedAction,
+    AddPath, Annotations, BfdProfile, BgpConfiguration, BgpFilter, BgpFilterAction,
+    BgpFilterOperation, BgpFilterRule, BgpPeer, BgpPeerType, BgpRole, BgpRoleName, BindMode,
+    CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction, ClusterNetworkPolicy,
+    ClusterPeer, ClusterPods, ClusterPort, ClusterRule, ClusterTier, Community, DynamicPeers,
+    EncapMode, EndpointSlice, EndpointToHostAction, EntityRule, ExternalTrafficPolicy,
+    FailsafePort, FelixConfiguration, HostEndpoint, IcmpMatch, IpFamily, IpPool, IpReservation,
+    IpVersion, IpamBlock, Kind, MatchOperator, MaxPrefixes, NamedPort, Namespace,
+    NatOutgoingExclusions, NetworkPolicy, NetworkSet, NextHopMode, Node, Object, ObjectKey, Order,
+    Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch, PrefixAdvertisement, PrefixMatch, Profile,
+    Protocol, RemoteAs, SecretKeyRef, Service, ServiceAccount, ServiceAccountMatch,
+    ServiceLoopPrevention, ServiceMatch, ServicePort, ServiceType, StagedAction,
     StagedKubernetesPolicy, Tier, TierDefault, WorkloadEndpoint,
 };
 pub use selector::{Selector, SelectorError};

@@ -147,7 +147,11 @@ impl Calc {
                 self.refresh_pod(&(namespace, key.name.clone()));
             }
             Kind::WorkloadEndpoint => self.on_workload_endpoint(key, object),
-            Kind::Node | Kind::IpPool | Kind::BgpConfiguration | Kind::BgpPeer => {
+            Kind::Node
+            | Kind::IpPool
+            | Kind::BgpConfiguration
+            | Kind::BgpPeer
+            | Kind::BgpFilter => {
                 self.dirty.topology = true;
                 self.dirty.sessions = true;
                 self.feed_compiler(key, object);

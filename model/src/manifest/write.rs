@@ -10,22 +10,7 @@ pub fn to_manifest(object: &Object) -> Option<Value> {
         Object::WorkloadEndpoint(endpoint) => Some(workload_endpoint(endpoint)),
         Object::IpamBlock(block) => Some(ipam_block(block)),
         Object::Node(node) => Some(self::node(node)),
-        Object::Namespace(_)
-        | Object::Pod(_)
-        | Object::NetworkPolicy(_)
-        | Object::IpPool(_)
-        | Object::BgpConfiguration(_)
-        | Object::BgpPeer(_)
-        | Object::ServiceAccount(_)
-        | Object::EndpointSlice(_)
-        | Object::ClusterNetworkPolicy(_)
-        | Object::Tier(_)
-        | Object::CalicoPolicy(_)
-        | Object::StagedKubernetesPolicy(_)
-        | Object::NetworkSet(_)
-        | Object::HostEndpoint(_)
-        | Object::Profile(_)
-        | Object::IpReservation(_) => None,
+        _ => None,
     }
 }
 
