@@ -61,19 +61,19 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let node = || 0..NODES.len();
     let step = prop_oneof![
-        2 => node().prop_map(|node| Step::Claim { node }),
+        4 => node().prop_map(|node| Step::Claim { node }),
         3 => node().prop_map(|node| Step::Hear { node }),
-        8 => (node(), 0..12u8, prop::option::weighted(0.2, 0..32u8))
+        8 => (node(), 0..6u8, prop::option::weighted(0.2, 0..32u8))
             .prop_map(|(node, container, requested)| Step::Add { node, container, requested }),
-        5 => (node(), 0..12u8).prop_map(|(node, container)| Step::Delete { node, container }),
-        2 => (node(), 0..200usize).prop_map(|(node, torn)| Step::Crash { node, torn }),
-        2 => node().prop_map(|node| Step::GiveBack { node }),
-        2 => node().prop_map(|node| Step::Return { node }),
+        6 => (node(), 0..6u8).prop_map(|(node, container)| Step::Delete { node, container }),
+        3 => (node(), 0..200usize).prop_map(|(node, torn)| Step::Crash { node, torn }),
+        4 => node().prop_map(|node| Step::GiveBack { node }),
+        4 => node().prop_map(|node| Step::Return { node }),
         1 => (node(), any::<bool>()).prop_map(|(node, wanted)| Step::Tunnel { node, wanted }),
         1 => node().prop_map(|node| Step::Depart { node }),
-        2 => (0..40_000u64).prop_map(Step::Wait),
+        3 => (0..60_000u64).prop_map(Step::Wait),
     ];
-    prop::collection::vec(step, 1..150)
+    prop::collection::vec(step, 1..300)
 }
 
 /// The datastore: a block belongs to whoever created it first.
