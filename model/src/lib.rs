@@ -26,9 +26,9 @@ pub use manifest::{ManifestError, Parsed};
 pub use object::{
     BgpConfiguration, BgpPeer, CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction,
     ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule, ClusterTier,
-    EncapMode, EndpointSlice, EntityRule, HostEndpoint, IcmpMatch, IpPool, IpVersion, IpamBlock,
-    Kind, NamedPort, Namespace, NetworkPolicy, NetworkSet, Node, Object, ObjectKey, Order, Pod,
-    PolicyPeer, PolicyPort, PolicyRule, PortMatch, Profile, Protocol, ServiceAccount,
+    EncapMode, EndpointSlice, EntityRule, HostEndpoint, HostPort, IcmpMatch, IpPool, IpVersion,
+    IpamBlock, Kind, NamedPort, Namespace, NetworkPolicy, NetworkSet, Node, Object, ObjectKey,
+    Order, Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Profile, Protocol, ServiceAccount,
     ServiceAccountMatch, ServiceMatch, StagedAction, StagedKubernetesPolicy, Tier, TierDefault,
     WorkloadEndpoint,
 };

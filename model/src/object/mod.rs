@@ -23,7 +23,7 @@ pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpamBlock};
 pub use key::{Kind, ObjectKey};
 pub use node::Node;
 pub use policy::{NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol};
-pub use workload::{NamedPort, Namespace, Pod, WorkloadEndpoint};
+pub use workload::{HostPort, NamedPort, Namespace, Pod, WorkloadEndpoint};
 
 use serde::{Deserialize, Serialize};
 
