@@ -8,7 +8,7 @@ use model::cni::Command;
 use model::{HostPort, Labels, NamedPort, Protocol, names};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -262,7 +262,13 @@ fn host_ports(field: Option<Field<'_>>) -> Result<Vec<HostPort>, Error> {
     let read = |port: &Field<'_>| {
         let host_ip = match port.get("hostIP")? {
             Some(field) if field.string()?.is_empty() => None,
-            Some(field) => Some(field.address()?),
+            Some(field) => match field.address()? {
+                // The kernel takes no answer for it from another interface.
+                IpAddr::V6(Ipv6Addr::LOCALHOST) => {
+                    return Err(field.not("an address whose ports can lead to a pod"));
+                }
+                ip => Some(ip),
+            },
             None => None,
         };
         Ok(HostPort {

@@ -21,7 +21,11 @@ fn mappings(all: &[Value]) -> Value {
 
 /// A pod whose prober is at TCP and UDP 8080, which are 30080 of the node.
 fn served(node: &Node, name: &str) -> Result<Member> {
-    let extra = mappings(&[mapping(30080, "tcp", 8080), mapping(30080, "udp", 8081)]);
+    let extra = mappings(&[
+        mapping(30080, "tcp", 8080),
+        mapping(30080, "udp", 8081),
+        mapping(8080, "tcp", 8080),
+    ]);
     let pod = Pod::add_with(&node.lab, &node.plugin, spec(name, "web"), &extra)?;
     let probe = Probe::start(pod.netns(), name)?;
     Ok(Member { pod, probe })
@@ -52,6 +56,11 @@ fn a_host_port_leads_to_its_pod_from_everywhere_in_both_families() -> Result<()>
         Ok(())
     };
     everywhere("at first")?;
+    // The node's own server on the IPv6 loopback address stays reachable.
+    assert_eq!(
+        inside.reach(Protocol::Tcp, "::1".parse()?, 8080, LIMIT)?,
+        "n1"
+    );
     node.crash_and_start()?;
     everywhere("after a crash of the agent")?;
     web.pod.check()?;

@@ -126,20 +126,21 @@ mod tests {
     fn an_end_is_waited_for_until_its_peer_is_up_and_no_longer_than_said() {
         let name = format!("krnl-carrier-{}", std::process::id());
         let namespace = netns::create(&name).unwrap();
+        // It lives on as long as its descriptor.
+        netns::delete(&name).unwrap();
         netns::run(namespace.as_fd(), || {
-            ip("link add a type veth peer name b");
-            ip("link set a up");
+            ip("link add one type veth peer name two");
+            ip("link set one up");
             let mut socket = Socket::open(Protocol::Route).unwrap();
-            let mut wait = |limit| await_end(&mut socket, End::Name("a"), Instant::now() + limit);
+            let mut wait = |limit| await_end(&mut socket, End::Name("one"), Instant::now() + limit);
             assert_eq!(wait(Duration::from_millis(1)), Ok(false));
             std::thread::scope(|scope| {
                 scope.spawn(|| {
-                    netns::run(namespace.as_fd(), || ip("link set b up")).unwrap();
+                    netns::run(namespace.as_fd(), || ip("link set two up")).unwrap();
                 });
                 assert_eq!(wait(Duration::from_secs(10)), Ok(true));
             });
         })
         .unwrap();
-        netns::delete(&name).unwrap();
     }
 }
