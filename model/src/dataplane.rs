@@ -87,6 +87,8 @@ pub struct PodLink {
     pub mtu: u32,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
+    /// The node's loopback addresses speak to the pod (`route_localnet`): it has host ports.
+    pub loopback: bool,
 }
 
 /// A neighbour entry that never expires (`NUD_PERMANENT`).

@@ -49,6 +49,7 @@ fn endpoint(name: &str) -> Object {
         ],
         labels: Labels::from([("app".into(), "1.10".into())]),
         ports: Vec::new(),
+        host_ports: Vec::new(),
     })
 }
 
