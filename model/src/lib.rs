@@ -24,9 +24,13 @@ pub mod update;
 pub use labels::Labels;
 pub use manifest::{ManifestError, Parsed};
 pub use object::{
-    BgpConfiguration, BgpPeer, EncapMode, IpPool, IpamBlock, Kind, NamedPort, Namespace,
-    NetworkPolicy, Node, Object, ObjectKey, Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch,
-    Protocol, WorkloadEndpoint,
+    Annotations, BgpConfiguration, BgpPeer, CalicoAction, CalicoPolicy, CalicoPort, CalicoRule,
+    ClusterAction, ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule,
+    ClusterTier, EncapMode, EndpointSlice, EntityRule, HostEndpoint, IcmpMatch, IpPool,
+    IpReservation, IpVersion, IpamBlock, Kind, NamedPort, Namespace, NetworkPolicy, NetworkSet,
+    Node, Object, ObjectKey, Order, Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Profile,
+    Protocol, ServiceAccount, ServiceAccountMatch, ServiceMatch, StagedAction,
+    StagedKubernetesPolicy, Tier, TierDefault, WorkloadEndpoint,
 };
 pub use selector::{Selector, SelectorError};
 pub use update::{Invalid, Update};

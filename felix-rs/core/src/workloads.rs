@@ -74,5 +74,7 @@ pub(crate) fn seen(
             .collect::<Vec<IpAddr>>(),
         local,
         labels_known,
+        service_account: None,
+        profiles: vec![],
     })
 }

@@ -15,7 +15,17 @@ pub fn to_manifest(object: &Object) -> Option<Value> {
         | Object::NetworkPolicy(_)
         | Object::IpPool(_)
         | Object::BgpConfiguration(_)
-        | Object::BgpPeer(_) => None,
+        | Object::BgpPeer(_)
+        | Object::ServiceAccount(_)
+        | Object::EndpointSlice(_)
+        | Object::ClusterNetworkPolicy(_)
+        | Object::Tier(_)
+        | Object::CalicoPolicy(_)
+        | Object::StagedKubernetesPolicy(_)
+        | Object::NetworkSet(_)
+        | Object::HostEndpoint(_)
+        | Object::Profile(_)
+        | Object::IpReservation(_) => None,
     }
 }
 
@@ -100,6 +110,10 @@ fn ipam_block(block: &IpamBlock) -> Value {
 }
 
 fn node(node: &Node) -> Value {
+    let addresses = node
+        .addresses
+        .iter()
+        .map(|address| json!({ "address": address }));
     let bgp = without_nulls(json!({
         "ipv4Address": node.ipv4_address.map(|address| address.to_string()),
         "ipv6Address": node.ipv6_address.map(|address| address.to_string()),
@@ -109,6 +123,6 @@ fn node(node: &Node) -> Value {
     document(
         "Node",
         json!({ "name": node.name, "labels": node.labels }),
-        json!({ "bgp": bgp }),
+        json!({ "bgp": bgp, "addresses": addresses.collect::<Value>() }),
     )
 }

@@ -1,6 +1,8 @@
 //! Typed objects: what Ocicat uses of each kind, already defaulted and validated.
 
 mod bgp;
+mod calico_policy;
+mod cluster_policy;
 mod ipam;
 mod key;
 mod node;
@@ -8,11 +10,20 @@ mod policy;
 mod workload;
 
 pub use bgp::{BgpConfiguration, BgpPeer};
-pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpamBlock};
+pub use calico_policy::{
+    CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, EndpointSlice, EntityRule, HostEndpoint,
+    IcmpMatch, IpVersion, NetworkSet, Order, Profile, ServiceAccount, ServiceAccountMatch,
+    ServiceMatch, StagedAction, StagedKubernetesPolicy, Tier, TierDefault,
+};
+pub use cluster_policy::{
+    ClusterAction, ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule,
+    ClusterTier,
+};
+pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation, IpamBlock};
 pub use key::{Kind, ObjectKey};
 pub use node::Node;
 pub use policy::{NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol};
-pub use workload::{NamedPort, Namespace, Pod, WorkloadEndpoint};
+pub use workload::{Annotations, NamedPort, Namespace, Pod, WorkloadEndpoint};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +40,18 @@ pub enum Object {
     BgpPeer(BgpPeer),
     WorkloadEndpoint(WorkloadEndpoint),
     IpamBlock(IpamBlock),
+    ServiceAccount(ServiceAccount),
+    EndpointSlice(EndpointSlice),
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
+    Tier(Tier),
+    /// Of four kinds: see [`CalicoPolicy::kind`].
+    CalicoPolicy(CalicoPolicy),
+    StagedKubernetesPolicy(StagedKubernetesPolicy),
+    /// `NetworkSet` with a namespace, `GlobalNetworkSet` without.
+    NetworkSet(NetworkSet),
+    HostEndpoint(HostEndpoint),
+    Profile(Profile),
+    IpReservation(IpReservation),
 }
 
 impl Object {
@@ -48,6 +71,32 @@ impl Object {
                 ObjectKey::namespaced(Kind::WorkloadEndpoint, &o.namespace, &o.name)
             }
             Self::IpamBlock(o) => ObjectKey::global(Kind::IpamBlock, &o.name()),
+            Self::ServiceAccount(o) => {
+                ObjectKey::namespaced(Kind::ServiceAccount, &o.namespace, &o.name)
+            }
+            Self::EndpointSlice(o) => {
+                ObjectKey::namespaced(Kind::EndpointSlice, &o.namespace, &o.name)
+            }
+            Self::ClusterNetworkPolicy(o) => ObjectKey::global(Kind::ClusterNetworkPolicy, &o.name),
+            Self::Tier(o) => ObjectKey::global(Kind::Tier, &o.name),
+            Self::CalicoPolicy(o) => ObjectKey {
+                kind: o.kind(),
+                namespace: o.namespace.clone(),
+                name: o.name.clone(),
+            },
+            Self::StagedKubernetesPolicy(o) => ObjectKey::namespaced(
+                Kind::StagedKubernetesNetworkPolicy,
+                &o.policy.namespace,
+                &o.policy.name,
+            ),
+            Self::NetworkSet(o) => ObjectKey {
+                kind: o.kind(),
+                namespace: o.namespace.clone(),
+                name: o.name.clone(),
+            },
+            Self::HostEndpoint(o) => ObjectKey::global(Kind::HostEndpoint, &o.name),
+            Self::Profile(o) => ObjectKey::global(Kind::Profile, &o.name),
+            Self::IpReservation(o) => ObjectKey::global(Kind::IpReservation, &o.name),
         }
     }
 }

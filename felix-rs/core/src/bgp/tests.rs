@@ -8,6 +8,7 @@ fn node(name: &str, address: &str) -> Node {
         labels: Labels::from([("rack".to_owned(), name.to_owned())]),
         ipv4_address: Some(address.parse().unwrap()),
         ipv6_address: None,
+        addresses: std::collections::BTreeSet::new(),
         as_number: None,
         route_reflector_cluster_id: None,
     }
