@@ -2,7 +2,7 @@
 
 use crate::objects::Objects;
 use bgp_core::wire::Family;
-use bgp_core::{Export, Import, LocalRoute, PeerConfig, PeerKey, SpeakerConfig};
+use bgp_core::{Export, LocalRoute, PeerConfig, PeerKey, SpeakerConfig};
 use ipnet::IpNet;
 use model::{BgpPeer, Invalid, Kind, NextHopMode, Node, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
