@@ -109,7 +109,7 @@ pub(crate) fn seen(
             .collect::<Vec<IpAddr>>(),
         local,
         labels_known,
-        service_account: None,
+        service_account: pod.and_then(|pod| pod.service_account.clone()),
         profiles: vec![],
     })
 }

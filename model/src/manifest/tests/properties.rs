@@ -1,7 +1,7 @@
 use super::clean;
 use crate::Labels;
 use crate::manifest::{Parsed, parse, to_manifest};
-use crate::object::{IpamBlock, NamedPort, Node, Object, Protocol, WorkloadEndpoint};
+use crate::object::{HostPort, IpamBlock, NamedPort, Node, Object, Protocol, WorkloadEndpoint};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
