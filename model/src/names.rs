@@ -19,6 +19,9 @@ pub const RT_PROTOCOL: u8 = 122;
 /// Metric of every route that we write, so that a route of somebody else to the same destination
 /// is never replaced: connected routes (0 and 256) and an administrator's (0) win over ours.
 pub const ROUTE_METRIC: u32 = 1022;
+/// Bit of a connection's mark that says that policy does not allow it any more, so that its packets
+/// are rejected in both directions. Bits of others are left alone.
+pub const REVOKED_MARK: u32 = 0x2000_0000;
 /// Prefix of the host end of every pod's veth. An interface with this prefix is ours, and
 /// forwards nothing until it has a programmed endpoint.
 pub const INTERFACE_PREFIX: &str = "oci";

@@ -197,13 +197,7 @@ impl Writer {
             Kind::WorkloadEndpoint => "workloadendpoints",
             Kind::IpamBlock => "ipamblocks",
             Kind::Node => "nodes",
-            Kind::Namespace
-            | Kind::Pod
-            | Kind::NetworkPolicy
-            | Kind::IpPool
-            | Kind::BgpConfiguration
-            | Kind::BgpPeer
-            | Kind::IpReservation => {
+            _ => {
                 return Err(WriteError::Kind {
                     object: key.clone(),
                 });

@@ -164,7 +164,7 @@ impl<'a> Body<'a> {
         let name = item.check(syntax::printable)?.to_owned();
         let namespace = metadata.take("namespace");
         let mut warnings = Vec::new();
-        let (namespace, key) = if is_namespaced(kind) {
+        let (namespace, key) = if kind.is_namespaced() {
             let namespace = match namespace {
                 Some(item) => item.check(syntax::label)?,
                 None => "default",
@@ -245,19 +245,6 @@ impl<'a> Body<'a> {
                 },
             },
         }
-    }
-}
-
-fn is_namespaced(kind: Kind) -> bool {
-    match kind {
-        Kind::Pod | Kind::NetworkPolicy | Kind::WorkloadEndpoint => true,
-        Kind::Namespace
-        | Kind::Node
-        | Kind::IpPool
-        | Kind::BgpConfiguration
-        | Kind::BgpPeer
-        | Kind::IpamBlock
-        | Kind::IpReservation => false,
     }
 }
 

@@ -5,6 +5,7 @@ use crate::Labels;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// The annotations of a pod or a namespace whose keys start with
 /// [`names::ANNOTATION_PREFIX`](crate::names::ANNOTATION_PREFIX); others are not kept.
@@ -34,6 +35,8 @@ pub struct Pod {
     pub uid: Option<String>,
     /// Its labels; they replace those of the workload endpoint.
     pub labels: Labels,
+    /// `spec.serviceAccountName`, if known.
+    pub service_account: Option<String>,
     /// What it asks of address assignment.
     #[serde(default)]
     pub annotations: Annotations,
@@ -53,6 +56,20 @@ pub struct NamedPort {
     /// Its protocol.
     pub protocol: Protocol,
     /// Its number, 1 to 65535.
+    pub port: u16,
+}
+
+/// A port of the node that leads to a container port (`hostPort`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HostPort {
+    /// The node's address; none is any of the node's addresses, of both families.
+    #[serde(default)]
+    pub host_ip: Option<IpAddr>,
+    /// The node's port, 1 to 65535.
+    pub host_port: u16,
+    /// Protocol of both.
+    pub protocol: Protocol,
+    /// The pod's port, 1 to 65535.
     pub port: u16,
 }
 
@@ -83,4 +100,7 @@ pub struct WorkloadEndpoint {
     pub labels: Labels,
     /// Named ports given to CNI; those of the [`Pod`] object replace them where there is one.
     pub ports: Vec<NamedPort>,
+    /// Ports of the node that lead to it.
+    #[serde(default)]
+    pub host_ports: Vec<HostPort>,
 }

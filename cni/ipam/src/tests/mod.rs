@@ -122,6 +122,7 @@ pub(crate) fn endpoint(node: &str, id: &str, ips: &[IpAddr]) -> WorkloadEndpoint
         ip_networks: ips.iter().map(|ip| IpNet::from(*ip)).collect(),
         labels: model::Labels::new(),
         ports: Vec::new(),
+        host_ports: Vec::new(),
     }
 }
 

@@ -41,6 +41,7 @@ fn a_pod_gives_its_labels_and_the_named_ports_of_its_containers_and_sidecars() {
                 { "ports": [{ "name": "http", "containerPort": 8080 }, { "containerPort": 9 }] },
                 { "ports": [{ "name": "dns", "containerPort": 53, "protocol": "UDP" }] },
             ],
+            "serviceAccountName": "till",
             "initContainers": [
                 { "restartPolicy": "Always", "ports": [{ "name": "side", "containerPort": 1 }] },
                 { "ports": [{ "name": "early", "containerPort": 2 }] },
@@ -57,6 +58,7 @@ fn a_pod_gives_its_labels_and_the_named_ports_of_its_containers_and_sidecars() {
         name: "web".into(),
         uid: Some("u1".into()),
         labels: labels(&[("app", "web")]),
+        service_account: Some("till".into()),
         annotations: Annotations::new(),
         ports: vec![
             port("http", Protocol::Tcp, 8080),
@@ -78,6 +80,7 @@ fn a_kubernetes_node_is_read_from_annotations_and_falls_back_to_internal_address
             "status": { "addresses": [
                 { "type": "Hostname", "address": "n1" },
                 { "type": "InternalIP", "address": "10.1.0.11" },
+                { "type": "ExternalIP", "address": "203.0.113.7" },
                 { "type": "InternalIP", "address": "10.9.9.9" },
                 { "type": "InternalIP", "address": "fd00:1::11" },
             ] } })
@@ -87,6 +90,9 @@ fn a_kubernetes_node_is_read_from_annotations_and_falls_back_to_internal_address
         labels: labels(&[("rack", "r1")]),
         ipv4_address: Some("10.1.0.11/32".parse().unwrap()),
         ipv6_address: Some("fd00:1::11/128".parse().unwrap()),
+        addresses: ["203.0.113.7", "10.1.0.11", "10.9.9.9", "fd00:1::11"]
+            .map(|address| address.parse().unwrap())
+            .into(),
         as_number: None,
         route_reflector_cluster_id: None,
     };
@@ -118,12 +124,17 @@ fn a_kubernetes_node_is_read_from_annotations_and_falls_back_to_internal_address
 #[test]
 fn a_calico_node_keeps_the_host_bits_of_its_address() {
     let spec = json!({ "bgp": { "ipv4Address": "10.1.0.11/24", "ipv6Address": "fd00:1::11/64",
-        "asNumber": 64520, "ipv4IPIPTunnelAddr": "10.244.0.1" }, "orchRefs": [] });
+        "asNumber": 64520, "ipv4IPIPTunnelAddr": "10.244.0.1" }, "orchRefs": [],
+        "addresses": [{ "address": "10.1.0.11/24", "type": "CalicoNodeIP" },
+            { "address": "192.0.2.4", "type": "ExternalIP" }, { "address": "n1", "type": "Hostname" }] });
     let expected = Node {
         name: "n1".into(),
         labels: Labels::new(),
         ipv4_address: Some("10.1.0.11/24".parse().unwrap()),
         ipv6_address: Some("fd00:1::11/64".parse().unwrap()),
+        addresses: ["10.1.0.11", "192.0.2.4"]
+            .map(|address| address.parse().unwrap())
+            .into(),
         as_number: Some(64520),
         route_reflector_cluster_id: None,
     };
