@@ -21,6 +21,7 @@ pub(crate) enum Question {
     Endpoints,
     BgpSummary,
     BgpRoutes,
+    Metrics,
     Plan,
     Ruleset,
     Why(Connection),

@@ -37,6 +37,8 @@ pub const GATEWAY_V4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 
 pub const GATEWAY_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// MAC of the host end of every pod's veth (locally administered).
 pub const HOST_MAC: [u8; 6] = [0xee, 0xee, 0xee, 0xee, 0xee, 0xee];
+/// Annotations of pods and namespaces that say something to address assignment, as in Calico.
+pub const ANNOTATION_PREFIX: &str = "cni.projectcalico.org/";
 /// Calico's default AS number.
 pub const DEFAULT_AS: u32 = 64512;
 /// IPIP adds one IPv4 header (RFC 2003).

@@ -86,6 +86,15 @@ impl Underlay {
         self.links.values()
     }
 
+    /// The addresses of an interface.
+    pub(crate) fn addresses_of(&self, ifindex: u32) -> impl Iterator<Item = IpAddr> + '_ {
+        let of = move |held: &&Address| held.ifindex == ifindex;
+        self.addresses
+            .iter()
+            .filter(of)
+            .map(|held| held.address.addr())
+    }
+
     /// The interface that holds this address.
     pub fn link_with_address(&self, address: IpAddr) -> Option<&Link> {
         let held = self

@@ -109,5 +109,7 @@ pub(crate) fn seen(
             .collect::<Vec<IpAddr>>(),
         local,
         labels_known,
+        service_account: None,
+        profiles: vec![],
     })
 }

@@ -7,6 +7,7 @@
 mod addresses;
 mod apply;
 mod facts;
+mod metrics;
 mod pods;
 mod report;
 mod revoke;
@@ -32,7 +33,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use apply::ApplyError;
-pub(crate) use start::{print_plan, start};
+pub(crate) use start::{CALLS, print_plan, start};
 
 /// Without an answer of the datastore for this long, the agent goes on from its snapshot.
 const SNAPSHOT_AFTER: Duration = Duration::from_secs(5);
@@ -109,6 +110,7 @@ pub(crate) struct Agent {
     reported: report::Reported,
     started: Instant,
     repairs: u64,
+    counters: metrics::Counters,
     revoker: Revoker,
     /// Connections cut so far.
     revoked: u64,
@@ -204,7 +206,10 @@ impl Agent {
                 self.restore_neighbours();
             }
             match self.converge() {
-                Ok(()) if self.retry_at.is_none() => self.last_failure = None,
+                Ok(()) if self.retry_at.is_none() => {
+                    self.last_failure = None;
+                    self.counters.in_force();
+                }
                 Ok(()) => {}
                 Err(error @ ApplyError::Table { .. }) if self.gives_up() => {
                     return Err(Fatal::Table(error));

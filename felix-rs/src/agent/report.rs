@@ -214,6 +214,7 @@ impl Agent {
                     );
                 });
             }
+            Question::Metrics => self.answer_metrics(answer),
             Question::Status => {
                 let _ = answer.send(Answer::json(&self.node_report()));
             }
@@ -234,6 +235,10 @@ impl Agent {
                 let _ = answer.send(Answer::Text(self.calc.ruleset().to_string()));
             }
         }
+    }
+
+    pub(super) fn reported_ready(&self) -> bool {
+        self.reported.readiness.as_ref().is_some_and(|r| r.ready)
     }
 
     fn node_report(&self) -> NodeReport {

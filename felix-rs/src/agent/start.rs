@@ -6,7 +6,8 @@
 
 use super::addresses::by_age;
 use super::apply::is_gateway;
-use super::{Agent, Inputs, Table, report};
+use super::{Agent, Inputs, Table, metrics, report};
+use crate::ctl::Query;
 use crate::health::Readiness;
 use crate::journal::{Journal, JournalError};
 use crate::options::{Options, Switch};
@@ -24,7 +25,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-const CALLS: usize = 256;
+pub(crate) const CALLS: usize = 256;
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,7 @@ pub(crate) enum StartError {
 pub(crate) fn start(
     options: Options,
     readiness: watch::Sender<Readiness>,
+    (queries_to, queries): (mpsc::Sender<Query>, mpsc::Receiver<Query>),
 ) -> Result<(Agent, Inputs, Vec<File>), StartError> {
     let lock = lock(&options)?;
     let mut kernel = Kernel::open()?;
@@ -90,7 +92,6 @@ pub(crate) fn start(
     };
     let saver = Saver::start(&options.state_dir, &options.node_name).map_err(thread("snapshot"))?;
     let (calls_to, calls) = mpsc::channel(CALLS);
-    let (queries_to, queries) = mpsc::channel(CALLS);
     let cni = cni_socket::listen(&options.socket(names::CNI_SOCKET))?;
     let control = cni_socket::listen(&options.socket(names::CTL_SOCKET))?;
     let mut agent = Agent {
@@ -128,6 +129,7 @@ pub(crate) fn start(
         reported: report::Reported::default(),
         started: Instant::now(),
         repairs: 0,
+        counters: metrics::Counters::default(),
         revoker,
         revoked: 0,
         revoke_failure: None,

@@ -10,12 +10,7 @@ pub fn to_manifest(object: &Object) -> Option<Value> {
         Object::WorkloadEndpoint(endpoint) => Some(workload_endpoint(endpoint)),
         Object::IpamBlock(block) => Some(ipam_block(block)),
         Object::Node(node) => Some(self::node(node)),
-        Object::Namespace(_)
-        | Object::Pod(_)
-        | Object::NetworkPolicy(_)
-        | Object::IpPool(_)
-        | Object::BgpConfiguration(_)
-        | Object::BgpPeer(_) => None,
+        _ => None,
     }
 }
 
@@ -108,6 +103,10 @@ fn ipam_block(block: &IpamBlock) -> Value {
 }
 
 fn node(node: &Node) -> Value {
+    let addresses = node
+        .addresses
+        .iter()
+        .map(|address| json!({ "address": address }));
     let bgp = without_nulls(json!({
         "ipv4Address": node.ipv4_address.map(|address| address.to_string()),
         "ipv6Address": node.ipv6_address.map(|address| address.to_string()),
@@ -117,6 +116,6 @@ fn node(node: &Node) -> Value {
     document(
         "Node",
         json!({ "name": node.name, "labels": node.labels }),
-        json!({ "bgp": bgp }),
+        json!({ "bgp": bgp, "addresses": addresses.collect::<Value>() }),
     )
 }

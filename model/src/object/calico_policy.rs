@@ -1,7 +1,7 @@
 //! `projectcalico.org/v3` policy, normalised: `NetworkPolicy`, `GlobalNetworkPolicy`, their staged
 //! forms, `Tier`, and what their selectors match besides pods.
 
-use super::{NamedPort, NetworkPolicy};
+use super::{Kind, NamedPort, NetworkPolicy};
 use crate::{Labels, Selector};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,18 @@ pub struct CalicoPolicy {
     pub pre_dnat: bool,
     /// Host endpoints: also for what is forwarded.
     pub apply_on_forward: bool,
+}
+
+impl CalicoPolicy {
+    /// Which of the four kinds it is.
+    pub fn kind(&self) -> Kind {
+        match (&self.namespace, self.staged) {
+            (Some(_), None) => Kind::CalicoNetworkPolicy,
+            (None, None) => Kind::GlobalNetworkPolicy,
+            (Some(_), Some(_)) => Kind::StagedNetworkPolicy,
+            (None, Some(_)) => Kind::StagedGlobalNetworkPolicy,
+        }
+    }
 }
 
 /// `StagedKubernetesNetworkPolicy`: a Kubernetes policy that is not in force.
@@ -236,6 +248,16 @@ pub struct NetworkSet {
     pub nets: Vec<IpNet>,
 }
 
+impl NetworkSet {
+    /// `NetworkSet` or `GlobalNetworkSet`.
+    pub fn kind(&self) -> Kind {
+        match self.namespace {
+            Some(_) => Kind::NetworkSet,
+            None => Kind::GlobalNetworkSet,
+        }
+    }
+}
+
 /// Calico `HostEndpoint`: an interface of a node, or all of them, as a subject of policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostEndpoint {
@@ -251,6 +273,9 @@ pub struct HostEndpoint {
     pub expected_ips: Vec<IpAddr>,
     /// Named ports.
     pub ports: Vec<NamedPort>,
+    /// Profiles whose labels it inherits. `projectcalico-default-allow` allows what no policy
+    /// selects it for.
+    pub profiles: Vec<String>,
 }
 
 /// Kubernetes `v1/ServiceAccount`: its labels, for selectors of service accounts.
@@ -277,6 +302,8 @@ pub struct EndpointSlice {
     pub addresses: BTreeSet<IpAddr>,
     /// Ports of endpoints; none means any port.
     pub ports: Vec<NamedPort>,
+    /// Nodes that have a ready endpoint.
+    pub ready_nodes: BTreeSet<String>,
 }
 
 /// Calico `Profile`: labels that the endpoints which name it inherit.

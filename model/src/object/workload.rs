@@ -4,7 +4,12 @@ use super::Protocol;
 use crate::Labels;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+
+/// The annotations of a pod or a namespace whose keys start with
+/// [`names::ANNOTATION_PREFIX`](crate::names::ANNOTATION_PREFIX); others are not kept.
+pub type Annotations = BTreeMap<String, String>;
 
 /// Kubernetes `v1/Namespace`. `labels` always hold `kubernetes.io/metadata.name`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +18,9 @@ pub struct Namespace {
     pub name: String,
     /// Its labels.
     pub labels: Labels,
+    /// What it asks of address assignment for its pods.
+    #[serde(default)]
+    pub annotations: Annotations,
 }
 
 /// Kubernetes `v1/Pod`: what selectors and named ports need. Its addresses come from the
@@ -27,6 +35,11 @@ pub struct Pod {
     pub uid: Option<String>,
     /// Its labels; they replace those of the workload endpoint.
     pub labels: Labels,
+    /// `spec.serviceAccountName`, if known.
+    pub service_account: Option<String>,
+    /// What it asks of address assignment.
+    #[serde(default)]
+    pub annotations: Annotations,
     /// Named container ports.
     pub ports: Vec<NamedPort>,
     /// `spec.hostNetwork`: never a subject of policy nor a selector peer.

@@ -20,6 +20,9 @@ impl Calc {
         if dirty.topology {
             dirty.all_learned |= self.resolve_topology();
         }
+        if dirty.host_interfaces {
+            self.feed_host_interfaces();
+        }
         if dirty.local {
             self.resolve_local();
         }

@@ -82,12 +82,16 @@ impl Agent {
         };
         let (v4, v6) = self.ipam.families();
         let neither = !v4 && !v6;
+        let pools = ipam::Pools {
+            any: request.pools.clone(),
+            ..ipam::Pools::default()
+        };
         let assigned = self.ipam.assign(
             &AssignRequest {
                 owner: owner(key),
                 namespace_labels: labels.as_ref(),
                 requested: &request.ips,
-                pools: &request.pools,
+                pools: &pools,
                 v4: v4 || neither,
                 v6,
             },
