@@ -7,6 +7,7 @@ mod cni;
 mod host_ports;
 mod interrupted;
 mod journal;
+mod libcni;
 mod node;
 mod others;
 mod plan;
