@@ -5,7 +5,7 @@ use super::{Agent, Table};
 use bgp_speaker::FibEvent;
 use felix_core::Phase;
 use kernel::{KernelEvent, KernelRoute};
-use model::{Kind, Object, ObjectKey, Update, names};
+use model::{Kind, Object, ObjectKey, Update};
 
 impl Agent {
     pub(super) fn on_update(&mut self, update: Update) {
@@ -88,22 +88,13 @@ impl Agent {
                     self.routes_lost_with(link.ifindex);
                     self.set_up_again(link.ifindex);
                 }
-                if link.name == names::IPIP_DEVICE && !self.is_wanted_tunnel(&link) {
-                    self.actual.ipip = None;
-                }
+                self.check_tunnel(&link);
                 self.calc.on_link(link);
             }
             KernelEvent::LinkGone { ifindex, name } => {
                 self.routes_lost_with(ifindex);
                 self.deleting.remove(&ifindex);
-                if self
-                    .actual
-                    .ipip
-                    .as_ref()
-                    .is_some_and(|device| device.name == name)
-                {
-                    self.actual.ipip = None;
-                }
+                self.actual.tunnels.remove(&name);
                 self.calc.on_link_gone(ifindex);
             }
             KernelEvent::Address(address) | KernelEvent::AddressGone(address)
