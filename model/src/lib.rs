@@ -8,6 +8,7 @@
 //! | [`labels`], [`selector`] | labels and the selectors over them |
 //! | [`object`] | typed Kubernetes and Calico objects |
 //! | [`manifest`] | one parsed YAML or JSON document -> object, with errors that name object, field and reason |
+//! | [`lease`] | the record of an election among agents |
 //! | [`update`] | [`Update`], what every datastore yields |
 //! | [`dataplane`] | routes, links and neighbours as the kernel has them |
 //! | [`cni`] | the messages between the CNI plugin and the agent |
@@ -15,6 +16,7 @@
 pub mod cni;
 pub mod dataplane;
 pub mod labels;
+pub mod lease;
 pub mod manifest;
 pub mod names;
 pub mod object;
@@ -22,6 +24,7 @@ pub mod selector;
 pub mod update;
 
 pub use labels::Labels;
+pub use lease::Lease;
 pub use manifest::{ManifestError, Parsed};
 pub use object::{
     AddPath, Annotations, BfdProfile, BgpConfiguration, BgpFilter, BgpFilterAction,
@@ -29,8 +32,8 @@ pub use object::{
     CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction, ClusterNetworkPolicy,
     ClusterPeer, ClusterPods, ClusterPort, ClusterRule, ClusterTier, Community, DynamicPeers,
     EncapMode, EndpointSlice, EndpointToHostAction, EntityRule, ExternalTrafficPolicy,
-    FailsafePort, FelixConfiguration, HostEndpoint, IcmpMatch, IpFamily, IpPool, IpReservation,
-    IpVersion, IpamBlock, Kind, MatchOperator, MaxPrefixes, NamedPort, Namespace,
+    FailsafePort, FelixConfiguration, HostEndpoint, HostPort, IcmpMatch, IpFamily, IpPool,
+    IpReservation, IpVersion, IpamBlock, Kind, MatchOperator, MaxPrefixes, NamedPort, Namespace,
     NatOutgoingExclusions, NetworkPolicy, NetworkSet, NextHopMode, Node, Object, ObjectKey, Order,
     Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch, PrefixAdvertisement, PrefixMatch, Profile,
     Protocol, RemoteAs, SecretKeyRef, Service, ServiceAccount, ServiceAccountMatch,

@@ -2,7 +2,7 @@
 
 use crate::objects::Objects;
 use bgp_core::wire::Family;
-use bgp_core::{Export, Import, LocalRoute, PeerConfig, PeerKey, SpeakerConfig};
+use bgp_core::{Export, LocalRoute, PeerConfig, PeerKey, SpeakerConfig};
 use ipnet::IpNet;
 use model::{BgpPeer, Invalid, Kind, NextHopMode, Node, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
@@ -239,24 +239,15 @@ impl Builder<'_> {
 
     fn peer(&self, name: String, remote_as: u32) -> PeerConfig {
         PeerConfig {
-            name,
-            remote_as,
-            local_as: None,
-            passive: false,
             hold_time: HOLD_TIME,
             connect_retry: CONNECT_RETRY,
-            restart_time: 120,
-            allow_own_as: 0,
-            ttl_security: None,
             multihop: true,
-            source_address: None,
             route_reflector_client: self.own.route_reflector_cluster_id.is_some()
                 && remote_as == self.local_as,
-            keep_next_hop: false,
             max_prefixes: Some(MAX_PREFIXES),
             families: families(self.own),
             export: self.export(remote_as),
-            import: Import::All,
+            ..PeerConfig::new(name, remote_as)
         }
     }
 

@@ -48,6 +48,14 @@ fn workload_endpoint(endpoint: &WorkloadEndpoint) -> Value {
     let ports = endpoint.ports.iter().map(
         |port| json!({ "name": port.name, "protocol": protocol(port.protocol), "port": port.port }),
     );
+    let host_ports = endpoint.host_ports.iter().map(|port| {
+        without_nulls(json!({
+            "protocol": protocol(port.protocol),
+            "port": port.port,
+            "hostPort": port.host_port,
+            "hostIP": port.host_ip,
+        }))
+    });
     let networks = endpoint.ip_networks.iter().map(ToString::to_string);
     let mac: Vec<String> = endpoint
         .mac
@@ -70,7 +78,7 @@ fn workload_endpoint(endpoint: &WorkloadEndpoint) -> Value {
             "endpoint": endpoint.endpoint,
             "interfaceName": endpoint.interface_name,
             "mac": mac.join(":"),
-            "ports": ports.collect::<Value>(),
+            "ports": ports.chain(host_ports).collect::<Value>(),
         }),
     );
     // Required even where it is empty.

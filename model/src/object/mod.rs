@@ -39,7 +39,7 @@ pub use key::{Kind, ObjectKey};
 pub use node::Node;
 pub use policy::{NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol};
 pub use service::{ExternalTrafficPolicy, IpFamily, Service, ServicePort, ServiceType};
-pub use workload::{Annotations, NamedPort, Namespace, Pod, WorkloadEndpoint};
+pub use workload::{Annotations, HostPort, NamedPort, Namespace, Pod, WorkloadEndpoint};
 
 use serde::{Deserialize, Serialize};
 
