@@ -5,15 +5,17 @@
 //! randomness. [`Speaker`] is the whole; [`wire`] stands on its own.
 
 mod config;
+pub mod filter;
 mod rib;
 mod session;
 mod speaker;
 pub mod wire;
 
 pub use config::{
-    Export, FibChange, Import, LocalRoute, PeerConfig, PeerKey, Restart, SpeakerConfig, Stop,
+    AddPath, Decision, DynamicPeers, Excess, Export, FibChange, FibNextHop, Import, LocalRoute,
+    PeerConfig, PeerKey, PrefixLimit, RemoteAs, Restart, Role, SpeakerConfig, Stop,
 };
 pub use speaker::{
-    ConnectionId, Notice, Output, PathStatus, PeerId, PeerStatus, Rejected, RouteStatus, Severity,
-    SocketOptions, Speaker, SpeakerStatus,
+    ConnectionId, Notice, Operation, OperationError, Output, PathStatus, PeerId, PeerStatus,
+    Rejected, RouteStatus, Severity, SocketOptions, Speaker, SpeakerStatus,
 };
