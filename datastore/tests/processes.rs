@@ -103,6 +103,7 @@ fn large_node(version: u32) -> Object {
         labels: (0..1000).map(label).collect::<Labels>(),
         ipv4_address: None,
         ipv6_address: None,
+        addresses: std::collections::BTreeSet::new(),
         as_number: None,
         route_reflector_cluster_id: None,
     })

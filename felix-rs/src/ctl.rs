@@ -21,6 +21,7 @@ pub(crate) enum Question {
     Endpoints,
     BgpSummary,
     BgpRoutes,
+    Metrics,
     Plan,
     Ruleset,
     Why(Connection),
@@ -62,6 +63,8 @@ pub(crate) struct NodeReport {
     pub(crate) problems: Vec<String>,
     /// How often something of ours was changed by somebody else and put right.
     pub(crate) repairs: u64,
+    /// Live connections cut because policy did not allow them any more.
+    pub(crate) revoked: u64,
     pub(crate) bgp_converged: bool,
     pub(crate) uptime_seconds: u64,
 }

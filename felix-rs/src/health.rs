@@ -1,7 +1,8 @@
-//! `/healthz` and `/readyz` on the loopback address.
+//! `/healthz`, `/readyz` and `/metrics` on the loopback address.
 //!
 //! Readiness says whether this node does its job, and why not. It never depends on a peer.
 
+use crate::ctl::{Answer, Query, Question};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode, service::service_fn};
@@ -12,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// Callers at one time.
 const CONNECTIONS: usize = 64;
@@ -48,7 +49,11 @@ pub(crate) async fn bind(port: u16) -> Result<TcpListener, BindError> {
 }
 
 /// Answer until the end of the process.
-pub(crate) async fn serve(listener: TcpListener, readiness: watch::Receiver<Readiness>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    readiness: watch::Receiver<Readiness>,
+    queries: mpsc::Sender<Query>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -60,8 +65,9 @@ pub(crate) async fn serve(listener: TcpListener, readiness: watch::Receiver<Read
             continue;
         };
         let readiness = readiness.clone();
+        let queries = queries.clone();
         tokio::spawn(async move {
-            let answer = |request| std::future::ready(answer(&request, &readiness.borrow()));
+            let answer = |request| answer(request, readiness.borrow().clone(), queries.clone());
             let connection = hyper::server::conn::http1::Builder::new()
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service_fn(answer));
@@ -72,9 +78,10 @@ pub(crate) async fn serve(listener: TcpListener, readiness: watch::Receiver<Read
     }
 }
 
-fn answer(
-    request: &Request<Incoming>,
-    readiness: &Readiness,
+async fn answer(
+    request: Request<Incoming>,
+    readiness: Readiness,
+    queries: mpsc::Sender<Query>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (status, body) = match request.uri().path() {
         "/healthz" => (StatusCode::OK, "{\"alive\":true}".to_owned()),
@@ -85,18 +92,39 @@ fn answer(
             } else {
                 StatusCode::SERVICE_UNAVAILABLE
             };
-            (status, serde_json::to_string(readiness).unwrap_or_default())
+            (
+                status,
+                serde_json::to_string(&readiness).unwrap_or_default(),
+            )
         }
+        "/metrics" => return Ok(metrics(&queries).await),
         _ => (
             StatusCode::NOT_FOUND,
-            "{\"error\":\"/healthz or /readyz\"}".to_owned(),
+            "{\"error\":\"/healthz, /readyz or /metrics\"}".to_owned(),
         ),
     };
-    let mut response = Response::new(Full::new(Bytes::from(body + "\n")));
+    Ok(response(status, "application/json", body + "\n"))
+}
+
+/// Prometheus text, from the agent.
+async fn metrics(queries: &mpsc::Sender<Query>) -> Response<Full<Bytes>> {
+    let (answer, answered) = oneshot::channel();
+    let question = Question::Metrics;
+    let sent = queries.send(Query { question, answer }).await;
+    match (sent, answered.await) {
+        (Ok(()), Ok(Answer::Text(text))) => {
+            response(StatusCode::OK, "text/plain; version=0.0.4", text)
+        }
+        _ => response(StatusCode::SERVICE_UNAVAILABLE, "text/plain", String::new()),
+    }
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(
         hyper::header::CONTENT_TYPE,
-        hyper::header::HeaderValue::from_static("application/json"),
+        hyper::header::HeaderValue::from_static(content_type),
     );
-    Ok(response)
+    response
 }

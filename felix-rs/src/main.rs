@@ -7,7 +7,9 @@ mod cni_socket;
 mod ctl;
 mod health;
 mod journal;
+mod metrics;
 mod options;
+mod revoker;
 mod snapshot;
 mod store;
 
@@ -16,7 +18,7 @@ use clap::Parser;
 use options::Options;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 fn main() -> ExitCode {
     if cli::is_called() {
@@ -64,9 +66,10 @@ async fn run(options: Options) -> Result<(), String> {
         .await
         .map_err(|error| error.to_string())?;
     let (readiness, watched) = watch::channel(health::Readiness::default());
-    tokio::spawn(health::serve(health, watched));
-    let (agent, inputs, lock) =
-        agent::start(options, readiness).map_err(|error| error.to_string())?;
+    let (queries_to, queries) = mpsc::channel(agent::CALLS);
+    tokio::spawn(health::serve(health, watched, queries_to.clone()));
+    let (agent, inputs, lock) = agent::start(options, readiness, (queries_to, queries))
+        .map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let stop = async move {

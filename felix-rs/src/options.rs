@@ -27,12 +27,38 @@ pub(crate) struct Options {
     /// Port of /healthz and /readyz on the loopback address
     #[arg(long, default_value_t = names::HEALTH_PORT)]
     pub(crate) health_port: u16,
+    /// What becomes of live connections that a change of policy denies: on cuts them in both
+    /// directions, off leaves them until they end
+    #[arg(long, value_enum, default_value = "on")]
+    pub(crate) revoke_connections: Switch,
+    /// The one bit of connection marks that says that a connection was cut; the others are left alone
+    #[arg(long, default_value_t = names::REVOKED_MARK, value_parser = one_bit)]
+    pub(crate) revoked_mark: u32,
     /// What is logged: error, warn, info, debug, or a filter such as felix_rs=debug
     #[arg(long, default_value = "info", env = "OCICAT_LOG")]
     pub(crate) log: String,
     /// Print what would be done to the kernel and change nothing
     #[arg(long)]
     pub(crate) plan: bool,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// A mark of one bit, decimal or hexadecimal (0x…).
+fn one_bit(text: &str) -> Result<u32, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    let bit = number.ok().filter(|number| number.is_power_of_two());
+    bit.ok_or_else(|| "a number with one bit set is needed, such as 0x20000000".to_owned())
 }
 
 impl Options {

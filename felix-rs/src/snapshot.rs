@@ -140,6 +140,7 @@ mod tests {
         vec![Object::Namespace(Namespace {
             name: "shop".into(),
             labels: Labels::new(),
+            annotations: model::Annotations::new(),
         })]
     }
 

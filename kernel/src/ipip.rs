@@ -65,6 +65,7 @@ impl Kernel {
             }
         };
         self.host_interface_sysctls(name, false, SourceCheck::Least)?;
+        self.set_sysctl(&format!("ipv4/conf/{name}/route_localnet"), "0")?;
         self.set_tunnel_address(device, link.ifindex)
             .map_err(refused("set its address"))?;
         if !link.up {

@@ -8,10 +8,13 @@
 //! |---|---|
 //! | [`Kernel`] | everything that writes to the kernel, and the dumps |
 //! | [`monitor`] | links, addresses, routes and our nft table, as they change |
+//! | [`Conntrack`] | tracked connections: reading, marking, forgetting |
+//! | [`packet_log`] | packets that rules log |
 //! | [`netns`] | named network namespaces: create, open, run something inside |
 //! | [`Features`] | what this kernel can do |
 
 mod address;
+mod conntrack;
 mod features;
 mod ipip;
 mod kernel;
@@ -22,12 +25,15 @@ mod neighbour;
 mod netlink;
 pub mod netns;
 mod nft;
+mod packet_log;
 mod pod;
 mod raw;
 mod route;
 mod sysctl;
+mod vxlan;
 
 pub use address::AddressError;
+pub use conntrack::{Connection, Conntrack, ConntrackError, Tuple};
 pub use features::Features;
 pub use kernel::{Kernel, OpenError, Options};
 pub use link::LinkError;
@@ -35,6 +41,7 @@ pub use monitor::{KernelEvent, monitor};
 pub use neighbour::NeighbourError;
 pub use netlink::{Errno, NetlinkError};
 pub use nft::NftError;
+pub use packet_log::{LoggedPacket, packet_log};
 pub use pod::PodError;
 pub use route::{KernelRoute, RouteError};
 pub use sysctl::SysctlError;

@@ -124,6 +124,8 @@ fn compiler() -> policy::Compiler {
             ips: ips.map(|ip| ip.parse().unwrap()).into(),
             local,
             labels_known: true,
+            service_account: None,
+            profiles: vec![],
         };
         compiler.set_endpoint(
             &policy::EndpointId(format!("default/{name}")),
@@ -164,7 +166,8 @@ fn compiler() -> policy::Compiler {
         ]),
         egress: Some(vec![rule(&blocks, &[]), rule(&[pods], &[])]),
     };
-    compiler.set_policy("default", "web", Some(policy));
+    let policy = policy::Policy::Kubernetes(policy);
+    compiler.set_policy(&policy.key(), Some(policy));
     compiler
 }
 

@@ -19,6 +19,9 @@ pub const RT_PROTOCOL: u8 = 122;
 /// Metric of every route that we write, so that a route of somebody else to the same destination
 /// is never replaced: connected routes (0 and 256) and an administrator's (0) win over ours.
 pub const ROUTE_METRIC: u32 = 1022;
+/// Bit of a connection's mark that says that policy does not allow it any more, so that its packets
+/// are rejected in both directions. Bits of others are left alone.
+pub const REVOKED_MARK: u32 = 0x2000_0000;
 /// Prefix of the host end of every pod's veth. An interface with this prefix is ours, and
 /// forwards nothing until it has a programmed endpoint.
 pub const INTERFACE_PREFIX: &str = "oci";
@@ -34,6 +37,8 @@ pub const GATEWAY_V4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 
 pub const GATEWAY_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// MAC of the host end of every pod's veth (locally administered).
 pub const HOST_MAC: [u8; 6] = [0xee, 0xee, 0xee, 0xee, 0xee, 0xee];
+/// Annotations of pods and namespaces that say something to address assignment, as in Calico.
+pub const ANNOTATION_PREFIX: &str = "cni.projectcalico.org/";
 /// Calico's default AS number.
 pub const DEFAULT_AS: u32 = 64512;
 /// IPIP adds one IPv4 header (RFC 2003).

@@ -16,7 +16,7 @@ impl fmt::Display for EndpointId {
 
 /// One pod of the cluster. Pods in the host's network are none: they are not subject to policy,
 /// and no selector may match their addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// The pod's namespace.
     pub namespace: String,
@@ -33,4 +33,8 @@ pub struct Endpoint {
     /// False while nobody has told the labels: the pod is denied in both directions, except from
     /// and to its own node, and no selector matches it.
     pub labels_known: bool,
+    /// The service account that it runs as, if known.
+    pub service_account: Option<String>,
+    /// Names of Calico profiles whose labels it inherits.
+    pub profiles: Vec<String>,
 }

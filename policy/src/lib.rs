@@ -16,12 +16,14 @@ pub mod compiler;
 mod endpoint;
 pub mod evaluator;
 mod hash;
+mod input;
 mod intervals;
 mod ir;
 pub mod program;
 pub mod ruleset;
 
-pub use compiler::{Compiler, NetworkSets, Options};
+pub use compiler::{Compiler, HostPort, NetworkSets, Options};
 pub use endpoint::{Endpoint, EndpointId};
 pub use evaluator::{Decision, Evaluator, Flow, Party, Reason};
+pub use input::{NodePeer, Policy, PolicyKey, PolicyKind};
 pub use ruleset::{ApplyError, Op, Ruleset};

@@ -182,6 +182,8 @@ impl Run<'_> {
                     self.masqueraded = true;
                     return Ok(Some(Verdict::Accept));
                 }
+                // The packet's destination is that after the translation already.
+                Statement::Dnat { .. } => return Ok(Some(Verdict::Accept)),
                 Statement::Counter | Statement::Limit { .. } | Statement::Log { .. } => {}
                 condition => {
                     if !self.matches(condition)? {
@@ -232,7 +234,9 @@ impl Run<'_> {
                 self.key(fields)
                     .is_some_and(|key| find(set, &key).is_some() != *negate)
             }
+            Statement::LocalDestination => packet.oif.is_none(),
             Statement::VerdictMap { .. }
+            | Statement::Dnat { .. }
             | Statement::Counter
             | Statement::Limit { .. }
             | Statement::Log { .. }

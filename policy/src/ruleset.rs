@@ -246,6 +246,16 @@ pub enum Statement {
         /// At most 127 bytes.
         prefix: String,
     },
+    /// `fib daddr type local`: the destination is an address of this host.
+    LocalDestination,
+    /// `dnat ip to address:port`; after [`Statement::Family`] and [`Statement::L4Proto`]. Ends the
+    /// rule.
+    Dnat {
+        /// The destination's address from here on.
+        address: std::net::IpAddr,
+        /// And its port.
+        port: u16,
+    },
     /// `masquerade fully-random`
     Masquerade,
     /// Ends the rule.

@@ -4,6 +4,7 @@
 //! changes and notices come out as values. Nothing here knows a socket, a clock or a source of
 //! randomness. [`Speaker`] is the whole; [`wire`] stands on its own.
 
+pub mod bfd;
 mod config;
 pub mod filter;
 mod rib;
@@ -13,9 +14,10 @@ pub mod wire;
 
 pub use config::{
     AddPath, Decision, DynamicPeers, Excess, Export, FibChange, FibNextHop, Import, LocalRoute,
-    PeerConfig, PeerKey, PrefixLimit, RemoteAs, Restart, Role, SpeakerConfig, Stop,
+    Password, PasswordError, PeerConfig, PeerKey, PrefixLimit, RemoteAs, Restart, Role,
+    SpeakerConfig, Stop,
 };
 pub use speaker::{
     ConnectionId, Notice, Operation, OperationError, Output, PathStatus, PeerId, PeerStatus,
-    Rejected, RouteStatus, Severity, SocketOptions, Speaker, SpeakerStatus,
+    Rejected, RouteStatus, Severity, SocketOptions, Speaker, SpeakerStatus, WatchedPath,
 };

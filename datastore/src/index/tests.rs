@@ -9,6 +9,7 @@ fn namespace(name: &str, version: &str) -> Object {
     Object::Namespace(Namespace {
         name: name.to_owned(),
         labels,
+        annotations: model::Annotations::new(),
     })
 }
 

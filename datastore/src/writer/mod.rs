@@ -188,12 +188,7 @@ impl Writer {
             Kind::WorkloadEndpoint => "workloadendpoints",
             Kind::IpamBlock => "ipamblocks",
             Kind::Node => "nodes",
-            Kind::Namespace
-            | Kind::Pod
-            | Kind::NetworkPolicy
-            | Kind::IpPool
-            | Kind::BgpConfiguration
-            | Kind::BgpPeer => {
+            _ => {
                 return Err(WriteError::Kind {
                     object: key.clone(),
                 });

@@ -34,7 +34,8 @@ impl Status {
     /// The file below `state/`.
     pub(super) fn path(&self) -> PathBuf {
         let object = self.key();
-        let parts = [object.kind.as_str()].into_iter();
+        let kind = object.kind.to_string();
+        let parts = [kind.as_str()].into_iter();
         let parts = parts
             .chain(object.namespace.as_deref())
             .chain([object.name.as_str()]);
@@ -57,7 +58,7 @@ impl Status {
         let document = json!({
             "node": self.node,
             "object": {
-                "kind": object.kind.as_str(),
+                "kind": object.kind.to_string(),
                 "namespace": object.namespace,
                 "name": object.name,
             },

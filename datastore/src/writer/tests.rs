@@ -26,6 +26,7 @@ fn node(name: &str, labels: Labels) -> Object {
         labels,
         ipv4_address: Some("10.1.0.11/24".parse().unwrap()),
         ipv6_address: None,
+        addresses: std::collections::BTreeSet::new(),
         as_number: None,
         route_reflector_cluster_id: None,
     })
@@ -48,6 +49,7 @@ fn endpoint(name: &str) -> Object {
         ],
         labels: Labels::from([("app".into(), "1.10".into())]),
         ports: Vec::new(),
+        host_ports: Vec::new(),
     })
 }
 
@@ -157,6 +159,7 @@ fn kinds_of_users_and_objects_that_would_be_read_back_differently_are_refused() 
     let namespace = Object::Namespace(Namespace {
         name: "a".into(),
         labels: Labels::new(),
+        annotations: model::Annotations::new(),
     });
     assert!(matches!(
         writer.put(&namespace),

@@ -4,7 +4,7 @@ use crate::objects::Objects;
 use bgp_core::wire::Family;
 use bgp_core::{Export, LocalRoute, PeerConfig, PeerKey, PrefixLimit, SpeakerConfig};
 use ipnet::IpNet;
-use model::{BgpPeer, Invalid, Kind, Node, ObjectKey};
+use model::{BgpPeer, Invalid, Kind, NextHopMode, Node, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -217,7 +217,7 @@ impl Builder<'_> {
         peer.allow_own_as = object.num_allowed_local_as_numbers;
         peer.ttl_security = object.ttl_security;
         peer.multihop = object.ttl_security.is_none();
-        peer.keep_next_hop = object.keep_original_next_hop;
+        peer.keep_next_hop = object.next_hop_mode == NextHopMode::Keep;
         if let Some(seconds) = object.max_restart_time {
             peer.restart_time = seconds;
         }

@@ -1,5 +1,6 @@
 //! The state of this node's world. `on_*` store and mark; `resolve` computes what follows.
 
+pub(crate) mod feed;
 mod resolve;
 
 use crate::checks;
@@ -56,6 +57,8 @@ struct Dirty {
     all_learned: bool,
     learned: BTreeSet<IpNet>,
     sessions: bool,
+    /// Interfaces of the node, or their addresses.
+    host_interfaces: bool,
 }
 
 /// Everything that this node knows. `on_*` store and mark; [`Calc::resolve`] computes.
@@ -139,31 +142,21 @@ impl Calc {
     fn on_object(&mut self, key: &ObjectKey) {
         let object = self.objects.get(key).cloned();
         match key.kind {
-            Kind::Namespace => {
-                let labels = object.and_then(|object| match object {
-                    Object::Namespace(namespace) => Some(namespace.labels),
-                    _ => None,
-                });
-                self.compiler.set_namespace(&key.name, labels);
-            }
-            Kind::NetworkPolicy => {
-                let policy = object.and_then(|object| match object {
-                    Object::NetworkPolicy(policy) => Some(policy),
-                    _ => None,
-                });
-                let namespace = key.namespace.as_deref().unwrap_or_default();
-                self.compiler.set_policy(namespace, &key.name, policy);
-            }
             Kind::Pod => {
                 let namespace = key.namespace.clone().unwrap_or_default();
                 self.refresh_pod(&(namespace, key.name.clone()));
             }
             Kind::WorkloadEndpoint => self.on_workload_endpoint(key, object),
-            Kind::Node | Kind::IpPool | Kind::BgpConfiguration | Kind::BgpPeer => {
+            Kind::Node
+            | Kind::IpPool
+            | Kind::BgpConfiguration
+            | Kind::BgpPeer
+            | Kind::BgpFilter => {
                 self.dirty.topology = true;
                 self.dirty.sessions = true;
+                self.feed_compiler(key, object);
             }
-            Kind::IpamBlock => {}
+            _ => self.feed_compiler(key, object),
         }
     }
 
@@ -289,6 +282,17 @@ impl Calc {
         }
     }
 
+    /// The blocks that this node owns.
+    pub fn own_blocks(&self) -> &BTreeSet<IpNet> {
+        &self.own_blocks
+    }
+
+    fn addresses_changed(&mut self, change: impl FnOnce(&mut Underlay) -> bool) {
+        let changed = change(&mut self.underlay);
+        self.dirty.all_learned |= changed;
+        self.dirty.host_interfaces |= changed;
+    }
+
     /// A link appeared or changed.
     pub fn on_link(&mut self, link: Link) {
         let ours = link.name.starts_with(names::INTERFACE_PREFIX);
@@ -315,17 +319,18 @@ impl Calc {
             self.dirty.local = true;
         } else {
             self.dirty.topology = true;
+            self.dirty.host_interfaces = true;
         }
     }
 
     /// An address of the node appeared.
     pub fn on_address(&mut self, address: Address) {
-        self.dirty.all_learned |= self.underlay.add_address(address);
+        self.addresses_changed(|underlay| underlay.add_address(address));
     }
 
     /// An address of the node is gone.
     pub fn on_address_gone(&mut self, address: &Address) {
-        self.dirty.all_learned |= self.underlay.remove_address(address);
+        self.addresses_changed(|underlay| underlay.remove_address(address));
     }
 
     /// Somebody else's route appeared or changed.
@@ -340,7 +345,7 @@ impl Calc {
 
     /// All addresses of the node, as a dump says.
     pub fn on_all_addresses(&mut self, addresses: BTreeSet<Address>) {
-        self.dirty.all_learned |= self.underlay.replace_addresses(addresses);
+        self.addresses_changed(|underlay| underlay.replace_addresses(addresses));
     }
 
     /// Somebody else's route is gone.

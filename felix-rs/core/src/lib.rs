@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`calc`] | the state, and what a change of it makes dirty |
 //! | [`objects`] | objects in force: last good versions, restored ones, what is rejected and why |
+//! | [`revoke`] | which live connections the rules in force deny |
 //! | [`routes`] | Loc-RIB, pools and nodes -> routes, native or through the tunnel |
 //! | [`bgp`] | nodes, peers and configuration -> sessions and what to advertise |
 //! | [`underlay`] | links, addresses and routes of the node that are not ours |
@@ -20,6 +21,7 @@ pub mod calc;
 pub mod checks;
 pub mod objects;
 pub mod plan;
+pub mod revoke;
 pub mod routes;
 pub mod underlay;
 pub mod why;

@@ -4,10 +4,7 @@
 //! its last good version, and a snapshot of an earlier process stands in until the datastore has
 //! said everything.
 
-use model::{
-    BgpConfiguration, BgpPeer, Invalid, IpPool, IpamBlock, Kind, Namespace, NetworkPolicy, Node,
-    Object, ObjectKey, Pod, Update, WorkloadEndpoint,
-};
+use model::{BgpConfiguration, Invalid, Kind, Node, Object, ObjectKey, Pod, Update};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How much is known.
@@ -150,12 +147,10 @@ impl Objects {
                 .any(|source| source.starts_with("state/") == agents)
         };
         let (agents, users) = (unreadable(true), unreadable(false));
-        let written_by_agents =
-            |key: &ObjectKey| matches!(key.kind, Kind::WorkloadEndpoint | Kind::IpamBlock);
         let (kept, stale): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut self.restored)
             .into_iter()
             .partition(|key| {
-                if written_by_agents(key) {
+                if key.kind.is_written_by_agents() {
                     agents
                 } else {
                     users
@@ -231,11 +226,12 @@ impl Objects {
 }
 
 macro_rules! typed {
-    ($($(#[$doc:meta])* $name:ident: $variant:ident($type:ty);)*) => {
+    ($($(#[$doc:meta])* $name:ident: $variant:ident($type:ty) of $($kind:ident),+;)*) => {
         impl Objects {
             $($(#[$doc])*
             pub fn $name(&self) -> impl Iterator<Item = &$type> {
-                self.of_kind(Kind::$variant).filter_map(|object| match object {
+                let kinds = [$(Kind::$kind),+].into_iter();
+                kinds.flat_map(|kind| self.of_kind(kind)).filter_map(|object| match object {
                     Object::$variant(inner) => Some(inner),
                     _ => None,
                 })
@@ -246,23 +242,49 @@ macro_rules! typed {
 
 typed! {
     /// Namespaces in force, by name.
-    namespaces: Namespace(Namespace);
+    namespaces: Namespace(model::Namespace) of Namespace;
     /// Pods in force.
-    pods: Pod(Pod);
+    pods: Pod(Pod) of Pod;
     /// Nodes in force, by name.
-    nodes: Node(Node);
+    nodes: Node(Node) of Node;
     /// Policies in force.
-    policies: NetworkPolicy(NetworkPolicy);
+    policies: NetworkPolicy(model::NetworkPolicy) of NetworkPolicy;
     /// Pools in force, by name.
-    pools: IpPool(IpPool);
+    pools: IpPool(model::IpPool) of IpPool;
     /// BGP configurations in force.
-    bgp_configurations: BgpConfiguration(BgpConfiguration);
+    bgp_configurations: BgpConfiguration(BgpConfiguration) of BgpConfiguration;
     /// BGP peers in force, by name.
-    bgp_peers: BgpPeer(BgpPeer);
+    bgp_peers: BgpPeer(model::BgpPeer) of BgpPeer;
     /// Workload endpoints in force.
-    workload_endpoints: WorkloadEndpoint(WorkloadEndpoint);
+    workload_endpoints: WorkloadEndpoint(model::WorkloadEndpoint) of WorkloadEndpoint;
     /// Blocks in force.
-    blocks: IpamBlock(IpamBlock);
+    blocks: IpamBlock(model::IpamBlock) of IpamBlock;
+    /// Service accounts in force.
+    service_accounts: ServiceAccount(model::ServiceAccount) of ServiceAccount;
+    /// Endpoint slices in force.
+    endpoint_slices: EndpointSlice(model::EndpointSlice) of EndpointSlice;
+    /// Cluster network policies in force, by name.
+    cluster_policies: ClusterNetworkPolicy(model::ClusterNetworkPolicy) of ClusterNetworkPolicy;
+    /// Tiers that have an object, by name.
+    tiers: Tier(model::Tier) of Tier;
+    /// Calico policies, staged ones too.
+    calico_policies: CalicoPolicy(model::CalicoPolicy) of CalicoNetworkPolicy,
+        GlobalNetworkPolicy, StagedNetworkPolicy, StagedGlobalNetworkPolicy;
+    /// Staged Kubernetes policies.
+    staged_kubernetes_policies: StagedKubernetesPolicy(model::StagedKubernetesPolicy)
+        of StagedKubernetesNetworkPolicy;
+    /// Network sets, of namespaces and global.
+    network_sets: NetworkSet(model::NetworkSet) of NetworkSet, GlobalNetworkSet;
+    /// Host endpoints, by name.
+    host_endpoints: HostEndpoint(model::HostEndpoint) of HostEndpoint;
+    /// Profiles, by name.
+    profiles: Profile(model::Profile) of Profile;
+    /// Services in force.
+    services: Service(model::Service) of Service;
+    /// BGP filters in force, by name.
+    bgp_filters: BgpFilter(model::BgpFilter) of BgpFilter;
+    /// Felix configurations in force: `default` and `node.<name>`.
+    felix_configurations: FelixConfiguration(model::FelixConfiguration) of FelixConfiguration;
 }
 
 impl Objects {
@@ -286,13 +308,7 @@ impl Objects {
     pub fn bgp_configuration(&self) -> BgpConfiguration {
         match self.get(&ObjectKey::global(Kind::BgpConfiguration, "default")) {
             Some(Object::BgpConfiguration(configuration)) => configuration.clone(),
-            _ => BgpConfiguration {
-                name: "default".into(),
-                as_number: model::names::DEFAULT_AS,
-                node_to_node_mesh_enabled: true,
-                listen_port: model::names::BGP_PORT,
-                node_mesh_max_restart_time: 120,
-            },
+            _ => BgpConfiguration::default(),
         }
     }
 }
@@ -300,7 +316,7 @@ impl Objects {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::Selector;
+    use model::{NetworkPolicy, Selector};
 
     fn policy(name: &str, selector: Selector) -> Object {
         Object::NetworkPolicy(NetworkPolicy {

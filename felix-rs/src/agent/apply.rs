@@ -178,13 +178,19 @@ impl Agent {
                 let result = if ops.is_empty() {
                     Ok(())
                 } else {
+                    self.counters.commits += 1;
                     self.kernel.nft_commit(&ops)
                 };
-                self.table_result(result)
+                self.table_result(result)?;
+                self.table_changed(&ops);
+                Ok(())
             }
             Step::ReplaceTable => {
+                self.counters.commits += 1;
                 let result = self.kernel.nft_replace(self.calc.ruleset());
-                self.table_result(result)
+                self.table_result(result)?;
+                self.revoke();
+                Ok(())
             }
             Step::EnsureIpip(device) => match self.kernel.ensure_ipip(&device) {
                 Ok(_) => {
@@ -219,6 +225,7 @@ impl Agent {
             Err(source) => {
                 self.table = Table::Unknown;
                 self.table_failures += 1;
+                self.counters.failed_commits += 1;
                 self.failing_since.get_or_insert_with(Instant::now);
                 Err(ApplyError::Table { source })
             }

@@ -24,6 +24,7 @@ impl Agent {
         let synced = matches!(update, Update::InSync);
         for key in self.calc.on_update(update) {
             self.snapshot_stale = true;
+            self.counters.changed();
             self.on_addresses_object(&key);
         }
         if synced && before != Phase::InSync {
@@ -94,6 +95,7 @@ impl Agent {
             }
             KernelEvent::LinkGone { ifindex, name } => {
                 self.routes_lost_with(ifindex);
+                self.deleting.remove(&ifindex);
                 if self
                     .actual
                     .ipip

@@ -7,8 +7,10 @@
 mod addresses;
 mod apply;
 mod facts;
+mod metrics;
 mod pods;
 mod report;
+mod revoke;
 mod spool;
 mod start;
 
@@ -17,6 +19,7 @@ use crate::ctl::Query;
 use crate::health::Readiness;
 use crate::journal::Journal;
 use crate::options::Options;
+use crate::revoker::{self, Revoker};
 use crate::snapshot::{self, Saver};
 use crate::store::{Claim, Store};
 use bgp_speaker::{FibEvent, Handle, LocalRoute, SpeakerConfig, Stop};
@@ -30,7 +33,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use apply::ApplyError;
-pub(crate) use start::{print_plan, start};
+pub(crate) use start::{CALLS, print_plan, start};
 
 /// Without an answer of the datastore for this long, the agent goes on from its snapshot.
 const SNAPSHOT_AFTER: Duration = Duration::from_secs(5);
@@ -49,6 +52,8 @@ pub(crate) struct Inputs {
     pub(crate) calls: mpsc::Receiver<Call>,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) claims: mpsc::UnboundedReceiver<Claim>,
+    /// None where live connections are left alone.
+    pub(crate) revoker: Option<mpsc::Receiver<revoker::Event>>,
 }
 
 /// Whether our table is what the compiler thinks it is.
@@ -97,12 +102,19 @@ pub(crate) struct Agent {
     claiming: BTreeMap<IpNet, Instant>,
     /// Blocks of the datastore by object, to know what a deletion was about.
     blocks: BTreeMap<ObjectKey, IpNet>,
-    waiting: Vec<(Call, Instant)>,
+    /// Links being deleted, by their thread; none where it could not be started.
+    deleting: BTreeMap<u32, Option<pods::Deletion>>,
+    waiting: Vec<pods::Waiting>,
     next_ifindex: u32,
     readiness: watch::Sender<Readiness>,
     reported: report::Reported,
     started: Instant,
     repairs: u64,
+    counters: metrics::Counters,
+    revoker: Revoker,
+    /// Connections cut so far.
+    revoked: u64,
+    revoke_failure: Option<String>,
 }
 
 /// Why the agent ended by itself.
@@ -149,6 +161,9 @@ impl Agent {
                 claim = inputs.claims.recv() => {
                     self.on_claim(claim.ok_or(Fatal::Gone("datastore writer"))?);
                 }
+                event = next(&mut inputs.revoker) => {
+                    self.on_revoker(event.ok_or(Fatal::Gone("revoker thread"))?);
+                }
                 query = inputs.queries.recv() => {
                     self.on_query(query.ok_or(Fatal::Gone("control socket"))?);
                 }
@@ -191,7 +206,10 @@ impl Agent {
                 self.restore_neighbours();
             }
             match self.converge() {
-                Ok(()) if self.retry_at.is_none() => self.last_failure = None,
+                Ok(()) if self.retry_at.is_none() => {
+                    self.last_failure = None;
+                    self.counters.in_force();
+                }
                 Ok(()) => {}
                 Err(error @ ApplyError::Table { .. }) if self.gives_up() => {
                     return Err(Fatal::Table(error));
@@ -228,6 +246,7 @@ impl Agent {
             self.go_on_from_snapshot();
         }
         self.take_spool();
+        self.retry_deletions();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.pending.append(&mut self.deferred);
@@ -273,5 +292,13 @@ impl Agent {
             self.saver
                 .save(self.calc.objects().all().cloned().collect());
         }
+    }
+}
+
+/// The next message; never, where there is no channel.
+async fn next<T>(receiver: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match receiver {
+        Some(receiver) => receiver.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -91,6 +91,11 @@ impl Agent {
         }
         reasons.extend(self.last_failure.clone());
         reasons.extend(self.forwarding_failure.clone());
+        notes.extend(
+            self.revoke_failure
+                .iter()
+                .map(|reason| format!("connections that policy denies are not cut: {reason}")),
+        );
         notes.extend(self.conflicts.iter().map(ToString::to_string));
         for withheld in self.calc.withheld().take(3) {
             let sentence = format!("route withheld: {withheld}");
@@ -209,6 +214,7 @@ impl Agent {
                     );
                 });
             }
+            Question::Metrics => self.answer_metrics(answer),
             Question::Status => {
                 let _ = answer.send(Answer::json(&self.node_report()));
             }
@@ -231,6 +237,10 @@ impl Agent {
         }
     }
 
+    pub(super) fn reported_ready(&self) -> bool {
+        self.reported.readiness.as_ref().is_some_and(|r| r.ready)
+    }
+
     fn node_report(&self) -> NodeReport {
         let readiness = self.reported.readiness.clone().unwrap_or_default();
         NodeReport {
@@ -250,6 +260,7 @@ impl Agent {
                 .map(ToString::to_string)
                 .collect(),
             repairs: self.repairs,
+            revoked: self.revoked,
             bgp_converged: self.converged,
             uptime_seconds: self.started.elapsed().as_secs(),
         }

@@ -6,10 +6,12 @@
 
 use super::addresses::by_age;
 use super::apply::is_gateway;
-use super::{Agent, Inputs, Table, report};
+use super::{Agent, Inputs, Table, metrics, report};
+use crate::ctl::Query;
 use crate::health::Readiness;
 use crate::journal::{Journal, JournalError};
-use crate::options::Options;
+use crate::options::{Options, Switch};
+use crate::revoker::Revoker;
 use crate::snapshot::{self, Saver};
 use crate::store::{self, Store};
 use crate::{cni_socket, ctl};
@@ -23,7 +25,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-const CALLS: usize = 256;
+pub(crate) const CALLS: usize = 256;
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +60,7 @@ pub(crate) enum StartError {
 pub(crate) fn start(
     options: Options,
     readiness: watch::Sender<Readiness>,
+    (queries_to, queries): (mpsc::Sender<Query>, mpsc::Receiver<Query>),
 ) -> Result<(Agent, Inputs, Vec<File>), StartError> {
     let lock = lock(&options)?;
     let mut kernel = Kernel::open()?;
@@ -80,9 +83,15 @@ pub(crate) fn start(
     let thread = |name| move |source| StartError::Thread { name, source };
     let updates = store::watch(&options.datastore).map_err(thread("datastore"))?;
     let (store, claims) = Store::start(&options.datastore).map_err(thread("writer"))?;
+    let (revoker, revocations) = match options.revoke_connections {
+        Switch::On => {
+            let (revoker, events) = Revoker::start(options.revoked_mark)?;
+            (revoker, Some(events))
+        }
+        Switch::Off => (Revoker::off(), None),
+    };
     let saver = Saver::start(&options.state_dir, &options.node_name).map_err(thread("snapshot"))?;
     let (calls_to, calls) = mpsc::channel(CALLS);
-    let (queries_to, queries) = mpsc::channel(CALLS);
     let cni = cni_socket::listen(&options.socket(names::CNI_SOCKET))?;
     let control = cni_socket::listen(&options.socket(names::CTL_SOCKET))?;
     let mut agent = Agent {
@@ -113,12 +122,17 @@ pub(crate) fn start(
         advertised: None,
         claiming: BTreeMap::new(),
         blocks: BTreeMap::new(),
+        deleting: BTreeMap::new(),
         waiting: Vec::new(),
         next_ifindex: names::FIRST_IFINDEX,
         readiness,
         reported: report::Reported::default(),
         started: Instant::now(),
         repairs: 0,
+        counters: metrics::Counters::default(),
+        revoker,
+        revoked: 0,
+        revoke_failure: None,
         options,
     };
     agent.take_in()?;
@@ -131,6 +145,7 @@ pub(crate) fn start(
         calls,
         queries,
         claims,
+        revoker: revocations,
     };
     Ok((agent, inputs, lock))
 }

@@ -171,7 +171,7 @@ fn print(cli: &Cli, answer: Answer) -> Result<String, String> {
 
 fn status(report: &NodeReport) -> String {
     let mut text = format!(
-        "node       {}: {}\nknown      {} ({} objects)\nkernel     {}\npods       {}\nblocks     {}\nroutes     {}\nrepairs    {}\n",
+        "node       {}: {}\nknown      {} ({} objects)\nkernel     {}\npods       {}\nblocks     {}\nroutes     {}\nrepairs    {}\ncut        {} connections\n",
         report.node,
         if report.readiness.ready {
             "ready"
@@ -190,6 +190,7 @@ fn status(report: &NodeReport) -> String {
             .join(" "),
         report.routes,
         report.repairs,
+        report.revoked,
     );
     let sections = [
         ("reason", &report.readiness.reasons),

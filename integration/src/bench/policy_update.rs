@@ -108,7 +108,8 @@ fn compiler() -> Compiler {
         ingress: Some(vec![rule]),
         egress: None,
     };
-    compiler.set_policy(NAMESPACE, "members", Some(policy));
+    let policy = policy::Policy::Kubernetes(policy);
+    compiler.set_policy(&policy.key(), Some(policy));
     let server = endpoint(
         "server",
         "server",
@@ -138,5 +139,7 @@ fn endpoint(name: &str, role: &str, address: Ipv4Addr, local: Option<u32>) -> En
         ips: vec![IpAddr::V4(address)],
         local,
         labels_known: true,
+        service_account: None,
+        profiles: vec![],
     }
 }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod cluster;
 mod cni;
+mod host_ports;
 mod interrupted;
 mod journal;
 mod node;

@@ -6,6 +6,13 @@ use policy::ruleset::Verdict;
 
 const NAME: u16 = 1;
 const DATA: u16 = 2;
+/// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`.
+const FIB_ADDRESS_TYPE: u32 = 3;
+const FIB_DESTINATION: u32 = 2;
+/// `NFT_NAT_DNAT`.
+const NAT_DESTINATION: u32 = 1;
+/// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`.
+const NAT_MAPPED: u32 = 3;
 
 /// One expression. Registers are numbers of 32 bit words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +50,21 @@ pub(super) enum Expression {
         verdict: bool,
     },
     Immediate(Verdict),
+    /// Loads bytes.
+    Value {
+        to: u32,
+        bytes: Vec<u8>,
+    },
+    /// `NFT_FIB_RESULT_ADDRTYPE` of the destination.
+    DestinationType {
+        to: u32,
+    },
+    /// `NFT_NAT_DNAT` to an address and a port in registers.
+    Dnat {
+        family: u32,
+        address: u32,
+        port: u32,
+    },
     Counter,
     Limit {
         rate: u64,
@@ -75,7 +97,9 @@ impl Expression {
             Self::Compare { .. } => "cmp",
             Self::Bitwise { .. } => "bitwise",
             Self::Lookup { .. } => "lookup",
-            Self::Immediate(_) => "immediate",
+            Self::Immediate(_) | Self::Value { .. } => "immediate",
+            Self::DestinationType { .. } => "fib",
+            Self::Dnat { .. } => "nat",
             Self::Counter => "counter",
             Self::Limit { .. } => "limit",
             Self::Log { .. } => "log",
@@ -135,6 +159,25 @@ impl Expression {
             Self::Immediate(verdict) => {
                 e.be_u32(1, 0);
                 e.nested(2, |e| encode_verdict(e, verdict));
+            }
+            Self::Value { to, bytes } => {
+                e.be_u32(1, register(*to));
+                e.nested(2, |e| e.attribute(DATA_VALUE, bytes));
+            }
+            Self::DestinationType { to } => {
+                e.be_u32(1, register(*to));
+                e.be_u32(2, FIB_ADDRESS_TYPE);
+                e.be_u32(3, FIB_DESTINATION);
+            }
+            Self::Dnat {
+                family,
+                address,
+                port,
+            } => {
+                e.be_u32(1, NAT_DESTINATION);
+                e.be_u32(2, *family);
+                e.be_u32(3, register(*address));
+                e.be_u32(5, register(*port));
             }
             Self::Counter => {}
             Self::Limit { rate, unit, burst } => {
@@ -196,6 +239,21 @@ impl Expression {
             "immediate" if data.be_u32(1) == Some(0) => {
                 Self::Immediate(decode_verdict(data.inside(2))?)
             }
+            "immediate" => Self::Value {
+                to: word(1)?,
+                bytes: value(2)?,
+            },
+            "fib"
+                if data.be_u32(2) == Some(FIB_ADDRESS_TYPE)
+                    && data.be_u32(3) == Some(FIB_DESTINATION) =>
+            {
+                Self::DestinationType { to: word(1)? }
+            }
+            "nat" if data.be_u32(1) == Some(NAT_DESTINATION) && plain_nat(data) => Self::Dnat {
+                family: data.be_u32(2)?,
+                address: word(3)?,
+                port: word(5)?,
+            },
             "counter" => Self::Counter,
             "limit" if data.be_u32(4) == Some(0) && data.be_u32(5).unwrap_or(0) == 0 => {
                 let number = |kind| data.find(kind)?.try_into().ok().map(u64::from_be_bytes);
@@ -216,6 +274,16 @@ impl Expression {
         };
         Some(expression)
     }
+}
+
+/// The kernel tells a single address or port as a range of one, and the flags that follow from
+/// there being an address and a port.
+fn plain_nat(data: Attributes<'_>) -> bool {
+    let same = |first, last| {
+        data.find(last)
+            .is_none_or(|last| data.find(first) == Some(last))
+    };
+    same(3, 4) && same(5, 6) && data.be_u32(7).unwrap_or(NAT_MAPPED) == NAT_MAPPED
 }
 
 /// `NFT_REG_*` of a word: the kernel prefers the name of the 16 byte register that starts there.

@@ -50,8 +50,14 @@ pub(crate) fn probe_statements(socket: &mut Socket) -> Vec<String> {
         Hook::Postrouting,
         Statement::Masquerade,
     );
+    let local = (
+        "fib",
+        ChainType::Nat,
+        Hook::Prerouting,
+        Statement::LocalDestination,
+    );
     let mut missing = Vec::new();
-    for (name, chain_type, hook, statement) in filter.chain([nat]) {
+    for (name, chain_type, hook, statement) in filter.chain([nat, local]) {
         let hook = BaseHook {
             hook,
             chain_type,

@@ -5,6 +5,7 @@
 
 use super::expression::Expression as E;
 use policy::ruleset::{CtState, Family, Field, KeyType, Statement as S};
+use std::net::IpAddr;
 
 const META_IIF: u32 = 4;
 const META_OIF: u32 = 5;
@@ -28,6 +29,8 @@ const RANDOM_FULLY: u32 = 1 << 4;
 const STATE_INVALID: u32 = 1;
 const STATE_ESTABLISHED: u32 = 2;
 const STATE_RELATED: u32 = 4;
+/// Type of a route to an address of this host.
+const RTN_LOCAL: u32 = 2;
 
 /// The expressions of a statement.
 pub(super) fn lower(statement: &S) -> Vec<E> {
@@ -85,6 +88,15 @@ pub(super) fn lower(statement: &S) -> Vec<E> {
             group: *group,
             prefix: prefix.clone(),
         }],
+        S::LocalDestination => vec![
+            E::DestinationType { to: 0 },
+            E::Compare {
+                from: 0,
+                op: EQUAL,
+                with: RTN_LOCAL.to_ne_bytes().to_vec(),
+            },
+        ],
+        S::Dnat { address, port } => dnat(*address, *port),
         S::Masquerade => vec![E::Masquerade {
             flags: RANDOM_FULLY,
         }],
@@ -149,6 +161,18 @@ fn guess(expressions: &[E]) -> Option<S> {
         [E::Log { group, prefix }, ..] => Some(S::Log {
             group: *group,
             prefix: prefix.clone(),
+        }),
+        [E::DestinationType { .. }, ..] => Some(S::LocalDestination),
+        [
+            E::Value { bytes: address, .. },
+            E::Value { bytes: port, .. },
+            ..,
+        ] => Some(S::Dnat {
+            address: match address.len() {
+                4 => IpAddr::from(<[u8; 4]>::try_from(address.as_slice()).ok()?),
+                _ => IpAddr::from(<[u8; 16]>::try_from(address.as_slice()).ok()?),
+            },
+            port: u16::from_be_bytes(port.as_slice().try_into().ok()?),
         }),
         [E::Masquerade { .. }, ..] => Some(S::Masquerade),
         _ => guess_look_up(expressions),
@@ -360,6 +384,26 @@ fn link_local_source() -> Vec<E> {
             from: 0,
             op: EQUAL,
             with: address(0xfe, 0x80),
+        },
+    ]
+}
+
+/// An IPv6 address takes four words, and nft leaves as many to an IPv4 one.
+fn dnat(address: IpAddr, port: u16) -> Vec<E> {
+    let (family, bytes) = match address {
+        IpAddr::V4(address) => (Family::Ipv4, address.octets().to_vec()),
+        IpAddr::V6(address) => (Family::Ipv6, address.octets().to_vec()),
+    };
+    vec![
+        E::Value { to: 0, bytes },
+        E::Value {
+            to: 4,
+            bytes: port.to_be_bytes().to_vec(),
+        },
+        E::Dnat {
+            family: u32::from(nfproto(family)),
+            address: 0,
+            port: 4,
         },
     ]
 }

@@ -60,6 +60,15 @@ fn every_statement() -> Vec<S> {
             group: 4,
             prefix: "x".into(),
         },
+        S::LocalDestination,
+        S::Dnat {
+            address: [10, 244, 0, 5].into(),
+            port: 80,
+        },
+        S::Dnat {
+            address: "fd00::5".parse().unwrap(),
+            port: 8080,
+        },
         S::Masquerade,
         S::Verdict(Verdict::Accept),
         S::Verdict(Verdict::Goto("c".into())),

@@ -325,6 +325,21 @@ pub fn forward_rules() -> Vec<Rule> {
     ]
 }
 
+/// The destination's translation, of both families.
+fn host_port_rules() -> Vec<Rule> {
+    let to = |family, address: &str| {
+        let dnat = S::Dnat {
+            address: address.parse().unwrap(),
+            port: 80,
+        };
+        rule(vec![S::Family(family), S::L4Proto(6), dnat], None)
+    };
+    vec![
+        to(Family::Ipv4, "10.244.0.5"),
+        to(Family::Ipv6, "fd00:10:244::5"),
+    ]
+}
+
 pub fn representative() -> Ruleset {
     let base = |hook, chain_type, priority, rules| Chain {
         hook: Some(BaseHook {
@@ -355,6 +370,28 @@ pub fn representative() -> Ruleset {
         (
             "postrouting",
             base(Hook::Postrouting, ChainType::Nat, 90, vec![masquerade]),
+        ),
+        (
+            "to-port",
+            base(
+                Hook::Prerouting,
+                ChainType::Nat,
+                -100,
+                vec![rule(
+                    vec![
+                        S::LocalDestination,
+                        S::Verdict(Verdict::Jump("port".into())),
+                    ],
+                    None,
+                )],
+            ),
+        ),
+        (
+            "port",
+            Chain {
+                hook: None,
+                rules: host_port_rules(),
+            },
         ),
         ("pod-7", leaf(Verdict::Accept)),
         ("pod-8", leaf(Verdict::Drop)),

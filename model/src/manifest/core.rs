@@ -1,4 +1,4 @@
-//! `v1` `Namespace` and `Pod`: the few fields that policy needs.
+//! `v1` `Namespace` and `Pod`: the few fields that policy and address assignment need.
 
 use super::Body;
 use super::reader::{Item, Problem};
@@ -15,11 +15,13 @@ pub(super) fn namespace(body: &mut Body<'_>) -> Result<Object, Problem> {
     Ok(Object::Namespace(Namespace {
         name: body.name.clone(),
         labels,
+        annotations: body.annotations()?,
     }))
 }
 
 pub(super) fn pod(body: &mut Body<'_>) -> Result<Object, Problem> {
     let labels = body.labels()?;
+    let annotations = body.annotations()?;
     let uid = body
         .metadata
         .take("uid")
@@ -28,9 +30,15 @@ pub(super) fn pod(body: &mut Body<'_>) -> Result<Object, Problem> {
         .map(str::to_owned);
     let mut ports = Vec::new();
     let mut host_network = false;
+    let mut service_account = None;
     if let Some(spec) = body.root.take("spec") {
         let mut spec = spec.fields()?;
         host_network = spec.take("hostNetwork").map_or(Ok(false), Item::boolean)?;
+        service_account = spec
+            .take("serviceAccountName")
+            .map(Item::text)
+            .transpose()?
+            .map(str::to_owned);
         for container in spec.take("containers").map_or(Ok(Vec::new()), Item::list)? {
             container_ports(container, Container::Main, &mut ports)?;
         }
@@ -54,6 +62,8 @@ pub(super) fn pod(body: &mut Body<'_>) -> Result<Object, Problem> {
         name,
         uid,
         labels,
+        service_account,
+        annotations,
         ports,
         host_network,
         finished,

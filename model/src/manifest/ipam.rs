@@ -1,12 +1,15 @@
-//! `projectcalico.org/v3` `IPPool` and `IPAMBlock`.
+//! `projectcalico.org/v3` `IPPool`, `IPAMBlock` and `IPReservation`.
 
 use super::Body;
 use super::reader::{Fields, Item, Problem};
 use super::syntax;
 use crate::Selector;
-use crate::object::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpamBlock, Object};
+use crate::object::{
+    AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation, IpamBlock, Object,
+};
 use ipnet::IpNet;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 const ENCAP_MODES: &[(&str, EncapMode)] = &[
     ("Never", EncapMode::Never),
@@ -92,6 +95,27 @@ pub(super) fn block(body: &mut Body<'_>) -> Result<Object, Problem> {
     ]);
     spec.warn_unknown(&mut body.warnings);
     Ok(Object::IpamBlock(block))
+}
+
+pub(super) fn reservation(body: &mut Body<'_>) -> Result<Object, Problem> {
+    let mut spec = body.spec()?;
+    let cidrs = spec
+        .take("reservedCIDRs")
+        .map_or(Ok(Vec::new()), Item::list)?;
+    let reservation = IpReservation {
+        name: body.name.clone(),
+        reserved_cidrs: cidrs.iter().map(addresses).collect::<Result<_, _>>()?,
+    };
+    spec.warn_unknown(&mut body.warnings);
+    Ok(Object::IpReservation(reservation))
+}
+
+/// One address, or a prefix whose host bits are zero.
+fn addresses(item: &Item<'_>) -> Result<IpNet, Problem> {
+    match item.parse::<IpAddr>("an address") {
+        Ok(address) => Ok(IpNet::from(address)),
+        Err(_) => network(item),
+    }
 }
 
 /// A prefix whose host bits are zero.

@@ -126,6 +126,7 @@ fn known(version: &str, kind: &str) -> Option<(Kind, Read)> {
         ("projectcalico.org/v3", "Node") => (Kind::Node, node::calico),
         ("projectcalico.org/v3", "WorkloadEndpoint") => (Kind::WorkloadEndpoint, workload::read),
         ("projectcalico.org/v3", "IPAMBlock") => (Kind::IpamBlock, ipam::block),
+        ("projectcalico.org/v3", "IPReservation") => (Kind::IpReservation, ipam::reservation),
         _ => return None,
     })
 }
@@ -163,7 +164,7 @@ impl<'a> Body<'a> {
         let name = item.check(syntax::printable)?.to_owned();
         let namespace = metadata.take("namespace");
         let mut warnings = Vec::new();
-        let (namespace, key) = if is_namespaced(kind) {
+        let (namespace, key) = if kind.is_namespaced() {
             let namespace = match namespace {
                 Some(item) => item.check(syntax::label)?,
                 None => "default",
@@ -201,6 +202,18 @@ impl<'a> Body<'a> {
             .map_or(Ok(crate::Labels::new()), |item| item.labels())
     }
 
+    /// The annotations under [`names::ANNOTATION_PREFIX`](crate::names::ANNOTATION_PREFIX).
+    fn annotations(&mut self) -> Result<crate::Annotations, Problem> {
+        let Some(item) = self.metadata.take("annotations") else {
+            return Ok(crate::Annotations::new());
+        };
+        let fields = item.fields()?;
+        let ours = |key: &str| key.starts_with(crate::names::ANNOTATION_PREFIX);
+        let kept = fields.all().filter(|(key, _)| ours(key));
+        kept.map(|(key, item)| Ok((key.to_owned(), item.text()?.to_owned())))
+            .collect()
+    }
+
     fn finish(mut self, key: ObjectKey, read: Read, document: &Value) -> Parsed {
         let object = self
             .name_problem
@@ -232,18 +245,6 @@ impl<'a> Body<'a> {
                 },
             },
         }
-    }
-}
-
-fn is_namespaced(kind: Kind) -> bool {
-    match kind {
-        Kind::Pod | Kind::NetworkPolicy | Kind::WorkloadEndpoint => true,
-        Kind::Namespace
-        | Kind::Node
-        | Kind::IpPool
-        | Kind::BgpConfiguration
-        | Kind::BgpPeer
-        | Kind::IpamBlock => false,
     }
 }
 

@@ -5,6 +5,7 @@ use super::reader::{Fields, Item, Problem};
 use super::syntax;
 use crate::object::{Node, Object};
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 pub(super) fn kubernetes(body: &mut Body<'_>) -> Result<Object, Problem> {
@@ -26,7 +27,7 @@ pub(super) fn kubernetes(body: &mut Body<'_>) -> Result<Object, Problem> {
             .take("addresses")
             .map_or(Ok(Vec::new()), Item::list)?;
         for address in addresses {
-            internal_ip(address, &mut node)?;
+            status_address(address, &mut node)?;
         }
     }
     Ok(Object::Node(node))
@@ -51,8 +52,10 @@ pub(super) fn calico(body: &mut Body<'_>) -> Result<Object, Problem> {
         fields.unsupported(&["interfaces"], &mut body.warnings);
         fields.warn_unknown(&mut body.warnings);
     }
+    for address in spec.take("addresses").map_or(Ok(Vec::new()), Item::list)? {
+        spec_address(address, &mut node)?;
+    }
     spec.ignore(&[
-        "addresses",
         "orchRefs",
         "ipv4VXLANTunnelAddr",
         "ipv6VXLANTunnelAddr",
@@ -78,6 +81,7 @@ fn empty(body: &mut Body<'_>) -> Result<Node, Problem> {
         labels: body.labels()?,
         ipv4_address: None,
         ipv6_address: None,
+        addresses: BTreeSet::new(),
         as_number: None,
         route_reflector_cluster_id: None,
     })
@@ -119,20 +123,39 @@ fn address(item: &Item<'_>, what: &str) -> Result<IpNet, Problem> {
     Ok(network)
 }
 
-/// The node's own address of each family, for want of an annotation that says more.
-fn internal_ip(item: Item<'_>, node: &mut Node) -> Result<(), Problem> {
+/// An address of the node. The first internal one of each family is the node's own, for want of
+/// an annotation that says more.
+fn status_address(item: Item<'_>, node: &mut Node) -> Result<(), Problem> {
     let mut fields = item.fields()?;
-    if fields.need("type")?.text()? != "InternalIP" {
-        return Ok(());
-    }
-    let item = fields.need("address")?;
-    match item.parse::<IpAddr>("an IP address")? {
-        IpAddr::V4(address) => {
+    let internal = match fields.need("type")?.text()? {
+        "InternalIP" => true,
+        "ExternalIP" => false,
+        _ => return Ok(()),
+    };
+    let address = fields.need("address")?.parse::<IpAddr>("an IP address")?;
+    node.addresses.insert(address);
+    match address {
+        IpAddr::V4(address) if internal => {
             node.ipv4_address.get_or_insert(address.into());
         }
-        IpAddr::V6(address) => {
+        IpAddr::V6(address) if internal => {
             node.ipv6_address.get_or_insert(address.into());
         }
+        _ => {}
     }
+    Ok(())
+}
+
+/// An entry of `spec.addresses`: an address, alone or with the length of its subnet.
+fn spec_address(item: Item<'_>, node: &mut Node) -> Result<(), Problem> {
+    let mut fields = item.fields()?;
+    let address = fields.need("address")?;
+    if let Some(kind) = fields.take("type") {
+        if matches!(kind.text()?, "Hostname" | "InternalDNS" | "ExternalDNS") {
+            return Ok(());
+        }
+    }
+    let address = self::address(&address, "an address such as \"10.1.0.11\"")?;
+    node.addresses.insert(address.addr());
     Ok(())
 }

@@ -10,12 +10,7 @@ pub fn to_manifest(object: &Object) -> Option<Value> {
         Object::WorkloadEndpoint(endpoint) => Some(workload_endpoint(endpoint)),
         Object::IpamBlock(block) => Some(ipam_block(block)),
         Object::Node(node) => Some(self::node(node)),
-        Object::Namespace(_)
-        | Object::Pod(_)
-        | Object::NetworkPolicy(_)
-        | Object::IpPool(_)
-        | Object::BgpConfiguration(_)
-        | Object::BgpPeer(_) => None,
+        _ => None,
     }
 }
 
@@ -53,6 +48,14 @@ fn workload_endpoint(endpoint: &WorkloadEndpoint) -> Value {
     let ports = endpoint.ports.iter().map(
         |port| json!({ "name": port.name, "protocol": protocol(port.protocol), "port": port.port }),
     );
+    let host_ports = endpoint.host_ports.iter().map(|port| {
+        without_nulls(json!({
+            "protocol": protocol(port.protocol),
+            "port": port.port,
+            "hostPort": port.host_port,
+            "hostIP": port.host_ip,
+        }))
+    });
     let networks = endpoint.ip_networks.iter().map(ToString::to_string);
     let mac: Vec<String> = endpoint
         .mac
@@ -75,7 +78,7 @@ fn workload_endpoint(endpoint: &WorkloadEndpoint) -> Value {
             "endpoint": endpoint.endpoint,
             "interfaceName": endpoint.interface_name,
             "mac": mac.join(":"),
-            "ports": ports.collect::<Value>(),
+            "ports": ports.chain(host_ports).collect::<Value>(),
         }),
     );
     // Required even where it is empty.
@@ -100,6 +103,10 @@ fn ipam_block(block: &IpamBlock) -> Value {
 }
 
 fn node(node: &Node) -> Value {
+    let addresses = node
+        .addresses
+        .iter()
+        .map(|address| json!({ "address": address }));
     let bgp = without_nulls(json!({
         "ipv4Address": node.ipv4_address.map(|address| address.to_string()),
         "ipv6Address": node.ipv6_address.map(|address| address.to_string()),
@@ -109,6 +116,6 @@ fn node(node: &Node) -> Value {
     document(
         "Node",
         json!({ "name": node.name, "labels": node.labels }),
-        json!({ "bgp": bgp }),
+        json!({ "bgp": bgp, "addresses": addresses.collect::<Value>() }),
     )
 }

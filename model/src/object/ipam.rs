@@ -62,6 +62,16 @@ pub struct IpPool {
     pub assignment_mode: AssignmentMode,
 }
 
+/// Calico `IPReservation`: addresses of pools that are given to nobody who did not ask for exactly
+/// them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpReservation {
+    /// Its name.
+    pub name: String,
+    /// The addresses; host bits are zero.
+    pub reserved_cidrs: Vec<IpNet>,
+}
+
 /// Calico `IPAMBlock`: a block and the node that owns it. The object is claimed by creating it;
 /// the owner's journal is the truth for the addresses inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

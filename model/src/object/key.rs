@@ -10,38 +10,144 @@ pub enum Kind {
     Namespace,
     Pod,
     Node,
+    /// `networking.k8s.io/v1`
     NetworkPolicy,
     IpPool,
     BgpConfiguration,
     BgpPeer,
     WorkloadEndpoint,
     IpamBlock,
+    ServiceAccount,
+    EndpointSlice,
+    ClusterNetworkPolicy,
+    Tier,
+    /// `NetworkPolicy` of `projectcalico.org/v3`.
+    CalicoNetworkPolicy,
+    GlobalNetworkPolicy,
+    StagedNetworkPolicy,
+    StagedGlobalNetworkPolicy,
+    StagedKubernetesNetworkPolicy,
+    NetworkSet,
+    GlobalNetworkSet,
+    HostEndpoint,
+    Profile,
+    IpReservation,
+    Service,
+    BgpFilter,
+    FelixConfiguration,
 }
 
 impl Kind {
-    /// The `kind:` of a manifest.
+    /// Every kind.
+    pub const ALL: [Self; 26] = [
+        Self::Namespace,
+        Self::Pod,
+        Self::Node,
+        Self::NetworkPolicy,
+        Self::IpPool,
+        Self::BgpConfiguration,
+        Self::BgpPeer,
+        Self::WorkloadEndpoint,
+        Self::IpamBlock,
+        Self::ServiceAccount,
+        Self::EndpointSlice,
+        Self::ClusterNetworkPolicy,
+        Self::Tier,
+        Self::CalicoNetworkPolicy,
+        Self::GlobalNetworkPolicy,
+        Self::StagedNetworkPolicy,
+        Self::StagedGlobalNetworkPolicy,
+        Self::StagedKubernetesNetworkPolicy,
+        Self::NetworkSet,
+        Self::GlobalNetworkSet,
+        Self::HostEndpoint,
+        Self::Profile,
+        Self::IpReservation,
+        Self::Service,
+        Self::BgpFilter,
+        Self::FelixConfiguration,
+    ];
+
+    /// The `kind:` of a manifest. Two kinds are called `NetworkPolicy`; `Display` tells them apart.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Namespace => "Namespace",
             Self::Pod => "Pod",
             Self::Node => "Node",
-            Self::NetworkPolicy => "NetworkPolicy",
+            Self::NetworkPolicy | Self::CalicoNetworkPolicy => "NetworkPolicy",
             Self::IpPool => "IPPool",
             Self::BgpConfiguration => "BGPConfiguration",
             Self::BgpPeer => "BGPPeer",
             Self::WorkloadEndpoint => "WorkloadEndpoint",
             Self::IpamBlock => "IPAMBlock",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::Tier => "Tier",
+            Self::GlobalNetworkPolicy => "GlobalNetworkPolicy",
+            Self::StagedNetworkPolicy => "StagedNetworkPolicy",
+            Self::StagedGlobalNetworkPolicy => "StagedGlobalNetworkPolicy",
+            Self::StagedKubernetesNetworkPolicy => "StagedKubernetesNetworkPolicy",
+            Self::NetworkSet => "NetworkSet",
+            Self::GlobalNetworkSet => "GlobalNetworkSet",
+            Self::HostEndpoint => "HostEndpoint",
+            Self::Profile => "Profile",
+            Self::Service => "Service",
+            Self::BgpFilter => "BGPFilter",
+            Self::FelixConfiguration => "FelixConfiguration",
+            Self::IpReservation => "IPReservation",
         }
+    }
+
+    /// Whether objects of this kind stand in a namespace.
+    pub fn is_namespaced(self) -> bool {
+        match self {
+            Self::Pod
+            | Self::NetworkPolicy
+            | Self::WorkloadEndpoint
+            | Self::ServiceAccount
+            | Self::EndpointSlice
+            | Self::Service
+            | Self::CalicoNetworkPolicy
+            | Self::StagedNetworkPolicy
+            | Self::StagedKubernetesNetworkPolicy
+            | Self::NetworkSet => true,
+            Self::Namespace
+            | Self::Node
+            | Self::IpPool
+            | Self::BgpConfiguration
+            | Self::BgpPeer
+            | Self::IpamBlock
+            | Self::IpReservation
+            | Self::ClusterNetworkPolicy
+            | Self::Tier
+            | Self::GlobalNetworkPolicy
+            | Self::StagedGlobalNetworkPolicy
+            | Self::GlobalNetworkSet
+            | Self::HostEndpoint
+            | Self::Profile
+            | Self::BgpFilter
+            | Self::FelixConfiguration => false,
+        }
+    }
+
+    /// Whether objects of this kind are written by agents; all others are users'.
+    pub fn is_written_by_agents(self) -> bool {
+        matches!(self, Self::WorkloadEndpoint | Self::IpamBlock)
     }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        match self {
+            Self::CalicoNetworkPolicy => f.write_str("NetworkPolicy.projectcalico.org"),
+            kind => f.write_str(kind.as_str()),
+        }
     }
 }
 
-/// Identity of an object: prints as `NetworkPolicy/shop/api` or `BGPPeer/rack1`.
+/// Identity of an object: prints as `NetworkPolicy/shop/api`,
+/// `NetworkPolicy.projectcalico.org/shop/api` or `BGPPeer/rack1`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectKey {
     /// What it is.

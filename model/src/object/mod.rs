@@ -1,18 +1,45 @@
 //! Typed objects: what Ocicat uses of each kind, already defaulted and validated.
 
 mod bgp;
+mod bgp_filter;
+mod calico_policy;
+mod cluster_policy;
+mod felix;
 mod ipam;
 mod key;
 mod node;
 mod policy;
+mod service;
 mod workload;
 
-pub use bgp::{BgpConfiguration, BgpPeer};
-pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpamBlock};
+pub use bgp::{
+    AddPath, BfdProfile, BgpConfiguration, BgpPeer, BgpRole, BgpRoleName, BindMode, Community,
+    CommunityError, DynamicPeers, MaxPrefixes, NextHopMode, PrefixAdvertisement, RemoteAs,
+    SecretKeyRef,
+};
+pub use bgp_filter::{
+    BgpFilter, BgpFilterAction, BgpFilterOperation, BgpFilterRule, BgpPeerType, MatchOperator,
+    PrefixMatch,
+};
+pub use calico_policy::{
+    CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, EndpointSlice, EntityRule, HostEndpoint,
+    IcmpMatch, IpVersion, NetworkSet, Order, Profile, ServiceAccount, ServiceAccountMatch,
+    ServiceMatch, StagedAction, StagedKubernetesPolicy, Tier, TierDefault,
+};
+pub use cluster_policy::{
+    ClusterAction, ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule,
+    ClusterTier,
+};
+pub use felix::{
+    EndpointToHostAction, FailsafePort, FelixConfiguration, NatOutgoingExclusions,
+    ServiceLoopPrevention,
+};
+pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation, IpamBlock};
 pub use key::{Kind, ObjectKey};
 pub use node::Node;
 pub use policy::{NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol};
-pub use workload::{NamedPort, Namespace, Pod, WorkloadEndpoint};
+pub use service::{ExternalTrafficPolicy, IpFamily, Service, ServicePort, ServiceType};
+pub use workload::{Annotations, HostPort, NamedPort, Namespace, Pod, WorkloadEndpoint};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +56,21 @@ pub enum Object {
     BgpPeer(BgpPeer),
     WorkloadEndpoint(WorkloadEndpoint),
     IpamBlock(IpamBlock),
+    ServiceAccount(ServiceAccount),
+    EndpointSlice(EndpointSlice),
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
+    Tier(Tier),
+    /// Of four kinds: see [`CalicoPolicy::kind`].
+    CalicoPolicy(CalicoPolicy),
+    StagedKubernetesPolicy(StagedKubernetesPolicy),
+    /// `NetworkSet` with a namespace, `GlobalNetworkSet` without.
+    NetworkSet(NetworkSet),
+    HostEndpoint(HostEndpoint),
+    Profile(Profile),
+    IpReservation(IpReservation),
+    Service(Service),
+    BgpFilter(BgpFilter),
+    FelixConfiguration(FelixConfiguration),
 }
 
 impl Object {
@@ -48,6 +90,35 @@ impl Object {
                 ObjectKey::namespaced(Kind::WorkloadEndpoint, &o.namespace, &o.name)
             }
             Self::IpamBlock(o) => ObjectKey::global(Kind::IpamBlock, &o.name()),
+            Self::ServiceAccount(o) => {
+                ObjectKey::namespaced(Kind::ServiceAccount, &o.namespace, &o.name)
+            }
+            Self::EndpointSlice(o) => {
+                ObjectKey::namespaced(Kind::EndpointSlice, &o.namespace, &o.name)
+            }
+            Self::ClusterNetworkPolicy(o) => ObjectKey::global(Kind::ClusterNetworkPolicy, &o.name),
+            Self::Tier(o) => ObjectKey::global(Kind::Tier, &o.name),
+            Self::CalicoPolicy(o) => ObjectKey {
+                kind: o.kind(),
+                namespace: o.namespace.clone(),
+                name: o.name.clone(),
+            },
+            Self::StagedKubernetesPolicy(o) => ObjectKey::namespaced(
+                Kind::StagedKubernetesNetworkPolicy,
+                &o.policy.namespace,
+                &o.policy.name,
+            ),
+            Self::NetworkSet(o) => ObjectKey {
+                kind: o.kind(),
+                namespace: o.namespace.clone(),
+                name: o.name.clone(),
+            },
+            Self::HostEndpoint(o) => ObjectKey::global(Kind::HostEndpoint, &o.name),
+            Self::Profile(o) => ObjectKey::global(Kind::Profile, &o.name),
+            Self::Service(o) => ObjectKey::namespaced(Kind::Service, &o.namespace, &o.name),
+            Self::BgpFilter(o) => ObjectKey::global(Kind::BgpFilter, &o.name),
+            Self::FelixConfiguration(o) => ObjectKey::global(Kind::FelixConfiguration, &o.name),
+            Self::IpReservation(o) => ObjectKey::global(Kind::IpReservation, &o.name),
         }
     }
 }

@@ -4,6 +4,12 @@ use super::Protocol;
 use crate::Labels;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// The annotations of a pod or a namespace whose keys start with
+/// [`names::ANNOTATION_PREFIX`](crate::names::ANNOTATION_PREFIX); others are not kept.
+pub type Annotations = BTreeMap<String, String>;
 
 /// Kubernetes `v1/Namespace`. `labels` always hold `kubernetes.io/metadata.name`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,6 +18,9 @@ pub struct Namespace {
     pub name: String,
     /// Its labels.
     pub labels: Labels,
+    /// What it asks of address assignment for its pods.
+    #[serde(default)]
+    pub annotations: Annotations,
 }
 
 /// Kubernetes `v1/Pod`: what selectors and named ports need. Its addresses come from the
@@ -26,6 +35,11 @@ pub struct Pod {
     pub uid: Option<String>,
     /// Its labels; they replace those of the workload endpoint.
     pub labels: Labels,
+    /// `spec.serviceAccountName`, if known.
+    pub service_account: Option<String>,
+    /// What it asks of address assignment.
+    #[serde(default)]
+    pub annotations: Annotations,
     /// Named container ports.
     pub ports: Vec<NamedPort>,
     /// `spec.hostNetwork`: never a subject of policy nor a selector peer.
@@ -42,6 +56,20 @@ pub struct NamedPort {
     /// Its protocol.
     pub protocol: Protocol,
     /// Its number, 1 to 65535.
+    pub port: u16,
+}
+
+/// A port of the node that leads to a container port (`hostPort`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HostPort {
+    /// The node's address; none is any of the node's addresses, of both families.
+    #[serde(default)]
+    pub host_ip: Option<IpAddr>,
+    /// The node's port, 1 to 65535.
+    pub host_port: u16,
+    /// Protocol of both.
+    pub protocol: Protocol,
+    /// The pod's port, 1 to 65535.
     pub port: u16,
 }
 
@@ -72,4 +100,7 @@ pub struct WorkloadEndpoint {
     pub labels: Labels,
     /// Named ports given to CNI; those of the [`Pod`] object replace them where there is one.
     pub ports: Vec<NamedPort>,
+    /// Ports of the node that lead to it.
+    #[serde(default)]
+    pub host_ports: Vec<HostPort>,
 }

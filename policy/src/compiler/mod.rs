@@ -2,6 +2,7 @@
 
 mod base;
 mod dispatch;
+mod host_ports;
 mod layout;
 mod members;
 mod pod_sets;
@@ -10,19 +11,22 @@ mod ports;
 mod sets;
 
 use crate::endpoint::{Endpoint, EndpointId};
+use crate::input::{NodePeer, Policy, PolicyKey};
 use crate::ir::{Direction, PolicySet};
 use crate::ruleset::changes::Changes;
 use crate::ruleset::{Element, Op, Part, Ruleset};
 use dispatch::Dispatch;
+pub use host_ports::HostPort;
+use host_ports::HostPorts;
 use ipnet::IpNet;
 use layout::Layout;
 use members::Members;
-use model::{Labels, NetworkPolicy};
+use model::{EndpointSlice, HostEndpoint, Labels, NetworkSet, Profile, ServiceAccount, Tier};
 use pod_sets::PodSets;
 use policy_sets::PolicySets;
 use sets::Sets;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// What does not change while the process runs.
@@ -60,7 +64,8 @@ pub struct NetworkSets {
 pub struct Compiler {
     options: Options,
     namespaces: BTreeMap<String, Labels>,
-    policies: BTreeMap<String, BTreeMap<String, NetworkPolicy>>,
+    policies: BTreeMap<PolicyKey, Policy>,
+    told: Told,
     endpoints: Endpoints,
     network: NetworkSets,
     dirty: Dirty,
@@ -68,6 +73,7 @@ pub struct Compiler {
     pod_sets: PodSets,
     policy_sets: PolicySets,
     dispatch: Dispatch,
+    host_ports: HostPorts,
     sets: Sets,
     ruleset: Ruleset,
 }
@@ -78,10 +84,53 @@ struct Dirty {
     endpoints: BTreeSet<EndpointId>,
     /// Namespaces with other labels.
     labels: BTreeSet<String>,
-    /// Namespaces with other policies.
-    policies: BTreeSet<String>,
+    /// Namespaces with other policies; none for cluster-wide ones.
+    policies: BTreeSet<Option<String>>,
     /// The network as it was compiled last.
     network: Option<NetworkSets>,
+}
+
+/// What was told that policies refer to.
+#[derive(Debug, Default)]
+struct Told {
+    tiers: Table<String, Tier>,
+    network_sets: Table<(Option<String>, String), NetworkSet>,
+    host_endpoints: Table<String, HostEndpoint>,
+    host_interfaces: BTreeMap<String, BTreeSet<IpAddr>>,
+    service_accounts: Table<(String, String), ServiceAccount>,
+    profiles: Table<String, Profile>,
+    endpoint_slices: Table<(String, String), EndpointSlice>,
+    nodes: Table<String, NodePeer>,
+    domains: Table<String, BTreeSet<IpAddr>>,
+}
+
+/// Values by key, and which keys changed.
+#[derive(Debug)]
+struct Table<K, V> {
+    values: BTreeMap<K, V>,
+    changed: BTreeSet<K>,
+}
+
+impl<K: Ord + Clone, V: PartialEq> Table<K, V> {
+    fn set(&mut self, key: K, value: Option<V>) {
+        if self.values.get(&key) == value.as_ref() {
+            return;
+        }
+        self.changed.insert(key.clone());
+        match value {
+            Some(value) => drop(self.values.insert(key, value)),
+            None => drop(self.values.remove(&key)),
+        }
+    }
+}
+
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Self {
+            values: BTreeMap::new(),
+            changed: BTreeSet::new(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +152,7 @@ impl Compiler {
             options,
             namespaces: BTreeMap::new(),
             policies: BTreeMap::new(),
+            told: Told::default(),
             endpoints: Endpoints::default(),
             network: NetworkSets::default(),
             dirty: Dirty {
@@ -113,6 +163,7 @@ impl Compiler {
             pod_sets: PodSets::default(),
             policy_sets: PolicySets::default(),
             dispatch: Dispatch::default(),
+            host_ports: HostPorts::default(),
             sets,
             ruleset: Ruleset::default(),
         }
@@ -132,24 +183,83 @@ impl Compiler {
         self.dirty.labels.insert(name.to_owned());
     }
 
-    /// A policy says this, or is gone.
-    pub fn set_policy(&mut self, namespace: &str, name: &str, policy: Option<NetworkPolicy>) {
-        let before = self
-            .policies
-            .get(namespace)
-            .and_then(|policies| policies.get(name));
-        if before == policy.as_ref() {
+    /// A policy of any kind says this, or is gone.
+    pub fn set_policy(&mut self, key: &PolicyKey, policy: Option<Policy>) {
+        if self.policies.get(key) == policy.as_ref() {
             return;
         }
-        let policies = self.policies.entry(namespace.to_owned()).or_default();
         match policy {
-            Some(policy) => drop(policies.insert(name.to_owned(), policy)),
-            None => drop(policies.remove(name)),
+            Some(policy) => drop(self.policies.insert(key.clone(), policy)),
+            None => drop(self.policies.remove(key)),
         }
-        if policies.is_empty() {
-            self.policies.remove(namespace);
-        }
-        self.dirty.policies.insert(namespace.to_owned());
+        self.dirty.policies.insert(key.namespace.clone());
+    }
+
+    /// A tier says this, or is gone. The tiers `kube-admin`, `default` and `kube-baseline` exist
+    /// without being told; other tiers that policies name and nobody told stand last, by name.
+    pub fn set_tier(&mut self, name: &str, tier: Option<Tier>) {
+        self.told.tiers.set(name.to_owned(), tier);
+    }
+
+    /// A `NetworkSet` (with a namespace) or `GlobalNetworkSet` says this, or is gone.
+    pub fn set_network_set(
+        &mut self,
+        namespace: Option<&str>,
+        name: &str,
+        network_set: Option<NetworkSet>,
+    ) {
+        let key = (namespace.map(str::to_owned), name.to_owned());
+        self.told.network_sets.set(key, network_set);
+    }
+
+    /// A host endpoint of any node says this, or is gone.
+    pub fn set_host_endpoint(&mut self, name: &str, endpoint: Option<HostEndpoint>) {
+        self.told.host_endpoints.set(name.to_owned(), endpoint);
+    }
+
+    /// The interfaces of this host that are no pod's, by name, with their addresses: host
+    /// endpoints without an interface name are found by address.
+    pub fn set_host_interfaces(&mut self, interfaces: BTreeMap<String, BTreeSet<IpAddr>>) {
+        self.told.host_interfaces = interfaces;
+    }
+
+    /// A service account has these labels, or is gone.
+    pub fn set_service_account(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        account: Option<ServiceAccount>,
+    ) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.told.service_accounts.set(key, account);
+    }
+
+    /// A profile has these labels, or is gone.
+    pub fn set_profile(&mut self, name: &str, profile: Option<Profile>) {
+        self.told.profiles.set(name.to_owned(), profile);
+    }
+
+    /// An endpoint slice says this, or is gone.
+    pub fn set_endpoint_slice(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        slice: Option<EndpointSlice>,
+    ) {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.told.endpoint_slices.set(key, slice);
+    }
+
+    /// A node looks like this to policies, or is gone.
+    pub fn set_node(&mut self, name: &str, node: Option<NodePeer>) {
+        self.told.nodes.set(name.to_owned(), node);
+    }
+
+    /// What a name resolves to, in lower case without a final dot, as of the answers whose time
+    /// to live (and grace) has not passed; empty when there are none any more.
+    pub fn set_domain(&mut self, name: &str, addresses: BTreeSet<IpAddr>) {
+        let addresses = (!addresses.is_empty()).then_some(addresses);
+        self.told.domains.set(name.to_owned(), addresses);
     }
 
     /// A pod anywhere in the cluster looks like this, or is gone.
@@ -171,6 +281,11 @@ impl Compiler {
         self.dirty.network.get_or_insert(before);
     }
 
+    /// All ports of this node that lead to pods, and where.
+    pub fn set_host_ports(&mut self, ports: BTreeMap<HostPort, SocketAddr>) {
+        self.host_ports.set(ports);
+    }
+
     /// The operations that bring the table up to date since the last call, as one valid
     /// transaction; empty if nothing changed.
     pub fn resolve(&mut self) -> Vec<Op> {
@@ -179,7 +294,13 @@ impl Compiler {
         self.count_peers_of_nodes(dirty.network.as_ref());
         let interfaces = self.move_endpoints(&dirty);
         let new_chains = self.dispatch(interfaces, &mut changes);
+        let host_ports = self.host_ports.settle(&mut self.sets, &mut changes);
         let renamed = self.sets.commit(&self.ruleset, &mut changes);
+        if host_ports || renamed.iter().any(|name| self.host_ports.looks_up(name)) {
+            let prefix = &self.options.interface_prefix;
+            self.host_ports
+                .render(prefix, &self.sets, &self.ruleset, &mut changes);
+        }
         let base_changed = renamed.iter().any(|name| base::is_base(name));
         if dirty.network.is_some() || base_changed {
             self.render_base(&mut changes);
@@ -249,7 +370,7 @@ impl Compiler {
         for id in dirty
             .policies
             .iter()
-            .filter_map(|n| self.endpoints.by_namespace.get(n))
+            .filter_map(|n| self.endpoints.by_namespace.get(n.as_ref()?))
             .flatten()
         {
             interfaces.extend(
@@ -304,12 +425,11 @@ impl Compiler {
         if owners.next().is_some() {
             return Some(PolicySet::deny(direction));
         }
-        let policies = self.policies.get(&endpoint.namespace);
-        PolicySet::of(
-            endpoint,
-            direction,
-            policies.iter().flat_map(|all| all.values()),
-        )
+        let policies = self.policies.values().filter_map(|policy| match policy {
+            Policy::Kubernetes(policy) if policy.namespace == endpoint.namespace => Some(policy),
+            _ => None,
+        });
+        PolicySet::of(endpoint, direction, policies)
     }
 
     fn declare(&mut self, name: &str, changes: &mut Changes) {

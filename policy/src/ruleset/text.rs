@@ -7,6 +7,7 @@ use super::{
 };
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::net::SocketAddr;
 
 impl Display for Ruleset {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -231,6 +232,11 @@ impl Display for Statement {
                     "log prefix \"{}\" group {group}",
                     prefix.replace('"', "'")
                 )
+            }
+            Self::LocalDestination => f.write_str("fib daddr type local"),
+            Self::Dnat { address, port } => {
+                let family = if address.is_ipv4() { "ip" } else { "ip6" };
+                write!(f, "dnat {family} to {}", SocketAddr::new(*address, *port))
             }
             Self::Masquerade => f.write_str("masquerade fully-random"),
             Self::Verdict(verdict) => verdict.fmt(f),

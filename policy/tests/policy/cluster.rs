@@ -8,7 +8,7 @@ use model::{
 use policy::program::{Connection, Interface, Outcome, Packet, run};
 use policy::{
     ApplyError, Compiler, Endpoint, EndpointId, Evaluator, Flow, NetworkSets, Options, Party,
-    Ruleset,
+    Policy, PolicyKey, PolicyKind, Ruleset,
 };
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -73,9 +73,9 @@ impl History {
         self.state.tell_event(event);
         match event.clone() {
             Event::Namespace(name, labels) => self.compiler.set_namespace(name, labels),
-            Event::Policy(name, policy, namespace) => {
-                self.compiler.set_policy(namespace, &name, *policy)
-            }
+            Event::Policy(name, policy, namespace) => self
+                .compiler
+                .set_policy(&key(namespace, &name), policy.map(Policy::Kubernetes)),
             Event::Endpoint(id, endpoint) => self.compiler.set_endpoint(&id, endpoint),
             Event::Network(network) => self.compiler.set_network(network),
         }
@@ -110,7 +110,10 @@ impl State {
             compiler.set_endpoint(id, Some(endpoint.clone()));
         }
         for ((namespace, name), policy) in &self.policies {
-            compiler.set_policy(namespace, name, Some(policy.clone()));
+            compiler.set_policy(
+                &key(namespace, name),
+                Some(Policy::Kubernetes(policy.clone())),
+            );
         }
         for (name, labels) in self.namespaces.iter().rev() {
             compiler.set_namespace(name, Some(labels.clone()));
@@ -196,6 +199,14 @@ impl State {
             });
         }
         ends
+    }
+}
+
+fn key(namespace: &str, name: &str) -> PolicyKey {
+    PolicyKey {
+        name: name.to_owned(),
+        namespace: Some(namespace.to_owned()),
+        kind: PolicyKind::Kubernetes,
     }
 }
 
@@ -329,6 +340,8 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
             ips,
             local: None,
             labels_known,
+            service_account: None,
+            profiles: vec![],
         })
 }
 

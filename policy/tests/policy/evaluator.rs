@@ -29,6 +29,8 @@ fn pod(namespace: &str, app: &str, address: [u8; 4]) -> (EndpointId, Endpoint) {
         ips: vec![address.into()],
         local: None,
         labels_known: true,
+        service_account: None,
+        profiles: vec![],
     };
     (EndpointId(format!("{namespace}/{app}")), endpoint)
 }

@@ -4,7 +4,7 @@ use model::{
     Labels, NamedPort, NetworkPolicy, PolicyPort, PolicyRule, PortMatch, Protocol, Selector,
 };
 use policy::program::{Connection, Interface, Outcome, Packet, run};
-use policy::{Compiler, Endpoint, EndpointId, NetworkSets, Options};
+use policy::{Compiler, Endpoint, EndpointId, NetworkSets, Options, Policy};
 use std::net::IpAddr;
 
 pub(crate) const A: u32 = 100;
@@ -27,6 +27,8 @@ pub(crate) fn pod(number: u32, interface: Option<u32>) -> (EndpointId, Endpoint)
         ],
         local: interface,
         labels_known: true,
+        service_account: None,
+        profiles: vec![],
     };
     (EndpointId(format!("shop/pod-{number}")), endpoint)
 }
@@ -41,6 +43,11 @@ pub(crate) fn policy(name: &str, ingress: Vec<PolicyRule>) -> NetworkPolicy {
     }
 }
 
+pub(crate) fn set_policy(compiler: &mut Compiler, policy: NetworkPolicy) {
+    let policy = Policy::Kubernetes(policy);
+    compiler.set_policy(&policy.key(), Some(policy));
+}
+
 /// Two local pods, 10.0.0.1 on interface A and 10.0.0.2 on interface B.
 fn compiler() -> Compiler {
     let mut compiler = Compiler::new(Options::default());
@@ -52,7 +59,7 @@ fn compiler() -> Compiler {
 
 fn isolated() -> Compiler {
     let mut compiler = compiler();
-    compiler.set_policy("shop", "deny", Some(policy("deny", vec![])));
+    set_policy(&mut compiler, policy("deny", vec![]));
     compiler
 }
 
@@ -329,7 +336,7 @@ fn a_named_port_is_the_one_of_the_destination() {
         peers: None,
         ports: Some(vec![port]),
     };
-    compiler.set_policy("shop", "web", Some(policy("web", vec![rule])));
+    set_policy(&mut compiler, policy("web", vec![rule]));
     let cases = [(A, "10.0.0.1", 8080, true), (A, "10.0.0.1", 9090, false)];
     for (interface, address, port, allowed) in cases
         .into_iter()

@@ -1,7 +1,7 @@
 //! What changes in the table when something changes in the cluster.
 
 use crate::cluster::{Event, History};
-use crate::table::{A, B, pod, policy};
+use crate::table::{A, B, pod, policy, set_policy};
 use model::{NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol, Selector};
 use policy::ruleset::{Element, Part, commands};
 use policy::{Compiler, Endpoint, NetworkSets, Op, Options, Ruleset};
@@ -31,7 +31,7 @@ fn compiler() -> Compiler {
         compiler.set_endpoint(&id, Some(endpoint));
     }
     let rule = from_pods(Selector::All, ports(&[80, 443]));
-    compiler.set_policy("shop", "p", Some(policy("p", vec![rule])));
+    set_policy(&mut compiler, policy("p", vec![rule]));
     compiler
 }
 
@@ -109,7 +109,7 @@ fn pods_with_the_same_policies_and_named_ports_share_a_chain() {
         port: PortMatch::Named("web".to_owned()),
     };
     let rule = from_pods(Selector::All, Some(vec![named]));
-    compiler.set_policy("shop", "p", Some(policy("p", vec![rule])));
+    set_policy(&mut compiler, policy("p", vec![rule]));
     compiler.resolve();
     assert_eq!(chains(&compiler), shared);
     let mut other_port = endpoint;
@@ -128,7 +128,7 @@ fn a_policy_that_adds_no_peers_leaves_the_sets_of_the_others_alone() {
         ingress: Some(vec![]),
         ..policy("q", vec![])
     };
-    compiler.set_policy("shop", "q", Some(deny));
+    set_policy(&mut compiler, deny);
     let ops = compiler.resolve();
     let sets = |ruleset: &Ruleset| ruleset.sets.keys().cloned().collect::<Vec<_>>();
     assert_eq!(sets(&before), sets(compiler.ruleset()));

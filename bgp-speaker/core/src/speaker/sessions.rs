@@ -129,6 +129,7 @@ impl Speaker {
         group.join(id);
         self.mark_end_of_rib(id, export, &agreement.params.families);
         self.initial_session_up(id, now);
+        self.watch_path(id);
         self.announce_output(id);
     }
 

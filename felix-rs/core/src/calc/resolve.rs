@@ -3,6 +3,7 @@
 use super::{Calc, DEFAULT_MTU};
 use crate::bgp::{self, Sessions};
 use crate::routes::Topology;
+use crate::workloads;
 use ipnet::IpNet;
 use model::dataplane::{IpipDevice, RouteKind};
 use model::{EncapMode, names};
@@ -18,6 +19,9 @@ impl Calc {
         let mut dirty = std::mem::take(&mut self.dirty);
         if dirty.topology {
             dirty.all_learned |= self.resolve_topology();
+        }
+        if dirty.host_interfaces {
+            self.feed_host_interfaces();
         }
         if dirty.local {
             self.resolve_local();
@@ -110,6 +114,8 @@ impl Calc {
         // Of two endpoints with one address, the later holds it.
         let mut endpoints: Vec<_> = self.local.values().collect();
         endpoints.sort_by_key(|endpoint| endpoint.sequence);
+        let host_ports = workloads::host_ports(endpoints.iter().copied());
+        self.compiler.set_host_ports(host_ports);
         for endpoint in endpoints {
             if self
                 .underlay

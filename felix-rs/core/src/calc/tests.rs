@@ -13,6 +13,7 @@ fn node(name: &str, address: &str) -> Object {
         labels: Labels::new(),
         ipv4_address: Some(address.parse().unwrap()),
         ipv6_address: None,
+        addresses: std::collections::BTreeSet::new(),
         as_number: None,
         route_reflector_cluster_id: None,
     })
@@ -49,6 +50,7 @@ fn workload(node: &str, pod: &str, ip: &str) -> WorkloadEndpoint {
         ip_networks: vec![net(ip)],
         labels: Labels::from([("app".to_owned(), pod.to_owned())]),
         ports: vec![],
+        host_ports: vec![],
     }
 }
 
@@ -124,6 +126,8 @@ fn facts() -> Vec<Fact> {
         name: "web".into(),
         uid: None,
         labels: Labels::from([("app".to_owned(), "far".to_owned())]),
+        service_account: None,
+        annotations: model::Annotations::new(),
         ports: vec![],
         host_network: false,
         finished: false,
@@ -131,6 +135,7 @@ fn facts() -> Vec<Fact> {
     let namespace = Namespace {
         name: "shop".into(),
         labels: Labels::new(),
+        annotations: model::Annotations::new(),
     };
     vec![
         Fact::Object(node("n1", "10.1.0.11/24")),
@@ -280,6 +285,8 @@ fn a_pod_made_again_under_its_name_does_not_get_the_labels_of_the_one_before() {
             name: "db-0".into(),
             uid: Some(uid.into()),
             labels: Labels::from([("app".to_owned(), app.to_owned())]),
+            service_account: None,
+            annotations: model::Annotations::new(),
             ports: vec![],
             host_network: false,
             finished: false,

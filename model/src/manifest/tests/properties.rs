@@ -3,7 +3,7 @@ use crate::Labels;
 use crate::manifest::{Parsed, parse, to_manifest};
 use crate::object::{IpamBlock, NamedPort, Node, Object, Protocol, WorkloadEndpoint};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -27,6 +27,16 @@ fn port() -> impl Strategy<Value = NamedPort> {
     })
 }
 
+fn host_port() -> impl Strategy<Value = HostPort> {
+    let numbers = (1..=u16::MAX, 1..=u16::MAX, option::of(any::<IpAddr>()));
+    (port(), numbers).prop_map(|(named, (host_port, port, host_ip))| HostPort {
+        host_ip,
+        host_port,
+        protocol: named.protocol,
+        port,
+    })
+}
+
 fn endpoint() -> impl Strategy<Value = Object> {
     let names = (name(), name(), name(), name());
     let runtime = (
@@ -35,13 +45,14 @@ fn endpoint() -> impl Strategy<Value = Object> {
         any::<[u8; 6]>(),
     );
     let addresses = vec(any::<IpAddr>().prop_map(IpNet::from), 0..3);
-    (names, runtime, addresses, labels(), vec(port(), 0..3)).prop_map(
+    let all_ports = (vec(port(), 0..3), vec(host_port(), 0..3));
+    (names, runtime, addresses, labels(), all_ports).prop_map(
         |(
             (namespace, name, node, pod),
             (pod_uid, container_id, mac),
             ip_networks,
             labels,
-            ports,
+            (ports, host_ports),
         )| {
             Object::WorkloadEndpoint(WorkloadEndpoint {
                 namespace,
@@ -56,6 +67,7 @@ fn endpoint() -> impl Strategy<Value = Object> {
                 ip_networks,
                 labels,
                 ports,
+                host_ports,
             })
         },
     )
@@ -67,13 +79,24 @@ fn node() -> impl Strategy<Value = Object> {
     let v6 = (1_u128..1 << 126, 0_u8..=128)
         .prop_map(|(bits, length)| Ipv6Net::new(Ipv6Addr::from(bits), length).expect("in range"));
     let numbers = (option::of(1..=u32::MAX), option::of(any::<Ipv4Addr>()));
-    (name(), labels(), option::of(v4), option::of(v6), numbers).prop_map(
-        |(name, labels, ipv4_address, ipv6_address, (as_number, route_reflector_cluster_id))| {
+    let listed = btree_set(
+        (1_u32..0xe000_0000).prop_map(|bits| Ipv4Addr::from(bits).into()),
+        0..3,
+    );
+    let addresses = (option::of(v4), option::of(v6), listed);
+    (name(), labels(), addresses, numbers).prop_map(
+        |(
+            name,
+            labels,
+            (ipv4_address, ipv6_address, addresses),
+            (as_number, route_reflector_cluster_id),
+        )| {
             Object::Node(Node {
                 name,
                 labels,
                 ipv4_address,
                 ipv6_address,
+                addresses,
                 as_number,
                 route_reflector_cluster_id,
             })
@@ -183,6 +206,7 @@ fn kind() -> impl Strategy<Value = (&'static str, &'static str)> {
         ("projectcalico.org/v3", "Node"),
         ("projectcalico.org/v3", "WorkloadEndpoint"),
         ("projectcalico.org/v3", "IPAMBlock"),
+        ("projectcalico.org/v3", "IPReservation"),
     ])
 }
 

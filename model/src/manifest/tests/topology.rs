@@ -1,7 +1,7 @@
 use super::{clean, invalid, valid};
 use crate::object::{
-    AllowedUse, AssignmentMode, EncapMode, IpPool, IpamBlock, NamedPort, Namespace, Node, Object,
-    Pod, Protocol,
+    AllowedUse, Annotations, AssignmentMode, EncapMode, IpPool, IpReservation, IpamBlock,
+    NamedPort, Namespace, Node, Object, Pod, Protocol,
 };
 use crate::{Labels, Selector};
 use serde_json::{Value, json};
@@ -26,7 +26,8 @@ fn a_namespace_always_has_its_name_as_a_label() {
         clean(&document),
         Object::Namespace(Namespace {
             name: "shop".into(),
-            labels
+            labels,
+            annotations: Annotations::new(),
         })
     );
 }
@@ -40,6 +41,7 @@ fn a_pod_gives_its_labels_and_the_named_ports_of_its_containers_and_sidecars() {
                 { "ports": [{ "name": "http", "containerPort": 8080 }, { "containerPort": 9 }] },
                 { "ports": [{ "name": "dns", "containerPort": 53, "protocol": "UDP" }] },
             ],
+            "serviceAccountName": "till",
             "initContainers": [
                 { "restartPolicy": "Always", "ports": [{ "name": "side", "containerPort": 1 }] },
                 { "ports": [{ "name": "early", "containerPort": 2 }] },
@@ -56,6 +58,8 @@ fn a_pod_gives_its_labels_and_the_named_ports_of_its_containers_and_sidecars() {
         name: "web".into(),
         uid: Some("u1".into()),
         labels: labels(&[("app", "web")]),
+        service_account: Some("till".into()),
+        annotations: Annotations::new(),
         ports: vec![
             port("http", Protocol::Tcp, 8080),
             port("dns", Protocol::Udp, 53),
@@ -76,6 +80,7 @@ fn a_kubernetes_node_is_read_from_annotations_and_falls_back_to_internal_address
             "status": { "addresses": [
                 { "type": "Hostname", "address": "n1" },
                 { "type": "InternalIP", "address": "10.1.0.11" },
+                { "type": "ExternalIP", "address": "203.0.113.7" },
                 { "type": "InternalIP", "address": "10.9.9.9" },
                 { "type": "InternalIP", "address": "fd00:1::11" },
             ] } })
@@ -85,6 +90,9 @@ fn a_kubernetes_node_is_read_from_annotations_and_falls_back_to_internal_address
         labels: labels(&[("rack", "r1")]),
         ipv4_address: Some("10.1.0.11/32".parse().unwrap()),
         ipv6_address: Some("fd00:1::11/128".parse().unwrap()),
+        addresses: ["203.0.113.7", "10.1.0.11", "10.9.9.9", "fd00:1::11"]
+            .map(|address| address.parse().unwrap())
+            .into(),
         as_number: None,
         route_reflector_cluster_id: None,
     };
@@ -116,12 +124,17 @@ fn a_kubernetes_node_is_read_from_annotations_and_falls_back_to_internal_address
 #[test]
 fn a_calico_node_keeps_the_host_bits_of_its_address() {
     let spec = json!({ "bgp": { "ipv4Address": "10.1.0.11/24", "ipv6Address": "fd00:1::11/64",
-        "asNumber": 64520, "ipv4IPIPTunnelAddr": "10.244.0.1" }, "orchRefs": [] });
+        "asNumber": 64520, "ipv4IPIPTunnelAddr": "10.244.0.1" }, "orchRefs": [],
+        "addresses": [{ "address": "10.1.0.11/24", "type": "CalicoNodeIP" },
+            { "address": "192.0.2.4", "type": "ExternalIP" }, { "address": "n1", "type": "Hostname" }] });
     let expected = Node {
         name: "n1".into(),
         labels: Labels::new(),
         ipv4_address: Some("10.1.0.11/24".parse().unwrap()),
         ipv6_address: Some("fd00:1::11/64".parse().unwrap()),
+        addresses: ["10.1.0.11", "192.0.2.4"]
+            .map(|address| address.parse().unwrap())
+            .into(),
         as_number: Some(64520),
         route_reflector_cluster_id: None,
     };
@@ -277,5 +290,47 @@ fn a_namespace_on_a_kind_that_has_none_is_a_warning() {
     assert_eq!(
         warnings,
         ["metadata.namespace: this kind has no namespace, ignored"]
+    );
+}
+
+#[test]
+fn of_the_annotations_of_pods_and_namespaces_those_for_address_assignment_are_kept() {
+    let kept = "cni.projectcalico.org/ipv4pools";
+    let annotations = |value: Value| json!({ kept: value, "team": "a", "example.com/x": 7 });
+    let document = |kind: &str, value: Value| {
+        json!({ "apiVersion": "v1", "kind": kind,
+            "metadata": { "name": "a", "annotations": annotations(value) } })
+    };
+    let expected = Annotations::from([(kept.to_owned(), "[\"p\"]".to_owned())]);
+    for kind in ["Pod", "Namespace"] {
+        let found = match clean(&document(kind, json!("[\"p\"]"))) {
+            Object::Pod(pod) => pod.annotations,
+            Object::Namespace(namespace) => namespace.annotations,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found, expected);
+        let (message, _) = invalid(&document(kind, json!(["p"])));
+        assert!(
+            message.contains("metadata.annotations.cni.projectcalico.org/ipv4pools"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_reservation_lists_addresses_and_prefixes() {
+    let read = |cidrs: Value| calico("IPReservation", "r", json!({ "reservedCIDRs": cidrs }));
+    let expected = IpReservation {
+        name: "r".into(),
+        reserved_cidrs: ["10.0.0.3/32", "10.0.1.0/28", "fd00::/123"]
+            .map(|cidr| cidr.parse().unwrap())
+            .into(),
+    };
+    let document = read(json!(["10.0.0.3", "10.0.1.0/28", "fd00::/123"]));
+    assert_eq!(clean(&document), Object::IpReservation(expected));
+    let (message, _) = invalid(&read(json!(["10.0.0.3", "10.0.0.9/24"])));
+    assert_eq!(
+        message,
+        "IPReservation/r: spec.reservedCIDRs[1]: \"10.0.0.9/24\" has host bits set; its network is \"10.0.0.0/24\""
     );
 }

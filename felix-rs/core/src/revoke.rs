@@ -1,0 +1,121 @@
+//! Which live connections the rules in force would not allow any more.
+//!
+//! The judge is the compiled table itself, interpreted for the connection's first packet: what the
+//! kernel would say if the connection were opened now.
+
+use crate::calc::Calc;
+use ipnet::IpNet;
+use model::names;
+use policy::program::{self, Connection, Interface, Outcome, Packet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// A connection as its first packet was in the forward hook: after destination NAT, before source
+/// NAT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiveFlow {
+    /// L4 protocol (`IPPROTO_*`).
+    pub protocol: u8,
+    /// Who opened it.
+    pub source: IpAddr,
+    /// Who accepted it.
+    pub destination: IpAddr,
+    /// Source and destination port, of protocols that have ports.
+    pub ports: Option<(u16, u16)>,
+}
+
+/// Judges connections of this node's pods by the table as of the last [`Calc::resolve`].
+pub struct Judge<'a> {
+    calc: &'a Calc,
+    pods: BTreeMap<IpAddr, Interface>,
+}
+
+impl Calc {
+    /// Addresses of which a connection is worth looking at: all of this node's own blocks, and
+    /// those of its pods outside of them.
+    pub fn judged_addresses(&self) -> BTreeSet<IpNet> {
+        let pods = self.local().values();
+        let outside = |net: &&IpNet| !self.own_blocks().iter().any(|block| block.contains(*net));
+        let outside = pods
+            .flat_map(|pod| pod.endpoint.ip_networks.iter().filter(outside))
+            .copied();
+        self.own_blocks().iter().copied().chain(outside).collect()
+    }
+
+    /// A judge of what is in force.
+    pub fn judge(&self) -> Judge<'_> {
+        let pods = self.local().values().flat_map(|local| {
+            let interface = Interface {
+                index: local.ifindex,
+                name: local.endpoint.interface_name.clone(),
+            };
+            let addresses = local.endpoint.ip_networks.iter();
+            addresses.map(move |net| (net.addr(), interface.clone()))
+        });
+        Judge {
+            calc: self,
+            pods: pods.collect(),
+        }
+    }
+}
+
+impl Judge<'_> {
+    /// True where the connection has to end: the rules deny it, or it is one of an address of ours
+    /// that no pod has, so that the next pod with this address would inherit it.
+    pub fn denies(&self, flow: &LiveFlow) -> bool {
+        let pods = [flow.source, flow.destination].map(|address| self.pods.get(&address));
+        if [flow.source, flow.destination]
+            .iter()
+            .any(|address| self.is_orphan(*address))
+        {
+            return true;
+        }
+        let [source, destination] = pods;
+        if source.is_none() && destination.is_none() {
+            return false;
+        }
+        let packet = Packet {
+            iif: self.interface(flow.source, source),
+            oif: self.interface(flow.destination, destination),
+            source: flow.source,
+            destination: flow.destination,
+            protocol: flow.protocol,
+            ports: flow.ports,
+            icmpv6_type: None,
+            connection: Connection::New,
+            mark: 0,
+        };
+        match program::run(self.calc.ruleset(), &packet) {
+            Ok(outcome) => matches!(outcome, Outcome::Dropped { .. }),
+            // The compiler made the table; what it can't be asked about stays as it is.
+            Err(_) => false,
+        }
+    }
+
+    /// Where the packet passes; the node itself is no interface.
+    fn interface(&self, address: IpAddr, pod: Option<&Interface>) -> Option<Interface> {
+        if let Some(pod) = pod {
+            return Some(pod.clone());
+        }
+        let own = self.calc.underlay().link_with_address(address).is_some();
+        (!own).then(|| Interface {
+            index: 0,
+            name: "uplink".to_owned(),
+        })
+    }
+
+    fn is_orphan(&self, address: IpAddr) -> bool {
+        let ours = self
+            .calc
+            .own_blocks()
+            .iter()
+            .any(|block| block.contains(&address));
+        let gateway = address == IpAddr::V4(names::GATEWAY_V4);
+        ours && !gateway
+            && !self.pods.contains_key(&address)
+            && self.calc.underlay().link_with_address(address).is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::workloads::LocalEndpoint;
+use model::dataplane::{Address, Link};
+use model::{Labels, NetworkPolicy, Object, Selector, Update, WorkloadEndpoint};
+
+const NODE: &str = "10.1.0.11";
+const POD: &str = "10.244.0.1";
+const OTHER: &str = "10.244.0.2";
+const OUTSIDE: &str = "192.0.2.7";
+const NOBODY: &str = "10.244.0.9";
+
+fn calc() -> Calc {
+    let mut calc = Calc::new("n1", true);
+    calc.set_own_blocks([net("10.244.0.0/26")].into());
+    for (pod, ip, ifindex) in [("web", POD, 7), ("db", OTHER, 8)] {
+        let name = format!("oci{pod}");
+        calc.on_link(link(ifindex, &name));
+        calc.set_local(LocalEndpoint {
+            endpoint: workload(pod, ip, &name),
+            ifindex,
+            mtu: 1500,
+            sequence: 1,
+        });
+    }
+    calc.on_link(link(2, "eth0"));
+    calc.on_address(Address {
+        ifindex: 2,
+        address: "10.1.0.11/24".parse().unwrap(),
+    });
+    calc.resolve();
+    calc
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn link(ifindex: u32, name: &str) -> Link {
+    Link {
+        ifindex,
+        name: name.into(),
+        alias: None,
+        kind: None,
+        up: true,
+        carrier: true,
+        mtu: 1500,
+        mac: None,
+    }
+}
+
+fn workload(pod: &str, ip: &str, interface: &str) -> WorkloadEndpoint {
+    WorkloadEndpoint {
+        namespace: "shop".into(),
+        name: format!("n1-k8s-{pod}-eth0"),
+        node: "n1".into(),
+        pod: pod.into(),
+        pod_uid: None,
+        container_id: pod.into(),
+        endpoint: "eth0".into(),
+        interface_name: interface.into(),
+        mac: [2, 0, 0, 0, 0, 1],
+        ip_networks: vec![net(&format!("{ip}/32"))],
+        labels: Labels::from([("app".to_owned(), pod.to_owned())]),
+        ports: vec![],
+    }
+}
+
+fn isolate(calc: &mut Calc, pod: &str) {
+    let policy = NetworkPolicy {
+        namespace: "shop".into(),
+        name: format!("isolate-{pod}"),
+        pod_selector: Selector::Eq("app".into(), pod.into()),
+        ingress: Some(vec![]),
+        egress: None,
+    };
+    calc.on_update(Update::Apply {
+        object: Object::NetworkPolicy(policy),
+        warnings: vec![],
+    });
+    calc.resolve();
+}
+
+fn denied(calc: &Calc, source: &str, destination: &str) -> bool {
+    calc.judge().denies(&LiveFlow {
+        protocol: 6,
+        source: source.parse().unwrap(),
+        destination: destination.parse().unwrap(),
+        ports: Some((40000, 80)),
+    })
+}
+
+#[test]
+fn a_connection_that_no_policy_touches_stays() {
+    let calc = calc();
+    for (source, destination) in [(POD, OTHER), (OUTSIDE, POD), (POD, OUTSIDE), (NODE, POD)] {
+        assert!(
+            !denied(&calc, source, destination),
+            "{source} {destination}"
+        );
+    }
+}
+
+#[test]
+fn a_policy_ends_what_it_denies_and_nothing_else() {
+    let mut calc = calc();
+    isolate(&mut calc, "web");
+    assert!(denied(&calc, OTHER, POD));
+    assert!(denied(&calc, OUTSIDE, POD));
+    assert!(!denied(&calc, POD, OTHER));
+    assert!(!denied(&calc, POD, POD), "a pod and itself");
+    assert!(!denied(&calc, NODE, POD), "the own node");
+    assert!(!denied(&calc, OUTSIDE, "192.0.2.8"), "no pod of ours");
+}
+
+#[test]
+fn the_connections_of_an_address_that_no_pod_has_any_more_end() {
+    let calc = calc();
+    assert!(denied(&calc, NOBODY, OUTSIDE));
+    assert!(denied(&calc, POD, NOBODY));
+    assert!(denied(&calc, NODE, NOBODY));
+}
+
+#[test]
+fn own_blocks_and_pods_outside_of_them_are_looked_at() {
+    let mut calc = calc();
+    calc.set_local(LocalEndpoint {
+        endpoint: workload("guest", "10.9.0.1", "ociguest"),
+        ifindex: 9,
+        mtu: 1500,
+        sequence: 2,
+    });
+    let expected = [net("10.9.0.1/32"), net("10.244.0.0/26")];
+    assert_eq!(calc.judged_addresses(), expected.into());
+}

@@ -1,0 +1,227 @@
+//! What the agent counts.
+
+use super::Agent;
+use crate::ctl::Answer;
+use crate::metrics::{Exposition, Histogram, Type};
+use bgp_core::SpeakerStatus;
+use felix_core::Phase;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// Counters that nothing else of the agent needs.
+#[derive(Default)]
+pub(super) struct Counters {
+    /// Transactions on our table, and those that failed.
+    pub(super) commits: u64,
+    pub(super) failed_commits: u64,
+    /// From a change of the datastore to the rules in force.
+    pub(super) programming: Histogram,
+    /// When the oldest change came that is not in force.
+    pub(super) changed_at: Option<Instant>,
+    /// How many changes of the datastore are in force.
+    pub(super) generation: u64,
+    /// How many changes of the datastore came.
+    pub(super) updates: u64,
+}
+
+impl Counters {
+    /// A change of the datastore came.
+    pub(super) fn changed(&mut self) {
+        self.updates += 1;
+        self.changed_at.get_or_insert_with(Instant::now);
+    }
+
+    /// All changes so far are in force.
+    pub(super) fn in_force(&mut self) {
+        self.generation = self.updates;
+        if let Some(at) = self.changed_at.take() {
+            self.programming.observe(at.elapsed());
+        }
+    }
+}
+
+impl Agent {
+    /// Answers with everything that is counted; the speaker adds its part.
+    pub(super) fn answer_metrics(&self, answer: oneshot::Sender<Answer>) {
+        let mut text = Exposition::default();
+        self.node_metrics(&mut text);
+        let speaker = self.speaker.clone();
+        tokio::spawn(async move {
+            // A speaker that does not answer has nothing to count.
+            if let Ok(status) = speaker.status().await {
+                bgp_metrics(&mut text, &status);
+            }
+            // Who asked may have hung up.
+            let _ = answer.send(Answer::Text(text.finish()));
+        });
+    }
+
+    fn node_metrics(&self, text: &mut Exposition) {
+        use Type::{Counter, Gauge};
+        let version = env!("CARGO_PKG_VERSION");
+        let node = self.options.node_name.as_str();
+        let labels = [("node", node), ("version", version)];
+        text.family("ocicat_node_info", Gauge, "This node.", [(labels, 1)]);
+        let ready = self.reported_ready();
+        text.single(
+            "ocicat_ready",
+            Gauge,
+            "Whether the node does its job.",
+            u8::from(ready),
+        );
+        let in_sync = u8::from(self.calc.phase() == Phase::InSync);
+        text.single(
+            "ocicat_datastore_in_sync",
+            Gauge,
+            "Whether the datastore is known in full.",
+            in_sync,
+        );
+        text.single(
+            "ocicat_endpoints",
+            Gauge,
+            "Pods of this node.",
+            self.calc.local().len(),
+        );
+        text.single(
+            "ocicat_objects",
+            Gauge,
+            "Objects in force.",
+            self.calc.objects().all().count(),
+        );
+        text.single(
+            "ocicat_problems",
+            Gauge,
+            "Objects that are not usable as they are.",
+            self.calc.problems().len(),
+        );
+        text.single(
+            "ocicat_ipam_blocks",
+            Gauge,
+            "Address blocks of this node.",
+            self.ipam.own_blocks().count(),
+        );
+        text.single(
+            "ocicat_routes",
+            Gauge,
+            "Routes of ours in the kernel.",
+            self.actual.routes.len(),
+        );
+        text.single(
+            "ocicat_routes_withheld",
+            Gauge,
+            "Routes of BGP that the kernel can't have.",
+            self.calc.withheld().count(),
+        );
+        text.single(
+            "ocicat_repairs_total",
+            Counter,
+            "Changes of ours by somebody else, put right.",
+            self.repairs,
+        );
+        text.single(
+            "ocicat_audit_findings_total",
+            Counter,
+            "Differences that no event told of.",
+            self.audit_findings,
+        );
+        let revoked = "Live connections cut because policy did not allow them any more.";
+        text.single(
+            "ocicat_connections_revoked_total",
+            Counter,
+            revoked,
+            self.revoked,
+        );
+        let counters = &self.counters;
+        text.single(
+            "ocicat_table_commits_total",
+            Counter,
+            "Transactions on the nftables table.",
+            counters.commits,
+        );
+        text.single(
+            "ocicat_table_commit_failures_total",
+            Counter,
+            "Transactions that the kernel refused.",
+            counters.failed_commits,
+        );
+        text.single(
+            "ocicat_datastore_updates_total",
+            Counter,
+            "Changes of the datastore.",
+            counters.updates,
+        );
+        text.single(
+            "ocicat_programmed_generation",
+            Gauge,
+            "Changes of the datastore that are in force.",
+            counters.generation,
+        );
+        text.histogram(
+            "ocicat_programming_seconds",
+            "From a change of the datastore to the rules in force.",
+            &counters.programming,
+        );
+    }
+}
+
+fn bgp_metrics(text: &mut Exposition, status: &SpeakerStatus) {
+    use Type::{Counter, Gauge};
+    text.single(
+        "ocicat_bgp_prefixes",
+        Gauge,
+        "Prefixes in the Loc-RIB.",
+        status.prefixes,
+    );
+    let up = |state: &str| u64::from(state == "Established");
+    let families: [(&str, Type, &str, fn(&bgp_core::PeerStatus) -> u64); 6] = [
+        (
+            "ocicat_bgp_peer_prefixes_received",
+            Gauge,
+            "Prefixes held of the peer.",
+            |p| p.received as u64,
+        ),
+        (
+            "ocicat_bgp_peer_prefixes_stale",
+            Gauge,
+            "Of these, from a session that ended.",
+            |p| p.stale as u64,
+        ),
+        (
+            "ocicat_bgp_peer_prefixes_advertised",
+            Gauge,
+            "Prefixes announced to the peer.",
+            |p| p.advertised as u64,
+        ),
+        (
+            "ocicat_bgp_peer_updates_received_total",
+            Counter,
+            "UPDATE messages of this session.",
+            |p| p.updates_received,
+        ),
+        (
+            "ocicat_bgp_peer_faults_total",
+            Counter,
+            "Malformed attributes of this session.",
+            |p| p.faults,
+        ),
+        (
+            "ocicat_bgp_peer_established_total",
+            Counter,
+            "How often the session came up.",
+            |p| p.established_count,
+        ),
+    ];
+    let peers = status.peers.iter();
+    let rows = peers.map(|peer| ([("peer", peer.name.as_str())], up(&peer.state)));
+    text.family(
+        "ocicat_bgp_peer_up",
+        Gauge,
+        "Whether the session is Established.",
+        rows,
+    );
+    for (name, type_, help, value) in families {
+        let peers = status.peers.iter();
+        let rows = peers.map(|peer| ([("peer", peer.name.as_str())], value(peer)));
+        text.family(name, type_, help, rows);
+    }
+}

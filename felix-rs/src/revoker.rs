@@ -1,0 +1,147 @@
+//! Ends live connections that the rules in force do not allow any more.
+//!
+//! A thread of its own reads connection tracking, which takes a while where there are many
+//! connections, and hands those of this node's addresses to the agent in portions; what the agent
+//! denies gets a bit in its mark, and a rule cuts what has the bit in both directions. Deleting an
+//! entry instead would not do: the next packet of the server would make a reversed one.
+
+use felix_core::revoke::LiveFlow;
+use ipnet::IpNet;
+use kernel::{Connection, Conntrack, OpenError};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::mpsc as std_mpsc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// Connections in one portion: judging them takes a few milliseconds.
+const PORTION: usize = 1000;
+/// Changes within this time share a reading.
+const QUIET: Duration = Duration::from_millis(20);
+/// A reading is followed by a pause of this many times its duration.
+const PAUSE: u32 = 4;
+
+/// A portion of live connections to judge.
+pub(crate) struct Portion {
+    /// The connections.
+    pub(crate) flows: Vec<LiveFlow>,
+    /// Indices of those that are denied.
+    pub(crate) denied: oneshot::Sender<Vec<usize>>,
+}
+
+/// The thread's handle.
+pub(crate) struct Revoker {
+    requests: Option<std_mpsc::Sender<BTreeSet<IpNet>>>,
+}
+
+/// What the thread tells the agent.
+pub(crate) enum Event {
+    /// Connections to judge.
+    Judge(Portion),
+    /// So many were cut.
+    Revoked(usize),
+    /// Connection tracking could not be read or written.
+    Failed(String),
+}
+
+impl Revoker {
+    /// Starts the thread in the calling thread's network namespace. Denied connections get `mark`.
+    pub(crate) fn start(mark: u32) -> Result<(Self, mpsc::Receiver<Event>), OpenError> {
+        let conntrack = Conntrack::open()?;
+        let (requests, received) = std_mpsc::channel();
+        let (events, receiver) = mpsc::channel(1);
+        std::thread::Builder::new()
+            .name("revoker".into())
+            .spawn(move || run(conntrack, mark, &received, &events))
+            .map_err(|error| OpenError {
+                what: "connection tracking",
+                errno: error.into(),
+            })?;
+        let requests = Some(requests);
+        Ok((Self { requests }, receiver))
+    }
+
+    /// One that leaves connections alone.
+    pub(crate) fn off() -> Self {
+        Self { requests: None }
+    }
+
+    /// The rules changed: connections of these addresses have to be looked at.
+    pub(crate) fn look(&self, addresses: BTreeSet<IpNet>) {
+        if let Some(requests) = &self.requests {
+            // A thread that has ended is noticed by its events.
+            let _ = requests.send(addresses);
+        }
+    }
+}
+
+fn run(
+    mut conntrack: Conntrack,
+    mark: u32,
+    requests: &std_mpsc::Receiver<BTreeSet<IpNet>>,
+    events: &mpsc::Sender<Event>,
+) {
+    while let Ok(mut addresses) = requests.recv() {
+        std::thread::sleep(QUIET);
+        while let Ok(later) = requests.try_recv() {
+            addresses.extend(later);
+        }
+        let started = Instant::now();
+        let event = match revoke(&mut conntrack, mark, &addresses, events) {
+            Ok(0) => None,
+            Ok(count) => Some(Event::Revoked(count)),
+            Err(reason) => Some(Event::Failed(reason)),
+        };
+        if event.is_some_and(|event| events.blocking_send(event).is_err()) {
+            return;
+        }
+        std::thread::sleep(started.elapsed() * PAUSE);
+    }
+}
+
+/// Marks what is denied; answers how many.
+fn revoke(
+    conntrack: &mut Conntrack,
+    mark: u32,
+    addresses: &BTreeSet<IpNet>,
+    events: &mpsc::Sender<Event>,
+) -> Result<usize, String> {
+    let ours = |address: IpAddr| addresses.iter().any(|net| net.contains(&address));
+    let keep = |c: &Connection| ours(c.original.source) || ours(c.reply.source);
+    let found = conntrack.connections(mark, keep);
+    let mut count = 0;
+    for portion in found.map_err(|error| error.to_string())?.chunks(PORTION) {
+        let (answer, denied) = oneshot::channel();
+        let question = Event::Judge(Portion {
+            flows: portion.iter().map(flow).collect(),
+            denied: answer,
+        });
+        if events.blocking_send(question).is_err() {
+            break;
+        }
+        let Ok(denied) = denied.blocking_recv() else {
+            break;
+        };
+        let denied: Vec<Connection> = denied.into_iter().map(|i| portion[i].clone()).collect();
+        let failed = conntrack.mark(&denied, mark);
+        count += denied.len() - failed.len();
+        if let Some(error) = failed.first() {
+            return Err(error.to_string());
+        }
+    }
+    Ok(count)
+}
+
+/// The connection as the forward hook saw its first packet.
+fn flow(connection: &Connection) -> LiveFlow {
+    let Connection {
+        original, reply, ..
+    } = connection;
+    let ports = original.ports.zip(reply.ports);
+    LiveFlow {
+        protocol: original.protocol,
+        source: original.source,
+        destination: reply.source,
+        ports: ports.map(|((source, _), (destination, _))| (source, destination)),
+    }
+}
