@@ -397,8 +397,11 @@ impl Calc {
     /// The Loc-RIB changed.
     pub fn on_fib(&mut self, change: FibChange) {
         match change {
-            FibChange::Set { prefix, next_hops } => {
-                self.fib.insert(prefix, next_hops);
+            FibChange::Set {
+                prefix, next_hops, ..
+            } => {
+                let addresses = next_hops.iter().map(|next_hop| next_hop.address);
+                self.fib.insert(prefix, addresses.collect());
                 self.dirty.learned.insert(prefix);
             }
             FibChange::Remove { prefix } => {

@@ -166,11 +166,13 @@ fn facts() -> Vec<Fact> {
         Fact::Blocks([net("10.244.1.0/26")].into()),
         Fact::Fib(FibChange::Set {
             prefix: net("10.244.2.0/26"),
-            next_hops: vec!["10.1.0.12".parse().unwrap()],
+            next_hops: vec!["10.1.0.12".parse::<IpAddr>().unwrap().into()],
+            priority: None,
         }),
         Fact::Fib(FibChange::Set {
             prefix: net("10.244.3.0/26"),
-            next_hops: vec!["10.2.0.13".parse().unwrap()],
+            next_hops: vec!["10.2.0.13".parse::<IpAddr>().unwrap().into()],
+            priority: None,
         }),
     ]
 }
