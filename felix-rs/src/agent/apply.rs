@@ -193,7 +193,12 @@ impl Agent {
                 Ok(())
             }
             Step::EnsureIpip(device) => match self.kernel.ensure_ipip(&device) {
-                Ok(_) => {
+                Ok(ifindex) => {
+                    let before = self.actual.ipip.as_ref();
+                    if before.is_some_and(|before| before.address != device.address) {
+                        // Each of them names the node's own address as its source.
+                        self.routes_lost_with(ifindex);
+                    }
                     self.actual.ipip = Some(device);
                     Ok(())
                 }
