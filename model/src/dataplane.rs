@@ -157,6 +157,14 @@ impl Tunnel {
         }
     }
 
+    /// Address on the device: inner source of IPv4 traffic of the node itself.
+    pub fn address(&self) -> Option<std::net::Ipv4Addr> {
+        match self {
+            Self::Ipip(device) => device.address,
+            Self::Vxlan { device, .. } => device.address,
+        }
+    }
+
     /// MTU of the device in bytes.
     pub fn mtu(&self) -> u32 {
         match self {

@@ -195,7 +195,12 @@ impl Agent {
                 Ok(())
             }
             Step::EnsureTunnel(tunnel) => match self.kernel.ensure_tunnel(&tunnel) {
-                Ok(_) => {
+                Ok(ifindex) => {
+                    let before = self.actual.tunnels.get(tunnel.name());
+                    if before.is_some_and(|before| before.address() != tunnel.address()) {
+                        // Each of them names the node's own address as its source.
+                        self.routes_lost_with(ifindex);
+                    }
                     self.actual.tunnels.insert(tunnel.name().to_owned(), tunnel);
                     Ok(())
                 }

@@ -45,6 +45,20 @@ impl Agent {
         match (key.kind, object) {
             (Kind::IpPool, Some(Object::IpPool(pool))) => self.ipam.set_pool(&key.name, Some(pool)),
             (Kind::IpPool, _) => self.ipam.set_pool(&key.name, None),
+            (Kind::IpReservation, Some(Object::IpReservation(reservation))) => {
+                let cidrs = reservation.reserved_cidrs;
+                self.ipam.set_reservation(&key.name, Some(cidrs));
+            }
+            (Kind::IpReservation, _) => self.ipam.set_reservation(&key.name, None),
+            (Kind::WorkloadEndpoint, object) => {
+                let endpoint = match &object {
+                    Some(Object::WorkloadEndpoint(endpoint)) => Some(endpoint),
+                    _ => None,
+                };
+                if self.foreign_may_differ(endpoint) {
+                    self.refresh_foreign();
+                }
+            }
             (Kind::Node, Some(Object::Node(node))) if node.name == self.options.node_name => {
                 self.ipam.set_node_labels(node.labels);
             }
@@ -166,7 +180,7 @@ impl Agent {
     }
 
     /// The kernel drops IPv4 routes with their interface and says nothing.
-    fn routes_lost_with(&mut self, ifindex: u32) {
+    pub(super) fn routes_lost_with(&mut self, ifindex: u32) {
         use model::dataplane::RouteKind;
         let through = |kind: &RouteKind| match kind {
             RouteKind::Device { ifindex: device } => *device == ifindex,

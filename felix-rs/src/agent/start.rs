@@ -83,7 +83,7 @@ pub(crate) fn start(
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
     let updates = store::watch(&options.datastore).map_err(thread("datastore"))?;
-    let (store, claims) = Store::start(&options.datastore).map_err(thread("writer"))?;
+    let (store, said) = Store::start(&options.datastore).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
             let (revoker, events) = Revoker::start(options.revoked_mark)?;
@@ -125,6 +125,8 @@ pub(crate) fn start(
         blocks: BTreeMap::new(),
         deleting: BTreeMap::new(),
         waiting: Vec::new(),
+        pod_deadlines: BTreeMap::new(),
+        care: super::reconcile::Care::new(&options.node_name, options.ipam_interval),
         next_ifindex: names::FIRST_IFINDEX,
         readiness,
         reported: report::Reported::default(),
@@ -145,7 +147,7 @@ pub(crate) fn start(
         fib,
         calls,
         queries,
-        claims,
+        said,
         revoker: revocations,
     };
     Ok((agent, inputs, lock))

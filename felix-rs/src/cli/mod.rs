@@ -1,5 +1,6 @@
 //! `ocicat`: ask the agent, print a table, JSON or text.
 
+mod ipam;
 mod table;
 
 use crate::ctl::{Answer, EndpointLine, NodeReport, Question};
@@ -43,6 +44,9 @@ enum Command {
     /// BGP sessions and routes
     #[command(subcommand)]
     Bgp(Bgp),
+    /// Addresses: pools, blocks, what is wrong
+    #[command(subcommand)]
+    Ipam(ipam::Ipam),
     /// What the agent would change in the kernel now
     Plan,
     /// The nftables table that should be in force, as nft text
@@ -103,6 +107,7 @@ fn question(command: &Command) -> Question {
         Command::Endpoints => Question::Endpoints,
         Command::Bgp(Bgp::Summary) => Question::BgpSummary,
         Command::Bgp(Bgp::Routes) => Question::BgpRoutes,
+        Command::Ipam(ipam) => Question::Ipam(ipam.question()),
         Command::Plan => Question::Plan,
         Command::Ruleset => Question::Ruleset,
         Command::Why {
@@ -164,6 +169,7 @@ fn print(cli: &Cli, answer: Answer) -> Result<String, String> {
             let ends = format!("{source} -> {destination} {protocol}");
             serde_json::from_value(value).map(|verdicts: Vec<_>| verdict(&ends, &verdicts))
         }
+        Command::Ipam(ipam) => ipam.table(value),
         Command::Plan | Command::Ruleset => Ok(value.to_string()),
     }
     .map_err(unexpected)
