@@ -167,6 +167,15 @@ impl World {
         .map(drop)
     }
 
+    /// Whether the agent was dead.
+    fn restart_if_dead(&mut self) -> Result<bool> {
+        if self.node.agent.is_running() {
+            return Ok(false);
+        }
+        self.node.agent.start()?;
+        Ok(true)
+    }
+
     fn addresses(&self) -> Result<BTreeSet<String>> {
         let mut addresses = BTreeSet::new();
         for container in self.containers.values() {
@@ -316,7 +325,7 @@ fn a_crash_at_every_write_of_the_journal_leaks_nothing_and_doubles_nothing() -> 
     }
     let mut world = World::new()?;
     for nth in 1.. {
-        let strace = kill_at_write(&world.node, nth)?;
+        let mut strace = kill_at_write(&world.node, nth)?;
         let mut killed = false;
         for (command, slot) in [
             ("add", 0),
@@ -330,17 +339,18 @@ fn a_crash_at_every_write_of_the_journal_leaks_nothing_and_doubles_nothing() -> 
                 "add" => world.add(slot, Victim::Nobody, Duration::ZERO)?,
                 _ => world.delete(slot, Victim::Nobody, Duration::ZERO, "call")?,
             }
-            // Its process is gone where the write was its last.
-            if !killed && !world.node.agent.is_running() {
-                killed = true;
-                world.node.agent.start()?;
+            killed = killed || world.restart_if_dead()?;
+            if killed {
                 world
                     .wait_consistent()
                     .with_context(|| format!("killed at write {nth}, {command} {slot}"))?;
             }
         }
-        strace.signal(Signal::INT).ok();
-        drop(strace);
+        if strace.is_running() {
+            strace.signal(Signal::INT)?;
+        }
+        strace.wait(LIMIT)?;
+        killed = killed || world.restart_if_dead()?;
         world
             .wait_consistent()
             .with_context(|| format!("killed at write {nth}, at the end"))?;
