@@ -86,6 +86,11 @@ impl Underlay {
         self.links.values()
     }
 
+    /// The addresses of the node's links.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|address| address.address.addr())
+    }
+
     /// The interface that holds this address.
     pub fn link_with_address(&self, address: IpAddr) -> Option<&Link> {
         let held = self
