@@ -6,13 +6,13 @@ use crate::farewell::Farewells;
 use crate::handle::FibEvent;
 use crate::listen::Listeners;
 use bgp_core::{
-    ConnectionId, FibChange, LocalRoute, Notice, Output, Restart, RouteStatus, Severity,
+    ConnectionId, FibChange, LocalRoute, Notice, Output, Password, Restart, RouteStatus, Severity,
     SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -129,7 +129,7 @@ struct Runtime {
     pending: BTreeMap<IpNet, FibChange>,
     converged: bool,
     /// When a rejected connection of an address was last logged.
-    rejected: BTreeMap<std::net::IpAddr, Instant>,
+    rejected: BTreeMap<IpAddr, Instant>,
 }
 
 impl Runtime {
@@ -138,6 +138,7 @@ impl Runtime {
         match command {
             Command::Configure(config) => {
                 self.listen_port = config.listen_port;
+                self.listeners.set_passwords(&config);
                 self.speaker.set_config(*config, now);
                 self.listen();
             }
@@ -204,7 +205,7 @@ impl Runtime {
             return;
         };
         match self.speaker.accept(remote, local, now) {
-            Ok((id, options)) => self.serve(id, stream, &options),
+            Ok((id, options)) => self.serve(id, stream, &options, now),
             Err(rejected) => {
                 self.log_rejected(remote, &rejected.text, now);
                 self.farewells.say(stream, rejected.last, &mut self.tasks);
@@ -237,8 +238,8 @@ impl Runtime {
         };
         match stream.local_addr() {
             Ok(local) => {
-                self.serve(id, stream, &options);
                 self.speaker.connected(id, local, now);
+                self.serve(id, stream, &options, now);
             }
             Err(error) => self
                 .speaker
@@ -246,12 +247,33 @@ impl Runtime {
         }
     }
 
-    fn serve(&mut self, id: ConnectionId, stream: TcpStream, options: &SocketOptions) {
+    fn serve(
+        &mut self,
+        id: ConnectionId,
+        stream: TcpStream,
+        options: &SocketOptions,
+        now: Instant,
+    ) {
         if let Err(error) = connection::prepare(&stream, options) {
-            tracing::warn!("cannot set options of a connection: {error}");
+            let words = format!("cannot set the options of its connection: {error}");
+            return self.speaker.lost(id, &words, now);
         }
-        let connection = connection::serve(id, stream, self.events.clone(), &mut self.tasks);
+        let signed = options.password.is_some();
+        let connection =
+            connection::serve(id, stream, signed, self.events.clone(), &mut self.tasks);
         self.connections.insert(id, connection);
+    }
+
+    /// A kernel that can't change the password of an open connection costs the connection.
+    fn rekey(&mut self, id: ConnectionId, peer: IpAddr, password: &Password) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        if let Err(error) = connection.rekey(peer, password) {
+            self.connections.remove(&id);
+            let words = format!("its password cannot be changed while it is open: {error}");
+            self.speaker.lost(id, &words, Instant::now());
+        }
     }
 
     /// Does what the speaker asks for.
@@ -268,6 +290,12 @@ impl Runtime {
                     self.connections.insert(id, connection);
                 }
                 Output::Transmit(id) => self.transmit(id),
+                Output::Rekey {
+                    connection,
+                    peer,
+                    password,
+                } => self.rekey(connection, peer, &password),
+                Output::Watch { .. } => {}
                 Output::Close { connection, last } => {
                     if let Some(connection) = self.connections.remove(&connection) {
                         connection.close(last);

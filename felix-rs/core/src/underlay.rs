@@ -86,9 +86,13 @@ impl Underlay {
         self.links.values()
     }
 
-    /// The addresses of the node's links.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.addresses.iter().map(|address| address.address.addr())
+    /// The addresses of an interface.
+    pub(crate) fn addresses_of(&self, ifindex: u32) -> impl Iterator<Item = IpAddr> + '_ {
+        let of = move |held: &&Address| held.ifindex == ifindex;
+        self.addresses
+            .iter()
+            .filter(of)
+            .map(|held| held.address.addr())
     }
 
     /// The interface that holds this address.
@@ -98,6 +102,11 @@ impl Underlay {
             .iter()
             .find(|held| held.address.addr() == address)?;
         self.links.get(&held.ifindex)
+    }
+
+    /// The addresses of the node.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|held| held.address.addr())
     }
 
     /// The interface on whose subnet this address is.

@@ -6,6 +6,7 @@ mod cluster;
 mod evaluator;
 mod evaluator_properties;
 mod generate;
+mod host_ports;
 mod nft;
 mod properties;
 mod table;

@@ -116,6 +116,7 @@ impl Speaker {
         group.join(id);
         self.mark_end_of_rib(id, export, &agreement.params.families);
         self.initial_session_up(id, now);
+        self.watch_path(id);
         self.announce_output(id);
     }
 
@@ -285,7 +286,7 @@ impl Speaker {
         self.announce_output(id);
     }
 
-    fn notice(&mut self, id: PeerId, severity: Severity, text: String) {
+    pub(super) fn notice(&mut self, id: PeerId, severity: Severity, text: String) {
         if let Some(peer) = self.peers.get(&id) {
             let peer = peer.config.name.clone();
             self.outputs.push_back(Output::Notice(Notice {
