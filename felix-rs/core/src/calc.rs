@@ -292,6 +292,11 @@ impl Calc {
         &self.local
     }
 
+    /// The node's own name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Every endpoint of the cluster that is known, with the interface index of those of this node.
     pub(crate) fn endpoints(
         &self,
