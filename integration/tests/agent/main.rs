@@ -17,3 +17,4 @@ mod policy;
 mod repair;
 mod restart;
 mod sockets;
+mod tunnels;
