@@ -6,7 +6,7 @@ use bgp_speaker::FibEvent;
 use felix_core::{LocalEndpoint, Phase};
 use kernel::{KernelEvent, KernelRoute};
 use model::dataplane::Link;
-use model::{Kind, Object, ObjectKey, Update, names};
+use model::{Kind, Object, ObjectKey, Update};
 
 impl Agent {
     pub(super) fn on_update(&mut self, update: Update) {
