@@ -28,6 +28,7 @@ fn workload(node: &str, pod: &str, address: &str) -> WorkloadEndpoint {
         ip_networks: vec![address.parse().unwrap()],
         labels: Labels::from([("app".to_owned(), pod.to_owned())]),
         ports: vec![],
+        host_ports: vec![],
     }
 }
 
