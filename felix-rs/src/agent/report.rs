@@ -91,6 +91,8 @@ impl Agent {
             ));
         }
         reasons.extend(self.last_failure.clone());
+        let journal = self.journal.trouble();
+        reasons.extend(journal.map(|why| format!("pods can't be added: {why}")));
         reasons.extend(self.forwarding_failure.clone());
         notes.extend(
             self.revoke_failure
@@ -220,6 +222,9 @@ impl Agent {
             Question::Metrics => self.answer_metrics(answer),
             Question::Status => {
                 let _ = answer.send(Answer::json(&self.node_report()));
+            }
+            Question::Ipam(question) => {
+                let _ = answer.send(self.ipam_answer(question));
             }
             Question::Endpoints => {
                 let _ = answer.send(Answer::json(&self.endpoint_lines()));

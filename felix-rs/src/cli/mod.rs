@@ -1,5 +1,6 @@
 //! `ocicat`: ask the agent, print a table, JSON or text.
 
+mod ipam;
 mod table;
 mod why;
 
@@ -44,6 +45,9 @@ enum Command {
     /// BGP sessions and routes
     #[command(subcommand)]
     Bgp(Bgp),
+    /// Addresses: pools, blocks, what is wrong
+    #[command(subcommand)]
+    Ipam(ipam::Ipam),
     /// What the agent would change in the kernel now
     Plan,
     /// The nftables table that should be in force, as nft text
@@ -104,6 +108,7 @@ fn question(command: &Command) -> Question {
         Command::Endpoints => Question::Endpoints,
         Command::Bgp(Bgp::Summary) => Question::BgpSummary,
         Command::Bgp(Bgp::Routes) => Question::BgpRoutes,
+        Command::Ipam(ipam) => Question::Ipam(ipam.question()),
         Command::Plan => Question::Plan,
         Command::Ruleset => Question::Ruleset,
         Command::Why {
@@ -165,6 +170,7 @@ fn print(cli: &Cli, answer: Answer) -> Result<String, String> {
             let ends = format!("{source} -> {destination} {protocol}");
             serde_json::from_value(value).map(|verdicts: Vec<_>| why::text(&ends, &verdicts))
         }
+        Command::Ipam(ipam) => ipam.table(value),
         Command::Plan | Command::Ruleset => Ok(value.to_string()),
     }
     .map_err(unexpected)
@@ -243,7 +249,7 @@ fn summary(peers: &[PeerStatus]) -> String {
         table.row([
             peer.name.clone(),
             peer.key.to_string(),
-            peer.remote_as.to_string(),
+            peer.remote_as.map_or_else(String::new, |number| number.to_string()),
             peer.state.clone(),
             format!("{}s", peer.since),
             peer.received.to_string(),
