@@ -193,7 +193,13 @@ fn staged_policies_say_what_they_would_do() {
 
 #[test]
 fn an_agent_knows_the_addresses_of_its_links() {
-    let mut calc = Calc::new("n1", true);
+    let mut calc = Calc::new(
+        "n1",
+        crate::checks::TunnelKinds {
+            ipip: true,
+            vxlan: true,
+        },
+    );
     for object in view().objects {
         calc.on_update(Update::Apply {
             object,
