@@ -14,6 +14,7 @@ mod libcni;
 mod node;
 mod others;
 mod plan;
+mod podman;
 mod policy;
 mod repair;
 mod restart;
