@@ -6,7 +6,7 @@ use bgp_speaker::FibEvent;
 use felix_core::{LocalEndpoint, Phase};
 use kernel::{KernelEvent, KernelRoute};
 use model::dataplane::Link;
-use model::{Kind, Object, ObjectKey, Update, names};
+use model::{Kind, Object, ObjectKey, Update};
 
 impl Agent {
     pub(super) fn on_update(&mut self, update: Update) {
@@ -46,6 +46,20 @@ impl Agent {
         match (key.kind, object) {
             (Kind::IpPool, Some(Object::IpPool(pool))) => self.ipam.set_pool(&key.name, Some(pool)),
             (Kind::IpPool, _) => self.ipam.set_pool(&key.name, None),
+            (Kind::IpReservation, Some(Object::IpReservation(reservation))) => {
+                let cidrs = reservation.reserved_cidrs;
+                self.ipam.set_reservation(&key.name, Some(cidrs));
+            }
+            (Kind::IpReservation, _) => self.ipam.set_reservation(&key.name, None),
+            (Kind::WorkloadEndpoint, object) => {
+                let endpoint = match &object {
+                    Some(Object::WorkloadEndpoint(endpoint)) => Some(endpoint),
+                    _ => None,
+                };
+                if self.foreign_may_differ(endpoint) {
+                    self.refresh_foreign();
+                }
+            }
             (Kind::Node, Some(Object::Node(node))) if node.name == self.options.node_name => {
                 self.ipam.set_node_labels(node.labels);
             }
@@ -90,22 +104,13 @@ impl Agent {
                     self.routes_lost_with(link.ifindex);
                     self.set_up_again(link.ifindex);
                 }
-                if link.name == names::IPIP_DEVICE && !self.is_wanted_tunnel(&link) {
-                    self.actual.ipip = None;
-                }
+                self.check_tunnel(&link);
                 self.calc.on_link(link);
             }
             KernelEvent::LinkGone { ifindex, name } => {
                 self.routes_lost_with(ifindex);
                 self.deleting.remove(&ifindex);
-                if self
-                    .actual
-                    .ipip
-                    .as_ref()
-                    .is_some_and(|device| device.name == name)
-                {
-                    self.actual.ipip = None;
-                }
+                self.actual.tunnels.remove(&name);
                 self.calc.on_link_gone(ifindex);
             }
             KernelEvent::Address(address) | KernelEvent::AddressGone(address)
@@ -191,7 +196,7 @@ impl Agent {
     }
 
     /// The kernel drops IPv4 routes with their interface and says nothing.
-    fn routes_lost_with(&mut self, ifindex: u32) {
+    pub(super) fn routes_lost_with(&mut self, ifindex: u32) {
         use model::dataplane::RouteKind;
         let through = |kind: &RouteKind| match kind {
             RouteKind::Device { ifindex: device } => *device == ifindex,
