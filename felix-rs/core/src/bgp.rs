@@ -2,7 +2,7 @@
 
 use crate::objects::Objects;
 use bgp_core::wire::Family;
-use bgp_core::{Export, LocalRoute, PeerConfig, PeerKey, SpeakerConfig};
+use bgp_core::{Export, LocalRoute, PeerConfig, PeerKey, PrefixLimit, SpeakerConfig};
 use ipnet::IpNet;
 use model::{BgpPeer, Invalid, Kind, NextHopMode, Node, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,13 +67,12 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
         peers, problems, ..
     } = builder;
     let config = SpeakerConfig {
-        local_as,
-        router_id,
         listen_port: configuration.listen_port,
         next_hop_v4: own.ipv4_address.map(|net| net.addr()),
         next_hop_v6: own.ipv6_address.map(|net| net.addr()),
         cluster_id: own.route_reflector_cluster_id,
         peers,
+        ..SpeakerConfig::new(local_as, router_id)
     };
     Sessions {
         config: Some(config),
@@ -171,10 +170,7 @@ impl Builder<'_> {
             peer.source_address = ours;
             peer.restart_time = restart_time;
             peer.multihop = true;
-            let key = PeerKey {
-                address: session,
-                port: self.listen_port(),
-            };
+            let key = PeerKey::new(session, self.listen_port());
             self.peers.entry(key).or_insert(peer);
         }
     }
@@ -186,10 +182,7 @@ impl Builder<'_> {
                 let remote_as = object.as_number.unwrap_or(self.local_as);
                 self.insert(
                     object,
-                    PeerKey {
-                        address: peer_ip,
-                        port: object.peer_port,
-                    },
+                    PeerKey::new(peer_ip, object.peer_port),
                     remote_as,
                 );
             }
@@ -201,10 +194,7 @@ impl Builder<'_> {
                     continue;
                 };
                 if forward || reverse {
-                    let key = PeerKey {
-                        address: session,
-                        port: self.listen_port(),
-                    };
+                    let key = PeerKey::new(session, self.listen_port());
                     self.insert(object, key, self.node_as(node));
                 }
             }
@@ -244,7 +234,7 @@ impl Builder<'_> {
             multihop: true,
             route_reflector_client: self.own.route_reflector_cluster_id.is_some()
                 && remote_as == self.local_as,
-            max_prefixes: Some(MAX_PREFIXES),
+            prefix_limit: Some(PrefixLimit::new(MAX_PREFIXES)),
             families: families(self.own),
             export: self.export(remote_as),
             ..PeerConfig::new(name, remote_as)

@@ -2,8 +2,10 @@
 
 use super::peer::Peer;
 use super::{PathStatus, PeerId, PeerStatus, RouteStatus, Speaker, SpeakerStatus};
+use crate::filter::Community;
 use crate::rib::{Path, Source};
-use crate::wire::Family;
+use crate::wire::{Attributes, Family};
+use ipnet::IpNet;
 use std::time::Instant;
 
 impl Speaker {
@@ -36,7 +38,7 @@ impl Speaker {
                 paths: destination
                     .paths()
                     .iter()
-                    .map(|path| self.path_status(path))
+                    .map(|path| self.path_status(prefix, path))
                     .collect(),
             })
             .collect()
@@ -54,7 +56,7 @@ impl Speaker {
             name: peer.config.name.clone(),
             state: peer.record.state.to_owned(),
             since: now.saturating_duration_since(peer.record.since).as_secs(),
-            remote_as: peer.config.remote_as,
+            remote_as: self.remote_as(id, peer),
             local_address: wire.map(|wire| wire.local),
             router_id: agreement.map(|agreement| agreement.router_id),
             hold_time: agreement.map(|agreement| {
@@ -81,8 +83,16 @@ impl Speaker {
         }
     }
 
-    fn path_status(&self, path: &Path) -> PathStatus {
-        let attributes = &path.attributes.attributes;
+    /// The AS number that the peer has or, before it has said so, must have.
+    fn remote_as(&self, id: PeerId, peer: &Peer) -> Option<u32> {
+        let facts = self.rib.peer(id)?;
+        let agreed = peer.agreement.as_ref();
+        let number = agreed.map_or(facts.remote_as, |agreement| agreement.remote_as);
+        (number != 0).then_some(number)
+    }
+
+    fn path_status(&self, prefix: &IpNet, path: &Path) -> PathStatus {
+        let attributes = &self.rib.learned(prefix, path).attributes.attributes;
         let (from, next_hop) = match path.source {
             Source::Local => ("local".to_owned(), None),
             Source::Peer(id) => {
@@ -99,10 +109,23 @@ impl Speaker {
             as_path: attributes.as_path.to_string(),
             local_pref: attributes.local_pref,
             med: attributes.med,
+            communities: communities(attributes),
+            path_id: path.path_id,
             stale: path.stale,
             verdict: path.verdict.to_string(),
         }
     }
+}
+
+fn communities(attributes: &Attributes) -> Vec<String> {
+    let standard = attributes.communities.iter().copied();
+    let large = attributes.large_communities.iter().copied();
+    let extended = attributes.extended_communities.iter().copied();
+    let all = standard
+        .map(Community::Standard)
+        .chain(large.map(Community::Large))
+        .chain(extended.map(Community::Extended));
+    all.map(|community| community.to_string()).collect()
 }
 
 fn family_name(family: &Family) -> String {

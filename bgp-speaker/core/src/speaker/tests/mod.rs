@@ -1,7 +1,7 @@
 mod convergence;
 mod network;
 
-use crate::config::{Export, PeerConfig, Stop};
+use crate::config::{Export, PeerConfig, PrefixLimit, Stop};
 use crate::rib::{Path, Source};
 use crate::wire::Family;
 use crate::wire::{Attributes, NextHop, RouteRefresh, encode_route_refresh};
@@ -477,7 +477,7 @@ fn too_many_prefixes_end_the_session_for_a_while() {
         (
             node,
             PeerConfig {
-                max_prefixes: Some(1),
+                prefix_limit: Some(PrefixLimit::new(1)),
                 ..config
             },
         )

@@ -42,10 +42,7 @@ pub(super) fn address(node: usize) -> IpAddr {
 }
 
 pub(super) fn key(node: usize) -> PeerKey {
-    PeerKey {
-        address: address(node),
-        port: 179,
-    }
+    PeerKey::new(address(node), 179)
 }
 
 pub(super) fn prefixes(node: usize) -> [IpNet; 2] {
@@ -58,16 +55,13 @@ pub(super) fn prefixes(node: usize) -> [IpNet; 2] {
 pub(super) fn config(node: usize, local_as: u32, peers: &[(usize, PeerConfig)]) -> SpeakerConfig {
     let number = u8::try_from(node).unwrap() + 1;
     SpeakerConfig {
-        local_as,
-        router_id: Ipv4Addr::new(192, 0, 2, number),
-        listen_port: 179,
         next_hop_v4: Some(Ipv4Addr::new(10, 0, 0, number)),
         next_hop_v6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number.into())),
-        cluster_id: None,
         peers: peers
             .iter()
             .map(|(peer, config)| (key(*peer), config.clone()))
             .collect(),
+        ..SpeakerConfig::new(local_as, Ipv4Addr::new(192, 0, 2, number))
     }
 }
 
@@ -288,8 +282,11 @@ impl Network {
                     self.send((index, connection), &last);
                     self.close((index, connection));
                 }
-                Output::Fib(FibChange::Set { prefix, next_hops }) => {
-                    node.fib.insert(prefix, next_hops);
+                Output::Fib(FibChange::Set {
+                    prefix, next_hops, ..
+                }) => {
+                    let addresses = next_hops.iter().map(|next_hop| next_hop.address);
+                    node.fib.insert(prefix, addresses.collect());
                 }
                 Output::Fib(FibChange::Remove { prefix }) => {
                     node.fib.remove(&prefix);
