@@ -2,11 +2,14 @@
 //! others change what is its own, and what the CNI plugin gets from it.
 
 mod bad_input;
+mod chaos;
 mod cluster;
 mod cni;
+mod faults;
 mod host_ports;
 mod interrupted;
 mod journal;
+mod libcni;
 mod node;
 mod others;
 mod plan;

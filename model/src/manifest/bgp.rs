@@ -111,7 +111,10 @@ fn local_side(spec: &mut Fields<'_>) -> Result<(Option<String>, Selector), Probl
         .take("node")
         .map(|item| item.check(syntax::subdomain))
         .transpose()?;
-    let selector = spec.take("nodeSelector").map(Item::selector).transpose()?;
+    let selector = spec
+        .take("nodeSelector")
+        .map(|item| item.selector())
+        .transpose()?;
     if node.is_some() && selector.is_some() {
         return Err(spec.problem("nodeSelector", "may not stand beside node"));
     }
@@ -125,7 +128,10 @@ fn remote_side(spec: &mut Fields<'_>) -> Result<(Option<Address>, Option<Selecto
         .take("peerIP")
         .map(|item| peer_address(&item))
         .transpose()?;
-    let selector = spec.take("peerSelector").map(Item::selector).transpose()?;
+    let selector = spec
+        .take("peerSelector")
+        .map(|item| item.selector())
+        .transpose()?;
     match (&address, &selector) {
         (Some(_), Some(_)) => Err(spec.problem("peerSelector", "may not stand beside peerIP")),
         (None, None) => Err(spec.problem("peerIP", "is required, or peerSelector")),

@@ -41,10 +41,10 @@ pub(super) fn pool(body: &mut Body<'_>) -> Result<Object, Problem> {
         disable_bgp_export: flag(&mut spec, "disableBGPExport")?,
         node_selector: spec
             .take("nodeSelector")
-            .map_or(Ok(Selector::All), Item::selector)?,
+            .map_or(Ok(Selector::All), |item| item.selector())?,
         namespace_selector: spec
             .take("namespaceSelector")
-            .map(Item::selector)
+            .map(|item| item.selector())
             .transpose()?,
         allowed_uses: allowed_uses(&mut spec)?,
         assignment_mode: spec

@@ -13,12 +13,17 @@
 //! | `write` | objects -> documents |
 
 mod bgp;
+mod calico_policy;
+mod calico_rule;
+mod cluster_policy;
 mod core;
+mod endpoints;
 mod ipam;
 mod label_selector;
 mod network_policy;
 mod node;
 mod reader;
+mod service;
 mod syntax;
 mod workload;
 mod write;
@@ -117,7 +122,36 @@ fn known(version: &str, kind: &str) -> Option<(Kind, Read)> {
         ("v1", "Namespace") => (Kind::Namespace, core::namespace),
         ("v1", "Pod") => (Kind::Pod, core::pod),
         ("v1", "Node") => (Kind::Node, node::kubernetes),
+        ("v1", "Service") => (Kind::Service, service::service),
+        ("v1", "ServiceAccount") => (Kind::ServiceAccount, service::service_account),
+        ("discovery.k8s.io/v1", "EndpointSlice") => (Kind::EndpointSlice, service::endpoint_slice),
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy") => {
+            (Kind::ClusterNetworkPolicy, cluster_policy::read)
+        }
         ("networking.k8s.io/v1", "NetworkPolicy") => (Kind::NetworkPolicy, network_policy::read),
+        ("projectcalico.org/v3", "Tier") => (Kind::Tier, calico_policy::tier),
+        ("projectcalico.org/v3", "NetworkPolicy") => {
+            (Kind::CalicoNetworkPolicy, calico_policy::policy)
+        }
+        ("projectcalico.org/v3", "GlobalNetworkPolicy") => {
+            (Kind::GlobalNetworkPolicy, calico_policy::policy)
+        }
+        ("projectcalico.org/v3", "StagedNetworkPolicy") => {
+            (Kind::StagedNetworkPolicy, calico_policy::staged)
+        }
+        ("projectcalico.org/v3", "StagedGlobalNetworkPolicy") => {
+            (Kind::StagedGlobalNetworkPolicy, calico_policy::staged)
+        }
+        ("projectcalico.org/v3", "StagedKubernetesNetworkPolicy") => (
+            Kind::StagedKubernetesNetworkPolicy,
+            calico_policy::staged_kubernetes,
+        ),
+        ("projectcalico.org/v3", "NetworkSet") => (Kind::NetworkSet, endpoints::network_set),
+        ("projectcalico.org/v3", "GlobalNetworkSet") => {
+            (Kind::GlobalNetworkSet, endpoints::network_set)
+        }
+        ("projectcalico.org/v3", "HostEndpoint") => (Kind::HostEndpoint, endpoints::host_endpoint),
+        ("projectcalico.org/v3", "Profile") => (Kind::Profile, endpoints::profile),
         ("projectcalico.org/v3", "IPPool") => (Kind::IpPool, ipam::pool),
         ("projectcalico.org/v3", "BGPConfiguration") => {
             (Kind::BgpConfiguration, bgp::configuration)
@@ -132,7 +166,13 @@ fn known(version: &str, kind: &str) -> Option<(Kind, Read)> {
 }
 
 fn ignored(version: &str, kind: &str) -> Parsed {
-    let versions = ["v1", "networking.k8s.io/v1", "projectcalico.org/v3"];
+    let versions = [
+        "v1",
+        "networking.k8s.io/v1",
+        "policy.networking.k8s.io/v1alpha2",
+        "discovery.k8s.io/v1",
+        "projectcalico.org/v3",
+    ];
     let other = versions.into_iter().find(|v| known(v, kind).is_some());
     Parsed::Ignored {
         kind: format!("{version} {kind}"),
@@ -236,8 +276,7 @@ impl<'a> Body<'a> {
                 }
             }
             Err(Problem { field, reason }) => Parsed::Invalid {
-                fallback: (key.kind == Kind::NetworkPolicy)
-                    .then(|| network_policy::fallback(document, &self.namespace, &self.name)),
+                fallback: fallback(key.kind, document, &self.namespace, &self.name),
                 invalid: Invalid {
                     object: key,
                     field,
@@ -245,6 +284,18 @@ impl<'a> Body<'a> {
                 },
             },
         }
+    }
+}
+
+/// What to put in force for an object that can't be read and never could.
+fn fallback(kind: Kind, document: &Value, namespace: &str, name: &str) -> Option<Object> {
+    match kind {
+        Kind::NetworkPolicy => Some(network_policy::fallback(document, namespace, name)),
+        Kind::CalicoNetworkPolicy | Kind::GlobalNetworkPolicy => {
+            calico_policy::fallback(document, namespace, name)
+        }
+        Kind::ClusterNetworkPolicy => cluster_policy::fallback(document, name),
+        _ => None,
     }
 }
 

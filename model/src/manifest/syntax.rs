@@ -2,6 +2,7 @@
 //! that `"X" is not ANSWER` is the message.
 
 use super::reader::{Item, Problem};
+use ipnet::IpNet;
 use serde_json::Value;
 use std::net::IpAddr;
 
@@ -38,6 +39,34 @@ pub(super) fn port_name(text: &str) -> Check {
         .ok_or("a port name (at most 15 of a-z, 0-9 and -, with a letter; a number has no quotes)")
 }
 
+/// Name of a port of a Calico endpoint.
+pub(super) fn endpoint_port_name(text: &str) -> Check {
+    let inside = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    let good = (1..=128).contains(&text.len())
+        && text.bytes().all(inside)
+        && !text.bytes().all(|b| b.is_ascii_digit());
+    good.then_some(())
+        .ok_or("a port name (at most 128 of a-z, A-Z, 0-9, _, . and -, not a number)")
+}
+
+/// A domain name of two labels or more, or `*.` and one.
+pub(super) fn domain_name(text: &str) -> Check {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    let label = |label: &str| {
+        let inside = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        let at_end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+        let bytes = label.as_bytes();
+        bytes.len() <= 63
+            && bytes.iter().copied().all(inside)
+            && at_end(bytes.first())
+            && at_end(bytes.last())
+    };
+    let good = name.len() <= 253 && name.contains('.') && name.split('.').all(label);
+    good.then_some(())
+        .ok_or("a domain name such as \"www.example.org\" or \"*.example.org\"")
+}
+
 /// Kubernetes' qualified name: `[subdomain/]name`.
 pub(super) fn label_key(text: &str) -> Check {
     let (prefix, name) = match text.split_once('/') {
@@ -68,6 +97,39 @@ fn is_value(text: &str) -> bool {
         && bytes.iter().copied().all(inside)
         && at_end(bytes.first())
         && at_end(bytes.last())
+}
+
+/// Name of a network interface (`IFNAMSIZ` holds 15 characters and a zero).
+pub(super) fn interface(text: &str) -> Check {
+    is_interface(text, "_.-")
+        .then_some(())
+        .ok_or("a name of an interface (at most 15 of a-z, A-Z, 0-9, _, . and -)")
+}
+
+/// Name of an interface in which `*` stands for any characters.
+pub(super) fn interface_pattern(text: &str) -> Check {
+    is_interface(text, "_.-*")
+        .then_some(())
+        .ok_or("a pattern for names of interfaces (at most 15 of a-z, A-Z, 0-9, _, ., - and *)")
+}
+
+fn is_interface(text: &str, others: &str) -> bool {
+    let inside = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
+    (1..=15).contains(&text.len()) && text.chars().all(inside)
+}
+
+/// A prefix, or an address, which is a prefix of one. Host bits are dropped with a warning.
+pub(super) fn network(item: &Item<'_>, warnings: &mut Vec<String>) -> Result<IpNet, Problem> {
+    let what = "a CIDR such as \"10.0.0.0/8\"";
+    let network = match item.parse::<IpAddr>(what) {
+        Ok(address) => IpNet::from(address),
+        Err(_) => item.parse::<IpNet>(what)?,
+    };
+    let truncated = network.trunc();
+    if network != truncated {
+        warnings.push(item.warning(&format!("{network} has host bits set, read as {truncated}")));
+    }
+    Ok(truncated)
 }
 
 /// An AS number: 1 to 4294967295 as a number or a string, or RFC 5396 asdot (`"1.10"`).

@@ -1,6 +1,9 @@
 //! What documents are read as.
 
 mod bgp;
+mod calico_policy;
+mod cluster_policy;
+mod endpoints;
 mod errors;
 mod network_policy;
 mod properties;
