@@ -99,10 +99,14 @@ impl AdjRibOut {
         );
     }
 
-    /// A member that comes from another group, which has told it `told`.
-    pub(crate) fn move_in(&mut self, peer: PeerId, told: BTreeSet<IpNet>, end_of_rib: Vec<Family>) {
-        let mut behind = told;
-        behind.extend(self.table.keys());
+    /// A member that comes from another group and has been told everything but `behind` as this
+    /// group tells it.
+    pub(crate) fn move_in(
+        &mut self,
+        peer: PeerId,
+        behind: BTreeSet<IpNet>,
+        end_of_rib: Vec<Family>,
+    ) {
         self.members.insert(
             peer,
             Member {

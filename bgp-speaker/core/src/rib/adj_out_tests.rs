@@ -130,7 +130,8 @@ fn a_member_that_moves_in_is_told_the_difference() {
     set(&mut rib, 1);
     let mut new = group(&rib);
     let (before, markers) = old.leave(QUICK);
-    new.move_in(QUICK, before, markers);
+    let now = advertised(&new, QUICK).into_keys();
+    new.move_in(QUICK, before.into_iter().chain(now).collect(), markers);
     let runs = take_all(&mut new, QUICK);
     apply(&mut told, &new, &runs);
     assert_eq!(told, advertised(&new, QUICK));

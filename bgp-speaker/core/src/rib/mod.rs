@@ -5,12 +5,14 @@
 //! and why a path is not in use is there to be read. The Adj-RIB-Outs are in [`adj_out`].
 
 pub(crate) mod adj_out;
+mod adj_out_paths;
 pub(crate) mod attributes;
 pub(crate) mod decision;
 pub(crate) mod export;
 mod forwarding;
 mod import;
 mod own;
+pub(crate) mod update_group;
 
 use crate::config::{Decision, FibChange, FibNextHop, Import, LocalRoute, Role};
 use crate::filter::Filter;

@@ -24,7 +24,7 @@ fn facts(peer: u32) -> PeerFacts {
     }
 }
 
-fn rib() -> Rib {
+pub(super) fn rib() -> Rib {
     let mut rib = Rib::new();
     rib.set_identity(Identity {
         local_as: 64599,
@@ -46,7 +46,7 @@ fn prefix(index: u8) -> IpNet {
     ))
 }
 
-fn nlri(prefix: IpNet) -> Nlri {
+pub(super) fn nlri(prefix: IpNet) -> Nlri {
     Nlri { prefix, path_id: 0 }
 }
 
@@ -83,6 +83,11 @@ fn picture(rib: &Rib) -> Vec<Picture> {
 fn announce(rib: &mut Rib, peer: u32, index: u8, path: &[u32]) {
     let attributes = via(rib, peer, path);
     rib.announce(PeerId(peer), nlri(prefix(index)), &attributes);
+}
+
+pub(super) fn announce_path(rib: &mut Rib, peer: u32, prefix: &str, path: &[u32]) {
+    let attributes = via(rib, peer, path);
+    rib.announce(PeerId(peer), nlri(prefix.parse().unwrap()), &attributes);
 }
 
 fn verdict_of(rib: &mut Rib, peer: u32, index: u8) -> Verdict {

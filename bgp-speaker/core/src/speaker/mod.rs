@@ -22,14 +22,14 @@ mod status;
 
 pub use liveness::WatchedPath;
 pub use operate::{Operation, OperationError};
-pub use status::{PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
+pub use status::{AdvertisedStatus, PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
 
 use crate::config::{
     BGP_PORT, FibChange, LocalRoute, Password, PeerKey, Restart, SpeakerConfig, Stop,
 };
 use crate::rib::Rib;
-use crate::rib::adj_out::AdjRibOut;
 use crate::rib::export::ExportPolicy;
+use crate::rib::update_group::UpdateGroup;
 use crate::session::connection::Event;
 use crate::wire::{ErrorCode, Notification, encode_notification};
 use convergence::Convergence;
@@ -153,7 +153,7 @@ pub struct Speaker {
     neighbours: BTreeMap<String, (Ipv6Addr, u32)>,
     next_peer: u32,
     rib: Rib,
-    groups: BTreeMap<ExportPolicy, AdjRibOut>,
+    groups: BTreeMap<ExportPolicy, UpdateGroup>,
     convergence: Convergence,
     outputs: VecDeque<Output>,
     draining: bool,

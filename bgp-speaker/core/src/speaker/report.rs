@@ -1,11 +1,16 @@
 //! What the speaker says about itself.
 
 use super::peer::Peer;
-use super::{PathStatus, PeerId, PeerStatus, RouteStatus, Speaker, SpeakerStatus};
+use super::{
+    AdvertisedStatus, PathStatus, PeerId, PeerStatus, RouteStatus, Speaker, SpeakerStatus,
+};
+use crate::config::PeerKey;
 use crate::filter::Community;
+use crate::rib::attributes::PathAttributes;
 use crate::rib::{Path, Source};
-use crate::wire::{Attributes, Family};
+use crate::wire::{Attributes, Family, Nlri};
 use ipnet::IpNet;
+use std::sync::Arc;
 use std::time::Instant;
 
 impl Speaker {
@@ -44,6 +49,23 @@ impl Speaker {
             .collect()
     }
 
+    /// What a peer has been told or is about to be, in order of prefix; none without a session.
+    pub fn advertised(&self, key: &PeerKey) -> Option<Vec<AdvertisedStatus>> {
+        let id = self.by_key.get(key)?;
+        let (_, policy) = self.peers.get(id)?.member.as_ref()?;
+        let all = self.groups.get(policy)?.advertised(*id).into_iter();
+        let told = |(nlri, path): (Nlri, Arc<PathAttributes>)| AdvertisedStatus {
+            prefix: nlri.prefix,
+            path_id: nlri.path_id,
+            next_hop: path.next_hop.address,
+            as_path: path.attributes.as_path.to_string(),
+            local_pref: path.attributes.local_pref,
+            med: path.attributes.med,
+            communities: communities(&path.attributes),
+        };
+        Some(all.map(told).collect())
+    }
+
     fn peer_status(&self, id: PeerId, peer: &Peer, now: Instant) -> PeerStatus {
         let count = self.rib.count(id);
         let agreement = peer.agreement.as_deref();
@@ -72,7 +94,7 @@ impl Speaker {
                 .collect(),
             received: count.received,
             stale: count.stale,
-            advertised: group.map_or(0, |group| group.advertised(id).count()),
+            advertised: group.map_or(0, |group| group.advertised_count(id)),
             updates_received: peer.record.updates_received,
             faults: peer.record.faults,
             established_count: peer.record.established_count,

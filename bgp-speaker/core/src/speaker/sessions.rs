@@ -4,7 +4,7 @@ use super::peer::{Peer, StalePhase};
 use super::restart::kept_families;
 use super::{ConnectionId, Notice, Output, PeerId, Severity, Speaker};
 use crate::config::{Excess, PrefixLimit};
-use crate::rib::adj_out::AdjRibOut;
+use crate::rib::update_group::UpdateGroup;
 use crate::session::Output as Session;
 use crate::session::connection::{Cause, Control, End, Event};
 use crate::session::open::Agreement;
@@ -125,7 +125,7 @@ impl Speaker {
         let group = self
             .groups
             .entry(key)
-            .or_insert_with_key(|key| AdjRibOut::new(key.clone(), rib));
+            .or_insert_with_key(|key| UpdateGroup::new(key.clone(), rib));
         group.join(id);
         self.mark_end_of_rib(id, export, &agreement.params.families);
         self.initial_session_up(id, now);
@@ -146,7 +146,7 @@ impl Speaker {
         if let Some((_, key)) = peer.member.take()
             && let Some(group) = self.groups.get_mut(&key)
         {
-            group.leave(id);
+            group.forget(id);
         }
         self.drop_empty_groups();
         let kept = if end.keeps_routes(agreement) {

@@ -1,5 +1,7 @@
 mod convergence;
+mod features;
 mod network;
+mod strangers;
 
 use crate::config::{Export, PeerConfig, PrefixLimit, Stop};
 use crate::rib::{Path, Source};
@@ -55,9 +57,9 @@ fn sent(network: &Network, from: usize, to: usize) -> Routes {
     let speaker = &network.nodes[from].speaker;
     let id = speaker.by_key[&key(to)];
     let (_, group) = speaker.peers[&id].member.as_ref().expect("Established");
-    let entries = speaker.groups[group].advertised(id);
+    let entries = speaker.groups[group].advertised(id).into_iter();
     entries
-        .map(|(prefix, path)| (*prefix, (path.attributes.clone(), path.next_hop)))
+        .map(|(nlri, path)| (nlri.prefix, (path.attributes.clone(), path.next_hop)))
         .collect()
 }
 
