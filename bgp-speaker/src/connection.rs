@@ -1,10 +1,13 @@
 //! A TCP connection: a task that reads, a task that writes, and what the loop holds of them.
 
+use crate::drops::Drops;
 use crate::runtime::Event;
-use bgp_core::{ConnectionId, SocketOptions};
+use crate::sys;
+use bgp_core::{ConnectionId, Password, SocketOptions};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -21,6 +24,10 @@ const SEND_HOLD: Duration = Duration::from_secs(480);
 /// would reset the connection and the message might be lost.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
 
+/// How long a peer has to answer: less than the session's patience, so that what the kernel has
+/// dropped meanwhile can be told.
+const ANSWER: Duration = Duration::from_secs(9);
+
 /// What the loop holds of a connection. Dropping it aborts dialling and reading.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -28,6 +35,8 @@ pub(crate) struct Connection {
     pub(crate) options: Option<SocketOptions>,
     /// The writer has messages and will say when it wants more.
     pub(crate) writing: bool,
+    /// The socket once more, to change its password; only if it has one.
+    signed: Option<OwnedFd>,
     outgoing: Option<mpsc::UnboundedSender<Outgoing>>,
     dialling: Option<AbortHandle>,
 }
@@ -44,6 +53,14 @@ impl Connection {
     /// The options that it is being opened with.
     pub(crate) fn into_options(mut self) -> Option<SocketOptions> {
         self.options.take()
+    }
+
+    /// Signs with another password from here on, retransmissions included.
+    pub(crate) fn rekey(&self, peer: IpAddr, password: &Password) -> io::Result<()> {
+        match &self.signed {
+            Some(socket) => sys::set_md5_password(socket, sys::host(peer), Some(password.expose())),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn send(&self, outgoing: Outgoing) {
@@ -77,16 +94,13 @@ pub(crate) fn dial(
 ) -> Connection {
     let attempt = options.clone();
     let task = tasks.spawn(async move {
-        let event = match connect(target, &attempt).await {
-            Ok(stream) => Event::Connected(id, stream),
-            Err(error) => {
-                let words = match (error.kind(), attempt.source) {
-                    (io::ErrorKind::AddrNotAvailable, Some(source)) => {
-                        format!("source address {source} is not on this node")
-                    }
-                    _ => words(&error),
-                };
-                Event::ConnectFailed(id, words)
+        let before = Drops::read();
+        let event = match tokio::time::timeout(ANSWER, connect(target, &attempt)).await {
+            Ok(Ok(stream)) => Event::Connected(id, stream),
+            Ok(Err(error)) => Event::ConnectFailed(id, why_not(&error, &attempt, before)),
+            Err(_) => {
+                let error = io::ErrorKind::TimedOut.into();
+                Event::ConnectFailed(id, why_not(&error, &attempt, before))
             }
         };
         // The loop has ended.
@@ -95,8 +109,28 @@ pub(crate) fn dial(
     Connection {
         options: Some(options),
         writing: false,
+        signed: None,
         outgoing: None,
         dialling: Some(task),
+    }
+}
+
+/// Why there is no connection, with what the kernel has dropped meanwhile: it answers wrong
+/// signatures and distant senders with silence.
+fn why_not(error: &io::Error, attempt: &SocketOptions, before: Drops) -> String {
+    match (error.kind(), attempt.source, &attempt.device) {
+        (io::ErrorKind::AddrNotAvailable, Some(source), _) => {
+            format!("source address {source} is not on this node")
+        }
+        (io::ErrorKind::NotFound, _, Some(device)) => {
+            format!("device {device} is not on this node")
+        }
+        (io::ErrorKind::TimedOut, _, _) => {
+            let mut words = words(error);
+            words.extend(before.since(attempt));
+            words
+        }
+        _ => words(error),
     }
 }
 
@@ -107,7 +141,14 @@ async fn connect(target: SocketAddr, options: &SocketOptions) -> io::Result<TcpS
         Some(Protocol::TCP),
     )?;
     socket.set_nonblocking(true)?;
-    set_ttl(&socket, target.is_ipv4(), options.ttl)?;
+    secure(&socket, target.ip(), options)?;
+    if let Some(device) = &options.device {
+        let bound = socket.bind_device(Some(device.as_bytes()));
+        bound.map_err(|error| match error.raw_os_error() {
+            Some(libc::ENODEV) => io::ErrorKind::NotFound.into(),
+            _ => error,
+        })?;
+    }
     if let Some(source) = options.source {
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
@@ -117,10 +158,38 @@ async fn connect(target: SocketAddr, options: &SocketOptions) -> io::Result<TcpS
 }
 
 /// Sets the options of an established connection.
-pub(crate) fn prepare(stream: &TcpStream, options: &SocketOptions) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let ipv4 = matches!(stream.peer_addr()?.ip().to_canonical(), IpAddr::V4(_));
-    set_ttl(&SockRef::from(stream), ipv4, options.ttl)
+///
+/// # Errors
+/// Why the connection must not be used.
+pub(crate) fn prepare(stream: &TcpStream, options: &SocketOptions) -> Result<(), String> {
+    let set = || {
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr()?.ip();
+        secure(&SockRef::from(stream), peer, options)?;
+        Ok(peer.is_ipv4())
+    };
+    let ipv4 = set()
+        .map_err(|error: io::Error| format!("cannot set the options of its connection: {error}"))?;
+    // Its segments would be dropped from here on, and nobody would know why.
+    match sys::first_ttl(stream, ipv4) {
+        Some(ttl) if ttl < options.min_ttl => Err(format!(
+            "the peer connects with TTL {ttl}, and ttlSecurity asks for {} or more",
+            options.min_ttl
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// TTLs and signatures.
+fn secure(socket: &Socket, peer: IpAddr, options: &SocketOptions) -> io::Result<()> {
+    set_ttl(socket, peer.is_ipv4(), options.ttl)?;
+    if options.min_ttl > 0 {
+        sys::set_min_ttl(socket, peer.is_ipv4(), options.min_ttl)?;
+    }
+    match &options.password {
+        Some(password) => sys::set_md5_password(socket, sys::host(peer), Some(password.expose())),
+        None => Ok(()),
+    }
 }
 
 fn set_ttl(socket: &Socket, ipv4: bool, ttl: u8) -> io::Result<()> {
@@ -135,9 +204,12 @@ fn set_ttl(socket: &Socket, ipv4: bool, ttl: u8) -> io::Result<()> {
 pub(crate) fn serve(
     id: ConnectionId,
     stream: TcpStream,
+    signed: bool,
     events: mpsc::Sender<Event>,
     tasks: &mut JoinSet<()>,
 ) -> Connection {
+    let duplicate = || stream.as_fd().try_clone_to_owned().ok();
+    let signed = signed.then(duplicate).flatten();
     let (reader, writer) = stream.into_split();
     // The loop bounds this queue: one batch, and the last message.
     let (sender, outgoing) = mpsc::unbounded_channel();
@@ -146,6 +218,7 @@ pub(crate) fn serve(
     Connection {
         options: None,
         writing: false,
+        signed,
         outgoing: Some(sender),
         dialling: None,
     }

@@ -4,15 +4,19 @@
 //! yields forwarding changes, merged per prefix for as long as the receiver is slow, so that a slow
 //! receiver never delays a keepalive.
 
+mod bfd;
 mod connection;
+mod drops;
 mod farewell;
 mod file;
 mod handle;
 mod listen;
+mod passwords;
 mod runtime;
+mod sys;
 
 pub use bgp_core::{
-    Export, FibChange, Import, LocalRoute, PathStatus, PeerConfig, PeerKey, PeerStatus,
+    Export, FibChange, Import, LocalRoute, Password, PathStatus, PeerConfig, PeerKey, PeerStatus,
     RouteStatus, SpeakerConfig, SpeakerStatus, Stop, wire::Family,
 };
 pub use file::{FileConfig, FileError};

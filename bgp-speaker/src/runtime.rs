@@ -1,18 +1,19 @@
 //! The loop that owns the speaker. It never waits for a peer nor for its owner: connections have
 //! tasks of their own, and forwarding changes wait here, merged per prefix.
 
+use crate::bfd::{self, Bfd};
 use crate::connection::{self, Connection, Outgoing};
 use crate::farewell::Farewells;
 use crate::handle::FibEvent;
 use crate::listen::Listeners;
 use bgp_core::{
-    ConnectionId, FibChange, LocalRoute, Notice, Output, Restart, RouteStatus, Severity,
-    SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop,
+    ConnectionId, FibChange, LocalRoute, Notice, Output, Password, PeerId, Restart, RouteStatus,
+    Severity, SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop, WatchedPath,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -61,7 +62,10 @@ pub(crate) async fn run(
     fib: mpsc::Sender<FibEvent>,
 ) {
     let (events, mut event_queue) = mpsc::channel(EVENT_QUEUE);
+    let (changes, mut path_changes) = mpsc::unbounded_channel();
     let mut speaker = Runtime {
+        bfd: None,
+        path_changes: changes,
         speaker: Speaker::new(restart, RandomState::new().hash_one(std::process::id())),
         listeners: Listeners::new(events.clone()),
         listen_port: 0,
@@ -76,9 +80,16 @@ pub(crate) async fn run(
         rejected: BTreeMap::new(),
     };
     let (stop, done) = loop {
+        // A failed path comes before all that peers have to say.
+        while let Ok((peer, change)) = path_changes.try_recv() {
+            speaker.speaker.path_changed(peer, &change, Instant::now());
+        }
         speaker.perform();
         let deadline = speaker.speaker.next_deadline();
         tokio::select! {
+            Some((peer, change)) = path_changes.recv() => {
+                speaker.speaker.path_changed(peer, &change, Instant::now());
+            }
             command = commands.recv() => match command {
                 Some(Command::Shutdown(stop, done)) => break (stop, Some(done)),
                 Some(command) => speaker.command(command),
@@ -116,6 +127,9 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 struct Runtime {
     speaker: Speaker,
+    /// Runs from the first path that is to be watched.
+    bfd: Option<Bfd>,
+    path_changes: mpsc::UnboundedSender<bfd::Change>,
     listeners: Listeners,
     listen_port: u16,
     /// The routes of this node are known.
@@ -129,7 +143,7 @@ struct Runtime {
     pending: BTreeMap<IpNet, FibChange>,
     converged: bool,
     /// When a rejected connection of an address was last logged.
-    rejected: BTreeMap<std::net::IpAddr, Instant>,
+    rejected: BTreeMap<IpAddr, Instant>,
 }
 
 impl Runtime {
@@ -138,6 +152,7 @@ impl Runtime {
         match command {
             Command::Configure(config) => {
                 self.listen_port = config.listen_port;
+                self.listeners.set_passwords(&config);
                 self.speaker.set_config(*config, now);
                 self.listen();
             }
@@ -204,7 +219,7 @@ impl Runtime {
             return;
         };
         match self.speaker.accept(remote, local, now) {
-            Ok((id, options)) => self.serve(id, stream, &options),
+            Ok((id, options)) => self.serve(id, stream, &options, now),
             Err(rejected) => {
                 self.log_rejected(remote, &rejected.text, now);
                 self.farewells.say(stream, rejected.last, &mut self.tasks);
@@ -237,8 +252,8 @@ impl Runtime {
         };
         match stream.local_addr() {
             Ok(local) => {
-                self.serve(id, stream, &options);
                 self.speaker.connected(id, local, now);
+                self.serve(id, stream, &options, now);
             }
             Err(error) => self
                 .speaker
@@ -246,12 +261,44 @@ impl Runtime {
         }
     }
 
-    fn serve(&mut self, id: ConnectionId, stream: TcpStream, options: &SocketOptions) {
-        if let Err(error) = connection::prepare(&stream, options) {
-            tracing::warn!("cannot set options of a connection: {error}");
+    fn serve(
+        &mut self,
+        id: ConnectionId,
+        stream: TcpStream,
+        options: &SocketOptions,
+        now: Instant,
+    ) {
+        if let Err(words) = connection::prepare(&stream, options) {
+            return self.speaker.lost(id, &words, now);
         }
-        let connection = connection::serve(id, stream, self.events.clone(), &mut self.tasks);
+        let signed = options.password.is_some();
+        let connection =
+            connection::serve(id, stream, signed, self.events.clone(), &mut self.tasks);
         self.connections.insert(id, connection);
+    }
+
+    fn watch(&mut self, peer: PeerId, path: Option<Box<WatchedPath>>) {
+        match (&self.bfd, path) {
+            (Some(bfd), Some(path)) => bfd.watch(peer, path),
+            (Some(bfd), None) => bfd.forget(peer),
+            (None, None) => {}
+            (None, Some(path)) => match Bfd::spawn(self.path_changes.clone()) {
+                Ok(bfd) => self.bfd.insert(bfd).watch(peer, path),
+                Err(error) => tracing::error!("cannot start BFD: {error}"),
+            },
+        }
+    }
+
+    /// A kernel that can't change the password of an open connection costs the connection.
+    fn rekey(&mut self, id: ConnectionId, peer: IpAddr, password: &Password) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        if let Err(error) = connection.rekey(peer, password) {
+            self.connections.remove(&id);
+            let words = format!("its password cannot be changed while it is open: {error}");
+            self.speaker.lost(id, &words, Instant::now());
+        }
     }
 
     /// Does what the speaker asks for.
@@ -268,6 +315,12 @@ impl Runtime {
                     self.connections.insert(id, connection);
                 }
                 Output::Transmit(id) => self.transmit(id),
+                Output::Rekey {
+                    connection,
+                    peer,
+                    password,
+                } => self.rekey(connection, peer, &password),
+                Output::Watch { peer, path } => self.watch(peer, path),
                 Output::Close { connection, last } => {
                     if let Some(connection) = self.connections.remove(&connection) {
                         connection.close(last);
@@ -318,6 +371,9 @@ impl Runtime {
 
     async fn stop(mut self, stop: Stop) {
         self.listeners.set_port(0);
+        if let Some(bfd) = self.bfd.take() {
+            bfd.stop().await;
+        }
         self.speaker.stop(stop, Instant::now());
         self.perform();
         let Self {

@@ -4,16 +4,21 @@
 //! changes and notices come out as values. Nothing here knows a socket, a clock or a source of
 //! randomness. [`Speaker`] is the whole; [`wire`] stands on its own.
 
+pub mod bfd;
 mod config;
+pub mod filter;
 mod rib;
 mod session;
 mod speaker;
 pub mod wire;
 
 pub use config::{
-    Export, FibChange, Import, LocalRoute, PeerConfig, PeerKey, Restart, SpeakerConfig, Stop,
+    AddPath, Decision, DynamicPeers, Excess, Export, FibChange, FibNextHop, Import, LocalRoute,
+    Password, PasswordError, PeerConfig, PeerKey, PrefixLimit, RemoteAs, Restart, Role,
+    SpeakerConfig, Stop,
 };
 pub use speaker::{
-    ConnectionId, Notice, Output, PathStatus, PeerId, PeerStatus, Rejected, RouteStatus, Severity,
-    SocketOptions, Speaker, SpeakerStatus,
+    AdvertisedStatus, ConnectionId, Notice, Operation, OperationError, Output, PathStatus, PeerId,
+    PeerStatus, Rejected, RouteStatus, Severity, SocketOptions, Speaker, SpeakerStatus,
+    WatchedPath,
 };

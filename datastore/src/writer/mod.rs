@@ -5,6 +5,7 @@
 //! its name, so that readers and crashes never see half of one.
 
 mod atomic;
+mod lease;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use crate::STATE;
 use crate::document::{self, Reading, Said};
 use atomic::{Durability, Placed};
 use model::manifest::{self, Parsed};
-use model::{Kind, Object, ObjectKey};
+use model::{Kind, Lease, Object, ObjectKey};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,12 @@ pub enum WriteError {
     Changed {
         /// The object as it is.
         object: Box<Object>,
+    },
+    /// There is no such object.
+    #[error("{object} does not exist")]
+    Missing {
+        /// The object.
+        object: ObjectKey,
     },
     /// Only users write this kind.
     #[error("{object}: agents do not write objects of this kind")]
@@ -58,6 +65,14 @@ pub enum WriteError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A lease is not what the caller thought it was.
+    #[error("lease {name} was changed by somebody else")]
+    LeaseChanged {
+        /// Its name.
+        name: String,
+        /// The lease as it is; none if there is none.
+        lease: Option<Lease>,
     },
     /// The file system refused.
     #[error("{}: {source}", path.display())]
@@ -123,6 +138,25 @@ impl Writer {
             }
         }
         atomic::remove(&path).map_err(|source| WriteError::Io { path, source })
+    }
+
+    /// Writes `next` in the place of the object of the same key, if that is `expected`.
+    pub fn swap(&self, expected: &Object, next: &Object) -> Result<(), WriteError> {
+        let key = next.key();
+        let path = self.path(&key)?;
+        let text = text(next)?;
+        let _lock = self.lock()?;
+        match read(&key, &path)? {
+            Some(found) if found == *expected => {}
+            Some(found) => {
+                return Err(WriteError::Changed {
+                    object: Box::new(found),
+                });
+            }
+            None => return Err(WriteError::Missing { object: key }),
+        }
+        atomic::replace(&path, &text, Durability::Synced)
+            .map_err(|source| WriteError::Io { path, source })
     }
 
     /// Writes what a node thinks of an object, or removes it where there are no conditions. Does

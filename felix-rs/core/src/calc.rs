@@ -1,20 +1,22 @@
 //! The state of this node's world. `on_*` store and mark; `resolve` computes what follows.
 
+pub(crate) mod feed;
 mod resolve;
+mod tunnels;
 
-use crate::checks;
+use crate::checks::{self, TunnelKinds};
 use crate::objects::{Objects, Phase};
 use crate::routes::{Topology, Withheld};
 use crate::underlay::Underlay;
 use crate::workloads::{EndpointKey, LocalEndpoint, id, seen};
 use bgp_core::{FibChange, LocalRoute, SpeakerConfig};
 use ipnet::IpNet;
-use model::dataplane::{Address, IpipDevice, Link, Route, RouteKind};
+use model::dataplane::{Address, Link, Route, RouteKind, Tunnel};
 use model::{Invalid, Kind, Object, ObjectKey, Update, WorkloadEndpoint, names};
 use policy::ruleset::Ruleset;
-use policy::{Compiler, EndpointId, Policy, PolicyKey, PolicyKind};
+use policy::{Compiler, EndpointId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// MTU where the uplink is not known yet.
 const DEFAULT_MTU: u32 = 1500;
@@ -28,8 +30,8 @@ pub struct Desired {
     pub learned: BTreeMap<IpNet, RouteKind>,
     /// Addresses of pods that are gone: their routes go whatever else is unknown.
     pub freed: BTreeSet<IpNet>,
-    /// The tunnel device.
-    pub ipip: Option<IpipDevice>,
+    /// The tunnel devices by name.
+    pub tunnels: BTreeMap<String, Tunnel>,
     /// BGP sessions; none while this node has no address.
     pub sessions: Option<SpeakerConfig>,
     /// What is advertised.
@@ -56,12 +58,14 @@ struct Dirty {
     all_learned: bool,
     learned: BTreeSet<IpNet>,
     sessions: bool,
+    /// Interfaces of the node, or their addresses.
+    host_interfaces: bool,
 }
 
 /// Everything that this node knows. `on_*` store and mark; [`Calc::resolve`] computes.
 pub struct Calc {
     node: String,
-    ipip_supported: bool,
+    tunnel_kinds: TunnelKinds,
     objects: Objects,
     compiler: Compiler,
     local: BTreeMap<EndpointKey, LocalEndpoint>,
@@ -70,6 +74,10 @@ pub struct Calc {
     /// The pod of each workload endpoint.
     pods: BTreeMap<EndpointId, (String, String)>,
     own_blocks: BTreeSet<IpNet>,
+    /// Blocks of the datastore by object, to know what a deletion is about.
+    blocks: BTreeMap<ObjectKey, IpNet>,
+    /// This node's own address on the IPIP device.
+    tunnel_address: Option<Ipv4Addr>,
     underlay: Underlay,
     fib: BTreeMap<IpNet, Vec<IpAddr>>,
     topology: Topology,
@@ -88,16 +96,18 @@ struct Seen {
 
 impl Calc {
     /// The world of node `node`, of which nothing is known yet.
-    pub fn new(node: &str, ipip_supported: bool) -> Self {
+    pub fn new(node: &str, tunnel_kinds: TunnelKinds) -> Self {
         Self {
             node: node.to_owned(),
-            ipip_supported,
+            tunnel_kinds,
             objects: Objects::default(),
             compiler: Compiler::new(policy::Options::default()),
             local: BTreeMap::new(),
             by_pod: BTreeMap::new(),
             pods: BTreeMap::new(),
             own_blocks: BTreeSet::new(),
+            blocks: BTreeMap::new(),
+            tunnel_address: None,
             underlay: Underlay::default(),
             fib: BTreeMap::new(),
             topology: Topology::default(),
@@ -115,6 +125,8 @@ impl Calc {
 
     /// One update of the datastore. Returns the objects whose version in force changed.
     pub fn on_update(&mut self, update: Update) -> Vec<ObjectKey> {
+        // What is said of blocks counts only while it is news.
+        self.dirty.topology |= matches!(update, Update::InSync | Update::Lost { .. });
         let changed = self.objects.apply(update);
         for key in &changed {
             self.on_object(key);
@@ -139,50 +151,39 @@ impl Calc {
     fn on_object(&mut self, key: &ObjectKey) {
         let object = self.objects.get(key).cloned();
         match key.kind {
-            Kind::Namespace => {
-                let labels = object.and_then(|object| match object {
-                    Object::Namespace(namespace) => Some(namespace.labels),
-                    _ => None,
-                });
-                self.compiler.set_namespace(&key.name, labels);
-            }
-            Kind::NetworkPolicy => {
-                let policy = object.and_then(|object| match object {
-                    Object::NetworkPolicy(policy) => Some(Policy::Kubernetes(policy)),
-                    _ => None,
-                });
-                let key = PolicyKey {
-                    kind: PolicyKind::Kubernetes,
-                    namespace: key.namespace.clone(),
-                    name: key.name.clone(),
-                };
-                self.compiler.set_policy(&key, policy);
-            }
             Kind::Pod => {
                 let namespace = key.namespace.clone().unwrap_or_default();
                 self.refresh_pod(&(namespace, key.name.clone()));
             }
             Kind::WorkloadEndpoint => self.on_workload_endpoint(key, object),
-            Kind::Node | Kind::IpPool | Kind::BgpConfiguration | Kind::BgpPeer => {
+            Kind::Node
+            | Kind::IpPool
+            | Kind::BgpConfiguration
+            | Kind::BgpPeer
+            | Kind::BgpFilter => {
                 self.dirty.topology = true;
                 self.dirty.sessions = true;
+                self.feed_compiler(key, object);
             }
-            // Stored; nothing here reads them.
-            Kind::IpamBlock
-            | Kind::IpReservation
-            | Kind::ServiceAccount
-            | Kind::EndpointSlice
-            | Kind::ClusterNetworkPolicy
-            | Kind::Tier
-            | Kind::CalicoNetworkPolicy
-            | Kind::GlobalNetworkPolicy
-            | Kind::StagedNetworkPolicy
-            | Kind::StagedGlobalNetworkPolicy
-            | Kind::StagedKubernetesNetworkPolicy
-            | Kind::NetworkSet
-            | Kind::GlobalNetworkSet
-            | Kind::HostEndpoint
-            | Kind::Profile => {}
+            Kind::IpamBlock => self.on_block(key, object),
+            _ => self.feed_compiler(key, object),
+        }
+    }
+
+    /// A block appeared, changed hands or went: whose route to it is believed.
+    fn on_block(&mut self, key: &ObjectKey, object: Option<Object>) {
+        let block = match object {
+            Some(Object::IpamBlock(block)) => Some(block),
+            _ => None,
+        };
+        if let Some(cidr) = self.blocks.remove(key) {
+            self.topology.block_owners.remove(&cidr);
+            self.dirty.learned.insert(cidr);
+        }
+        if let Some(block) = block {
+            self.blocks.insert(key.clone(), block.cidr);
+            self.topology.block_owners.insert(block.cidr, block.node);
+            self.dirty.learned.insert(block.cidr);
         }
     }
 
@@ -291,6 +292,11 @@ impl Calc {
         &self.local
     }
 
+    /// The node's own name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Every endpoint of the cluster that is known, with the interface index of those of this node.
     pub(crate) fn endpoints(
         &self,
@@ -308,9 +314,29 @@ impl Calc {
         }
     }
 
+    /// This node's own address on the IPIP device, from one of its blocks: what the node itself
+    /// sends to pods behind the tunnel comes from there.
+    pub fn set_tunnel_address(&mut self, address: Option<Ipv4Addr>) {
+        if self.tunnel_address != address {
+            self.tunnel_address = address;
+            self.dirty.topology = true;
+        }
+    }
+
+    /// Prefixes learnt by BGP.
+    pub fn learned_prefixes(&self) -> impl Iterator<Item = &IpNet> {
+        self.fib.keys()
+    }
+
     /// The blocks that this node owns.
     pub fn own_blocks(&self) -> &BTreeSet<IpNet> {
         &self.own_blocks
+    }
+
+    fn addresses_changed(&mut self, change: impl FnOnce(&mut Underlay) -> bool) {
+        let changed = change(&mut self.underlay);
+        self.dirty.all_learned |= changed;
+        self.dirty.host_interfaces |= changed;
     }
 
     /// A link appeared or changed.
@@ -339,17 +365,18 @@ impl Calc {
             self.dirty.local = true;
         } else {
             self.dirty.topology = true;
+            self.dirty.host_interfaces = true;
         }
     }
 
     /// An address of the node appeared.
     pub fn on_address(&mut self, address: Address) {
-        self.dirty.all_learned |= self.underlay.add_address(address);
+        self.addresses_changed(|underlay| underlay.add_address(address));
     }
 
     /// An address of the node is gone.
     pub fn on_address_gone(&mut self, address: &Address) {
-        self.dirty.all_learned |= self.underlay.remove_address(address);
+        self.addresses_changed(|underlay| underlay.remove_address(address));
     }
 
     /// Somebody else's route appeared or changed.
@@ -364,7 +391,7 @@ impl Calc {
 
     /// All addresses of the node, as a dump says.
     pub fn on_all_addresses(&mut self, addresses: BTreeSet<Address>) {
-        self.dirty.all_learned |= self.underlay.replace_addresses(addresses);
+        self.addresses_changed(|underlay| underlay.replace_addresses(addresses));
     }
 
     /// Somebody else's route is gone.
@@ -375,8 +402,11 @@ impl Calc {
     /// The Loc-RIB changed.
     pub fn on_fib(&mut self, change: FibChange) {
         match change {
-            FibChange::Set { prefix, next_hops } => {
-                self.fib.insert(prefix, next_hops);
+            FibChange::Set {
+                prefix, next_hops, ..
+            } => {
+                let addresses = next_hops.iter().map(|next_hop| next_hop.address);
+                self.fib.insert(prefix, addresses.collect());
                 self.dirty.learned.insert(prefix);
             }
             FibChange::Remove { prefix } => {
@@ -434,7 +464,7 @@ impl Calc {
         problems.extend(checks::overlapping_pools(&self.objects));
         problems.extend(checks::unsupported_encapsulation(
             &self.objects,
-            self.ipip_supported,
+            self.tunnel_kinds,
         ));
         problems.extend(self.session_problems.iter().cloned());
         problems

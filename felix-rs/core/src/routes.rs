@@ -6,9 +6,10 @@
 
 use crate::underlay::Underlay;
 use ipnet::IpNet;
-use model::dataplane::{NextHop, RouteKind};
-use model::{EncapMode, IpPool};
+use model::dataplane::{NextHop, RouteKind, vtep_gateway, vtep_mac};
+use model::{EncapMode, IpPool, names};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 /// Why a BGP route is not in the kernel.
@@ -22,8 +23,22 @@ pub enum Withheld {
         /// Its next hop.
         next_hop: IpAddr,
     },
-    /// The pool wants IPIP and there is no tunnel device.
-    #[error("{dest}: IPPool/{pool} wants IPIP towards {next_hop} and there is no tunnel device")]
+    /// A node announces a block that the datastore says is another node's.
+    #[error("{dest}: node {node} ({next_hop}) announces it, and it is the block of node {owner}")]
+    NotTheOwner {
+        /// The block.
+        dest: IpNet,
+        /// The node's address.
+        next_hop: IpAddr,
+        /// The node that announces it.
+        node: String,
+        /// The node that owns it.
+        owner: String,
+    },
+    /// The pool wants a tunnel and there is no device for it.
+    #[error(
+        "{dest}: IPPool/{pool} wants {encapsulation} towards {next_hop} and there is no tunnel device"
+    )]
     NoTunnel {
         /// The route.
         dest: IpNet,
@@ -31,7 +46,27 @@ pub enum Withheld {
         pool: String,
         /// Its next hop.
         next_hop: IpAddr,
+        /// What the pool wants.
+        encapsulation: Encapsulation,
     },
+}
+
+/// How packets to another node are wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// Protocol 4, over IPv4 only.
+    Ipip,
+    /// VXLAN, over either family.
+    Vxlan,
+}
+
+impl fmt::Display for Encapsulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipip => "IPIP",
+            Self::Vxlan => "VXLAN",
+        })
+    }
 }
 
 /// What decides a route besides the underlay.
@@ -41,10 +76,16 @@ pub struct Topology {
     pub pools: BTreeMap<IpNet, IpPool>,
     /// Addresses of all nodes: only towards them traffic is encapsulated.
     pub node_addresses: BTreeSet<IpAddr>,
+    /// The nodes of these addresses.
+    pub node_names: BTreeMap<IpAddr, String>,
+    /// Blocks and the nodes that own them, as the datastore says.
+    pub block_owners: BTreeMap<IpNet, String>,
+    /// Whether the datastore answers: an earlier word about a block may be out of date.
+    pub owners_known: bool,
     /// This node's own subnets.
     pub own_subnets: Vec<IpNet>,
-    /// The tunnel device, if there is one.
-    pub ipip: Option<u32>,
+    /// Indices of the tunnel devices that are there and up, by name.
+    pub tunnels: BTreeMap<String, u32>,
 }
 
 impl Topology {
@@ -57,14 +98,80 @@ impl Topology {
             .map(|(_, pool)| pool)
     }
 
-    fn encapsulates(&self, pool: &IpPool, next_hop: IpAddr) -> bool {
-        next_hop.is_ipv4()
-            && self.node_addresses.contains(&next_hop)
-            && match pool.ipip_mode {
-                EncapMode::Never => false,
-                EncapMode::Always => true,
-                EncapMode::CrossSubnet => !self.own_subnets.iter().any(|s| s.contains(&next_hop)),
+    /// Whether everything but the owners of blocks is the same.
+    pub(crate) fn same_but_for_blocks(&self, other: &Self) -> bool {
+        let Self {
+            pools,
+            node_addresses,
+            node_names,
+            block_owners: _,
+            owners_known,
+            own_subnets,
+            tunnels,
+        } = self;
+        *pools == other.pools
+            && *node_addresses == other.node_addresses
+            && *node_names == other.node_names
+            && *owners_known == other.owners_known
+            && *own_subnets == other.own_subnets
+            && *tunnels == other.tunnels
+    }
+
+    /// Of two nodes that announce one block, the datastore's owner is believed. A block that the
+    /// datastore does not know, and a next hop that is no node, are nobody's business here.
+    fn not_the_owner(&self, dest: &IpNet, next_hop: IpAddr) -> Option<Withheld> {
+        let owner = self.block_owners.get(dest).filter(|_| self.owners_known)?;
+        let node = self.node_names.get(&next_hop)?;
+        (node != owner).then(|| Withheld::NotTheOwner {
+            dest: *dest,
+            next_hop,
+            node: node.clone(),
+            owner: owner.clone(),
+        })
+    }
+
+    /// How packets of this pool reach the node at `next_hop`; `None` is natively.
+    fn encapsulation(&self, pool: &IpPool, next_hop: IpAddr) -> Option<Encapsulation> {
+        let far = || !self.own_subnets.iter().any(|s| s.contains(&next_hop));
+        let wanted = |mode| match mode {
+            EncapMode::Never => false,
+            EncapMode::Always => true,
+            EncapMode::CrossSubnet => far(),
+        };
+        if !self.node_addresses.contains(&next_hop) {
+            None
+        } else if next_hop.is_ipv4() && wanted(pool.ipip_mode) {
+            Some(Encapsulation::Ipip)
+        } else {
+            wanted(pool.vxlan_mode).then_some(Encapsulation::Vxlan)
+        }
+    }
+
+    /// The way through a tunnel, if its device is there.
+    fn through(
+        &self,
+        encapsulation: Encapsulation,
+        dest: &IpNet,
+        next_hop: IpAddr,
+    ) -> Option<NextHop> {
+        let (name, gateway) = match (encapsulation, next_hop) {
+            (Encapsulation::Ipip, _) => (names::IPIP_DEVICE, next_hop),
+            (Encapsulation::Vxlan, IpAddr::V4(_)) if dest.addr().is_ipv4() => {
+                (names::VXLAN_DEVICE, next_hop)
             }
+            (Encapsulation::Vxlan, _) => {
+                let device = match next_hop {
+                    IpAddr::V4(_) => names::VXLAN_DEVICE,
+                    IpAddr::V6(_) => names::VXLAN6_DEVICE,
+                };
+                (device, vtep_gateway(vtep_mac(next_hop)).into())
+            }
+        };
+        Some(NextHop {
+            gateway,
+            ifindex: Some(*self.tunnels.get(name)?),
+            onlink: true,
+        })
     }
 
     /// The kernel route for a prefix of the Loc-RIB.
@@ -74,27 +181,28 @@ impl Topology {
         next_hops: &[IpAddr],
         underlay: &Underlay,
     ) -> Result<RouteKind, Withheld> {
-        let pool = self.pool_of(dest).filter(|_| dest.addr().is_ipv4());
+        let pool = self.pool_of(dest);
         let mut hops = BTreeSet::new();
         let mut failure = None;
         for &next_hop in next_hops {
-            let encapsulated = pool.filter(|pool| self.encapsulates(pool, next_hop));
-            match (encapsulated, self.ipip) {
-                (Some(_), Some(device)) => {
-                    hops.insert(NextHop {
-                        gateway: next_hop,
-                        ifindex: Some(device),
-                        onlink: true,
-                    });
-                }
-                (Some(pool), None) => {
-                    failure = Some(Withheld::NoTunnel {
-                        dest: *dest,
-                        pool: pool.name.clone(),
-                        next_hop,
-                    });
-                }
-                (None, _) => match resolve(next_hop, underlay) {
+            if let Some(reason) = self.not_the_owner(dest, next_hop) {
+                failure = Some(reason);
+                continue;
+            }
+            let wanted = pool.and_then(|pool| Some((pool, self.encapsulation(pool, next_hop)?)));
+            match wanted {
+                Some((pool, encapsulation)) => match self.through(encapsulation, dest, next_hop) {
+                    Some(hop) => drop(hops.insert(hop)),
+                    None => {
+                        failure = Some(Withheld::NoTunnel {
+                            dest: *dest,
+                            pool: pool.name.clone(),
+                            next_hop,
+                            encapsulation,
+                        });
+                    }
+                },
+                None => match resolve(next_hop, underlay) {
                     Some(resolved) => hops.extend(resolved),
                     None => {
                         failure = Some(Withheld::NextHopUnreachable {
@@ -161,8 +269,15 @@ mod tests {
         Topology {
             pools: [(net("10.244.0.0/16"), pool(mode))].into(),
             node_addresses: [ip("10.1.0.12"), ip("10.2.0.13")].into(),
+            node_names: [
+                (ip("10.1.0.12"), "n2".to_owned()),
+                (ip("10.2.0.13"), "n3".to_owned()),
+            ]
+            .into(),
+            block_owners: BTreeMap::new(),
+            owners_known: true,
             own_subnets: vec![net("10.1.0.0/24")],
-            ipip: Some(TUNNEL),
+            tunnels: [(names::IPIP_DEVICE.to_owned(), TUNNEL)].into(),
         }
     }
 
@@ -241,6 +356,37 @@ mod tests {
     }
 
     #[test]
+    fn of_two_nodes_that_announce_one_block_only_its_owner_is_believed() {
+        let mut topology = topology(EncapMode::Never);
+        let (block, both) = (net("10.244.1.0/26"), [ip("10.1.0.12"), ip("10.2.0.13")]);
+        topology.block_owners.insert(block, "n2".to_owned());
+        let route = |dest: &str, hops: &[IpAddr]| topology.route(&net(dest), hops, &underlay());
+        assert_eq!(
+            route("10.244.1.0/26", &both),
+            Ok(via("10.1.0.12", ETH0, false))
+        );
+        assert_eq!(
+            route("10.244.1.0/26", &both[1..]).unwrap_err().to_string(),
+            "10.244.1.0/26: node n3 (10.2.0.13) announces it, and it is the block of node n2"
+        );
+        topology.owners_known = false;
+        let old_word = topology.route(&block, &both[1..], &underlay());
+        assert_eq!(old_word, Ok(via("10.1.0.1", ETH0, false)));
+        topology.owners_known = true;
+        let route = |dest: &str, hops: &[IpAddr]| topology.route(&net(dest), hops, &underlay());
+        // The loser's running pods, each with a route of its own, and a router that is no node.
+        assert_eq!(
+            route("10.244.1.7/32", &both[1..]),
+            Ok(via("10.1.0.1", ETH0, false))
+        );
+        let router = [ip("10.1.0.1")];
+        assert_eq!(
+            route("10.244.1.0/26", &router),
+            Ok(via("10.1.0.1", ETH0, false))
+        );
+    }
+
+    #[test]
     fn a_prefix_outside_every_pool_is_never_encapsulated() {
         let route = topology(EncapMode::Always).route(
             &net("192.0.2.0/24"),
@@ -268,7 +414,7 @@ mod tests {
     #[test]
     fn a_route_that_can_not_be_programmed_says_why() {
         let mut topology = topology(EncapMode::Always);
-        topology.ipip = None;
+        topology.tunnels.clear();
         let far = net("10.244.2.0/26");
         assert_eq!(
             topology

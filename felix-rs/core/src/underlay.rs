@@ -86,6 +86,15 @@ impl Underlay {
         self.links.values()
     }
 
+    /// The addresses of an interface.
+    pub(crate) fn addresses_of(&self, ifindex: u32) -> impl Iterator<Item = IpAddr> + '_ {
+        let of = move |held: &&Address| held.ifindex == ifindex;
+        self.addresses
+            .iter()
+            .filter(of)
+            .map(|held| held.address.addr())
+    }
+
     /// The interface that holds this address.
     pub fn link_with_address(&self, address: IpAddr) -> Option<&Link> {
         let held = self
@@ -93,6 +102,11 @@ impl Underlay {
             .iter()
             .find(|held| held.address.addr() == address)?;
         self.links.get(&held.ifindex)
+    }
+
+    /// The addresses of the node.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|held| held.address.addr())
     }
 
     /// The interface on whose subnet this address is.

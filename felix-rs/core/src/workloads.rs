@@ -1,10 +1,12 @@
 //! Pods and workload endpoints -> what the policy compiler sees.
 
 use crate::objects::Objects;
-use model::WorkloadEndpoint;
+use ipnet::IpNet;
+use model::{Pod, WorkloadEndpoint};
 use policy::{Endpoint, EndpointId};
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Identity of an interface of a pod on this node, as the runtime names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -38,6 +40,39 @@ pub struct LocalEndpoint {
     pub sequence: u64,
 }
 
+/// Ports of the node -> ports of pods, of pods in the order of their making: of two that claim one
+/// port (sandboxes of one pod), the later has it.
+pub(crate) fn host_ports<'a>(
+    pods: impl Iterator<Item = &'a LocalEndpoint>,
+) -> BTreeMap<policy::HostPort, SocketAddr> {
+    let mut ports = BTreeMap::new();
+    for WorkloadEndpoint {
+        host_ports,
+        ip_networks,
+        ..
+    } in pods.map(|pod| &pod.endpoint)
+    {
+        for port in host_ports {
+            for ip in ip_networks.iter().map(IpNet::addr) {
+                let any: IpAddr = match ip {
+                    IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                let address = port.host_ip.unwrap_or(any);
+                if address.is_ipv4() == ip.is_ipv4() {
+                    let key = policy::HostPort {
+                        address,
+                        protocol: port.protocol.number(),
+                        port: port.host_port,
+                    };
+                    ports.insert(key, SocketAddr::new(ip, port.port));
+                }
+            }
+        }
+    }
+    ports
+}
+
 /// The compiler's id of a workload endpoint.
 pub(crate) fn id(endpoint: &WorkloadEndpoint) -> EndpointId {
     EndpointId(format!("{}/{}", endpoint.namespace, endpoint.name))
@@ -62,6 +97,7 @@ pub(crate) fn seen(
     }
     // Its own object will come: until then its labels are unknown, unless CNI gave some.
     let labels_known = pod.is_some() || named.is_none() || !endpoint.labels.is_empty();
+    let service_account = service_account(pod);
     Some(Endpoint {
         namespace: endpoint.namespace.clone(),
         pod: endpoint.pod.clone(),
@@ -74,7 +110,40 @@ pub(crate) fn seen(
             .collect::<Vec<IpAddr>>(),
         local,
         labels_known,
-        service_account: None,
-        profiles: vec![],
+        profiles: profiles(&endpoint.namespace, &service_account),
+        service_account: Some(service_account),
     })
+}
+
+/// A pod that has no endpoint, as if it had this address.
+pub(crate) fn standing_at(pod: &Pod, address: IpAddr) -> Endpoint {
+    let service_account = service_account(Some(pod));
+    Endpoint {
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        labels: pod.labels.clone(),
+        ports: pod.ports.clone(),
+        ips: vec![address],
+        local: None,
+        labels_known: true,
+        profiles: profiles(&pod.namespace, &service_account),
+        service_account: Some(service_account),
+    }
+}
+
+fn service_account(pod: Option<&Pod>) -> String {
+    pod.and_then(|pod| pod.service_account.clone())
+        .unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.to_owned())
+}
+
+/// What a pod runs as that names no service account.
+const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+
+/// The profiles that Calico gives to every pod of Kubernetes: of its namespace, and of its service
+/// account.
+fn profiles(namespace: &str, service_account: &str) -> Vec<String> {
+    vec![
+        format!("kns.{namespace}"),
+        format!("ksa.{namespace}.{service_account}"),
+    ]
 }

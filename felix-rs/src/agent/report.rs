@@ -5,6 +5,7 @@ use crate::ctl::{Answer, EndpointLine, NodeReport, Query, Question};
 use crate::health::Readiness;
 use crate::store::Write;
 use datastore::{Condition, Status};
+use felix_core::cluster::{Cluster, View};
 use felix_core::why::why;
 use felix_core::{Phase, routes::Withheld};
 use model::{Invalid, Kind, ObjectKey};
@@ -90,6 +91,8 @@ impl Agent {
             ));
         }
         reasons.extend(self.last_failure.clone());
+        let journal = self.journal.trouble();
+        reasons.extend(journal.map(|why| format!("pods can't be added: {why}")));
         reasons.extend(self.forwarding_failure.clone());
         notes.extend(
             self.revoke_failure
@@ -101,7 +104,9 @@ impl Agent {
             let sentence = format!("route withheld: {withheld}");
             match withheld {
                 // What a peer says of its next hops is not this node's doing.
-                Withheld::NextHopUnreachable { .. } => notes.push(sentence),
+                Withheld::NextHopUnreachable { .. } | Withheld::NotTheOwner { .. } => {
+                    notes.push(sentence);
+                }
                 Withheld::NoTunnel { .. } => reasons.push(sentence),
             }
         }
@@ -218,6 +223,9 @@ impl Agent {
             Question::Status => {
                 let _ = answer.send(Answer::json(&self.node_report()));
             }
+            Question::Ipam(question) => {
+                let _ = answer.send(self.ipam_answer(question));
+            }
             Question::Endpoints => {
                 let _ = answer.send(Answer::json(&self.endpoint_lines()));
             }
@@ -225,7 +233,8 @@ impl Agent {
                 let _ = answer.send(Answer::Text(self.peek_plan()));
             }
             Question::Why(connection) => {
-                let said = why(&self.calc, &connection);
+                let cluster = Cluster::new(&View::of(&self.calc));
+                let said = why(&cluster, &connection);
                 let _ = answer.send(match said {
                     Ok(verdicts) => Answer::json(&verdicts),
                     Err(error) => Answer::Error(error.to_string()),

@@ -15,6 +15,7 @@ use crate::revoker::Revoker;
 use crate::snapshot::{self, Saver};
 use crate::store::{self, Store};
 use crate::{cni_socket, ctl};
+use felix_core::checks::TunnelKinds;
 use felix_core::{Actual, Calc, Permissions, Phase, Step, plan, plan::Scope};
 use ipam::Ipam;
 use kernel::Kernel;
@@ -82,7 +83,7 @@ pub(crate) fn start(
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
     let updates = store::watch(&options.datastore).map_err(thread("datastore"))?;
-    let (store, claims) = Store::start(&options.datastore).map_err(thread("writer"))?;
+    let (store, said) = Store::start(&options.datastore).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
             let (revoker, events) = Revoker::start(options.revoked_mark)?;
@@ -95,7 +96,7 @@ pub(crate) fn start(
     let cni = cni_socket::listen(&options.socket(names::CNI_SOCKET))?;
     let control = cni_socket::listen(&options.socket(names::CTL_SOCKET))?;
     let mut agent = Agent {
-        calc: Calc::new(&options.node_name, kernel.features().ipip),
+        calc: Calc::new(&options.node_name, tunnel_kinds(&kernel)),
         ipam: Ipam::new(&options.node_name),
         kernel,
         actual: Actual::default(),
@@ -122,7 +123,10 @@ pub(crate) fn start(
         advertised: None,
         claiming: BTreeMap::new(),
         blocks: BTreeMap::new(),
+        deleting: BTreeMap::new(),
         waiting: Vec::new(),
+        pod_deadlines: BTreeMap::new(),
+        care: super::reconcile::Care::new(&options.node_name, options.ipam_interval),
         next_ifindex: names::FIRST_IFINDEX,
         readiness,
         reported: report::Reported::default(),
@@ -143,10 +147,17 @@ pub(crate) fn start(
         fib,
         calls,
         queries,
-        claims,
+        said,
         revoker: revocations,
     };
     Ok((agent, inputs, lock))
+}
+
+fn tunnel_kinds(kernel: &Kernel) -> TunnelKinds {
+    TunnelKinds {
+        ipip: kernel.features().ipip,
+        vxlan: kernel.features().vxlan,
+    }
 }
 
 /// One agent for a state directory, since two would give out the same addresses, and one for a
@@ -192,7 +203,7 @@ impl Agent {
 /// `--plan`: read everything, print what would be done, change nothing.
 pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
     let mut kernel = Kernel::open()?;
-    let mut calc = Calc::new(&options.node_name, kernel.features().ipip);
+    let mut calc = Calc::new(&options.node_name, tunnel_kinds(&kernel));
     let read =
         |what| move |reason: String| StartError::Read(super::ApplyError::Read { what, reason });
     let mut actual = Actual::default();

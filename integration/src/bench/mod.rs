@@ -4,6 +4,7 @@
 //! pair gives a ratio, and the median of the ratios is what is compared with a target. A target
 //! between the quartiles is neither met nor missed: the run can't tell.
 
+mod bgp;
 mod cni;
 mod policy_update;
 mod report;
@@ -26,7 +27,22 @@ struct Bench {
     run: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 3] = [
+const BENCHES: [Bench; 6] = [
+    Bench {
+        name: "bgp",
+        what: "the BGP speaker beside BIRD 2 and FRR: all of the following",
+        run: bgp::run,
+    },
+    Bench {
+        name: "bgp-converge",
+        what: "a million prefixes through a BGP speaker to one peer, beside BIRD 2 and FRR",
+        run: bgp::converge,
+    },
+    Bench {
+        name: "bgp-fanout",
+        what: "100,000 and 10,000 prefixes to 30 peers, beside BIRD 2 and FRR",
+        run: bgp::fanout,
+    },
     Bench {
         name: "cni",
         what: "CNI ADD and DEL, exec to exit, beside the reference plugins ptp and host-local",

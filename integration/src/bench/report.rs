@@ -139,7 +139,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.machine)?;
         for row in &self.rows {
-            write!(f, "{:<14} ours {:>9.3} {}", row.what, row.ours, row.unit)?;
+            write!(f, "{:<20} ours {:>9.3} {}", row.what, row.ours, row.unit)?;
             if row.ratio.is_finite() {
                 write!(
                     f,

@@ -4,6 +4,9 @@
 mod apply;
 mod cluster;
 mod evaluator;
+mod evaluator_properties;
+mod generate;
+mod host_ports;
 mod nft;
 mod properties;
 mod table;

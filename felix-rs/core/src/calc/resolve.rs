@@ -2,10 +2,11 @@
 
 use super::{Calc, DEFAULT_MTU};
 use crate::bgp::{self, Sessions};
+use crate::objects::Phase;
 use crate::routes::Topology;
+use crate::workloads;
 use ipnet::IpNet;
-use model::dataplane::{IpipDevice, RouteKind};
-use model::{EncapMode, names};
+use model::dataplane::{RouteKind, Tunnel};
 use policy::NetworkSets;
 use policy::ruleset::Op;
 use std::collections::BTreeMap;
@@ -18,6 +19,9 @@ impl Calc {
         let mut dirty = std::mem::take(&mut self.dirty);
         if dirty.topology {
             dirty.all_learned |= self.resolve_topology();
+        }
+        if dirty.host_interfaces {
+            self.feed_host_interfaces();
         }
         if dirty.local {
             self.resolve_local();
@@ -37,7 +41,14 @@ impl Calc {
             let Sessions { config, problems } = bgp::sessions(&self.node, &self.objects);
             self.desired.sessions = config;
             self.session_problems = problems;
-            self.desired.advertised = bgp::local_routes(&self.own_blocks, &self.objects);
+        }
+        if dirty.sessions || dirty.local {
+            let own = self
+                .own_blocks
+                .iter()
+                .copied()
+                .chain(self.outside_own_blocks());
+            self.desired.advertised = bgp::local_routes(&own.collect(), &self.objects);
         }
         self.compiler.resolve()
     }
@@ -71,19 +82,19 @@ impl Calc {
                 .into_iter()
                 .chain(own_v6.map(|net| IpNet::V6(net.trunc())))
                 .collect(),
-            ipip: self
-                .underlay
-                .link_named(names::IPIP_DEVICE)
-                .filter(|l| l.up)
-                .map(|l| l.ifindex),
+            owners_known: self.phase() == Phase::InSync && self.objects.lost().is_none(),
+            // Kept in step block by block.
+            block_owners: std::mem::take(&mut self.topology.block_owners),
+            node_names: others()
+                .flat_map(|node| {
+                    let v4 = node.ipv4_address.map(|net| IpAddr::V4(net.addr()));
+                    let v6 = node.ipv6_address.map(|net| IpAddr::V6(net.addr()));
+                    v4.into_iter().chain(v6).map(|ip| (ip, node.name.clone()))
+                })
+                .collect(),
+            tunnels: self.tunnels_up(),
         };
-        let wants_ipip = self.ipip_supported && self.uses_ipip();
-        self.desired.ipip = own_v4.filter(|_| wants_ipip).map(|net| IpipDevice {
-            name: names::IPIP_DEVICE.to_owned(),
-            local: net.addr(),
-            mtu: self.uplink_mtu().saturating_sub(names::IPIP_OVERHEAD),
-            address: None,
-        });
+        self.desired.tunnels = self.tunnels();
         let masquerade = |pool: &&model::IpPool| pool.nat_outgoing;
         self.compiler.set_network(NetworkSets {
             masquerade: self
@@ -94,11 +105,26 @@ impl Calc {
                 .collect(),
             pools: self.objects.pools().map(|pool| pool.cidr).collect(),
             ipip_peers: node_v4().collect(),
-            ipip_local: self.desired.ipip.as_ref().map(|device| device.local),
+            ipip_local: self
+                .desired
+                .tunnels
+                .values()
+                .find_map(|tunnel| match tunnel {
+                    Tunnel::Ipip(device) => Some(device.local),
+                    Tunnel::Vxlan { .. } => None,
+                }),
         });
-        let differs = topology != self.topology;
+        let differs = !topology.same_but_for_blocks(&self.topology);
         self.topology = topology;
         differs
+    }
+
+    /// Addresses of this node's pods in a block that is not (any more) its own: without a route of
+    /// their own they could not be reached.
+    fn outside_own_blocks(&self) -> impl Iterator<Item = IpNet> {
+        let locals = self.local.values();
+        let addresses = locals.flat_map(|local| local.endpoint.ip_networks.iter().copied());
+        addresses.filter(|ip| !self.own_blocks.iter().any(|block| block.contains(ip)))
     }
 
     fn resolve_local(&mut self) {
@@ -110,6 +136,8 @@ impl Calc {
         // Of two endpoints with one address, the later holds it.
         let mut endpoints: Vec<_> = self.local.values().collect();
         endpoints.sort_by_key(|endpoint| endpoint.sequence);
+        let host_ports = workloads::host_ports(endpoints.iter().copied());
+        self.compiler.set_host_ports(host_ports);
         for endpoint in endpoints {
             if self
                 .underlay
@@ -172,14 +200,8 @@ impl Calc {
         }
     }
 
-    fn uses_ipip(&self) -> bool {
-        let uses =
-            |pool: &model::IpPool| pool.cidr.addr().is_ipv4() && pool.ipip_mode != EncapMode::Never;
-        self.objects.pools().any(uses)
-    }
-
     /// MTU in bytes of the interface that holds this node's address.
-    fn uplink_mtu(&self) -> u32 {
+    pub(super) fn uplink_mtu(&self) -> u32 {
         let own = self.objects.node(&self.node);
         let address = own.and_then(|node| {
             let v4 = node.ipv4_address.map(|net| IpAddr::V4(net.addr()));
@@ -188,15 +210,5 @@ impl Calc {
         address
             .and_then(|address| self.underlay.link_with_address(address))
             .map_or(DEFAULT_MTU, |link| link.mtu)
-    }
-
-    /// MTU in bytes of pods: that of the uplink, less the tunnel's header where a pool uses it.
-    pub fn pod_mtu(&self) -> u32 {
-        let overhead = if self.uses_ipip() {
-            names::IPIP_OVERHEAD
-        } else {
-            0
-        };
-        self.uplink_mtu().saturating_sub(overhead)
     }
 }

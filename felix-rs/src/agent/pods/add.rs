@@ -1,19 +1,23 @@
 //! ADD: link, journal, policy, routes, pod, in this order.
 
-use super::{Outcome, added, code, failed, key, neighbours, pod_name};
-use crate::agent::addresses::{is_ours, now_ms, owner};
+use super::{Awaited, Outcome, added, code, failed, key, neighbours, pod_name};
+use crate::agent::addresses::{endpoint_name, is_ours, now_ms, owner};
 use crate::agent::{Agent, Table};
 use crate::store::Write;
 use felix_core::{EndpointKey, LocalEndpoint, Phase};
+use ipam::annotations::Wanted;
 use ipam::journal::Record;
-use ipam::{AssignError, AssignRequest};
+use ipam::{AssignError, AssignRequest, Family};
 use ipnet::IpNet;
 use kernel::LinkError;
 use model::cni::{Failure, Reply, Request};
-use model::dataplane::{Route, RouteKind};
+use model::dataplane::RouteKind;
 use model::{Kind, Labels, Object, ObjectKey, WorkloadEndpoint, names};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
+/// How long ADD waits for the kernel to let packets through a link that is up.
+const CARRIER_DEADLINE: Duration = Duration::from_millis(500);
 /// Attempts to find a free interface index.
 const INDEX_ATTEMPTS: u32 = 64;
 
@@ -45,8 +49,29 @@ impl Agent {
             // Half an ADD, or another namespace under the same name: begin again.
             self.remove_endpoint(&key);
         }
-        match self.assign(request, &key) {
-            Ok(ips) => match self.set_up(request, ips, netns, socket) {
+        if let Err(failure) = self.host_ports_are_free(request) {
+            return Outcome::Answer(Reply::Failed(failure));
+        }
+        if !self.deleting.is_empty()
+            && self
+                .kernel
+                .pod_has_interface(&request.ifname, socket.as_fd())
+        {
+            return Outcome::Wait(Awaited::Deletion);
+        }
+        if self.awaits_pod_object(request, &key) {
+            return Outcome::Wait(Awaited::PodObject);
+        }
+        let wanted = match self.wanted(request) {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                let message = format!("pod {}: {error}", pod_name(request));
+                let failure = failed(code::INVALID_CONFIG, message, "");
+                return Outcome::Answer(Reply::Failed(failure));
+            }
+        };
+        match self.assign(request, &wanted, &key) {
+            Ok(ips) => match self.set_up(request, wanted.mac, ips, netns, socket) {
                 Ok(local) => Outcome::Answer(Reply::Added(added(&local))),
                 Err(failure) => {
                     self.remove_endpoint(&key);
@@ -55,26 +80,37 @@ impl Agent {
                 }
             },
             Err(AssignError::NeedsBlock { block }) if self.calc.phase() == Phase::InSync => {
-                Outcome::Wait(block)
+                Outcome::Wait(Awaited::Block(block))
             }
             Err(error) => Outcome::Answer(Reply::Failed(assign_failure(&error, self.calc.phase()))),
         }
     }
 
-    fn assign(&mut self, request: &Request, key: &EndpointKey) -> Result<Vec<IpNet>, AssignError> {
+    fn assign(
+        &mut self,
+        request: &Request,
+        wanted: &Wanted,
+        key: &EndpointKey,
+    ) -> Result<Vec<IpNet>, AssignError> {
         let namespace = ObjectKey::global(Kind::Namespace, &request.namespace);
         let labels: Option<Labels> = match self.calc.objects().get(&namespace) {
             Some(Object::Namespace(namespace)) => Some(namespace.labels.clone()),
             _ => None,
         };
-        let (v4, v6) = self.ipam.families();
+        let (v4, v6) = match &wanted.families {
+            Some(families) => (
+                families.contains(&Family::V4),
+                families.contains(&Family::V6),
+            ),
+            None => self.ipam.families(),
+        };
         let neither = !v4 && !v6;
         let assigned = self.ipam.assign(
             &AssignRequest {
                 owner: owner(key),
                 namespace_labels: labels.as_ref(),
-                requested: &request.ips,
-                pools: &request.pools,
+                requested: &wanted.ips,
+                pools: &wanted.pools,
                 v4: v4 || neither,
                 v6,
             },
@@ -91,12 +127,13 @@ impl Agent {
     fn set_up(
         &mut self,
         request: &Request,
+        mac: Option<[u8; 6]>,
         ips: Vec<IpNet>,
         netns: &OwnedFd,
         socket: &OwnedFd,
     ) -> Result<LocalEndpoint, Failure> {
         let mtu = request.mtu.unwrap_or_else(|| self.calc.pod_mtu());
-        let mac = request.mac.unwrap_or_else(|| pod_mac(request));
+        let mac = mac.unwrap_or_else(|| pod_mac(request));
         let endpoint = self.endpoint(request, ips, mac);
         let sequence = self.journal.state().next_sequence;
         let mut local = LocalEndpoint {
@@ -122,6 +159,9 @@ impl Agent {
             ));
         }
         self.calc.set_local(local.clone());
+        // What failed a moment ago is tried again at once: a pod waits for it.
+        self.retry_at = None;
+        self.pending.append(&mut self.deferred);
         // What fails elsewhere is no failure of this pod; `finish` looks at what is its own.
         let failure = self.converge().err();
         if let Some(error) = &failure {
@@ -149,13 +189,12 @@ impl Agent {
                 self.table != Table::InStep || self.actual.routes.get(*ip) != Some(&device)
             });
         if let Some(ip) = missing {
-            let route = Route {
-                dest: *ip,
-                kind: device,
-            };
-            let message = format!("pod {}: not programmed: {route:?}", pod_name(request));
-            let cause = self.last_failure.clone().unwrap_or_default();
-            return Err(failed(code::KERNEL, message, cause));
+            let cause = self
+                .last_failure
+                .as_deref()
+                .unwrap_or("no reason was given");
+            let message = format!("pod {}: {ip} is not in force: {cause}", pod_name(request));
+            return Err(failed(code::KERNEL, message, ""));
         }
         let kernel_failure = |operation: &str, error: String| {
             failed(
@@ -172,9 +211,24 @@ impl Agent {
         {
             return Err(kernel_failure("neighbour entries", error.to_string()));
         }
-        self.kernel
-            .configure_pod(&self.pod_link(local), socket.as_fd())
-            .map_err(|error| kernel_failure("inside the pod", error.to_string()))
+        let link = self.pod_link(local);
+        let ready = self
+            .kernel
+            .configure_pod(&link, socket.as_fd())
+            .and_then(|()| {
+                self.kernel
+                    .await_pod_link(&link, socket.as_fd(), CARRIER_DEADLINE)
+            })
+            .map_err(|error| kernel_failure("inside the pod", error.to_string()))?;
+        if !ready {
+            tracing::warn!(
+                pod = %pod_name(request),
+                interface = %link.host_name,
+                "the link takes no packets yet; the first ones may be lost"
+            );
+        }
+        self.forget_flows_past(local);
+        Ok(())
     }
 
     /// The link, under the next free interface index. What an earlier attempt left under the same
@@ -201,6 +255,11 @@ impl Agent {
                     replaced = true;
                     self.remove_leftover(&local.endpoint.interface_name);
                 }
+                Err(LinkError::PodNameTaken { pod_name, .. }) => {
+                    let message =
+                        format!("CNI_IFNAME: pod {pod} already has an interface {pod_name}");
+                    return Err(failed(code::INVALID_ENVIRONMENT, message, ""));
+                }
                 Err(error) => {
                     let message = format!("pod {pod}: {error}");
                     return Err(failed(code::KERNEL, message, ""));
@@ -223,15 +282,9 @@ impl Agent {
     }
 
     fn endpoint(&self, request: &Request, ips: Vec<IpNet>, mac: [u8; 6]) -> WorkloadEndpoint {
-        let doubled = |part: &str| part.replace('-', "--");
         WorkloadEndpoint {
             namespace: request.namespace.clone(),
-            name: format!(
-                "{}-k8s-{}-{}",
-                doubled(&self.options.node_name),
-                doubled(&request.pod),
-                doubled(&request.ifname)
-            ),
+            name: endpoint_name(&self.options.node_name, &request.pod, &request.ifname),
             node: self.options.node_name.clone(),
             pod: request.pod.clone(),
             pod_uid: request.pod_uid.clone(),
@@ -242,6 +295,7 @@ impl Agent {
             ip_networks: ips,
             labels: request.labels.clone(),
             ports: request.ports.clone(),
+            host_ports: request.host_ports.clone(),
         }
     }
 }
@@ -250,7 +304,9 @@ fn assign_failure(error: &AssignError, phase: Phase) -> Failure {
     let code = match error {
         AssignError::Exhausted { .. } => code::NO_ADDRESS,
         AssignError::NeedsBlock { .. } => code::TRY_AGAIN,
-        AssignError::InUse { .. } | AssignError::ForeignBlock { .. } => code::ADDRESS_IN_USE,
+        AssignError::InUse { .. }
+        | AssignError::InUseElsewhere { .. }
+        | AssignError::ForeignBlock { .. } => code::ADDRESS_IN_USE,
         _ => code::INVALID_CONFIG,
     };
     let details = match phase {

@@ -80,6 +80,7 @@ impl Agent {
             .filter(|key| of_network(key) && !valid(key))
             .cloned()
             .collect();
+        self.remember_list(request);
         for key in gone {
             tracing::info!(container = %key.container_id, "GC: no longer listed, freed");
             self.remove_endpoint(&key);

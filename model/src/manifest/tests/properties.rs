@@ -1,7 +1,7 @@
 use super::clean;
 use crate::Labels;
 use crate::manifest::{Parsed, parse, to_manifest};
-use crate::object::{IpamBlock, NamedPort, Node, Object, Protocol, WorkloadEndpoint};
+use crate::object::{HostPort, IpamBlock, NamedPort, Node, Object, Protocol, WorkloadEndpoint};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -27,6 +27,16 @@ fn port() -> impl Strategy<Value = NamedPort> {
     })
 }
 
+fn host_port() -> impl Strategy<Value = HostPort> {
+    let numbers = (1..=u16::MAX, 1..=u16::MAX, option::of(any::<IpAddr>()));
+    (port(), numbers).prop_map(|(named, (host_port, port, host_ip))| HostPort {
+        host_ip,
+        host_port,
+        protocol: named.protocol,
+        port,
+    })
+}
+
 fn endpoint() -> impl Strategy<Value = Object> {
     let names = (name(), name(), name(), name());
     let runtime = (
@@ -35,13 +45,14 @@ fn endpoint() -> impl Strategy<Value = Object> {
         any::<[u8; 6]>(),
     );
     let addresses = vec(any::<IpAddr>().prop_map(IpNet::from), 0..3);
-    (names, runtime, addresses, labels(), vec(port(), 0..3)).prop_map(
+    let all_ports = (vec(port(), 0..3), vec(host_port(), 0..3));
+    (names, runtime, addresses, labels(), all_ports).prop_map(
         |(
             (namespace, name, node, pod),
             (pod_uid, container_id, mac),
             ip_networks,
             labels,
-            ports,
+            (ports, host_ports),
         )| {
             Object::WorkloadEndpoint(WorkloadEndpoint {
                 namespace,
@@ -56,6 +67,7 @@ fn endpoint() -> impl Strategy<Value = Object> {
                 ip_networks,
                 labels,
                 ports,
+                host_ports,
             })
         },
     )
@@ -187,7 +199,23 @@ fn kind() -> impl Strategy<Value = (&'static str, &'static str)> {
         ("v1", "Namespace"),
         ("v1", "Pod"),
         ("v1", "Node"),
+        ("v1", "Service"),
+        ("v1", "ServiceAccount"),
+        ("discovery.k8s.io/v1", "EndpointSlice"),
         ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
+        ("projectcalico.org/v3", "BGPFilter"),
+        ("projectcalico.org/v3", "FelixConfiguration"),
+        ("projectcalico.org/v3", "Tier"),
+        ("projectcalico.org/v3", "NetworkPolicy"),
+        ("projectcalico.org/v3", "GlobalNetworkPolicy"),
+        ("projectcalico.org/v3", "StagedNetworkPolicy"),
+        ("projectcalico.org/v3", "StagedGlobalNetworkPolicy"),
+        ("projectcalico.org/v3", "StagedKubernetesNetworkPolicy"),
+        ("projectcalico.org/v3", "NetworkSet"),
+        ("projectcalico.org/v3", "GlobalNetworkSet"),
+        ("projectcalico.org/v3", "HostEndpoint"),
+        ("projectcalico.org/v3", "Profile"),
         ("projectcalico.org/v3", "IPPool"),
         ("projectcalico.org/v3", "BGPConfiguration"),
         ("projectcalico.org/v3", "BGPPeer"),
@@ -225,7 +253,10 @@ proptest! {
             Ok(Parsed::Invalid { invalid, fallback }) => {
                 prop_assert!(!invalid.field.is_empty());
                 prop_assert_eq!(invalid.object.kind.as_str(), kind);
-                prop_assert_eq!(fallback.is_some(), kind == "NetworkPolicy");
+                // Policies of a namespace always fail closed; global ones where they say for whom.
+                prop_assert!(fallback.is_some() || kind != "NetworkPolicy");
+                let enforced = ["NetworkPolicy", "GlobalNetworkPolicy", "ClusterNetworkPolicy", "BGPFilter"];
+                prop_assert!(fallback.is_none() || enforced.contains(&kind));
                 prop_assert!(fallback.is_none_or(|object| object.key() == invalid.object));
             }
             other => prop_assert!(false, "{:?}", other),
