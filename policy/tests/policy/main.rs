@@ -3,6 +3,7 @@
 
 mod apply;
 mod cluster;
+mod differential;
 mod evaluator;
 mod evaluator_properties;
 mod generate;
