@@ -1,6 +1,6 @@
 //! What a peer is told about a path (RFC 4271 section 9.1.3, RFC 1997, RFC 4456).
 
-use super::{DEFAULT_LOCAL_PREF, Path, PeerFacts, Source};
+use super::{DEFAULT_LOCAL_PREF, Learned, PeerFacts, Source};
 use crate::config::Export;
 use crate::wire::{AsPath, AsSegment, Attributes, Family, NextHop};
 use ipnet::IpNet;
@@ -36,7 +36,7 @@ impl ExportPolicy {
     pub(crate) fn apply(
         &self,
         prefix: &IpNet,
-        path: &Path,
+        path: &Learned<'_>,
         source: Option<&PeerFacts>,
     ) -> Option<(Attributes, NextHop)> {
         if !self.families.contains(&Family::of(prefix)) || !self.admits(path, source) {
@@ -62,7 +62,7 @@ impl ExportPolicy {
         Some((attributes, next_hop))
     }
 
-    fn admits(&self, path: &Path, source: Option<&PeerFacts>) -> bool {
+    fn admits(&self, path: &Learned<'_>, source: Option<&PeerFacts>) -> bool {
         if self.export == Export::OwnRoutes && path.source != Source::Local {
             return false;
         }
@@ -74,7 +74,7 @@ impl ExportPolicy {
         !reflected || self.client || source.is_some_and(|source| source.client)
     }
 
-    fn next_hop(&self, prefix: &IpNet, path: &Path) -> Option<NextHop> {
+    fn next_hop(&self, prefix: &IpNet, path: &Learned<'_>) -> Option<NextHop> {
         let received = path.source != Source::Local && (self.ibgp || self.keep_next_hop);
         if received {
             return Some(path.attributes.next_hop_without_link_local());
@@ -106,7 +106,6 @@ mod tests {
     use super::*;
     use crate::config::Import;
     use crate::rib::attributes::PathAttributes;
-    use crate::rib::decision::Verdict;
     use crate::speaker::PeerId;
     use std::sync::Arc;
 
@@ -138,21 +137,26 @@ mod tests {
         }
     }
 
-    fn path(source: Source, attributes: Attributes) -> Path {
+    fn attributes(attributes: Attributes) -> Arc<PathAttributes> {
         let next_hop = NextHop {
             address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)),
             link_local: None,
         };
-        Path {
-            source,
-            attributes: Arc::new(PathAttributes::new(attributes, next_hop)),
-            stale: false,
-            verdict: Verdict::Best,
+        Arc::new(PathAttributes::new(attributes, next_hop))
+    }
+
+    fn own(attributes: &Arc<PathAttributes>) -> Learned<'_> {
+        Learned {
+            source: Source::Local,
+            attributes,
         }
     }
 
-    fn from_peer(attributes: Attributes) -> Path {
-        path(Source::Peer(PeerId(2)), attributes)
+    fn from_peer(attributes: &Arc<PathAttributes>) -> Learned<'_> {
+        Learned {
+            source: Source::Peer(PeerId(2)),
+            attributes,
+        }
     }
 
     fn prefix() -> IpNet {
@@ -161,15 +165,19 @@ mod tests {
 
     #[test]
     fn an_ebgp_peer_sees_our_as_and_our_next_hop_and_nothing_internal() {
-        let attributes = Attributes {
+        let attributes = attributes(Attributes {
             local_pref: Some(200),
             med: Some(7),
             originator_id: Some(Ipv4Addr::LOCALHOST),
             cluster_list: vec![Ipv4Addr::LOCALHOST],
             ..Attributes::default()
-        };
+        });
         let (sent, next_hop) = policy(false)
-            .apply(&prefix(), &from_peer(attributes), Some(&facts(true, false)))
+            .apply(
+                &prefix(),
+                &from_peer(&attributes),
+                Some(&facts(true, false)),
+            )
             .expect("announced");
         assert_eq!(next_hop.address, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
         let own = AsPath(vec![AsSegment::Sequence(vec![64512])]);
@@ -184,7 +192,8 @@ mod tests {
 
     #[test]
     fn internal_routes_go_to_internal_peers_only_by_reflection() {
-        let path = from_peer(Attributes::default());
+        let attributes = attributes(Attributes::default());
+        let path = from_peer(&attributes);
         let told = |target_client: bool, source_client: bool| {
             let policy = ExportPolicy {
                 client: target_client,
@@ -213,7 +222,8 @@ mod tests {
                 communities: vec![community],
                 ..Attributes::default()
             };
-            let path = path(Source::Local, route);
+            let attributes = attributes(route);
+            let path = own(&attributes);
             let told = |ibgp| policy(ibgp).apply(&prefix(), &path, None).is_some();
             assert_eq!(
                 (told(true), told(false)),
@@ -229,12 +239,13 @@ mod tests {
             export: Export::OwnRoutes,
             ..policy(false)
         };
-        let received = from_peer(Attributes::default());
+        let attributes = attributes(Attributes::default());
+        let received = from_peer(&attributes);
         assert_eq!(
             policy.apply(&prefix(), &received, Some(&facts(false, false))),
             None
         );
-        let own = path(Source::Local, Attributes::default());
+        let own = own(&attributes);
         assert!(policy.apply(&prefix(), &own, None).is_some());
     }
 
@@ -244,23 +255,25 @@ mod tests {
             keep_next_hop: true,
             ..policy(false)
         };
-        let next_hop = |path: &Path, source: Option<&PeerFacts>| {
+        let next_hop = |path: &Learned<'_>, source: Option<&PeerFacts>| {
             policy
                 .apply(&prefix(), path, source)
                 .map(|(_, next_hop)| next_hop.address.to_string())
         };
-        let received = from_peer(Attributes::default());
+        let attributes = attributes(Attributes::default());
+        let received = from_peer(&attributes);
         assert_eq!(
             next_hop(&received, Some(&facts(false, false))).as_deref(),
             Some("10.0.0.9")
         );
-        let own = path(Source::Local, Attributes::default());
+        let own = own(&attributes);
         assert_eq!(next_hop(&own, None).as_deref(), Some("10.0.0.1"));
     }
 
     #[test]
     fn without_a_next_hop_of_the_family_nothing_is_announced() {
-        let own = path(Source::Local, Attributes::default());
+        let attributes = attributes(Attributes::default());
+        let own = own(&attributes);
         let prefix: IpNet = "fd00::/64".parse().unwrap();
         assert_eq!(policy(true).apply(&prefix, &own, None), None);
     }

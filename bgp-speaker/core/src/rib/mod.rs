@@ -10,17 +10,25 @@ pub(crate) mod decision;
 pub(crate) mod export;
 mod import;
 mod own;
+mod pool;
+pub(crate) mod slots;
+pub(crate) mod table;
 
 use crate::config::{FibChange, Import, LocalRoute};
 use crate::speaker::PeerId;
-use crate::wire::{AsPath, Attributes, Family, NextHop};
-use attributes::{Interner, PathAttributes};
-use decision::{Refusal, Verdict};
+use crate::wire::{AsPath, Attributes, Family, NextHop, Nlri};
+use attributes::PathAttributes;
+use decision::Verdict;
 use ipnet::IpNet;
 use own::OwnPrefixes;
-use std::collections::{BTreeMap, BTreeSet};
+use pool::{Pool, PoolId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use table::{SlotId, StoredPath, Table};
+
+/// Forwarding changes that room is kept for when there are none.
+const FIB_QUEUE: usize = 1024;
 
 /// LOCAL_PREF of a path that has none.
 pub(crate) const DEFAULT_LOCAL_PREF: u32 = crate::wire::DEFAULT_LOCAL_PREF;
@@ -40,6 +48,7 @@ pub(crate) struct Path {
     /// Kept from a session that has ended (RFC 4724).
     pub(crate) stale: bool,
     pub(crate) verdict: Verdict,
+    stored: StoredPath,
 }
 
 /// What the decision needs to know about a peer; of the last session if there is none.
@@ -72,24 +81,46 @@ pub(crate) struct Count {
     pub(crate) stale: usize,
 }
 
+/// Somebody's path, without the prefix: many prefixes share one.
+#[derive(Debug)]
+pub(crate) struct Announcement {
+    source: Source,
+    attributes: Arc<PathAttributes>,
+}
+
+/// Next hops that the forwarding table has been told.
+pub(crate) type NextHops = Vec<IpAddr>;
+
+/// A path as export policy sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Learned<'a> {
+    pub(crate) source: Source,
+    pub(crate) attributes: &'a Arc<PathAttributes>,
+}
+
 /// Adj-RIBs-In and Loc-RIB.
 #[derive(Debug)]
 pub(crate) struct Rib {
     identity: Identity,
     peers: BTreeMap<PeerId, PeerFacts>,
     counts: BTreeMap<PeerId, Count>,
-    table: BTreeMap<IpNet, Destination>,
+    table: Table,
+    announcements: Pool<Announcement>,
+    next_hops: Pool<NextHops>,
     own: OwnPrefixes,
-    dirty: BTreeSet<IpNet>,
-    interner: Interner,
+    /// Prefixes with a route of this node.
+    local: BTreeSet<IpNet>,
+    dirty: Vec<SlotId>,
+    fib_dirty: VecDeque<SlotId>,
+    vacant: Vec<SlotId>,
+    /// How many of `vacant` somebody needed when they were last looked at.
+    needed: usize,
 }
 
-/// All that is known about a prefix.
+/// All that is known about a prefix, to be worked on.
 #[derive(Debug, Default)]
 pub(crate) struct Destination {
     paths: Vec<Path>,
-    /// What the forwarding table has been told; empty: nothing.
-    installed: Vec<IpAddr>,
 }
 
 impl Destination {
@@ -97,16 +128,11 @@ impl Destination {
     pub(crate) fn paths(&self) -> &[Path] {
         &self.paths
     }
-
-    fn best(&self) -> Option<&Path> {
-        self.paths
-            .first()
-            .filter(|path| path.verdict == Verdict::Best)
-    }
 }
 
 impl Rib {
-    pub(crate) fn new() -> Self {
+    /// Empty tables; nothing that can be seen depends on the seed.
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             identity: Identity {
                 local_as: 0,
@@ -116,17 +142,22 @@ impl Rib {
             },
             peers: BTreeMap::new(),
             counts: BTreeMap::new(),
-            table: BTreeMap::new(),
+            table: Table::new(seed),
+            announcements: Pool::default(),
+            next_hops: Pool::default(),
             own: OwnPrefixes::default(),
-            dirty: BTreeSet::new(),
-            interner: Interner::default(),
+            local: BTreeSet::new(),
+            dirty: Vec::new(),
+            fib_dirty: VecDeque::new(),
+            vacant: Vec::new(),
+            needed: 0,
         }
     }
 
     pub(crate) fn set_identity(&mut self, identity: Identity) {
         if self.identity != identity {
             self.identity = identity;
-            self.dirty.extend(self.table.keys().copied());
+            self.mark_dirty_where(|_, _| true);
         }
     }
 
@@ -134,7 +165,9 @@ impl Rib {
     pub(crate) fn set_peer(&mut self, peer: PeerId, facts: PeerFacts) {
         if self.peers.get(&peer) != Some(&facts) {
             self.peers.insert(peer, facts);
-            self.dirty_from(Source::Peer(peer));
+            if self.count(peer).received > 0 {
+                self.mark_dirty_where(|rib, slot| rib.has_path_of(slot, Source::Peer(peer)));
+            }
         }
     }
 
@@ -153,84 +186,133 @@ impl Rib {
         self.counts.get(&peer).copied().unwrap_or_default()
     }
 
-    pub(crate) fn table(&self) -> &BTreeMap<IpNet, Destination> {
-        &self.table
+    /// Number of prefixes.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
     }
 
-    /// The one copy of these attributes.
-    pub(crate) fn intern(
-        &mut self,
-        attributes: Attributes,
-        next_hop: NextHop,
-    ) -> Arc<PathAttributes> {
-        self.interner
-            .intern(PathAttributes::new(attributes, next_hop))
+    /// All prefixes, in order, with what is known about each.
+    pub(crate) fn destinations(&self) -> impl Iterator<Item = (IpNet, Destination)> {
+        let slots = self.table.sorted().into_iter();
+        slots
+            .filter(|slot| !self.table.paths(*slot).is_empty())
+            .map(|slot| (*self.table[slot].prefix(), self.destination(slot)))
     }
 
-    /// A peer announces a prefix.
+    /// All prefixes by number; a number may be in use that has no path.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = SlotId> {
+        self.table.slots()
+    }
+
+    /// The prefix with this number.
+    pub(crate) fn prefix(&self, slot: SlotId) -> &IpNet {
+        self.table[slot].prefix()
+    }
+
+    /// A peer announces prefixes with the same attributes.
     pub(crate) fn announce(
         &mut self,
         peer: PeerId,
-        prefix: IpNet,
-        attributes: &Arc<PathAttributes>,
+        attributes: Attributes,
+        next_hop: NextHop,
+        prefixes: &[Nlri],
     ) {
-        let paths = &mut self.table.entry(prefix).or_default().paths;
-        let count = self.counts.entry(peer).or_default();
-        match paths
-            .iter_mut()
-            .find(|path| path.source == Source::Peer(peer))
-        {
-            Some(path) => {
-                count.stale -= usize::from(std::mem::take(&mut path.stale));
-                if Arc::ptr_eq(&path.attributes, attributes) {
-                    return;
-                }
-                path.attributes = Arc::clone(attributes);
-            }
-            None => {
-                count.received += 1;
-                paths.push(Path::new(Source::Peer(peer), Arc::clone(attributes)));
+        let attributes = PathAttributes::new(attributes, next_hop);
+        let source = Source::Peer(peer);
+        let announcement = self.intern(source, attributes);
+        self.announcements.hold(announcement);
+        let mut count = self.count(peer);
+        for nlri in prefixes {
+            match self.put(nlri, source, announcement) {
+                Put::Added => count.received += 1,
+                Put::Replaced { stale } => count.stale -= usize::from(stale),
             }
         }
-        self.dirty.insert(prefix);
+        self.counts.insert(peer, count);
+        self.announcements.release(announcement);
     }
 
-    /// A peer withdraws a prefix.
-    pub(crate) fn withdraw(&mut self, peer: PeerId, prefix: IpNet) {
-        let Some(destination) = self.table.get_mut(&prefix) else {
-            return;
-        };
-        let source = Source::Peer(peer);
-        if let Some(index) = destination
-            .paths
-            .iter()
-            .position(|path| path.source == source)
-        {
-            let path = destination.paths.remove(index);
-            let count = self.counts.entry(peer).or_default();
-            count.received -= 1;
-            count.stale -= usize::from(path.stale);
-            self.dirty.insert(prefix);
+    /// A peer withdraws prefixes.
+    pub(crate) fn withdraw(&mut self, peer: PeerId, prefixes: &[Nlri]) {
+        let mut count = self.count(peer);
+        for nlri in prefixes {
+            if let Some(path) = self.take(nlri, Source::Peer(peer)) {
+                count.received -= 1;
+                count.stale -= usize::from(path.stale);
+            }
         }
+        self.counts.insert(peer, count);
+    }
+
+    fn intern(&mut self, source: Source, attributes: PathAttributes) -> PoolId<Announcement> {
+        let key = (source, attributes);
+        let is = |known: &Announcement| known.source == key.0 && *known.attributes == key.1;
+        // Cloned only if it is kept, which is once for many prefixes.
+        self.announcements.intern(&key, is, || Announcement {
+            source: key.0,
+            attributes: Arc::new(key.1.clone()),
+        })
+    }
+
+    fn source(&self, path: &StoredPath) -> Source {
+        let announcement = self.announcements.get(path.announcement);
+        announcement.map_or(Source::Local, |announcement| announcement.source)
+    }
+
+    /// Where among a prefix's paths that of a source is.
+    fn position(&self, slot: SlotId, path_id: u32, source: Source) -> Option<usize> {
+        let mut paths = self.table.paths(slot).iter();
+        paths.position(|path| path.path_id == path_id && self.source(path) == source)
+    }
+
+    fn put(&mut self, nlri: &Nlri, source: Source, announcement: PoolId<Announcement>) -> Put {
+        let slot = self.table.find_or_insert(&nlri.prefix);
+        let Some(index) = self.position(slot, nlri.path_id, source) else {
+            let path = StoredPath::new(announcement, nlri.path_id);
+            self.table.add_path(slot, path);
+            self.announcements.hold(announcement);
+            self.mark_dirty(slot);
+            return Put::Added;
+        };
+        let path = &mut self.table.paths_mut(slot)[index];
+        let stale = std::mem::take(&mut path.stale);
+        let before = std::mem::replace(&mut path.announcement, announcement);
+        if before != announcement {
+            self.announcements.hold(announcement);
+            self.announcements.release(before);
+            self.mark_dirty(slot);
+        }
+        Put::Replaced { stale }
+    }
+
+    fn take(&mut self, nlri: &Nlri, source: Source) -> Option<StoredPath> {
+        let slot = self.table.find(&nlri.prefix)?;
+        let index = self.position(slot, nlri.path_id, source)?;
+        let path = self.table.remove_path(slot, index);
+        self.announcements.release(path.announcement);
+        self.mark_dirty(slot);
+        Some(path)
     }
 
     /// The session has ended and the peer's paths of some families are kept for the time being.
     pub(crate) fn mark_stale(&mut self, peer: PeerId, families: &[Family]) {
-        let count = self.counts.entry(peer).or_default();
-        for (prefix, destination) in &mut self.table {
-            if !families.contains(&Family::of(prefix)) {
+        let mut count = self.count(peer);
+        if count.received == 0 || families.is_empty() {
+            return;
+        }
+        for slot in self.table.slots().collect::<Vec<_>>() {
+            if !families.contains(&Family::of(self.table[slot].prefix())) {
                 continue;
             }
-            let source = Source::Peer(peer);
-            for path in destination
-                .paths
-                .iter_mut()
-                .filter(|path| path.source == source)
-            {
-                count.stale += usize::from(!path.stale);
-                path.stale = true;
+            for index in 0..self.table.paths(slot).len() {
+                if self.source(&self.table.paths(slot)[index]) == Source::Peer(peer) {
+                    let path = &mut self.table.paths_mut(slot)[index];
+                    count.stale += usize::from(!path.stale);
+                    path.stale = true;
+                }
             }
         }
+        self.counts.insert(peer, count);
     }
 
     /// Forgets the paths of a family that have not been announced again.
@@ -249,135 +331,237 @@ impl Rib {
 
     /// Replaces the routes of this node.
     pub(crate) fn set_local(&mut self, routes: &BTreeMap<IpNet, LocalRoute>) {
-        let gone: Vec<IpNet> = self
-            .table
-            .iter()
-            .filter(|(prefix, destination)| {
-                !routes.contains_key(*prefix)
-                    && destination
-                        .paths
-                        .iter()
-                        .any(|path| path.source == Source::Local)
-            })
-            .map(|(prefix, _)| *prefix)
-            .collect();
-        for prefix in gone {
-            if let Some(destination) = self.table.get_mut(&prefix) {
-                destination
-                    .paths
-                    .retain(|path| path.source != Source::Local);
-                self.dirty.insert(prefix);
+        let mut local = std::mem::take(&mut self.local);
+        local.retain(|prefix| {
+            let stays = routes.contains_key(prefix);
+            if !stays {
+                self.take(&unnumbered(prefix), Source::Local);
             }
-        }
+            stays
+        });
         for (prefix, route) in routes {
-            self.set_local_route(*prefix, route);
+            let attributes = PathAttributes::new(local_attributes(route), unspecified(prefix));
+            let announcement = self.intern(Source::Local, attributes);
+            self.announcements.hold(announcement);
+            self.put(&unnumbered(prefix), Source::Local, announcement);
+            self.announcements.release(announcement);
+            local.insert(*prefix);
         }
-        for changed in self.own.replace(routes.keys()) {
-            let within = self.table.range(own::range_within(&changed));
-            self.dirty.extend(within.map(|(prefix, _)| *prefix));
+        self.local = local;
+        let changed = self.own.replace(routes.keys());
+        if !changed.is_empty() {
+            self.mark_dirty_where(|rib, slot| changed.covers(rib.prefix(slot)));
         }
-    }
-
-    fn set_local_route(&mut self, prefix: IpNet, route: &LocalRoute) {
-        let attributes = self.intern(local_attributes(route), unspecified(&prefix));
-        let paths = &mut self.table.entry(prefix).or_default().paths;
-        match paths.iter_mut().find(|path| path.source == Source::Local) {
-            Some(path) if Arc::ptr_eq(&path.attributes, &attributes) => return,
-            Some(path) => path.attributes = attributes,
-            None => paths.push(Path::new(Source::Local, attributes)),
-        }
-        self.dirty.insert(prefix);
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// Decides about everything that has changed. Returns the forwarding changes that follow, and
-    /// the prefixes, whose [`Rib::best`] may be another one.
-    pub(crate) fn resolve(&mut self) -> (Vec<FibChange>, BTreeSet<IpNet>) {
-        let dirty = std::mem::take(&mut self.dirty);
-        let mut table = std::mem::take(&mut self.table);
-        let mut changes = Vec::new();
-        for prefix in &dirty {
-            let Some(destination) = table.get_mut(prefix) else {
-                continue;
-            };
-            self.decide(prefix, destination);
-            changes.extend(destination.fib_change(*prefix));
-            if destination.paths.is_empty() {
-                table.remove(prefix);
+    /// Decides about some of what has changed. Returns the prefixes, whose [`Rib::best`] may be
+    /// another one.
+    pub(crate) fn resolve(&mut self, limit: usize) -> Vec<SlotId> {
+        let rest = self.dirty.split_off(self.dirty.len().min(limit));
+        let dirty = std::mem::replace(&mut self.dirty, rest);
+        let mut destination = Destination::default();
+        for slot in &dirty {
+            self.table[*slot].dirty = false;
+            self.load(*slot, &mut destination);
+            if !destination.paths.is_empty() {
+                let prefix = *self.table[*slot].prefix();
+                self.decide(&prefix, &mut destination);
+                self.store(*slot, &destination);
+            }
+            let entry = &mut self.table[*slot];
+            if !std::mem::replace(&mut entry.fib_dirty, true) {
+                self.fib_dirty.push_back(*slot);
             }
         }
-        self.table = table;
-        (changes, dirty)
+        dirty
+    }
+
+    /// The next change of the forwarding table. What changes before it is asked for again is told
+    /// once, as it is then.
+    pub(crate) fn poll_fib(&mut self) -> Option<FibChange> {
+        while let Some(slot) = self.fib_dirty.pop_front() {
+            self.table[slot].fib_dirty = false;
+            let change = self.fib_change(slot);
+            if self.table.paths(slot).is_empty() {
+                self.vacate(slot);
+            }
+            if change.is_some() {
+                return change;
+            }
+        }
+        self.fib_dirty.shrink_to(FIB_QUEUE);
+        None
     }
 
     /// The best path to a prefix.
-    pub(crate) fn best(&self, prefix: &IpNet) -> Option<&Path> {
-        self.table.get(prefix)?.best()
+    pub(crate) fn best(&self, slot: SlotId) -> Option<Learned<'_>> {
+        let path = self.table.paths(slot).first()?;
+        let announcement = self.announcements.get(path.announcement)?;
+        (path.verdict == Verdict::Best).then_some(Learned {
+            source: announcement.source,
+            attributes: &announcement.attributes,
+        })
     }
 
-    fn remove_paths(&mut self, peer: PeerId, remove: impl Fn(&IpNet, &Path) -> bool) {
-        let count = self.counts.entry(peer).or_default();
+    /// Gives back the slots of prefixes that are gone, unless somebody still `needs` one.
+    pub(crate) fn reclaim(&mut self, needs: impl Fn(SlotId) -> bool) {
+        if self.vacant.len() < 2 * self.needed {
+            return;
+        }
+        let mut vacant = std::mem::take(&mut self.vacant);
+        vacant.retain(|slot| {
+            let entry = &self.table[*slot];
+            let in_use = entry.dirty || entry.fib_dirty || !self.table.paths(*slot).is_empty();
+            let needed = !in_use && needs(*slot);
+            if in_use {
+                self.table[*slot].vacant = false;
+            } else if !needed {
+                self.table.remove(*slot);
+            }
+            needed
+        });
+        self.needed = vacant.len();
+        self.vacant = vacant;
+    }
+
+    /// Somebody needs fewer slots than before.
+    pub(crate) fn reclaim_soon(&mut self) {
+        self.needed = 0;
+    }
+
+    fn vacate(&mut self, slot: SlotId) {
+        if !std::mem::replace(&mut self.table[slot].vacant, true) {
+            self.vacant.push(slot);
+        }
+    }
+
+    fn destination(&self, slot: SlotId) -> Destination {
+        let mut destination = Destination::default();
+        self.load(slot, &mut destination);
+        destination
+    }
+
+    fn load(&self, slot: SlotId, destination: &mut Destination) {
+        destination.paths.clear();
+        for stored in self.table.paths(slot) {
+            if let Some(announcement) = self.announcements.get(stored.announcement) {
+                destination.paths.push(Path {
+                    source: announcement.source,
+                    attributes: Arc::clone(&announcement.attributes),
+                    stale: stored.stale,
+                    verdict: stored.verdict,
+                    stored: *stored,
+                });
+            }
+        }
+    }
+
+    /// Order and verdicts, which is what a decision changes.
+    fn store(&mut self, slot: SlotId, destination: &Destination) {
+        let stored = self.table.paths_mut(slot).iter_mut();
+        for (stored, path) in stored.zip(&destination.paths) {
+            *stored = StoredPath {
+                verdict: path.verdict,
+                ..path.stored
+            };
+        }
+    }
+
+    fn mark_dirty(&mut self, slot: SlotId) {
+        if !std::mem::replace(&mut self.table[slot].dirty, true) {
+            self.dirty.push(slot);
+        }
+    }
+
+    fn mark_dirty_where(&mut self, marked: impl Fn(&Self, SlotId) -> bool) {
+        let slots = self.table.slots().filter(|slot| marked(self, *slot));
+        for slot in slots.collect::<Vec<_>>() {
+            self.mark_dirty(slot);
+        }
+    }
+
+    fn has_path_of(&self, slot: SlotId, source: Source) -> bool {
+        let mut paths = self.table.paths(slot).iter();
+        paths.any(|path| self.source(path) == source)
+    }
+
+    fn remove_paths(&mut self, peer: PeerId, remove: impl Fn(&IpNet, &StoredPath) -> bool) {
+        let mut count = self.count(peer);
         if count.received == 0 {
             return;
         }
-        for (prefix, destination) in &mut self.table {
-            destination.paths.retain(|path| {
-                let gone = path.source == Source::Peer(peer) && remove(prefix, path);
-                if gone {
-                    count.received -= 1;
-                    count.stale -= usize::from(path.stale);
-                    self.dirty.insert(*prefix);
+        for slot in self.table.slots().collect::<Vec<_>>() {
+            let mut index = 0;
+            while let Some(path) = self.table.paths(slot).get(index) {
+                let gone = self.source(path) == Source::Peer(peer)
+                    && remove(self.table[slot].prefix(), path);
+                if !gone {
+                    index += 1;
+                    continue;
                 }
-                !gone
-            });
+                let path = self.table.remove_path(slot, index);
+                count.received -= 1;
+                count.stale -= usize::from(path.stale);
+                self.announcements.release(path.announcement);
+                self.mark_dirty(slot);
+            }
         }
+        self.counts.insert(peer, count);
     }
 
-    fn dirty_from(&mut self, source: Source) {
-        let touched = self
-            .table
-            .iter()
-            .filter(|(_, destination)| destination.paths.iter().any(|path| path.source == source));
-        self.dirty.extend(touched.map(|(prefix, _)| *prefix));
-    }
-}
-
-impl Path {
-    fn new(source: Source, attributes: Arc<PathAttributes>) -> Self {
-        let verdict = Verdict::Refused(Refusal::ImportPolicy);
-        Self {
-            source,
-            attributes,
-            stale: false,
-            verdict,
-        }
-    }
-}
-
-impl Destination {
     /// The difference to what the forwarding table has been told. Routes of this node are not
     /// forwarded to anybody.
-    fn fib_change(&mut self, prefix: IpNet) -> Option<FibChange> {
-        let in_use = self.paths.iter().filter(|path| {
+    fn fib_change(&mut self, slot: SlotId) -> Option<FibChange> {
+        let in_use = self.table.paths(slot).iter().filter(|path| {
             matches!(path.verdict, Verdict::Best | Verdict::Multipath)
-                && path.source != Source::Local
+                && self.source(path) != Source::Local
         });
-        let next_hops: BTreeSet<IpAddr> = in_use
-            .map(|path| path.attributes.next_hop.address)
+        let announcements = in_use.filter_map(|path| self.announcements.get(path.announcement));
+        let mut next_hops: NextHops = announcements
+            .map(|announcement| announcement.attributes.next_hop.address)
             .collect();
-        let next_hops: Vec<IpAddr> = next_hops.into_iter().collect();
-        if next_hops == self.installed {
+        next_hops.sort_unstable();
+        next_hops.dedup();
+        let installed = self.table[slot].installed;
+        let told = self.next_hops.get(installed).map_or(&[][..], Vec::as_slice);
+        if next_hops == told {
             return None;
         }
-        self.installed.clone_from(&next_hops);
+        let id = if next_hops.is_empty() {
+            PoolId::NONE
+        } else {
+            let is = |known: &NextHops| *known == next_hops;
+            self.next_hops.intern(&next_hops, is, || next_hops.clone())
+        };
+        self.next_hops.hold(id);
+        self.next_hops.release(installed);
+        self.table[slot].installed = id;
+        let prefix = *self.table[slot].prefix();
         Some(if next_hops.is_empty() {
             FibChange::Remove { prefix }
         } else {
             FibChange::Set { prefix, next_hops }
         })
+    }
+}
+
+/// What became of an announcement.
+enum Put {
+    Added,
+    /// There was a path of that source before, and whether it was stale.
+    Replaced {
+        stale: bool,
+    },
+}
+
+fn unnumbered(prefix: &IpNet) -> Nlri {
+    Nlri {
+        prefix: *prefix,
+        path_id: 0,
     }
 }
 

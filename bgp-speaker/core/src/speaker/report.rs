@@ -13,7 +13,7 @@ impl Speaker {
             local_as: self.config.as_ref().map(|config| config.local_as),
             router_id: self.config.as_ref().map(|config| config.router_id),
             converged: self.convergence.is_reached(),
-            prefixes: self.rib.table().len(),
+            prefixes: self.rib.len(),
             listen_error: None,
             peers: self
                 .by_key
@@ -29,10 +29,10 @@ impl Speaker {
 
     /// Every path to every prefix, with what decided for or against it.
     pub fn routes(&self) -> Vec<RouteStatus> {
-        let table = self.rib.table().iter();
+        let table = self.rib.destinations();
         table
             .map(|(prefix, destination)| RouteStatus {
-                prefix: *prefix,
+                prefix,
                 paths: destination
                     .paths()
                     .iter()
@@ -70,7 +70,7 @@ impl Speaker {
                 .collect(),
             received: count.received,
             stale: count.stale,
-            advertised: group.map_or(0, |group| group.advertised(id).count()),
+            advertised: group.map_or(0, |group| group.count(id)),
             updates_received: peer.record.updates_received,
             faults: peer.record.faults,
             established_count: peer.record.established_count,

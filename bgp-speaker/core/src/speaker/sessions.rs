@@ -8,8 +8,8 @@ use crate::session::Output as Session;
 use crate::session::connection::{Cause, Control, End, Event};
 use crate::session::open::Agreement;
 use crate::wire::{
-    AttributeFault, Family, Message, Notification, RouteRefresh, SessionParams, Update, decode,
-    encode_keepalive, encode_notification, encode_open,
+    Announced, AttributeFault, Family, Message, Notification, RouteRefresh, SessionParams, Update,
+    decode, encode_keepalive, encode_notification, encode_open,
 };
 use std::time::{Duration, Instant};
 
@@ -130,6 +130,7 @@ impl Speaker {
             && let Some(group) = self.groups.get_mut(&key)
         {
             group.leave(id);
+            self.rib.reclaim_soon();
         }
         self.drop_empty_groups();
         let kept = if end.keeps_routes(agreement) {
@@ -195,16 +196,12 @@ impl Speaker {
             return;
         };
         peer.record.updates_received += 1;
-        for nlri in &update.withdrawn {
-            self.rib.withdraw(id, nlri.prefix);
+        if !update.withdrawn.is_empty() {
+            self.rib.withdraw(id, &update.withdrawn);
         }
-        for announced in &update.announced {
-            let attributes = self
-                .rib
-                .intern(update.attributes.clone(), announced.next_hop);
-            for nlri in &announced.nlri {
-                self.rib.announce(id, nlri.prefix, &attributes);
-            }
+        for Announced { next_hop, nlri } in &update.announced {
+            let attributes = update.attributes.clone();
+            self.rib.announce(id, attributes, *next_hop, nlri);
         }
         self.note_faults(id, &update.faults);
         if let Some(family) = update.end_of_rib {
