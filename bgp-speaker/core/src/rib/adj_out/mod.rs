@@ -18,7 +18,6 @@ use super::{Learned, Rib, Source};
 use crate::speaker::PeerId;
 use crate::wire::{EncodedAttributes, Family, SessionParams, UpdateEncoder};
 use batch::Batch;
-#[cfg(test)]
 use ipnet::IpNet;
 use member::Member;
 use std::collections::BTreeMap;
