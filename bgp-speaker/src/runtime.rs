@@ -268,8 +268,7 @@ impl Runtime {
         options: &SocketOptions,
         now: Instant,
     ) {
-        if let Err(error) = connection::prepare(&stream, options) {
-            let words = format!("cannot set the options of its connection: {error}");
+        if let Err(words) = connection::prepare(&stream, options) {
             return self.speaker.lost(id, &words, now);
         }
         let signed = options.password.is_some();

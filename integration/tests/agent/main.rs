@@ -1,6 +1,7 @@
 //! The node agent on a real kernel: what it promises when input is bad, when it dies, when
 //! others change what is its own, and what the CNI plugin gets from it.
 
+mod bad_cni;
 mod bad_input;
 mod chaos;
 mod cluster;
@@ -13,7 +14,9 @@ mod libcni;
 mod node;
 mod others;
 mod plan;
+mod podman;
 mod policy;
 mod repair;
 mod restart;
 mod sockets;
+mod tunnels;

@@ -5,6 +5,7 @@ mod calico_policy;
 mod cluster_policy;
 mod endpoints;
 mod errors;
+mod felix;
 mod network_policy;
 mod properties;
 mod topology;
