@@ -6,6 +6,7 @@ mod cluster_policy;
 mod endpoints;
 mod errors;
 mod felix;
+mod generated;
 mod network_policy;
 mod properties;
 mod topology;
