@@ -1,12 +1,14 @@
 //! The node agent on a real kernel: what it promises when input is bad, when it dies, when
 //! others change what is its own, and what the CNI plugin gets from it.
 
+mod addresses;
 mod bad_input;
 mod cluster;
 mod cni;
 mod host_ports;
 mod interrupted;
 mod journal;
+mod lifecycle;
 mod node;
 mod others;
 mod plan;

@@ -84,6 +84,7 @@ impl World {
             labels: model::Labels::new(),
             annotations: model::Annotations::new(),
             ports: Vec::new(),
+            service_account: None,
             host_network: false,
             finished,
         });
