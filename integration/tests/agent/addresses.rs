@@ -91,7 +91,11 @@ fn annotations_of_the_pod_win_over_those_of_its_namespace_and_those_over_the_con
     node.store.remove("namespace.yaml")?;
     annotated("Namespace", "shop", of("ipv4pools", json!("[\"second\"]")))?;
     inside(&add("plain")?, "10.45.0.")?;
-    annotated("Pod", "chosen", of("ipv4pools", json!("[\"10.46.0.0/24\"]")))?;
+    annotated(
+        "Pod",
+        "chosen",
+        of("ipv4pools", json!("[\"10.46.0.0/24\"]")),
+    )?;
     inside(&add("chosen")?, "10.46.0.")?;
     annotated("Pod", "single", of("ipFamilies", json!("[\"IPv6\"]")))?;
     assert!(add("single")?.addresses().iter().all(IpAddr::is_ipv6));
@@ -111,7 +115,10 @@ fn annotations_of_the_pod_win_over_those_of_its_namespace_and_those_over_the_con
         annotated("Pod", &name, of(key, value))?;
         let (code, message) = cni_error(add(&name))?;
         assert_eq!(code, 7, "{message}");
-        assert!(message.contains(key) || message.contains("nowhere"), "{message}");
+        assert!(
+            message.contains(key) || message.contains("nowhere"),
+            "{message}"
+        );
     }
     wait_in_step(&node)
 }
@@ -132,7 +139,10 @@ fn a_reserved_address_is_given_only_to_who_asks_for_it() -> Result<()> {
         given.push(node.pod(&format!("p{number}"), "web")?.ipv4()?);
     }
     given.sort_unstable();
-    assert_eq!(given, [ip("10.244.9.4"), ip("10.244.9.5"), ip("10.244.9.6")]);
+    assert_eq!(
+        given,
+        [ip("10.244.9.4"), ip("10.244.9.5"), ip("10.244.9.6")]
+    );
     let (code, message) = cni_error(node.pod("late", "web"))?;
     assert_eq!(code, 100, "{message}");
     assert!(message.contains("5 are reserved"), "{message}");
@@ -148,7 +158,11 @@ fn a_block_that_is_empty_and_not_needed_is_given_back_and_one_is_kept() -> Resul
     let blocks = |count: usize| {
         wait::until(LIMIT, &format!("{count} blocks"), || {
             let files = block_files(&node);
-            if files.len() == count { Ok(()) } else { Err(format!("{files:?}")) }
+            if files.len() == count {
+                Ok(())
+            } else {
+                Err(format!("{files:?}"))
+            }
         })
     };
     blocks(2)?;
@@ -168,11 +182,21 @@ fn a_block_that_is_empty_and_not_needed_is_given_back_and_one_is_kept() -> Resul
     }
     blocks(2)?;
     let files = block_files(&node);
-    assert!(files.iter().any(|(name, _)| name.starts_with("10-244-")), "{files:?}");
-    assert!(!node.routes()?.contains("blackhole 10.45."), "{}", node.routes()?);
+    assert!(
+        files.iter().any(|(name, _)| name.starts_with("10-244-")),
+        "{files:?}"
+    );
+    assert!(
+        !node.routes()?.contains("blackhole 10.45."),
+        "{}",
+        node.routes()?
+    );
     pod.check()?;
     let shown = node.agent.ctl(&["ipam", "blocks"])?;
-    assert!(shown.contains("10.244.") && !shown.contains("10.45."), "{shown}");
+    assert!(
+        shown.contains("10.244.") && !shown.contains("10.45."),
+        "{shown}"
+    );
     node.store.write("spare.yaml", pool)?;
     blocks(3)?;
     wait_in_step(&node)
@@ -194,7 +218,8 @@ fn an_address_whose_pod_vanished_is_named_and_freed_on_the_second_look() -> Resu
     kept.check()?;
     // Its DEL comes late and finds nothing.
     let nothing = crate::node::nothing();
-    node.plugin.call("DEL", gone.spec(), kept.netns(), &nothing)?;
+    node.plugin
+        .call("DEL", gone.spec(), kept.netns(), &nothing)?;
     kept.check()
 }
 
@@ -221,7 +246,10 @@ fn doubled_and_foreign_addresses_are_named_and_not_given_out() -> Result<()> {
         &node,
         &format!("{address} is the address of pod shop/mine on node n1, pod shop/x on node n2"),
     )?;
-    wait_problem(&node, "10.244.9.1 of pod shop/y on node n2 is in block 10.244.9.0/30 of node n1")?;
+    wait_problem(
+        &node,
+        "10.244.9.1 of pod shop/y on node n2 is in block 10.244.9.0/30 of node n1",
+    )?;
     wait_problem(&node, "10.244.9.2 of pod shop/z")?;
     let last = node.pod("last", "web")?;
     assert!(!foreign.contains(&last.ipv4()?), "{:?}", last.ipv4()?);
@@ -241,9 +269,14 @@ fn an_operator_releases_an_address_by_hand() -> Result<()> {
     let pod = node.pod("a", "web")?;
     let address = pod.ipv4()?.to_string();
     let refused = node.agent.ctl(&["ipam", "release", &address]);
-    let refused = format!("{:#}", refused.err().context("released under a living pod")?);
+    let refused = format!(
+        "{:#}",
+        refused.err().context("released under a living pod")?
+    );
     assert!(refused.contains("pod shop/a"), "{refused}");
-    let other = node.agent.ctl(&["ipam", "release", &address, "--force", "--sequence", "999"]);
+    let other = node
+        .agent
+        .ctl(&["ipam", "release", &address, "--force", "--sequence", "999"]);
     assert!(other.is_err());
     pod.check()?;
     let said = node.agent.ctl(&["ipam", "release", &address, "--force"])?;
