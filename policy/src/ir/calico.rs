@@ -77,7 +77,7 @@ fn cases(rule: &CalicoRule) -> Vec<Case> {
         Some(IpVersion::V4) => *family == Family::Ipv4,
         Some(IpVersion::V6) => *family == Family::Ipv6,
     });
-    let of_families = rule.ip_version.is_some() || rule.icmp.is_some() || rule.not_icmp.is_some();
+    let of_families = rule.ip_version.is_some() || has_icmp(rule);
     let mut cases = vec![];
     match of_families {
         false => cases.extend(protocol_cases(rule, None)),
@@ -119,28 +119,14 @@ fn protocol_cases(rule: &CalicoRule, family: Option<Family>) -> Vec<Case> {
             guards: shared.iter().chain(more).cloned().collect(),
         }
     };
-    if let Some(message) = rule.icmp {
-        let Some(protocol) = rule.protocol.or(family.map(icmp_of)) else {
+    if let (true, protocol) = (has_icmp(rule), rule.protocol.or(family.map(icmp_of))) {
+        let Some(protocol) = protocol else {
             return vec![];
         };
-        return match icmp_guard(message, protocol, false) {
-            Some(guard) => vec![case(Some(protocol), &[guard])],
-            None if message == ANY_MESSAGE => vec![case(Some(protocol), &[])],
-            None => vec![],
-        };
-    }
-    if let Some(message) = rule.not_icmp {
-        let Some(unwanted) = rule.protocol.or(family.map(icmp_of)) else {
-            return vec![];
-        };
-        let others = rule.protocol.is_none();
-        let others = others.then(|| case(None, &[Guard::NotProtocol(unwanted)]));
-        let rest = match icmp_guard(message, unwanted, true) {
-            Some(guard) => Some(case(Some(unwanted), &[guard])),
-            None if message == ANY_MESSAGE => None,
-            None => Some(case(Some(unwanted), &[])),
-        };
-        return rest.into_iter().chain(others).collect();
+        let message = icmp_cases(rule, protocol).map(|guards| case(Some(protocol), &guards));
+        let others = rule.icmp.is_none() && rule.protocol.is_none();
+        let others = others.then(|| case(None, &[Guard::NotProtocol(protocol)]));
+        return message.into_iter().chain(others).collect();
     }
     let ends = [&rule.source, &rule.destination];
     let wants_ports = ends.iter().any(|end| end.ports.is_some());
@@ -164,6 +150,24 @@ fn protocol_cases(rule: &CalicoRule, family: Option<Family>) -> Vec<Case> {
         }
         None => vec![case(None, &[])],
     }
+}
+
+fn has_icmp(rule: &CalicoRule) -> bool {
+    rule.icmp.is_some() || rule.not_icmp.is_some()
+}
+
+/// What a packet of the protocol has to satisfy; `None` where none can.
+fn icmp_cases(rule: &CalicoRule, protocol: u8) -> Option<Vec<Guard>> {
+    let mut guards = vec![];
+    if let Some(wanted) = rule.icmp.filter(|message| *message != ANY_MESSAGE) {
+        guards.push(icmp_guard(wanted, protocol, false)?);
+    }
+    match rule.not_icmp {
+        Some(ANY_MESSAGE) => return None,
+        Some(unwanted) => guards.extend(icmp_guard(unwanted, protocol, true)),
+        None => {}
+    }
+    Some(guards)
 }
 
 fn icmp_of(family: Family) -> u8 {

@@ -1,9 +1,17 @@
 //! The compiled table against the evaluator, for policies of every kind.
 
-use crate::generate::{Change, OUTSIDE, cluster, evaluator, services};
+use crate::generate::{
+    Change, OUTSIDE, changes, cluster, evaluator, host_policy, labels, services,
+};
+use model::{CalicoPolicy, HostEndpoint, Labels};
 use policy::program::{Connection, Interface, Outcome, Packet, run};
-use policy::{Compiler, Endpoint, EndpointId, Evaluator, Flow, Options, Party, Ruleset};
+use policy::{
+    Compiler, Direction, Endpoint, EndpointId, Evaluator, Flow, HostPath, Options, Party, Policy,
+    Ruleset,
+};
+use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,6 +32,172 @@ proptest! {
         prop_assert_eq!(&mirror, compiler.ruleset());
         compare(&changes, &mirror)?;
     }
+
+    #[test]
+    fn deltas_lead_to_the_table_of_a_compiler_that_was_told_the_final_state_only(
+        changes in changes(), batch in 1_usize..9,
+    ) {
+        let mut compiler = Compiler::new(on_node());
+        let mut mirror = Ruleset::default();
+        for batch in changes.chunks(batch) {
+            batch.iter().for_each(|change| change.tell(&mut compiler));
+            mirror.apply(&compiler.resolve()).unwrap();
+            prop_assert_eq!(&mirror, compiler.ruleset());
+        }
+        prop_assert!(compiler.resolve().is_empty());
+        let mut fresh = Compiler::new(on_node());
+        changes.iter().for_each(|change| change.tell(&mut fresh));
+        let mut built = Ruleset::default();
+        built.apply(&fresh.resolve()).unwrap();
+        prop_assert_eq!(&built, &mirror);
+    }
+
+    #[test]
+    fn the_table_decides_about_hosts_as_the_evaluator_does(
+        changes in cluster(),
+        policies in vec(host_policy(), 1..5),
+        hosts in vec((labels(), select(vec!["eth0", "eth1", "*"])), 1..3),
+    ) {
+        let changes = with_hosts(changes, policies, hosts);
+        let mut compiler = Compiler::new(on_node());
+        changes.iter().for_each(|change| change.tell(&mut compiler));
+        let mut mirror = Ruleset::default();
+        mirror.apply(&compiler.resolve()).unwrap();
+        compare_hosts(&changes, &mirror)?;
+    }
+}
+
+fn on_node() -> Options {
+    Options {
+        node: "n1".to_owned(),
+        ..Options::default()
+    }
+}
+
+/// Host endpoints and policies for them in place of those that there are.
+fn with_hosts(
+    changes: Vec<Change>,
+    policies: Vec<CalicoPolicy>,
+    hosts: Vec<(Labels, &str)>,
+) -> Vec<Change> {
+    let other = |change: &Change| {
+        !matches!(
+            change,
+            Change::HostEndpoint(..) | Change::Policy(..) | Change::Endpoint(..)
+        )
+    };
+    let mut changes: Vec<_> = changes.into_iter().filter(other).collect();
+    for (number, (labels, interface)) in hosts.into_iter().enumerate() {
+        let name = format!("host-{number}");
+        let host = HostEndpoint {
+            name: name.clone(),
+            labels,
+            node: "n1".to_owned(),
+            interface_name: Some(interface.to_owned()),
+            expected_ips: vec![],
+            ports: vec![],
+            profiles: vec![],
+        };
+        changes.push(Change::HostEndpoint(name, Some(host)));
+    }
+    changes.extend(policies.into_iter().map(|policy| {
+        let policy = Policy::Calico(policy);
+        Change::Policy(policy.key(), Some(policy))
+    }));
+    changes
+}
+
+/// The host endpoint in charge of an interface.
+fn in_charge<'a>(changes: &'a [Change], interface: &str) -> Option<&'a str> {
+    let hosts: BTreeMap<_, _> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::HostEndpoint(name, Some(host)) => {
+                Some((name.as_str(), host.interface_name.as_deref()?))
+            }
+            _ => None,
+        })
+        .collect();
+    let of = |wanted: &str| {
+        hosts
+            .iter()
+            .find(|(_, name)| **name == wanted)
+            .map(|(host, _)| *host)
+    };
+    of(interface).or_else(|| of("*"))
+}
+
+fn compare_hosts(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseError> {
+    let evaluator = evaluator(changes);
+    let (eth0, eth1) = (in_charge(changes, "eth0"), in_charge(changes, "eth1"));
+    let allowed = |host: Option<&str>, direction, path, flow: &Flow| {
+        host.is_none_or(|host| {
+            evaluator
+                .host_judgement(host, direction, path, flow)
+                .allows()
+        })
+    };
+    let untracked = changes.iter().any(
+        |change| matches!(change, Change::Policy(_, Some(Policy::Calico(p))) if p.do_not_track),
+    );
+    let interface = |name: &str, index| {
+        Some(Interface {
+            index,
+            name: name.to_owned(),
+        })
+    };
+    for (source, destination) in OUTSIDE
+        .iter()
+        .flat_map(|a| OUTSIDE.iter().map(move |b| (a, b)))
+    {
+        let (from, to): (IpAddr, IpAddr) = (source.parse().unwrap(), destination.parse().unwrap());
+        if from.is_ipv4() != to.is_ipv4() {
+            continue;
+        }
+        for (protocol, port, icmp) in services() {
+            let flow = Flow {
+                source_port: port.map(|_| 1500),
+                icmp,
+                ..Flow::new(Party::Address(from), Party::Address(to), protocol, port)
+            };
+            let (incoming, outgoing) = (Direction::Ingress, Direction::Egress);
+            let arrives = allowed(eth0, incoming, HostPath::Local, &flow);
+            let leaves = allowed(eth0, outgoing, HostPath::Local, &flow);
+            let passes = allowed(eth0, incoming, HostPath::Forward, &flow)
+                && allowed(eth1, outgoing, HostPath::Forward, &flow);
+            let cases = [
+                (interface("eth0", 2), None, arrives, true),
+                (None, interface("eth0", 2), leaves, true),
+                // Connections are tracked before a forwarded packet leaves.
+                (
+                    interface("eth0", 2),
+                    interface("eth1", 3),
+                    passes,
+                    !untracked,
+                ),
+            ];
+            for (iif, oif, expected, compared) in cases {
+                let packet = Packet {
+                    iif,
+                    oif,
+                    source: from,
+                    destination: to,
+                    protocol,
+                    ports: port.map(|port| (1500, port)),
+                    icmp,
+                    connection: Connection::New,
+                    mark: 0,
+                };
+                let outcome = run(table, &packet).unwrap();
+                let accepted = matches!(outcome, Outcome::Accepted { .. });
+                prop_assert!(
+                    !compared || accepted == expected,
+                    "{flow:?} {packet:?} {outcome:?}"
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn cases() -> u32 {
