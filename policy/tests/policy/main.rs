@@ -9,5 +9,6 @@ mod generate;
 mod host_ports;
 mod nft;
 mod properties;
+mod specification;
 mod table;
 mod updates;
