@@ -10,5 +10,6 @@ mod generate;
 mod host_ports;
 mod nft;
 mod properties;
+mod specification;
 mod table;
 mod updates;
