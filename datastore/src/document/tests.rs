@@ -90,6 +90,21 @@ fn an_unquoted_as_number_with_a_dot_is_told_apart_from_a_string() {
 }
 
 #[test]
+fn a_number_that_json_does_not_have_is_a_mistake_and_not_an_absent_field() {
+    for number in [".nan", ".inf", "-.inf"] {
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {{name: t}}\n\
+             spec: {{order: {number}}}\n"
+        );
+        let said = Arc::clone(&parse(&text).expect("YAML").entries[0].said);
+        let Said::Reject { invalid, .. } = &*said else {
+            panic!("{number}: {said:?}");
+        };
+        assert_eq!(invalid.field, "spec.order", "{}", invalid.reason);
+    }
+}
+
+#[test]
 fn what_is_no_regular_file_is_missing() {
     let directory = tempfile::tempdir().unwrap();
     assert!(matches!(read(directory.path()), Reading::Missing));
