@@ -268,8 +268,7 @@ impl Runtime {
         options: &SocketOptions,
         now: Instant,
     ) {
-        if let Err(error) = connection::prepare(&stream, options) {
-            let words = format!("cannot set the options of its connection: {error}");
+        if let Err(words) = connection::prepare(&stream, options) {
             return self.speaker.lost(id, &words, now);
         }
         let signed = options.password.is_some();
@@ -327,9 +326,7 @@ impl Runtime {
                         connection.close(last);
                     }
                 }
-                Output::Fib(change) => {
-                    self.pending.insert(change.prefix(), change);
-                }
+                Output::More => {}
                 Output::Converged => self.converged = true,
                 Output::Notice(Notice {
                     peer,
@@ -340,6 +337,9 @@ impl Runtime {
                     Severity::Warning => tracing::warn!("{peer}: {text}"),
                 },
             }
+        }
+        while let Some(change) = self.speaker.poll_fib() {
+            self.pending.insert(change.prefix(), change);
         }
     }
 

@@ -76,7 +76,31 @@ impl Lab {
         let program = env!("CARGO_BIN_EXE_bgp-speaker");
         let mut arguments = vec!["--config", config.to_str().unwrap()];
         arguments.extend(restarting.then_some("--restarting"));
-        self.ours.daemon(program, &arguments, &self.path("log"))
+        let running = || self.read("log").matches("running with").count();
+        let before = running();
+        let speaker = self.ours.daemon(program, &arguments, &self.path("log"));
+        // Before that, the signal that asks for the status would end it.
+        eventually("our program runs", || running() > before);
+        speaker
+    }
+
+    /// Our program at the other end, announcing 10.2.0.0/24 and fd02::/64; it logs to `their.log`.
+    pub(crate) fn their_speaker(&self, peer: &str) -> Daemon {
+        let config = self.write(
+            "their.yaml",
+            &format!(
+                "localAs: 65001\nrouterId: 192.0.2.2\nnextHopV4: 10.0.0.2\nnextHopV6: fd00::2\n\
+                 networks: [10.2.0.0/24, 'fd02::/64']\npeers:\n- {peer}\n"
+            ),
+        );
+        let arguments = ["--config", path(&config)];
+        let program = env!("CARGO_BIN_EXE_bgp-speaker");
+        let log = self.path("their.log");
+        let speaker = self.theirs.daemon(program, &arguments, &log);
+        eventually("their program runs", || {
+            self.read("their.log").contains("running with")
+        });
+        speaker
     }
 
     /// BIRD, announcing 10.2.0.0/24 and fd02::/64 as `their_as`, routes in the kernel;

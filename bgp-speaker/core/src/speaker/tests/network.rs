@@ -35,6 +35,8 @@ pub(super) struct Network {
     wires: BTreeMap<End, VecDeque<Packet>>,
     /// Pairs of nodes between which octets get lost.
     pub(super) cut: BTreeSet<(usize, usize)>,
+    /// Nodes whose TCP takes nothing.
+    pub(super) stalled: BTreeSet<usize>,
 }
 
 pub(super) fn address(node: usize) -> IpAddr {
@@ -74,6 +76,7 @@ impl Network {
             links: BTreeMap::new(),
             wires: BTreeMap::new(),
             cut: BTreeSet::new(),
+            stalled: BTreeSet::new(),
         };
         for (index, config) in configs.into_iter().enumerate() {
             let routes = prefixes(index).map(LocalRoute::from).into();
@@ -149,6 +152,13 @@ impl Network {
         let (now, node) = (self.now, &mut self.nodes[index]);
         change(&mut node.config);
         node.speaker.set_config(node.config.clone(), now);
+    }
+
+    /// The connection that a node has with another one.
+    pub(super) fn connection(&self, from: usize, to: usize) -> ConnectionId {
+        let mut links = self.links.iter();
+        let link = links.find(|((a, _), (b, _))| (*a, *b) == (from, to));
+        link.expect("a connection").0.1
     }
 
     pub(super) fn set_routes(&mut self, index: usize, routes: &[IpNet]) {
@@ -282,21 +292,33 @@ impl Network {
                     self.send((index, connection), &last);
                     self.close((index, connection));
                 }
-                Output::Fib(FibChange::Set {
-                    prefix, next_hops, ..
-                }) => {
-                    let addresses = next_hops.iter().map(|next_hop| next_hop.address);
-                    node.fib.insert(prefix, addresses.collect());
-                }
-                Output::Fib(FibChange::Remove { prefix }) => {
-                    node.fib.remove(&prefix);
-                    node.removed.push(prefix);
-                }
+                Output::More => {}
                 Output::Converged => {
                     assert_eq!(node.converged_at.replace(self.now), None, "said once");
                 }
                 Output::Notice(notice) => node.notices.push(notice),
                 Output::Rekey { .. } | Output::Watch { .. } => {}
+            }
+        }
+        self.forward(index);
+    }
+
+    fn forward(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        while node.running
+            && let Some(change) = node.speaker.poll_fib()
+        {
+            match change {
+                FibChange::Set {
+                    prefix, next_hops, ..
+                } => {
+                    let addresses = next_hops.iter().map(|next_hop| next_hop.address);
+                    node.fib.insert(prefix, addresses.collect());
+                }
+                FibChange::Remove { prefix } => {
+                    node.fib.remove(&prefix);
+                    node.removed.push(prefix);
+                }
             }
         }
     }
@@ -332,6 +354,9 @@ impl Network {
     }
 
     fn transmit(&mut self, from: End) {
+        if self.stalled.contains(&from.0) {
+            return;
+        }
         loop {
             let messages = self.nodes[from.0].speaker.transmit(from.1, 512);
             if messages.is_empty() {
