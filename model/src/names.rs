@@ -37,8 +37,6 @@ pub const VXLAN_DEVICE: &str = "vxlan.ocicat";
 pub const VXLAN6_DEVICE: &str = "vxlan6.ocicat";
 /// VXLAN network identifier, as Calico's.
 pub const VXLAN_VNI: u32 = 4096;
-/// UDP port of VXLAN (RFC 7348).
-pub const VXLAN_PORT: u16 = 4789;
 /// Bytes that VXLAN over IPv4 adds to a packet: IP, UDP, VXLAN, Ethernet.
 pub const VXLAN_OVERHEAD: u32 = 50;
 /// Likewise over IPv6.
