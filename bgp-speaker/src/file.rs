@@ -1,10 +1,14 @@
 //! The configuration file of the `bgp-speaker` program.
 
-use bgp_core::{Export, Import, LocalRoute, PeerConfig, PeerKey, SpeakerConfig, wire::Family};
+use bgp_core::bfd::Profile;
+use bgp_core::{
+    Export, Import, LocalRoute, Password, PeerConfig, PeerKey, SpeakerConfig, wire::Family,
+};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::{NonZeroU8, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +40,17 @@ pub enum FileError {
         path: PathBuf,
         /// The peer.
         key: PeerKey,
+    },
+    /// A password that cannot be used.
+    #[error("{}: peers: {name}: passwordFile: {source}", path.display())]
+    Password {
+        /// Which file.
+        path: PathBuf,
+        /// The peer.
+        name: String,
+        /// Why.
+        #[source]
+        source: bgp_core::PasswordError,
     },
     /// A hold time that RFC 4271 rules out.
     #[error("{}: peers: {name}: holdTime: must be 0 or at least 3 s", path.display())]
@@ -116,6 +131,10 @@ struct Peer {
     #[serde(default)]
     multihop: bool,
     source_address: Option<IpAddr>,
+    bind_device: Option<String>,
+    /// A file with the password of TCP MD5 signatures.
+    password_file: Option<PathBuf>,
+    bfd: Option<Bfd>,
     #[serde(default)]
     route_reflector_client: bool,
     #[serde(default)]
@@ -125,6 +144,17 @@ struct Peer {
     export: ExportRule,
     #[serde(default)]
     import: ImportRule,
+}
+
+/// Intervals in milliseconds.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Bfd {
+    min_transmit: Option<NonZeroU32>,
+    min_receive: Option<NonZeroU32>,
+    multiplier: Option<NonZeroU8>,
+    #[serde(default)]
+    passive: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -153,7 +183,11 @@ impl Document {
                 address: peer.address,
                 port: peer.port,
             };
-            let config = peer.config();
+            let password = peer.password(path)?;
+            let config = PeerConfig {
+                password,
+                ..peer.config()
+            };
             if matches!(config.hold_time, 1 | 2) {
                 return Err(FileError::HoldTime {
                     path: path.to_owned(),
@@ -185,7 +219,44 @@ impl Document {
     }
 }
 
+impl Bfd {
+    fn profile(&self) -> Profile {
+        let usual = Profile::default();
+        let interval = |given: Option<NonZeroU32>, usual| {
+            given.map_or(usual, |milliseconds| {
+                Duration::from_millis(milliseconds.get().into())
+            })
+        };
+        Profile {
+            min_tx: interval(self.min_transmit, usual.min_tx),
+            min_rx: interval(self.min_receive, usual.min_rx),
+            multiplier: self.multiplier.unwrap_or(usual.multiplier),
+            passive: self.passive,
+        }
+    }
+}
+
 impl Peer {
+    /// What the password file says, without the end of its line.
+    fn password(&self, config: &Path) -> Result<Option<Password>, FileError> {
+        let Some(path) = &self.password_file else {
+            return Ok(None);
+        };
+        let text = std::fs::read_to_string(path).map_err(|source| FileError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let password = Password::new(text.trim_end_matches(['\n', '\r']));
+        password.map(Some).map_err(|source| FileError::Password {
+            path: config.to_owned(),
+            name: self
+                .name
+                .clone()
+                .unwrap_or_else(|| self.address.to_string()),
+            source,
+        })
+    }
+
     fn config(self) -> PeerConfig {
         let name = self.name.unwrap_or_else(|| self.address.to_string());
         let usual = PeerConfig::new(name, self.remote_as);
@@ -201,6 +272,8 @@ impl Peer {
             ttl_security: self.ttl_security,
             multihop: self.multihop,
             source_address: self.source_address,
+            bind_device: self.bind_device,
+            bfd: self.bfd.map(|bfd| bfd.profile()),
             route_reflector_client: self.route_reflector_client,
             keep_next_hop: self.keep_next_hop,
             max_prefixes: self.max_prefixes,

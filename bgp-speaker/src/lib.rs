@@ -5,14 +5,17 @@
 //! receiver never delays a keepalive.
 
 mod connection;
+mod drops;
 mod farewell;
 mod file;
 mod handle;
 mod listen;
+mod passwords;
 mod runtime;
+mod sys;
 
 pub use bgp_core::{
-    Export, FibChange, Import, LocalRoute, PathStatus, PeerConfig, PeerKey, PeerStatus,
+    Export, FibChange, Import, LocalRoute, Password, PathStatus, PeerConfig, PeerKey, PeerStatus,
     RouteStatus, SpeakerConfig, SpeakerStatus, Stop, wire::Family,
 };
 pub use file::{FileConfig, FileError};

@@ -1,12 +1,14 @@
 //! Listening sockets, one for each IP version.
 
+use crate::passwords::Passwords;
 use crate::runtime::Event;
+use bgp_core::SpeakerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 const BACKLOG: i32 = 128;
@@ -23,6 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Listeners {
     port: u16,
     events: mpsc::Sender<Event>,
+    passwords: watch::Sender<Passwords>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -32,8 +35,21 @@ impl Listeners {
         Self {
             port: 0,
             events,
+            passwords: watch::Sender::default(),
             tasks: Vec::new(),
         }
+    }
+
+    /// Expects the signatures that the configuration asks for, on open sockets too.
+    pub(crate) fn set_passwords(&self, config: &SpeakerConfig) {
+        let passwords = Passwords::of(config);
+        self.passwords.send_if_modified(|current| {
+            let differs = *current != passwords;
+            if differs {
+                *current = passwords;
+            }
+            differs
+        });
     }
 
     /// Listens on another port, on none if it is 0; whether that is a change.
@@ -50,7 +66,9 @@ impl Listeners {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         ] {
-            let task = tokio::spawn(listen(SocketAddr::new(address, port), self.events.clone()));
+            let address = SocketAddr::new(address, port);
+            let passwords = self.passwords.subscribe();
+            let task = tokio::spawn(listen(address, passwords, self.events.clone()));
             self.tasks.push(task.abort_handle());
         }
         true
@@ -63,19 +81,14 @@ impl Drop for Listeners {
     }
 }
 
-async fn listen(address: SocketAddr, events: mpsc::Sender<Event>) {
+async fn listen(
+    address: SocketAddr,
+    mut passwords: watch::Receiver<Passwords>,
+    events: mpsc::Sender<Event>,
+) {
     loop {
         match bind(address) {
-            Ok(listener) => {
-                if events
-                    .send(Event::Listening(address, Ok(())))
-                    .await
-                    .is_err()
-                {
-                    return;
-                }
-                return accept(&listener, &events).await;
-            }
+            Ok(listener) => return serve(address, &listener, &mut passwords, &events).await,
             // A node without IPv6 has no IPv6 peers.
             Err(error) if address.is_ipv6() && error.raw_os_error() == Some(EAFNOSUPPORT) => return,
             Err(error) => {
@@ -89,6 +102,38 @@ async fn listen(address: SocketAddr, events: mpsc::Sender<Event>) {
                 }
                 tokio::time::sleep(RETRY).await;
             }
+        }
+    }
+}
+
+/// Accepts for ever, with the passwords of the moment.
+async fn serve(
+    address: SocketAddr,
+    listener: &TcpListener,
+    passwords: &mut watch::Receiver<Passwords>,
+    events: &mpsc::Sender<Event>,
+) {
+    let mut in_force = Passwords::default();
+    loop {
+        let wanted = passwords.borrow_and_update().clone();
+        let failures = wanted.apply(listener, address.is_ipv4(), &in_force);
+        in_force = wanted;
+        let result = match failures.first() {
+            None => Ok(()),
+            Some((peer, error)) => Err(format!(
+                "cannot have connections of {peer} signed (TCP MD5): {error}"
+            )),
+        };
+        if events
+            .send(Event::Listening(address, result))
+            .await
+            .is_err()
+        {
+            return;
+        }
+        tokio::select! {
+            () = accept(listener, events) => return,
+            changed = passwords.changed() => if changed.is_err() { return },
         }
     }
 }

@@ -1,18 +1,17 @@
 //! The loop that owns the speaker. It never waits for a peer nor for its owner: connections have
-//! tasks of their own, and forwarding changes wait here, merged per prefix.
+//! tasks that wait for them, and forwarding changes wait in the speaker, merged per prefix.
 
-use crate::connection::{self, Connection, Outgoing};
+use crate::connection::{self, Backlog, Connection};
 use crate::farewell::Farewells;
 use crate::handle::FibEvent;
 use crate::listen::Listeners;
 use bgp_core::{
-    ConnectionId, FibChange, LocalRoute, Notice, Output, Restart, RouteStatus, Severity,
+    ConnectionId, LocalRoute, Notice, Output, Password, Restart, RouteStatus, Severity,
     SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop,
 };
-use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -22,8 +21,12 @@ use tokio::task::JoinSet;
 const EVENT_QUEUE: usize = 128;
 /// Events handled before decisions are taken and passed on.
 const BATCH: usize = 64;
-/// Octets handed to a connection's writer at a time.
+/// Octets read before decisions are taken and passed on: some milliseconds of work.
+const READ: usize = 256 * 1024;
+/// Octets written to a connection before others have their turn.
 const WRITE: usize = 256 * 1024;
+/// Forwarding changes handed to the owner at a time.
+const FIB_BATCH: usize = 8192;
 /// How long connections may take to send their last message.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -46,8 +49,9 @@ pub(crate) enum Event {
     },
     Connected(ConnectionId, TcpStream),
     ConnectFailed(ConnectionId, String),
-    Received(ConnectionId, Vec<u8>),
-    /// The writer is ready for more.
+    /// There is something to read.
+    Readable(ConnectionId),
+    /// What did not fit at once is written.
     Written(ConnectionId),
     Lost(ConnectionId, String),
     /// Whether we listen at an address, and if not, why.
@@ -71,7 +75,8 @@ pub(crate) async fn run(
         tasks: JoinSet::new(),
         farewells: Farewells::new(),
         events,
-        pending: BTreeMap::new(),
+        buffer: vec![0; READ].into(),
+        more: false,
         converged: false,
         rejected: BTreeMap::new(),
     };
@@ -84,13 +89,18 @@ pub(crate) async fn run(
                 Some(command) => speaker.command(command),
                 None => break (Stop::Planned, None),
             },
-            Some(event) = event_queue.recv() => {
-                speaker.event(event);
+            Some(event) = event_queue.recv(), if !speaker.more => {
+                let mut octets = speaker.event(event);
                 for _ in 1..BATCH {
+                    if octets >= READ {
+                        break;
+                    }
                     let Ok(event) = event_queue.try_recv() else { break };
-                    speaker.event(event);
+                    octets += speaker.event(event);
                 }
             }
+            // Lets the tasks run, and whatever is due.
+            () = tokio::task::yield_now(), if speaker.more => {}
             () = sleep_until(deadline) => speaker.speaker.tick(Instant::now()),
             Ok(permit) = fib.reserve(), if speaker.has_fib_event() => {
                 if let Some(event) = speaker.next_fib_event() {
@@ -125,11 +135,13 @@ struct Runtime {
     tasks: JoinSet<()>,
     farewells: Farewells,
     events: mpsc::Sender<Event>,
-    /// Forwarding changes that the owner has not taken yet.
-    pending: BTreeMap<IpNet, FibChange>,
+    /// What is read goes through here.
+    buffer: Box<[u8]>,
+    /// The speaker has more to decide.
+    more: bool,
     converged: bool,
     /// When a rejected connection of an address was last logged.
-    rejected: BTreeMap<std::net::IpAddr, Instant>,
+    rejected: BTreeMap<IpAddr, Instant>,
 }
 
 impl Runtime {
@@ -138,6 +150,7 @@ impl Runtime {
         match command {
             Command::Configure(config) => {
                 self.listen_port = config.listen_port;
+                self.listeners.set_passwords(&config);
                 self.speaker.set_config(*config, now);
                 self.listen();
             }
@@ -167,7 +180,8 @@ impl Runtime {
         }
     }
 
-    fn event(&mut self, event: Event) {
+    /// Returns how many octets were read.
+    fn event(&mut self, event: Event) -> usize {
         let now = Instant::now();
         match event {
             Event::Accepted { stream, remote } => self.accepted(stream, remote, now),
@@ -177,10 +191,10 @@ impl Runtime {
                     self.speaker.connect_failed(id, &words, now);
                 }
             }
-            Event::Received(id, octets) => self.speaker.received(id, &octets, now),
+            Event::Readable(id) => return self.read(id, now),
             Event::Written(id) => {
                 if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.writing = false;
+                    connection.written();
                     self.transmit(id);
                 }
             }
@@ -197,6 +211,37 @@ impl Runtime {
                 }
             }
         }
+        0
+    }
+
+    /// Reads what there is, and no more than others can wait for.
+    fn read(&mut self, id: ConnectionId, now: Instant) -> usize {
+        let mut octets = 0;
+        while octets < READ {
+            let Some(connection) = self.connections.get(&id) else {
+                break;
+            };
+            match connection.try_read(&mut self.buffer) {
+                Ok(0) => {
+                    self.connections.remove(&id);
+                    let words = "the peer closed the connection";
+                    self.speaker.lost(id, words, now);
+                }
+                Ok(count) => {
+                    octets += count;
+                    self.speaker.received(id, &self.buffer[..count], now);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.connections.remove(&id);
+                    self.speaker.lost(id, &connection::words(&error), now);
+                }
+            }
+        }
+        if let Some(connection) = self.connections.get(&id) {
+            connection.wait_readable();
+        }
+        octets
     }
 
     fn accepted(&mut self, stream: TcpStream, remote: SocketAddr, now: Instant) {
@@ -204,7 +249,7 @@ impl Runtime {
             return;
         };
         match self.speaker.accept(remote, local, now) {
-            Ok((id, options)) => self.serve(id, stream, &options),
+            Ok((id, options)) => self.serve(id, stream, &options, now),
             Err(rejected) => {
                 self.log_rejected(remote, &rejected.text, now);
                 self.farewells.say(stream, rejected.last, &mut self.tasks);
@@ -237,8 +282,8 @@ impl Runtime {
         };
         match stream.local_addr() {
             Ok(local) => {
-                self.serve(id, stream, &options);
                 self.speaker.connected(id, local, now);
+                self.serve(id, stream, &options, now);
             }
             Err(error) => self
                 .speaker
@@ -246,16 +291,38 @@ impl Runtime {
         }
     }
 
-    fn serve(&mut self, id: ConnectionId, stream: TcpStream, options: &SocketOptions) {
+    fn serve(
+        &mut self,
+        id: ConnectionId,
+        stream: TcpStream,
+        options: &SocketOptions,
+        now: Instant,
+    ) {
         if let Err(error) = connection::prepare(&stream, options) {
-            tracing::warn!("cannot set options of a connection: {error}");
+            let words = format!("cannot set the options of its connection: {error}");
+            return self.speaker.lost(id, &words, now);
         }
-        let connection = connection::serve(id, stream, self.events.clone(), &mut self.tasks);
+        let signed = options.password.is_some();
+        let connection =
+            connection::serve(id, stream, signed, self.events.clone(), &mut self.tasks);
         self.connections.insert(id, connection);
+    }
+
+    /// A kernel that can't change the password of an open connection costs the connection.
+    fn rekey(&mut self, id: ConnectionId, peer: IpAddr, password: &Password) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        if let Err(error) = connection.rekey(peer, password) {
+            self.connections.remove(&id);
+            let words = format!("its password cannot be changed while it is open: {error}");
+            self.speaker.lost(id, &words, Instant::now());
+        }
     }
 
     /// Does what the speaker asks for.
     fn perform(&mut self) {
+        self.more = false;
         while let Some(output) = self.speaker.poll() {
             match output {
                 Output::Connect {
@@ -268,13 +335,20 @@ impl Runtime {
                     self.connections.insert(id, connection);
                 }
                 Output::Transmit(id) => self.transmit(id),
+                Output::Rekey {
+                    connection,
+                    peer,
+                    password,
+                } => self.rekey(connection, peer, &password),
+                Output::Watch { .. } => {}
                 Output::Close { connection, last } => {
                     if let Some(connection) = self.connections.remove(&connection) {
                         connection.close(last);
                     }
                 }
-                Output::Fib(change) => {
-                    self.pending.insert(change.prefix(), change);
+                Output::More => {
+                    self.more = true;
+                    return;
                 }
                 Output::Converged => self.converged = true,
                 Output::Notice(Notice {
@@ -293,25 +367,30 @@ impl Runtime {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        if connection.writing {
+        if connection.is_writing() {
             return;
         }
+        // At once as far as it goes; the task waits for room for the rest.
         let messages = self.speaker.transmit(id, WRITE);
-        if !messages.is_empty() {
-            connection.writing = true;
-            connection.send(Outgoing::Messages(messages));
+        let rest = connection.try_write(messages);
+        if rest.is_empty() {
+            let more = self.speaker.transmit(id, WRITE);
+            connection.write(Backlog::new(more));
+        } else {
+            connection.write(rest);
         }
     }
 
     fn has_fib_event(&self) -> bool {
-        self.converged || !self.pending.is_empty()
+        self.converged || self.speaker.has_fib_changes()
     }
 
     /// Changes first: what follows from the initial exchange comes before its end.
     fn next_fib_event(&mut self) -> Option<FibEvent> {
-        if !self.pending.is_empty() {
-            let pending = std::mem::take(&mut self.pending);
-            return Some(FibEvent::Changes(pending.into_values().collect()));
+        let changes = std::iter::from_fn(|| self.speaker.poll_fib());
+        let changes: Vec<_> = changes.take(FIB_BATCH).collect();
+        if !changes.is_empty() {
+            return Some(FibEvent::Changes(changes));
         }
         std::mem::take(&mut self.converged).then_some(FibEvent::Converged)
     }

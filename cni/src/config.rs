@@ -5,10 +5,10 @@ use crate::field::Field;
 use crate::{Error, SpecVersion};
 use ipnet::IpNet;
 use model::cni::Command;
-use model::{Labels, NamedPort, Protocol, names};
+use model::{HostPort, Labels, NamedPort, Protocol, names};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,8 +26,10 @@ pub(crate) struct Config {
     pub(crate) wishes: Wishes,
     /// Passed through to the result.
     pub(crate) dns: Option<Value>,
-    /// Addresses in CHECK's `prevResult`.
-    pub(crate) prev_ips: Vec<IpNet>,
+    /// Addresses in CHECK's `prevResult`, with the names of their interfaces.
+    pub(crate) prev_ips: Vec<(IpNet, Option<String>)>,
+    /// ADD's `prevResult`, of the plugins before this one.
+    pub(crate) previous: Option<Value>,
     /// GC's `cni.dev/valid-attachments`.
     pub(crate) valid_attachments: Vec<(String, String)>,
 }
@@ -37,6 +39,7 @@ pub(crate) struct Config {
 pub(crate) struct Wishes {
     pub(crate) labels: Labels,
     pub(crate) ports: Vec<NamedPort>,
+    pub(crate) host_ports: Vec<HostPort>,
     pub(crate) ips: Vec<IpAddr>,
     pub(crate) pools: Vec<String>,
     pub(crate) mac: Option<[u8; 6]>,
@@ -75,6 +78,10 @@ impl Config {
             } else {
                 Vec::new()
             },
+            previous: match command {
+                Command::Add => root.get("prevResult")?.map(|field| field.value().clone()),
+                _ => None,
+            },
             valid_attachments: match command {
                 Command::Gc => valid_attachments(&root)?,
                 _ => Vec::new(),
@@ -86,6 +93,7 @@ impl Config {
 impl Wishes {
     fn read(root: &Field<'_>) -> Result<Self, Error> {
         check_ipam(root)?;
+        check_bandwidth(root)?;
         let mtu = root
             .get("mtu")?
             .map(|field| field.number(0, 65_535).map(|mtu| (field, mtu)));
@@ -98,6 +106,7 @@ impl Wishes {
         Ok(Self {
             labels: labels(root.at(&["args", "cni", "labels"])?)?,
             ports: ports(root.at(&["args", "cni", "ports"])?)?,
+            host_ports: host_ports(root.at(&["runtimeConfig", "portMappings"])?)?,
             ips: match addresses(root.at(&["runtimeConfig", "ips"])?)? {
                 ips if ips.is_empty() => addresses(root.at(&["args", "cni", "ips"])?)?,
                 ips => ips,
@@ -173,6 +182,23 @@ fn check_ipam(root: &Field<'_>) -> Result<(), Error> {
     }
 }
 
+/// A limit that nobody keeps is worse than none: the plugin that does it has to be asked.
+fn check_bandwidth(root: &Field<'_>) -> Result<(), Error> {
+    let Some(field) = root.at(&["runtimeConfig", "bandwidth"])? else {
+        return Ok(());
+    };
+    for (_, rate) in field.members()? {
+        if rate.number(0, u64::MAX)? > 0 {
+            return Err(field.error(
+                "is not limited here: give the capability to the plugin \"bandwidth\", after \
+                 this one in the list"
+                    .to_owned(),
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn labels(field: Option<Field<'_>>) -> Result<Labels, Error> {
     let Some(field) = field else {
         return Ok(Labels::new());
@@ -199,21 +225,57 @@ fn ports(field: Option<Field<'_>>) -> Result<Vec<NamedPort>, Error> {
         return Ok(Vec::new());
     };
     let read = |port: &Field<'_>| {
-        let protocol = match port.get("protocol")? {
-            None => Protocol::Tcp,
-            Some(field) => match field.string()?.to_ascii_uppercase().as_str() {
-                "TCP" => Protocol::Tcp,
-                "UDP" => Protocol::Udp,
-                "SCTP" => Protocol::Sctp,
-                _ => return Err(field.not("TCP, UDP or SCTP")),
-            },
-        };
+        let protocol = protocol(port)?;
         let name = port.required("name")?.string()?.to_owned();
         let number = port.required("port")?.number(1, 65_535)?;
         Ok(NamedPort {
             name,
             protocol,
             port: number as u16,
+        })
+    };
+    field.list()?.iter().map(read).collect()
+}
+
+/// TCP where nothing is said, as Kubernetes has it.
+fn protocol(port: &Field<'_>) -> Result<Protocol, Error> {
+    let Some(field) = port.get("protocol")? else {
+        return Ok(Protocol::Tcp);
+    };
+    match field.string()?.to_ascii_uppercase().as_str() {
+        "" | "TCP" => Ok(Protocol::Tcp),
+        "UDP" => Ok(Protocol::Udp),
+        "SCTP" => Ok(Protocol::Sctp),
+        _ => Err(field.not("TCP, UDP or SCTP")),
+    }
+}
+
+/// The port mappings of the CNI conventions; `0.0.0.0` and `::` are any address of their family.
+fn host_ports(field: Option<Field<'_>>) -> Result<Vec<HostPort>, Error> {
+    let Some(field) = field else {
+        return Ok(Vec::new());
+    };
+    let number = |port: &Field<'_>, key: &str| {
+        let number = port.required(key)?.number(1, 65_535)?;
+        Ok::<_, Error>(number as u16)
+    };
+    let read = |port: &Field<'_>| {
+        let host_ip = match port.get("hostIP")? {
+            Some(field) if field.string()?.is_empty() => None,
+            Some(field) => match field.address()? {
+                // The kernel takes no answer for it from another interface.
+                IpAddr::V6(Ipv6Addr::LOCALHOST) => {
+                    return Err(field.not("an address whose ports can lead to a pod"));
+                }
+                ip => Some(ip),
+            },
+            None => None,
+        };
+        Ok(HostPort {
+            host_ip,
+            host_port: number(port, "hostPort")?,
+            protocol: protocol(port)?,
+            port: number(port, "containerPort")?,
         })
     };
     field.list()?.iter().map(read).collect()
@@ -265,16 +327,26 @@ fn dns(root: &Field<'_>) -> Result<Option<Value>, Error> {
     Ok(Some(field.value().clone()))
 }
 
-fn prev_ips(root: &Field<'_>) -> Result<Vec<IpNet>, Error> {
-    let Some(ips) = root.required("prevResult")?.get("ips")? else {
+/// Addresses of CHECK's `prevResult`, with the names of their interfaces where it says them.
+fn prev_ips(root: &Field<'_>) -> Result<Vec<(IpNet, Option<String>)>, Error> {
+    let previous = root.required("prevResult")?;
+    let Some(ips) = previous.get("ips")? else {
         return Ok(Vec::new());
     };
+    let interfaces = previous.get("interfaces")?.map(|field| field.list());
+    let interfaces = interfaces.transpose()?.unwrap_or_default();
     let read = |entry: &Field<'_>| {
         let field = entry.required("address")?;
-        field
+        let address = field
             .string()?
             .parse()
-            .map_err(|_| field.not("an address with a prefix length"))
+            .map_err(|_| field.not("an address with a prefix length"))?;
+        let interface = match entry.get("interface")? {
+            Some(index) => interfaces.get(index.number(0, u64::from(u32::MAX))? as usize),
+            None => None,
+        };
+        let name = interface.map(|interface| interface.required("name")?.string());
+        Ok((address, name.transpose()?.map(str::to_owned)))
     };
     ips.list()?.iter().map(read).collect()
 }

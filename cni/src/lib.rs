@@ -12,6 +12,7 @@
 //! | [`spool`] | deletions kept on disk while the agent is away |
 
 mod agent;
+mod chain;
 mod config;
 mod environment;
 mod error;

@@ -1,6 +1,7 @@
 //! One execution of the plugin.
 
 use crate::agent::Agent;
+use crate::chain::Chain;
 use crate::config::Config;
 use crate::environment::{Asked, Attachment, Variables, asked};
 use crate::namespace::PodNamespace;
@@ -90,6 +91,7 @@ fn serve(
 }
 
 fn add(request: &Request, config: Config) -> Result<Value, Error> {
+    let chain = Chain::read(config.previous.as_ref(), &request.ifname)?;
     let agent = Agent::connect(&config.socket, config.timeout)?;
     let pod = PodNamespace::enter(&request.netns)?;
     sysctl::prepare();
@@ -103,13 +105,13 @@ fn add(request: &Request, config: Config) -> Result<Value, Error> {
         }
     };
     sysctl::finish(&request.ifname, has_ipv6(&added));
-    Ok(result::added(
+    Ok(chain.with(result::added(
         config.version,
         &added,
         &request.ifname,
         &request.netns,
         config.dns,
-    ))
+    )))
 }
 
 fn check(request: &Request, config: &Config) -> Result<(), Error> {
@@ -159,6 +161,10 @@ fn request(command: Command, attachment: &Attachment, config: &Config) -> Reques
         pod,
     } = attachment;
     let wishes = &config.wishes;
+    // Other plugins of the list may have interfaces of their own.
+    let of_this =
+        |(_, name): &&(_, Option<String>)| name.as_ref().is_none_or(|name| name == ifname);
+    let prev_ips = config.prev_ips.iter().filter(of_this);
     Request {
         version: PROTOCOL_VERSION,
         command,
@@ -174,6 +180,7 @@ fn request(command: Command, attachment: &Attachment, config: &Config) -> Reques
         pod_uid: pod.uid.clone(),
         labels: wishes.labels.clone(),
         ports: wishes.ports.clone(),
+        host_ports: wishes.host_ports.clone(),
         ips: if wishes.ips.is_empty() {
             pod.ips.clone()
         } else {
@@ -183,7 +190,7 @@ fn request(command: Command, attachment: &Attachment, config: &Config) -> Reques
         mac: wishes.mac.or(pod.mac),
         mtu: wishes.mtu,
         valid_attachments: config.valid_attachments.clone(),
-        prev_ips: config.prev_ips.clone(),
+        prev_ips: prev_ips.map(|(ip, _)| *ip).collect(),
     }
 }
 

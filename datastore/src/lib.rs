@@ -8,6 +8,7 @@
 //! | `state/ipamblocks/<name>.yaml` | one `IPAMBlock`; claimed by creating the file |
 //! | `state/nodes/<name>.yaml` | one `Node` |
 //! | `state/status/<node>/<Kind>_<namespace>_<name>.yaml` | what a node thinks of an object |
+//! | `state/.leases/<name>.yaml` | who holds an election's [`Lease`](model::Lease); not watched |
 //! | `state/.lock` | `flock`ed for every write, so that several agents can share the directory |
 //!
 //! | file | what it holds |

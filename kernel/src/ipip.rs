@@ -22,8 +22,8 @@ const PROTOCOL: u8 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tunnel {
     pub(crate) ifindex: u32,
-    /// Outer source address.
-    pub(crate) local: Ipv4Addr,
+    /// What the node itself sends through it comes from here.
+    pub(crate) source: Ipv4Addr,
 }
 
 impl Kernel {
@@ -65,6 +65,7 @@ impl Kernel {
             }
         };
         self.host_interface_sysctls(name, false, SourceCheck::Least)?;
+        self.set_sysctl(&format!("ipv4/conf/{name}/route_localnet"), "0")?;
         self.set_tunnel_address(device, link.ifindex)
             .map_err(refused("set its address"))?;
         if !link.up {
@@ -74,7 +75,7 @@ impl Kernel {
         }
         self.tunnel = Some(Tunnel {
             ifindex: link.ifindex,
-            local: device.local,
+            source: device.address.unwrap_or(device.local),
         });
         Ok(link.ifindex)
     }

@@ -30,6 +30,7 @@ mod pod;
 mod raw;
 mod route;
 mod sysctl;
+mod vxlan;
 
 pub use address::AddressError;
 pub use conntrack::{Connection, Conntrack, ConntrackError, Tuple};

@@ -86,8 +86,8 @@ impl Kernel {
     /// others. The kernel replaces by destination and metric, whoever wrote the route: look at
     /// [`Self::routes`] before a prefix that somebody else may route.
     ///
-    /// What the node itself sends through the tunnel has the tunnel's local address, because the
-    /// device has none that is fit to be a source.
+    /// What the node itself sends through the tunnel comes from the address on the device, so that
+    /// the answers take the tunnel too, or from the node's own where the device has none.
     pub fn replace_routes(&mut self, routes: &[Route]) -> Vec<(Route, RouteError)> {
         let empty = |route: &&Route| matches!(&route.kind, RouteKind::Via(hops) if hops.is_empty());
         let (empty, usable): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(empty);
@@ -137,7 +137,7 @@ fn source(route: &Route, tunnel: Tunnel) -> Option<Ipv4Addr> {
         return None;
     };
     let through = |hop: &NextHop| hop.onlink && hop.ifindex == Some(tunnel.ifindex);
-    (route.dest.addr().is_ipv4() && hops.iter().any(through)).then_some(tunnel.local)
+    (route.dest.addr().is_ipv4() && hops.iter().any(through)).then_some(tunnel.source)
 }
 
 /// Appends the message that creates or replaces a route. The address that the node itself speaks

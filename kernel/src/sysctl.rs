@@ -67,7 +67,6 @@ impl Kernel {
             ("send_redirects", "0"),
             ("accept_redirects", "0"),
             ("accept_source_route", "0"),
-            ("route_localnet", "0"),
             ("forwarding", "1"),
         ] {
             self.set_sysctl(&format!("ipv4/conf/{name}/{parameter}"), value)?;

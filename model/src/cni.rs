@@ -4,7 +4,7 @@
 //! many bytes of JSON. With ADD and CHECK, two descriptors ride on the request's first byte
 //! (SCM_RIGHTS): the pod's network namespace, and a NETLINK_ROUTE socket opened inside it.
 
-use crate::{Labels, NamedPort};
+use crate::{HostPort, Labels, NamedPort};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -60,6 +60,9 @@ pub struct Request {
     /// Named ports (`args.cni.ports`, ours).
     #[serde(default)]
     pub ports: Vec<NamedPort>,
+    /// Ports of the node that are to lead to the pod (`runtimeConfig.portMappings`).
+    #[serde(default)]
+    pub host_ports: Vec<HostPort>,
     /// Addresses asked for (`runtimeConfig.ips`, `args.cni.ips`).
     #[serde(default)]
     pub ips: Vec<IpAddr>,

@@ -87,6 +87,8 @@ pub struct PodLink {
     pub mtu: u32,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
+    /// The node's loopback addresses speak to the pod (`route_localnet`): it has host ports.
+    pub loopback: bool,
 }
 
 /// A neighbour entry that never expires (`NUD_PERMANENT`).
@@ -111,4 +113,63 @@ pub struct IpipDevice {
     pub mtu: u32,
     /// Address on the device: inner source of traffic of the node itself.
     pub address: Option<std::net::Ipv4Addr>,
+}
+
+/// The tunnel device for VXLAN (RFC 7348), one for each family of outer addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VxlanDevice {
+    /// Its name.
+    pub name: String,
+    /// VXLAN network identifier, 24 bits.
+    pub vni: u32,
+    /// UDP port of the outer header.
+    pub port: u16,
+    /// Outer source address.
+    pub local: IpAddr,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// MAC of the device: the inner destination of what is for this node.
+    pub mac: [u8; 6],
+}
+
+/// Another node's end of a VXLAN.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Vtep {
+    /// Outer destination.
+    pub underlay: IpAddr,
+    /// MAC of its device.
+    pub mac: [u8; 6],
+    /// Addresses by which routes name it as their gateway.
+    pub gateways: std::collections::BTreeSet<IpAddr>,
+}
+
+/// The MAC of a node's VXLAN device: a function of its outer address, so that nobody has to be
+/// asked. Locally administered.
+pub fn vtep_mac(underlay: IpAddr) -> [u8; 6] {
+    match underlay {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            [0x02, 0x4f, a, b, c, d]
+        }
+        IpAddr::V6(address) => {
+            // FNV-1a, 64 bits: the interface identifier alone is often the same on every subnet.
+            let hash = address
+                .octets()
+                .iter()
+                .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                    (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+                });
+            let [_, _, a, b, c, d, e, f] = hash.to_be_bytes();
+            [(a & 0xfc) | 0x02, b, c, d, e, f]
+        }
+    }
+}
+
+/// The IPv6 gateway that stands for a VXLAN end in routes: link-local, because the kernel refuses a
+/// gateway that another interface leads to, on-link or not.
+pub fn vtep_gateway(mac: [u8; 6]) -> std::net::Ipv6Addr {
+    let mut octets = [0; 16];
+    octets[..2].copy_from_slice(&[0xfe, 0x80]);
+    octets[10..].copy_from_slice(&mac);
+    octets.into()
 }

@@ -8,6 +8,7 @@
 //! | [`labels`], [`selector`] | labels and the selectors over them |
 //! | [`object`] | typed Kubernetes and Calico objects |
 //! | [`manifest`] | one parsed YAML or JSON document -> object, with errors that name object, field and reason |
+//! | [`lease`] | the record of an election among agents |
 //! | [`update`] | [`Update`], what every datastore yields |
 //! | [`dataplane`] | routes, links and neighbours as the kernel has them |
 //! | [`cni`] | the messages between the CNI plugin and the agent |
@@ -15,6 +16,7 @@
 pub mod cni;
 pub mod dataplane;
 pub mod labels;
+pub mod lease;
 pub mod manifest;
 pub mod names;
 pub mod object;
@@ -22,14 +24,20 @@ pub mod selector;
 pub mod update;
 
 pub use labels::Labels;
+pub use lease::Lease;
 pub use manifest::{ManifestError, Parsed};
 pub use object::{
-    Annotations, BgpConfiguration, BgpPeer, CalicoAction, CalicoPolicy, CalicoPort, CalicoRule,
-    ClusterAction, ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule,
-    ClusterTier, EncapMode, EndpointSlice, EntityRule, HostEndpoint, IcmpMatch, IpPool,
-    IpReservation, IpVersion, IpamBlock, Kind, NamedPort, Namespace, NetworkPolicy, NetworkSet,
-    Node, Object, ObjectKey, Order, Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Profile,
-    Protocol, ServiceAccount, ServiceAccountMatch, ServiceMatch, StagedAction,
+    AddPath, Annotations, BfdProfile, BgpConfiguration, BgpFilter, BgpFilterAction,
+    BgpFilterOperation, BgpFilterRule, BgpPeer, BgpPeerType, BgpRole, BgpRoleName, BindMode,
+    CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction, ClusterNetworkPolicy,
+    ClusterPeer, ClusterPods, ClusterPort, ClusterRule, ClusterTier, Community, DynamicPeers,
+    EncapMode, EndpointSlice, EndpointToHostAction, EntityRule, ExternalTrafficPolicy,
+    FailsafePort, FelixConfiguration, HostEndpoint, HostPort, IcmpMatch, IpFamily, IpPool,
+    IpReservation, IpVersion, IpamBlock, Kind, MatchOperator, MaxPrefixes, NamedPort, Namespace,
+    NatOutgoingExclusions, NetworkPolicy, NetworkSet, NextHopMode, Node, Object, ObjectKey, Order,
+    Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch, PrefixAdvertisement, PrefixMatch, Profile,
+    Protocol, RemoteAs, SecretKeyRef, Service, ServiceAccount, ServiceAccountMatch,
+    ServiceLoopPrevention, ServiceMatch, ServicePort, ServiceType, StagedAction,
     StagedKubernetesPolicy, Tier, TierDefault, WorkloadEndpoint,
 };
 pub use selector::{Selector, SelectorError};

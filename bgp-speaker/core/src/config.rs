@@ -1,5 +1,6 @@
 //! What a speaker is told to do. A new value replaces the old one; only what differs is touched.
 
+use crate::bfd;
 use crate::wire::Family;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -74,13 +75,19 @@ pub struct PeerConfig {
     pub restart_time: u16,
     /// How often our own AS number may stand in a received AS_PATH.
     pub allow_own_as: u8,
-    /// GTSM (RFC 5082): greatest number of hops to the peer. Packets are sent with TTL 255, so that
-    /// the peer can check; the TTL of received packets is not checked here.
+    /// GTSM (RFC 5082): greatest number of hops to the peer. Packets are sent with TTL 255, and
+    /// received ones with a TTL below 256 less this are dropped by the kernel.
     pub ttl_security: Option<u8>,
     /// The peer may be more than one hop away although its AS differs from ours.
     pub multihop: bool,
     /// Address to connect from.
     pub source_address: Option<IpAddr>,
+    /// Network device that the session is bound to (`SO_BINDTODEVICE`), such as a VRF.
+    pub bind_device: Option<String>,
+    /// Password of TCP MD5 signatures (RFC 2385). Another one takes effect without a reset.
+    pub password: Option<Password>,
+    /// Whether and how BFD (RFC 5880) watches the path to the peer.
+    pub bfd: Option<bfd::Profile>,
     /// The peer is a client of ours (RFC 4456).
     pub route_reflector_client: bool,
     /// Pass on routes of others with their own next hop to an eBGP peer too.
@@ -111,6 +118,9 @@ impl PeerConfig {
             ttl_security: None,
             multihop: false,
             source_address: None,
+            bind_device: None,
+            password: None,
+            bfd: None,
             route_reflector_client: false,
             keep_next_hop: false,
             max_prefixes: None,
@@ -118,6 +128,48 @@ impl PeerConfig {
             export: Export::OwnRoutes,
             import: Import::All,
         }
+    }
+}
+
+/// A password for TCP MD5 signatures. It shows itself to nobody but [`Password::expose`]'s caller.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+/// Why a password cannot be one of TCP MD5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a TCP MD5 password has 1 to {} octets, not {octets}",
+    Password::MAX_OCTETS
+)]
+pub struct PasswordError {
+    /// Length of what was given.
+    pub octets: usize,
+}
+
+impl Password {
+    /// `TCP_MD5SIG_MAXKEYLEN` of linux/tcp.h.
+    pub const MAX_OCTETS: usize = 80;
+
+    /// # Errors
+    /// [`PasswordError`] if it is empty or longer than the kernel takes.
+    pub fn new(text: impl Into<String>) -> Result<Self, PasswordError> {
+        let text = text.into();
+        if (1..=Self::MAX_OCTETS).contains(&text.len()) {
+            Ok(Self(text))
+        } else {
+            Err(PasswordError { octets: text.len() })
+        }
+    }
+
+    /// The secret itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
     }
 }
 
@@ -200,5 +252,21 @@ impl FibChange {
         match self {
             Self::Set { prefix, .. } | Self::Remove { prefix } => *prefix,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_has_a_length_that_the_kernel_takes_and_is_not_printed() {
+        for (octets, valid) in [(0, false), (1, true), (80, true), (81, false)] {
+            let password = Password::new("x".repeat(octets));
+            assert_eq!(password.is_ok(), valid, "{octets}");
+        }
+        let mut peer = PeerConfig::new("tor", 65001);
+        peer.password = Password::new("hunter2").ok();
+        assert!(!format!("{peer:?}").contains("hunter2"));
     }
 }

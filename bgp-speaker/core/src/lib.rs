@@ -4,6 +4,7 @@
 //! changes and notices come out as values. Nothing here knows a socket, a clock or a source of
 //! randomness. [`Speaker`] is the whole; [`wire`] stands on its own.
 
+pub mod bfd;
 mod config;
 mod rib;
 mod session;
@@ -11,9 +12,10 @@ mod speaker;
 pub mod wire;
 
 pub use config::{
-    Export, FibChange, Import, LocalRoute, PeerConfig, PeerKey, Restart, SpeakerConfig, Stop,
+    Export, FibChange, Import, LocalRoute, Password, PasswordError, PeerConfig, PeerKey, Restart,
+    SpeakerConfig, Stop,
 };
 pub use speaker::{
     ConnectionId, Notice, Output, PathStatus, PeerId, PeerStatus, Rejected, RouteStatus, Severity,
-    SocketOptions, Speaker, SpeakerStatus,
+    SocketOptions, Speaker, SpeakerStatus, WatchedPath,
 };

@@ -20,6 +20,22 @@ pub struct Owner {
     pub ifname: String,
 }
 
+impl Owner {
+    /// This node itself, for its address on a tunnel device. No container has this id: a container
+    /// id holds no colon (CNI specification, section 2).
+    pub fn tunnel(device: &str) -> Self {
+        Self {
+            container_id: "tunnel:".to_owned(),
+            ifname: device.to_owned(),
+        }
+    }
+
+    /// Whether this is the node itself.
+    pub fn is_tunnel(&self) -> bool {
+        self.container_id == "tunnel:"
+    }
+}
+
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.container_id, self.ifname)
@@ -36,12 +52,24 @@ pub struct AssignRequest<'a> {
     pub namespace_labels: Option<&'a Labels>,
     /// Exactly these addresses; `pools`, `v4` and `v6` are then not looked at.
     pub requested: &'a [IpAddr],
-    /// Pools to use, by name or CIDR; a family of which none is named uses all that select it.
-    pub pools: &'a [String],
+    /// Pools to use.
+    pub pools: &'a Pools,
     /// An IPv4 address is wanted.
     pub v4: bool,
     /// An IPv6 address is wanted. With `v4`, both are assigned or none.
     pub v6: bool,
+}
+
+/// Pools by name or CIDR, in the order in which they are tried. A family of which none is named
+/// uses all that select the pod.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pools {
+    /// Pools of either family, for a family that has no list of its own.
+    pub any: Vec<String>,
+    /// IPv4 pools.
+    pub v4: Vec<String>,
+    /// IPv6 pools.
+    pub v6: Vec<String>,
 }
 
 /// An assigned address.
@@ -63,12 +91,14 @@ pub(crate) struct Own {
     pub(crate) confirmed: bool,
     /// Somebody else's block that is the same or overlaps.
     pub(crate) disputed: Option<(IpNet, String)>,
+    /// On its way back to the pool.
+    pub(crate) leaving: bool,
 }
 
 impl Own {
     /// Addresses may be taken from it.
     pub(crate) fn usable(&self) -> bool {
-        self.confirmed && self.disputed.is_none()
+        self.confirmed && self.disputed.is_none() && !self.leaving
     }
 }
 
@@ -81,6 +111,10 @@ pub struct Ipam {
     pub(crate) node_labels: Labels,
     pub(crate) pools: BTreeMap<String, IpPool>,
     pub(crate) registry: Registry,
+    /// Prefixes by the reservation that names them.
+    pub(crate) reservations: BTreeMap<String, Vec<IpNet>>,
+    /// Addresses of other nodes' pods in this node's blocks, and whose.
+    pub(crate) foreign: BTreeMap<IpAddr, String>,
     pub(crate) own: BTreeMap<IpNet, Own>,
     pub(crate) held: BTreeMap<Owner, Vec<IpAddr>>,
     pub(crate) owners: BTreeMap<IpAddr, Owner>,
@@ -97,6 +131,8 @@ impl Ipam {
             node_labels: Labels::new(),
             pools: BTreeMap::new(),
             registry: Registry::default(),
+            reservations: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             own: BTreeMap::new(),
             held: BTreeMap::new(),
             owners: BTreeMap::new(),
@@ -130,6 +166,7 @@ impl Ipam {
                     block,
                     confirmed: true,
                     disputed: None,
+                    leaving: false,
                 },
             );
         }
@@ -149,18 +186,31 @@ impl Ipam {
             cidr: block.cidr,
             node: self.node.clone(),
         });
+        if let Some(own) = self.own.get_mut(&block.cidr.trunc()) {
+            own.leaving = false;
+        }
     }
 
     /// The datastore refused our claim; `block` names the owner. If that is us, an earlier
     /// process claimed it and the block is ours.
     pub fn refused(&mut self, block: IpamBlock) {
-        self.set_block(block);
+        if block.node == self.node {
+            self.claimed(block);
+        } else {
+            self.set_block(block);
+        }
     }
 
     /// Takes over what the journal says of an earlier process, into an allocator that has assigned
     /// nothing yet. Pools and the datastore's blocks may be set before or after.
     pub fn restore(&mut self, state: &State) {
-        for (owner, live) in &state.endpoints {
+        for (device, ip) in &state.tunnels {
+            self.adopt(&Owner::tunnel(device), *ip);
+        }
+        // Of two endpoints with one address, the later holds it.
+        let mut endpoints: Vec<_> = state.endpoints.iter().collect();
+        endpoints.sort_by_key(|(_, live)| live.sequence);
+        for (owner, live) in endpoints {
             for net in &live.endpoint.ip_networks {
                 self.adopt(owner, net.addr());
             }
@@ -176,6 +226,7 @@ impl Ipam {
                     block,
                     confirmed: false,
                     disputed: None,
+                    leaving: false,
                 },
             );
             self.review(cidr);
@@ -246,7 +297,7 @@ impl Ipam {
         let lost = self
             .own
             .iter()
-            .filter(|(_, own)| !own.confirmed && own.disputed.is_none());
+            .filter(|(_, own)| !own.confirmed && own.disputed.is_none() && !own.leaving);
         let mut wanted: Vec<IpNet> = lost.map(|(cidr, _)| *cidr).collect();
         for pool in self.automatic_pools() {
             let own = self
@@ -270,7 +321,7 @@ impl Ipam {
     /// The blocks whose addresses lead to this node: what it advertises and blackholes. Blocks
     /// that somebody else owns by the datastore's word are not among them.
     pub fn own_blocks(&self) -> impl Iterator<Item = IpNet> {
-        let ours = |own: &Own| own.confirmed || own.disputed.is_none();
+        let ours = |own: &Own| (own.confirmed || own.disputed.is_none()) && !own.leaving;
         self.own
             .iter()
             .filter(move |(_, own)| ours(own))
@@ -321,6 +372,7 @@ impl Ipam {
 
     fn block_with_held(&self, cidr: IpNet) -> Block {
         let mut block = Block::new(cidr);
+        block.bar(self.barred());
         self.owners
             .keys()
             .filter(|ip| cidr.contains(*ip))

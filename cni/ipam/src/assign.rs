@@ -85,7 +85,11 @@ impl Ipam {
 
     /// Never used addresses of our blocks first, then the one released longest ago, then a block
     /// that nobody owns.
-    fn choose_from(&self, family: Family, pools: &[&IpPool]) -> Result<Assignment, AssignError> {
+    pub(crate) fn choose_from(
+        &self,
+        family: Family,
+        pools: &[&IpPool],
+    ) -> Result<Assignment, AssignError> {
         let blocks = || {
             pools.iter().flat_map(|pool| {
                 let inside = self
@@ -144,6 +148,12 @@ impl Ipam {
             return Err(AssignError::InUse {
                 ip,
                 owner: owner.clone(),
+            });
+        }
+        if let Some(holder) = self.foreign.get(&ip) {
+            return Err(AssignError::InUseElsewhere {
+                ip,
+                holder: holder.clone(),
             });
         }
         let own = self.own.iter().rev().filter(|(cidr, _)| cidr.contains(&ip));

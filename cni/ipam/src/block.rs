@@ -17,6 +17,8 @@ pub(crate) struct Block {
     used: Bits,
     /// Used now, or waiting in `released`.
     touched: Bits,
+    /// Given out only to who asks for exactly this address, or to nobody.
+    barred: Bits,
     released: VecDeque<Released>,
 }
 
@@ -34,7 +36,8 @@ impl Block {
             cidr,
             size,
             used: bits.clone(),
-            touched: bits,
+            touched: bits.clone(),
+            barred: bits,
             released: VecDeque::new(),
         }
     }
@@ -60,18 +63,44 @@ impl Block {
 
     /// Addresses that could be given out at `now`.
     pub(crate) fn free(&self, now: u64, cooldown: u64) -> u32 {
-        self.size - self.in_use() - self.cooling(now, cooldown)
+        let cooling = self
+            .released
+            .iter()
+            .filter(|r| elapsed(r.at, now) < cooldown && !self.barred.get(r.ordinal))
+            .count() as u32;
+        self.size - self.used.count_with(&self.barred) - cooling
     }
 
-    /// The lowest address that was never given out.
+    /// Addresses that are barred and not in use.
+    pub(crate) fn barred(&self) -> u32 {
+        self.used.count_with(&self.barred) - self.used.count
+    }
+
+    /// The lowest address that was never given out and is not barred.
     pub(crate) fn fresh(&self) -> Option<IpAddr> {
-        self.touched.first_zero(self.size).map(|o| self.address(o))
+        let first = self.touched.first_zero_with(&self.barred, self.size);
+        first.map(|ordinal| self.address(ordinal))
     }
 
-    /// The address released longest ago, and when, if its cooldown is over.
+    /// The address released longest ago that is not barred, and when, if its cooldown is over.
     pub(crate) fn rested(&self, now: u64, cooldown: u64) -> Option<(u64, IpAddr)> {
-        let oldest = self.released.front()?;
+        let oldest = self.released.iter().find(|r| !self.barred.get(r.ordinal))?;
         (elapsed(oldest.at, now) >= cooldown).then(|| (oldest.at, self.address(oldest.ordinal)))
+    }
+
+    /// Bars the addresses of these prefixes and no others.
+    pub(crate) fn bar(&mut self, prefixes: impl Iterator<Item = IpNet>) {
+        self.barred = Bits::new(self.size);
+        for prefix in prefixes.filter(|prefix| net::overlap(*prefix, self.cidr)) {
+            let block = net::number(self.cidr.network());
+            let first = net::number(prefix.network()).saturating_sub(block);
+            let last = net::number(prefix.broadcast()) - block;
+            let last = last.min(u128::from(self.size) - 1);
+            // A prefix around the block begins at or before it; one inside is no longer than it.
+            for ordinal in first..=last {
+                self.barred.set(ordinal as u32);
+            }
+        }
     }
 
     /// Marks an address as taken. No effect outside the block.
@@ -158,10 +187,18 @@ impl Bits {
         }
     }
 
-    fn first_zero(&self, size: u32) -> Option<u32> {
-        let index = self.words.iter().position(|w| *w != u64::MAX)?;
-        let bit = index as u32 * 64 + self.words[index].trailing_ones();
+    /// The first bit that is set in neither.
+    fn first_zero_with(&self, other: &Self, size: u32) -> Option<u32> {
+        let mut words = self.words.iter().zip(&other.words).map(|(a, b)| a | b);
+        let (index, word) = words.by_ref().enumerate().find(|(_, w)| *w != u64::MAX)?;
+        let bit = index as u32 * 64 + word.trailing_ones();
         (bit < size).then_some(bit)
+    }
+
+    /// How many bits are set in either.
+    fn count_with(&self, other: &Self) -> u32 {
+        let words = self.words.iter().zip(&other.words);
+        words.map(|(a, b)| (a | b).count_ones()).sum()
     }
 }
 
@@ -209,6 +246,22 @@ mod tests {
         block.clock(10);
         assert_eq!(block.rested(39, 30), None);
         assert!(block.rested(40, 30).is_some());
+    }
+
+    #[test]
+    fn a_barred_address_is_neither_given_out_nor_counted_as_free() {
+        let mut block = block("10.0.0.0/30");
+        block.take(ip("10.0.0.1"));
+        block.release(ip("10.0.0.1"), 0);
+        let prefixes = ["10.0.0.0/31", "10.0.1.0/24"].map(|p| p.parse().unwrap());
+        block.bar(prefixes.into_iter());
+        assert_eq!((block.free(0, 30), block.barred()), (2, 2));
+        assert_eq!(block.fresh(), Some(ip("10.0.0.2")));
+        assert_eq!(block.rested(100, 30), None);
+        block.bar(["10.0.0.0/8".parse().unwrap()].into_iter());
+        assert_eq!((block.free(100, 30), block.fresh()), (0, None));
+        block.bar(std::iter::empty());
+        assert_eq!(block.rested(100, 30), Some((0, ip("10.0.0.1"))));
     }
 
     #[test]

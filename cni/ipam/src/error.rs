@@ -2,6 +2,8 @@
 
 use crate::Owner;
 use ipnet::IpNet;
+use model::object::AllowedUse;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -35,9 +37,12 @@ pub enum Unusable {
     /// `spec.disabled`.
     #[error("it is disabled")]
     Disabled,
-    /// `spec.allowedUses` lacks Workload.
-    #[error("its allowedUses do not include Workload")]
-    NotForWorkloads,
+    /// `spec.allowedUses` lacks what the address is for.
+    #[error("its allowedUses do not include {purpose:?}")]
+    NotFor {
+        /// What it is for.
+        purpose: AllowedUse,
+    },
     /// `spec.assignmentMode: Manual`, and the pod does not name it.
     #[error("its assignmentMode is Manual and nobody asked for it by name")]
     Manual,
@@ -56,7 +61,7 @@ pub enum Unusable {
 }
 
 /// How full a pool is, as this node knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolUsage {
     /// Its name.
     pub pool: String,
@@ -74,6 +79,8 @@ pub struct PoolUsage {
     pub in_use: u64,
     /// Of these, released less than a cooldown ago.
     pub cooling: u64,
+    /// Of these, neither taken nor given out, since they are reserved or another node's pod has them.
+    pub barred: u64,
 }
 
 impl fmt::Display for PoolUsage {
@@ -81,7 +88,7 @@ impl fmt::Display for PoolUsage {
         write!(
             f,
             "pool {} ({}): {} of {} blocks claimed, {} by this node, where {} of {} addresses are \
-             in use and {} cool down",
+             in use and {} cool down{}",
             self.pool,
             self.cidr,
             self.claimed,
@@ -89,7 +96,11 @@ impl fmt::Display for PoolUsage {
             self.own,
             self.in_use,
             self.addresses,
-            self.cooling
+            self.cooling,
+            match self.barred {
+                0 => String::new(),
+                barred => format!(", {barred} are reserved"),
+            }
         )
     }
 }
@@ -112,6 +123,22 @@ pub enum AssignError {
     UnknownPool {
         /// What was asked for.
         pool: String,
+    },
+    /// A pool was named for a family that is not its own.
+    #[error("pool {pool} holds no {family} addresses")]
+    OtherFamily {
+        /// The pool.
+        pool: String,
+        /// The family that it was named for.
+        family: Family,
+    },
+    /// A requested address belongs to a pod of another node, which this node's block surrounds.
+    #[error("requested address {ip} is in use by {holder}")]
+    InUseElsewhere {
+        /// The address.
+        ip: IpAddr,
+        /// Whose it is.
+        holder: String,
     },
     /// A pool was named, or holds a requested address, and may not be used.
     #[error("pool {pool}: {reason}")]

@@ -13,21 +13,36 @@
 //! |---|---|
 //! | [`Ipam`] | the allocator of one node |
 //! | [`AssignError`] | why there is no address, naming pools and counts |
+//! | [`annotations`] | what a pod asks for: pod, namespace, configuration, in this order |
+//! | [`reconcile`] | journal against kernel, datastore and what should live |
+//! | [`Departed`], [`Election`] | blocks of nodes that are gone, and who frees them |
 //! | [`journal`] | records, their frames, replay after a crash, compaction |
 
 mod allocator;
+pub mod annotations;
 mod assign;
+mod bars;
 mod block;
+mod departed;
 mod error;
+mod give_back;
 pub mod journal;
+mod lease;
 mod net;
 mod pools;
+pub mod reconcile;
 mod registry;
+mod suspicion;
+mod tunnel;
 
-pub use allocator::{AssignRequest, Assignment, Ipam, Owner};
+pub use allocator::{AssignRequest, Assignment, Ipam, Owner, Pools};
+pub use departed::{Departed, Evidence};
 pub use error::{AssignError, Family, PoolUsage, Unusable};
+pub use lease::Election;
 pub use pools::Overlap;
 pub use registry::Conflict;
+pub use suspicion::Suspicions;
+pub use tunnel::TunnelError;
 
 #[cfg(test)]
 mod tests;

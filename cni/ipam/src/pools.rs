@@ -1,7 +1,7 @@
 //! Which pools a pod may use, and which block of a pool comes next.
 
 use crate::error::{AssignError, Family, PoolUsage, Unusable};
-use crate::{Ipam, net};
+use crate::{Ipam, Pools, net};
 use ipnet::IpNet;
 use model::object::{AllowedUse, AssignmentMode};
 use model::{IpPool, Labels};
@@ -50,7 +50,7 @@ impl Ipam {
     /// Pools that this node may claim blocks of ahead of need.
     pub(crate) fn automatic_pools(&self) -> impl Iterator<Item = &IpPool> {
         self.pools.values().filter(|pool| {
-            self.unusable(pool).is_none()
+            self.unusable(pool, AllowedUse::Workload).is_none()
                 && pool.assignment_mode == AssignmentMode::Automatic
                 && pool.node_selector.matches(&self.node_labels)
         })
@@ -61,21 +61,32 @@ impl Ipam {
     pub(crate) fn pools_for(
         &self,
         family: Family,
-        named: &[String],
+        named: &Pools,
         namespace: Option<&Labels>,
     ) -> Result<Vec<&IpPool>, AssignError> {
-        let named = self.named_pools(named)?;
-        let named: Vec<&IpPool> = named
-            .into_iter()
-            .filter(|p| family_of(p) == family)
-            .collect();
-        if !named.is_empty() {
-            return Ok(named);
+        let own = match family {
+            Family::V4 => &named.v4,
+            Family::V6 => &named.v6,
+        };
+        if !own.is_empty() {
+            let own = self.named_pools(own)?;
+            return match own.iter().find(|pool| family_of(pool) != family) {
+                None => Ok(own),
+                Some(other) => Err(AssignError::OtherFamily {
+                    pool: other.name.clone(),
+                    family,
+                }),
+            };
+        }
+        let mut any = self.named_pools(&named.any)?;
+        any.retain(|pool| family_of(pool) == family);
+        if !any.is_empty() {
+            return Ok(any);
         }
         let (mut usable, mut rejected) = (Vec::new(), Vec::new());
         for pool in self.pools.values().filter(|p| family_of(p) == family) {
             match self
-                .unusable(pool)
+                .unusable(pool, AllowedUse::Workload)
                 .or_else(|| self.not_selected(pool, namespace))
             {
                 None => usable.push(pool),
@@ -93,7 +104,7 @@ impl Ipam {
     pub(crate) fn pool_of_requested(&self, ip: IpAddr) -> Result<&IpPool, AssignError> {
         let mut refused = None;
         for pool in self.pools.values().filter(|p| p.cidr.contains(&ip)) {
-            match self.unusable(pool) {
+            match self.unusable(pool, AllowedUse::Workload) {
                 None => return Ok(pool),
                 Some(reason) => refused = Some((pool.name.clone(), reason)),
             }
@@ -111,7 +122,7 @@ impl Ipam {
             .values()
             .filter(|p| p.cidr.contains(&ip))
             .collect();
-        around.sort_by_key(|p| (self.unusable(p).is_some(), &p.name));
+        around.sort_by_key(|p| (self.unusable(p, AllowedUse::Workload).is_some(), &p.name));
         around.first().map(|p| p.name.clone()).unwrap_or_default()
     }
 
@@ -122,7 +133,7 @@ impl Ipam {
         let mut state = seed;
         for _ in 0..PROBES {
             let block = blocks.at(u128::from(mix(&mut state)) % blocks.count);
-            if self.registry.overlapping(block).next().is_none() {
+            if self.registry.overlapping(block).next().is_none() && !self.is_reserved(block) {
                 return Some(block);
             }
         }
@@ -141,6 +152,7 @@ impl Ipam {
             blocks: u64::try_from(Blocks::of(pool).count).unwrap_or(u64::MAX),
             claimed: self.registry.inside(pool.cidr).count() as u64,
             own: 0,
+            barred: 0,
             addresses: 0,
             in_use: 0,
             cooling: 0,
@@ -149,6 +161,7 @@ impl Ipam {
             usage.own += 1;
             usage.addresses += u64::from(own.block.size());
             usage.in_use += u64::from(own.block.in_use());
+            usage.barred += u64::from(own.block.barred());
             usage.cooling += u64::from(own.block.cooling(self.now, self.cooldown_ms));
         }
         usage
@@ -158,7 +171,11 @@ impl Ipam {
         let (mut index, mut seen) = (start, 0);
         while seen < blocks.count {
             let block = blocks.at(index);
-            let Some((taken, _)) = self.registry.overlapping(block).next() else {
+            let taken = self.registry.overlapping(block).next();
+            let Some(taken) = taken
+                .map(|(taken, _)| taken)
+                .or(self.reserved_around(block))
+            else {
                 return Some(block);
             };
             let next = blocks.after(taken).max(index + 1);
@@ -178,7 +195,7 @@ impl Ipam {
                     .find(|pool| cidr.is_some_and(|c| c.trunc() == pool.cidr))
             });
             let pool = pool.ok_or_else(|| AssignError::UnknownPool { pool: name.clone() })?;
-            if let Some(reason) = self.unusable(pool) {
+            if let Some(reason) = self.unusable(pool, AllowedUse::Workload) {
                 return Err(AssignError::PoolUnusable {
                     pool: pool.name.clone(),
                     reason,
@@ -202,12 +219,12 @@ impl Ipam {
     }
 
     /// Reasons that hold even for a pool that was asked for by name.
-    fn unusable(&self, pool: &IpPool) -> Option<Unusable> {
+    pub(crate) fn unusable(&self, pool: &IpPool, purpose: AllowedUse) -> Option<Unusable> {
         if pool.disabled {
             return Some(Unusable::Disabled);
         }
-        if !pool.allowed_uses.contains(&AllowedUse::Workload) {
-            return Some(Unusable::NotForWorkloads);
+        if !pool.allowed_uses.contains(&purpose) {
+            return Some(Unusable::NotFor { purpose });
         }
         self.shadowed_by(pool).map(|with| Unusable::Overlaps {
             with: with.name.clone(),

@@ -51,7 +51,15 @@ fn wishes_are_read_from_every_convention() {
                 "ips": ["10.0.0.9"],
                 "ports": [{ "name": "dns", "protocol": "udp", "port": 53 }, { "name": "web", "port": 80 }],
             } },
-            "runtimeConfig": { "ips": ["10.0.0.7/16", "fd00::7"], "mac": "02:00:00:00:00:aB" },
+            "runtimeConfig": {
+                "ips": ["10.0.0.7/16", "fd00::7"],
+                "mac": "02:00:00:00:00:aB",
+                "portMappings": [
+                    { "hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "" },
+                    { "hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "10.0.0.1" },
+                ],
+                "bandwidth": { "ingressRate": 0, "ingressBurst": 0, "egressRate": 0, "egressBurst": 0 },
+            },
         }),
     );
     let port = |name: &str, protocol, port| NamedPort {
@@ -66,6 +74,20 @@ fn wishes_are_read_from_every_convention() {
             ports: vec![
                 port("dns", Protocol::Udp, 53),
                 port("web", Protocol::Tcp, 80)
+            ],
+            host_ports: vec![
+                HostPort {
+                    host_ip: None,
+                    host_port: 8080,
+                    protocol: Protocol::Tcp,
+                    port: 80,
+                },
+                HostPort {
+                    host_ip: Some("10.0.0.1".parse().unwrap()),
+                    host_port: 53,
+                    protocol: Protocol::Udp,
+                    port: 5353,
+                },
             ],
             ips: vec!["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()],
             pools: ["a", "10.0.0.0/16", "b"].map(str::to_owned).into(),
@@ -104,6 +126,25 @@ fn wrong_fields_are_named_with_code_7() {
         (
             json!({ "mtu": 65536 }),
             "mtu: 65536 is not a whole number from 0 to 65535",
+        ),
+        (
+            json!({ "runtimeConfig": { "bandwidth": { "ingressRate": 1000, "ingressBurst": 1 } } }),
+            "runtimeConfig.bandwidth: is not limited here: give the capability to the plugin \
+             \"bandwidth\", after this one in the list",
+        ),
+        (
+            json!({ "runtimeConfig": { "portMappings": [{ "hostPort": 0, "containerPort": 80 }] } }),
+            "runtimeConfig.portMappings[0].hostPort: 0 is not a whole number from 1 to 65535",
+        ),
+        (
+            json!({ "runtimeConfig": { "portMappings": [{ "hostPort": 80 }] } }),
+            "runtimeConfig.portMappings[0].containerPort: is required",
+        ),
+        (
+            json!({ "runtimeConfig": { "portMappings": [
+                { "hostPort": 80, "containerPort": 80, "protocol": "icmp" },
+            ] } }),
+            "runtimeConfig.portMappings[0].protocol: \"icmp\" is not TCP, UDP or SCTP",
         ),
         (json!({ "name": null }), "name: is required"),
         (
@@ -227,7 +268,8 @@ fn check_needs_the_previous_result_and_reads_its_addresses() {
     );
     let prev = |address: &str| json!({ "prevResult": { "ips": [{ "address": address }] } });
     let config = read(Command::Check, prev("10.0.0.1/32")).unwrap();
-    assert_eq!(config.prev_ips, ["10.0.0.1/32".parse::<IpNet>().unwrap()]);
+    let address: IpNet = "10.0.0.1/32".parse().unwrap();
+    assert_eq!(config.prev_ips, [(address, None)]);
     assert_eq!(
         refused(Command::Check, prev("10.0.0.1")),
         (

@@ -5,6 +5,7 @@
 //! its name, so that readers and crashes never see half of one.
 
 mod atomic;
+mod lease;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use crate::STATE;
 use crate::document::{self, Reading, Said};
 use atomic::{Durability, Placed};
 use model::manifest::{self, Parsed};
-use model::{Kind, Object, ObjectKey};
+use model::{Kind, Lease, Object, ObjectKey};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,6 +59,14 @@ pub enum WriteError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A lease is not what the caller thought it was.
+    #[error("lease {name} was changed by somebody else")]
+    LeaseChanged {
+        /// Its name.
+        name: String,
+        /// The lease as it is; none if there is none.
+        lease: Option<Lease>,
     },
     /// The file system refused.
     #[error("{}: {source}", path.display())]

@@ -49,6 +49,7 @@ fn endpoint(name: &str) -> Object {
         ],
         labels: Labels::from([("app".into(), "1.10".into())]),
         ports: Vec::new(),
+        host_ports: Vec::new(),
     })
 }
 
@@ -306,4 +307,60 @@ proptest! {
             other => prop_assert!(false, "{:?}", other),
         }
     }
+}
+
+#[test]
+fn a_lease_is_swapped_only_by_who_knows_what_it_is() {
+    let (directory, writer) = directory();
+    let lease = |holder: &str, renewals| Lease {
+        holder: holder.to_owned(),
+        renewals,
+    };
+    assert_eq!(writer.lease("gc").unwrap(), None);
+    writer.swap_lease("gc", None, &lease("n1", 1)).unwrap();
+    let refused = writer.swap_lease("gc", None, &lease("n2", 1)).unwrap_err();
+    match refused {
+        WriteError::LeaseChanged { lease: found, .. } => assert_eq!(found, Some(lease("n1", 1))),
+        other => panic!("{other}"),
+    }
+    let first = lease("n1", 1);
+    writer
+        .swap_lease("gc", Some(&first), &lease("n1", 2))
+        .unwrap();
+    assert_eq!(writer.lease("gc").unwrap(), Some(lease("n1", 2)));
+    assert!(
+        writer
+            .swap_lease("gc", Some(&first), &lease("n2", 2))
+            .is_err()
+    );
+    // What is not a lease is taken over.
+    fs::write(directory.path().join("state/.leases/gc.yaml"), "[").unwrap();
+    writer.swap_lease("gc", None, &lease("n2", 3)).unwrap();
+    assert_eq!(writer.lease("gc").unwrap(), Some(lease("n2", 3)));
+}
+
+#[test]
+fn of_several_threads_that_take_a_lease_exactly_one_gets_it() {
+    let (_directory, writer) = directory();
+    let barrier = Barrier::new(8);
+    let taken = thread::scope(|scope| {
+        let take = |number: u64| {
+            let (writer, barrier) = (&writer, &barrier);
+            scope.spawn(move || {
+                barrier.wait();
+                let next = Lease {
+                    holder: format!("n{number}"),
+                    renewals: 1,
+                };
+                writer.swap_lease("gc", None, &next).is_ok()
+            })
+        };
+        let threads: Vec<_> = (0..8).map(take).collect();
+        threads
+            .into_iter()
+            .map(|t| t.join().unwrap())
+            .filter(|won| *won)
+            .count()
+    });
+    assert_eq!(taken, 1);
 }

@@ -2,9 +2,9 @@
 
 use crate::objects::Objects;
 use bgp_core::wire::Family;
-use bgp_core::{Export, Import, LocalRoute, PeerConfig, PeerKey, SpeakerConfig};
+use bgp_core::{Export, LocalRoute, PeerConfig, PeerKey, SpeakerConfig};
 use ipnet::IpNet;
-use model::{BgpPeer, Invalid, Kind, Node, ObjectKey};
+use model::{BgpPeer, Invalid, Kind, NextHopMode, Node, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -227,7 +227,7 @@ impl Builder<'_> {
         peer.allow_own_as = object.num_allowed_local_as_numbers;
         peer.ttl_security = object.ttl_security;
         peer.multihop = object.ttl_security.is_none();
-        peer.keep_next_hop = object.keep_original_next_hop;
+        peer.keep_next_hop = object.next_hop_mode == NextHopMode::Keep;
         if let Some(seconds) = object.max_restart_time {
             peer.restart_time = seconds;
         }
@@ -239,24 +239,15 @@ impl Builder<'_> {
 
     fn peer(&self, name: String, remote_as: u32) -> PeerConfig {
         PeerConfig {
-            name,
-            remote_as,
-            local_as: None,
-            passive: false,
             hold_time: HOLD_TIME,
             connect_retry: CONNECT_RETRY,
-            restart_time: 120,
-            allow_own_as: 0,
-            ttl_security: None,
             multihop: true,
-            source_address: None,
             route_reflector_client: self.own.route_reflector_cluster_id.is_some()
                 && remote_as == self.local_as,
-            keep_next_hop: false,
             max_prefixes: Some(MAX_PREFIXES),
             families: families(self.own),
             export: self.export(remote_as),
-            import: Import::All,
+            ..PeerConfig::new(name, remote_as)
         }
     }
 

@@ -15,7 +15,7 @@ use model::{Invalid, Kind, Object, ObjectKey, Update, WorkloadEndpoint, names};
 use policy::ruleset::Ruleset;
 use policy::{Compiler, EndpointId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// MTU where the uplink is not known yet.
 const DEFAULT_MTU: u32 = 1500;
@@ -73,6 +73,10 @@ pub struct Calc {
     /// The pod of each workload endpoint.
     pods: BTreeMap<EndpointId, (String, String)>,
     own_blocks: BTreeSet<IpNet>,
+    /// Blocks of the datastore by object, to know what a deletion is about.
+    blocks: BTreeMap<ObjectKey, IpNet>,
+    /// This node's own address on the IPIP device.
+    tunnel_address: Option<Ipv4Addr>,
     underlay: Underlay,
     fib: BTreeMap<IpNet, Vec<IpAddr>>,
     topology: Topology,
@@ -101,6 +105,8 @@ impl Calc {
             by_pod: BTreeMap::new(),
             pods: BTreeMap::new(),
             own_blocks: BTreeSet::new(),
+            blocks: BTreeMap::new(),
+            tunnel_address: None,
             underlay: Underlay::default(),
             fib: BTreeMap::new(),
             topology: Topology::default(),
@@ -118,6 +124,8 @@ impl Calc {
 
     /// One update of the datastore. Returns the objects whose version in force changed.
     pub fn on_update(&mut self, update: Update) -> Vec<ObjectKey> {
+        // What is said of blocks counts only while it is news.
+        self.dirty.topology |= matches!(update, Update::InSync | Update::Lost { .. });
         let changed = self.objects.apply(update);
         for key in &changed {
             self.on_object(key);
@@ -147,12 +155,34 @@ impl Calc {
                 self.refresh_pod(&(namespace, key.name.clone()));
             }
             Kind::WorkloadEndpoint => self.on_workload_endpoint(key, object),
-            Kind::Node | Kind::IpPool | Kind::BgpConfiguration | Kind::BgpPeer => {
+            Kind::Node
+            | Kind::IpPool
+            | Kind::BgpConfiguration
+            | Kind::BgpPeer
+            | Kind::BgpFilter => {
                 self.dirty.topology = true;
                 self.dirty.sessions = true;
                 self.feed_compiler(key, object);
             }
+            Kind::IpamBlock => self.on_block(key, object),
             _ => self.feed_compiler(key, object),
+        }
+    }
+
+    /// A block appeared, changed hands or went: whose route to it is believed.
+    fn on_block(&mut self, key: &ObjectKey, object: Option<Object>) {
+        let block = match object {
+            Some(Object::IpamBlock(block)) => Some(block),
+            _ => None,
+        };
+        if let Some(cidr) = self.blocks.remove(key) {
+            self.topology.block_owners.remove(&cidr);
+            self.dirty.learned.insert(cidr);
+        }
+        if let Some(block) = block {
+            self.blocks.insert(key.clone(), block.cidr);
+            self.topology.block_owners.insert(block.cidr, block.node);
+            self.dirty.learned.insert(block.cidr);
         }
     }
 
@@ -276,6 +306,20 @@ impl Calc {
             self.dirty.local = true;
             self.dirty.sessions = true;
         }
+    }
+
+    /// This node's own address on the IPIP device, from one of its blocks: what the node itself
+    /// sends to pods behind the tunnel comes from there.
+    pub fn set_tunnel_address(&mut self, address: Option<Ipv4Addr>) {
+        if self.tunnel_address != address {
+            self.tunnel_address = address;
+            self.dirty.topology = true;
+        }
+    }
+
+    /// Prefixes learnt by BGP.
+    pub fn learned_prefixes(&self) -> impl Iterator<Item = &IpNet> {
+        self.fib.keys()
     }
 
     /// The blocks that this node owns.

@@ -279,6 +279,12 @@ typed! {
     host_endpoints: HostEndpoint(model::HostEndpoint) of HostEndpoint;
     /// Profiles, by name.
     profiles: Profile(model::Profile) of Profile;
+    /// Services in force.
+    services: Service(model::Service) of Service;
+    /// BGP filters in force, by name.
+    bgp_filters: BgpFilter(model::BgpFilter) of BgpFilter;
+    /// Felix configurations in force: `default` and `node.<name>`.
+    felix_configurations: FelixConfiguration(model::FelixConfiguration) of FelixConfiguration;
 }
 
 impl Objects {
@@ -302,13 +308,7 @@ impl Objects {
     pub fn bgp_configuration(&self) -> BgpConfiguration {
         match self.get(&ObjectKey::global(Kind::BgpConfiguration, "default")) {
             Some(Object::BgpConfiguration(configuration)) => configuration.clone(),
-            _ => BgpConfiguration {
-                name: "default".into(),
-                as_number: model::names::DEFAULT_AS,
-                node_to_node_mesh_enabled: true,
-                listen_port: model::names::BGP_PORT,
-                node_mesh_max_restart_time: 120,
-            },
+            _ => BgpConfiguration::default(),
         }
     }
 }

@@ -22,6 +22,18 @@ pub enum Withheld {
         /// Its next hop.
         next_hop: IpAddr,
     },
+    /// A node announces a block that the datastore says is another node's.
+    #[error("{dest}: node {node} ({next_hop}) announces it, and it is the block of node {owner}")]
+    NotTheOwner {
+        /// The block.
+        dest: IpNet,
+        /// The node's address.
+        next_hop: IpAddr,
+        /// The node that announces it.
+        node: String,
+        /// The node that owns it.
+        owner: String,
+    },
     /// The pool wants IPIP and there is no tunnel device.
     #[error("{dest}: IPPool/{pool} wants IPIP towards {next_hop} and there is no tunnel device")]
     NoTunnel {
@@ -41,6 +53,12 @@ pub struct Topology {
     pub pools: BTreeMap<IpNet, IpPool>,
     /// Addresses of all nodes: only towards them traffic is encapsulated.
     pub node_addresses: BTreeSet<IpAddr>,
+    /// The nodes of these addresses.
+    pub node_names: BTreeMap<IpAddr, String>,
+    /// Blocks and the nodes that own them, as the datastore says.
+    pub block_owners: BTreeMap<IpNet, String>,
+    /// Whether the datastore answers: an earlier word about a block may be out of date.
+    pub owners_known: bool,
     /// This node's own subnets.
     pub own_subnets: Vec<IpNet>,
     /// The tunnel device, if there is one.
@@ -55,6 +73,38 @@ impl Topology {
             .filter(|(cidr, _)| cidr.contains(dest))
             .max_by_key(|(cidr, _)| cidr.prefix_len())
             .map(|(_, pool)| pool)
+    }
+
+    /// Whether everything but the owners of blocks is the same.
+    pub(crate) fn same_but_for_blocks(&self, other: &Self) -> bool {
+        let Self {
+            pools,
+            node_addresses,
+            node_names,
+            block_owners: _,
+            owners_known,
+            own_subnets,
+            ipip,
+        } = self;
+        *pools == other.pools
+            && *node_addresses == other.node_addresses
+            && *node_names == other.node_names
+            && *owners_known == other.owners_known
+            && *own_subnets == other.own_subnets
+            && *ipip == other.ipip
+    }
+
+    /// Of two nodes that announce one block, the datastore's owner is believed. A block that the
+    /// datastore does not know, and a next hop that is no node, are nobody's business here.
+    fn not_the_owner(&self, dest: &IpNet, next_hop: IpAddr) -> Option<Withheld> {
+        let owner = self.block_owners.get(dest).filter(|_| self.owners_known)?;
+        let node = self.node_names.get(&next_hop)?;
+        (node != owner).then(|| Withheld::NotTheOwner {
+            dest: *dest,
+            next_hop,
+            node: node.clone(),
+            owner: owner.clone(),
+        })
     }
 
     fn encapsulates(&self, pool: &IpPool, next_hop: IpAddr) -> bool {
@@ -78,6 +128,10 @@ impl Topology {
         let mut hops = BTreeSet::new();
         let mut failure = None;
         for &next_hop in next_hops {
+            if let Some(reason) = self.not_the_owner(dest, next_hop) {
+                failure = Some(reason);
+                continue;
+            }
             let encapsulated = pool.filter(|pool| self.encapsulates(pool, next_hop));
             match (encapsulated, self.ipip) {
                 (Some(_), Some(device)) => {
@@ -161,6 +215,13 @@ mod tests {
         Topology {
             pools: [(net("10.244.0.0/16"), pool(mode))].into(),
             node_addresses: [ip("10.1.0.12"), ip("10.2.0.13")].into(),
+            node_names: [
+                (ip("10.1.0.12"), "n2".to_owned()),
+                (ip("10.2.0.13"), "n3".to_owned()),
+            ]
+            .into(),
+            block_owners: BTreeMap::new(),
+            owners_known: true,
             own_subnets: vec![net("10.1.0.0/24")],
             ipip: Some(TUNNEL),
         }
@@ -238,6 +299,37 @@ mod tests {
         assert_eq!(leads(&underlay), Ok(via("10.1.0.1", ETH0, false)));
         underlay.remove_foreign(&net("0.0.0.0/0"), 0);
         assert_eq!(leads(&underlay), Ok(via("192.168.0.1", WIFI, false)));
+    }
+
+    #[test]
+    fn of_two_nodes_that_announce_one_block_only_its_owner_is_believed() {
+        let mut topology = topology(EncapMode::Never);
+        let (block, both) = (net("10.244.1.0/26"), [ip("10.1.0.12"), ip("10.2.0.13")]);
+        topology.block_owners.insert(block, "n2".to_owned());
+        let route = |dest: &str, hops: &[IpAddr]| topology.route(&net(dest), hops, &underlay());
+        assert_eq!(
+            route("10.244.1.0/26", &both),
+            Ok(via("10.1.0.12", ETH0, false))
+        );
+        assert_eq!(
+            route("10.244.1.0/26", &both[1..]).unwrap_err().to_string(),
+            "10.244.1.0/26: node n3 (10.2.0.13) announces it, and it is the block of node n2"
+        );
+        topology.owners_known = false;
+        let old_word = topology.route(&block, &both[1..], &underlay());
+        assert_eq!(old_word, Ok(via("10.1.0.1", ETH0, false)));
+        topology.owners_known = true;
+        let route = |dest: &str, hops: &[IpAddr]| topology.route(&net(dest), hops, &underlay());
+        // The loser's running pods, each with a route of its own, and a router that is no node.
+        assert_eq!(
+            route("10.244.1.7/32", &both[1..]),
+            Ok(via("10.1.0.1", ETH0, false))
+        );
+        let router = [ip("10.1.0.1")];
+        assert_eq!(
+            route("10.244.1.0/26", &router),
+            Ok(via("10.1.0.1", ETH0, false))
+        );
     }
 
     #[test]

@@ -104,6 +104,11 @@ impl Underlay {
         self.links.get(&held.ifindex)
     }
 
+    /// The addresses of the node.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|held| held.address.addr())
+    }
+
     /// The interface on whose subnet this address is.
     pub(crate) fn connected(&self, address: IpAddr) -> Option<u32> {
         self.addresses

@@ -1,10 +1,12 @@
 //! Pods and workload endpoints -> what the policy compiler sees.
 
 use crate::objects::Objects;
+use ipnet::IpNet;
 use model::WorkloadEndpoint;
 use policy::{Endpoint, EndpointId};
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Identity of an interface of a pod on this node, as the runtime names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,6 +38,39 @@ pub struct LocalEndpoint {
     pub mtu: u32,
     /// Order of creation; larger is later.
     pub sequence: u64,
+}
+
+/// Ports of the node -> ports of pods, of pods in the order of their making: of two that claim one
+/// port (sandboxes of one pod), the later has it.
+pub(crate) fn host_ports<'a>(
+    pods: impl Iterator<Item = &'a LocalEndpoint>,
+) -> BTreeMap<policy::HostPort, SocketAddr> {
+    let mut ports = BTreeMap::new();
+    for WorkloadEndpoint {
+        host_ports,
+        ip_networks,
+        ..
+    } in pods.map(|pod| &pod.endpoint)
+    {
+        for port in host_ports {
+            for ip in ip_networks.iter().map(IpNet::addr) {
+                let any: IpAddr = match ip {
+                    IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                let address = port.host_ip.unwrap_or(any);
+                if address.is_ipv4() == ip.is_ipv4() {
+                    let key = policy::HostPort {
+                        address,
+                        protocol: port.protocol.number(),
+                        port: port.host_port,
+                    };
+                    ports.insert(key, SocketAddr::new(ip, port.port));
+                }
+            }
+        }
+    }
+    ports
 }
 
 /// The compiler's id of a workload endpoint.
@@ -74,7 +109,7 @@ pub(crate) fn seen(
             .collect::<Vec<IpAddr>>(),
         local,
         labels_known,
-        service_account: None,
+        service_account: pod.and_then(|pod| pod.service_account.clone()),
         profiles: vec![],
     })
 }

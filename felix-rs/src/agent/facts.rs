@@ -95,6 +95,7 @@ impl Agent {
             }
             KernelEvent::LinkGone { ifindex, name } => {
                 self.routes_lost_with(ifindex);
+                self.deleting.remove(&ifindex);
                 if self
                     .actual
                     .ipip

@@ -102,7 +102,9 @@ pub(crate) struct Agent {
     claiming: BTreeMap<IpNet, Instant>,
     /// Blocks of the datastore by object, to know what a deletion was about.
     blocks: BTreeMap<ObjectKey, IpNet>,
-    waiting: Vec<(Call, Instant)>,
+    /// Links being deleted, by their thread; none where it could not be started.
+    deleting: BTreeMap<u32, Option<pods::Deletion>>,
+    waiting: Vec<pods::Waiting>,
     next_ifindex: u32,
     readiness: watch::Sender<Readiness>,
     reported: report::Reported,
@@ -244,6 +246,7 @@ impl Agent {
             self.go_on_from_snapshot();
         }
         self.take_spool();
+        self.retry_deletions();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.pending.append(&mut self.deferred);

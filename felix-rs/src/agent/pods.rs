@@ -2,6 +2,7 @@
 
 mod add;
 mod check;
+mod host_ports;
 
 use super::Agent;
 use super::addresses::{key_of, now_ms, owner};
@@ -10,13 +11,19 @@ use crate::store::Write;
 use felix_core::{EndpointKey, LocalEndpoint, Phase};
 use ipam::journal::Record;
 use ipnet::IpNet;
+use kernel::LinkError;
 use model::cni::{Added, Command, Failure, Reply, Request};
 use model::dataplane::{Neighbour, PodLink};
 use model::names;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// An ADD that needs a block waits this long for the datastore.
-const BLOCK_DEADLINE: Duration = Duration::from_secs(3);
+/// An ADD waits this long for the datastore to give a block, or for the kernel to finish the
+/// deletion of the interface that was there before.
+const WAIT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// A link that a thread of its own deletes.
+pub(super) type Deletion = JoinHandle<Result<(), LinkError>>;
 
 /// Codes of the CNI specification, and ours from 100 on.
 mod code {
@@ -34,8 +41,24 @@ mod code {
 /// What becomes of an ADD.
 enum Outcome {
     Answer(Reply),
-    /// A block has to be claimed first.
-    Wait(IpNet),
+    /// Something has to happen first.
+    Wait(Awaited),
+}
+
+/// What an ADD waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// The claim of a block.
+    Block(IpNet),
+    /// The deletion of a link whose other end is in the pod's namespace.
+    Deletion,
+}
+
+/// An ADD that waits.
+pub(super) struct Waiting {
+    call: Call,
+    deadline: Instant,
+    awaited: Awaited,
 }
 
 fn failed(code: u32, msg: impl Into<String>, details: impl Into<String>) -> Failure {
@@ -49,7 +72,7 @@ fn failed(code: u32, msg: impl Into<String>, details: impl Into<String>) -> Fail
 impl Agent {
     pub(super) fn on_call(&mut self, call: Call) {
         let reply = match call.request.command {
-            Command::Add => return self.on_add(call, Instant::now() + BLOCK_DEADLINE),
+            Command::Add => return self.on_add(call, Instant::now() + WAIT_DEADLINE),
             Command::Del => {
                 self.give_up_waiting(&key(&call.request));
                 self.remove_endpoint(&key(&call.request));
@@ -103,9 +126,15 @@ impl Agent {
                 // A plugin that gave up waiting sends DEL for what it did not get to know.
                 let _ = call.reply.send(reply);
             }
-            Outcome::Wait(block) => {
-                self.claim(block);
-                self.waiting.push((call, deadline));
+            Outcome::Wait(awaited) => {
+                if let Awaited::Block(block) = awaited {
+                    self.claim(block);
+                }
+                self.waiting.push(Waiting {
+                    call,
+                    deadline,
+                    awaited,
+                });
             }
         }
     }
@@ -113,25 +142,42 @@ impl Agent {
     /// A runtime that gave up an ADD takes it down: it must not come to be after that.
     fn give_up_waiting(&mut self, gone: &EndpointKey) {
         let waiting = std::mem::take(&mut self.waiting).into_iter();
-        let (given_up, kept) = waiting.partition(|(call, _)| key(&call.request) == *gone);
+        let (given_up, kept) = waiting.partition(|add| key(&add.call.request) == *gone);
         self.waiting = kept;
-        for (call, _) in given_up {
-            let reason = "taken down by DEL while it waited for a block";
+        for Waiting { call, awaited, .. } in given_up {
+            let reason = match awaited {
+                Awaited::Block(_) => "taken down by DEL while it waited for a block",
+                Awaited::Deletion => "taken down by DEL while it waited for an earlier deletion",
+            };
             let failure = failed(code::TRY_AGAIN, reason, "");
             let _ = call.reply.send(Reply::Failed(failure));
         }
     }
 
-    /// ADDs that wait for a block: one more attempt each, or the end of their patience.
+    /// ADDs that wait: one more attempt each, or the end of their patience.
     pub(super) fn retry_waiting(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
-        for (call, deadline) in std::mem::take(&mut self.waiting) {
+        for Waiting {
+            call,
+            deadline,
+            awaited,
+        } in std::mem::take(&mut self.waiting)
+        {
             if Instant::now() < deadline {
                 self.on_add(call, deadline);
             } else {
-                let reason = "the datastore did not answer the claim of a block in time";
+                let reason = match awaited {
+                    Awaited::Block(block) => format!(
+                        "the datastore did not answer the claim of the block {block} in time"
+                    ),
+                    Awaited::Deletion => format!(
+                        "pod {}: the earlier {} in its namespace is still being deleted",
+                        pod_name(&call.request),
+                        call.request.ifname
+                    ),
+                };
                 let failure = failed(code::TRY_AGAIN, reason, "the runtime will try again");
                 let _ = call.reply.send(Reply::Failed(failure));
             }
@@ -165,6 +211,7 @@ impl Agent {
             pod_mac: endpoint.mac,
             mtu: local.mtu,
             addresses: endpoint.ip_networks.iter().map(IpNet::addr).collect(),
+            loopback: !endpoint.host_ports.is_empty(),
         }
     }
 
@@ -188,6 +235,7 @@ impl Agent {
             tracing::error!(%error, "a deletion was not journaled");
         }
         self.delete_link(local.ifindex);
+        self.forget_flows_of(&local);
         let object = key_of(&local.endpoint);
         if !self
             .calc
@@ -204,8 +252,33 @@ impl Agent {
 
     /// Off the reply's path: the kernel takes tens of milliseconds for it.
     fn delete_link(&mut self, ifindex: u32) {
-        if let Err(error) = self.kernel.delete_link_in_background(ifindex) {
-            tracing::warn!(%error, "a link stays behind");
+        match self.kernel.delete_link_in_background(ifindex) {
+            Ok(deletion) => drop(self.deleting.insert(ifindex, Some(deletion))),
+            Err(error) => {
+                tracing::warn!(%error, "a link stays behind for now");
+                self.deleting.insert(ifindex, None);
+            }
+        }
+    }
+
+    /// Deletions that failed are begun again; one that is done has nothing to delete.
+    pub(super) fn retry_deletions(&mut self) {
+        let ended =
+            |deletion: &Option<Deletion>| deletion.as_ref().is_none_or(Deletion::is_finished);
+        let again: Vec<u32> = self
+            .deleting
+            .extract_if(.., |_, deletion| ended(deletion))
+            .filter_map(|(ifindex, deletion)| match deletion.map(Deletion::join) {
+                Some(Ok(Ok(()))) => None,
+                Some(Ok(Err(error))) => {
+                    tracing::warn!(%error, "a link is not deleted: trying again");
+                    Some(ifindex)
+                }
+                Some(Err(_)) | None => Some(ifindex),
+            })
+            .collect();
+        for ifindex in again {
+            self.delete_link(ifindex);
         }
     }
 }

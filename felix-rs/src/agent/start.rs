@@ -122,6 +122,7 @@ pub(crate) fn start(
         advertised: None,
         claiming: BTreeMap::new(),
         blocks: BTreeMap::new(),
+        deleting: BTreeMap::new(),
         waiting: Vec::new(),
         next_ifindex: names::FIRST_IFINDEX,
         readiness,

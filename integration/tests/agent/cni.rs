@@ -205,6 +205,27 @@ fn an_address_is_not_given_to_another_pod_at_once() -> Result<()> {
 }
 
 #[test]
+fn an_add_into_a_namespace_whose_interface_is_still_being_deleted_waits_for_the_deletion()
+-> Result<()> {
+    let node = Node::started()?;
+    let netns = node.lab.netns("a")?;
+    let spec = spec("a", "web");
+    for round in 0..20 {
+        // Another sandbox each time, as nobody forbids.
+        let container = format!("sandbox{round}");
+        node.call_as(&container, "ADD", &spec, &netns)
+            .with_context(|| format!("round {round}"))?;
+        node.call_as(&container, "DEL", &spec, &netns)?;
+    }
+    let pod = node.call_as("last", "ADD", &spec, &netns)?;
+    assert_eq!(pod["ips"].as_array().map(Vec::len), Some(2));
+    wait::until(LIMIT, "one link", || match node.links() {
+        Ok(links) if links.len() == 1 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+}
+
+#[test]
 fn gc_frees_what_the_runtime_no_longer_lists() -> Result<()> {
     let node = Node::started()?;
     let (kept, gone) = (node.pod("kept", "web")?, node.pod("gone", "web")?);

@@ -4,8 +4,10 @@
 mod bad_input;
 mod cluster;
 mod cni;
+mod host_ports;
 mod interrupted;
 mod journal;
+mod libcni;
 mod node;
 mod others;
 mod plan;

@@ -51,6 +51,8 @@ impl Kernel {
             source,
         })?;
         self.host_interface_sysctls(name, ipv6, SourceCheck::Loose)?;
+        let localnet = if pod.loopback { "1" } else { "0" };
+        self.set_sysctl(&format!("ipv4/conf/{name}/route_localnet"), localnet)?;
 
         let mut request = self.route.encoder();
         steps.clear();

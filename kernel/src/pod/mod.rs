@@ -4,6 +4,7 @@
 //! 169.254.1.1 (scope host, so that it is never chosen as a source address). A pod that loses its
 //! permanent neighbour entries resolves them again, whatever routes the node has.
 
+mod carrier;
 mod host_end;
 mod pod_end;
 

@@ -95,6 +95,12 @@ impl Kernel {
         })
     }
 
+    /// Whether the pod has an interface of this name; not where its socket can't tell.
+    pub fn pod_has_interface(&mut self, name: &str, pod_socket: BorrowedFd<'_>) -> bool {
+        Socket::adopt(pod_socket, Protocol::Route)
+            .is_ok_and(|mut socket| matches!(link::by_name(&mut socket, name), Ok(Some(_))))
+    }
+
     /// Compares the pod end with what [`Self::configure_pod`] makes of it. Answers what is wrong,
     /// one sentence each; nothing if all is well.
     pub fn check_pod(

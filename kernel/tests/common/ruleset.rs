@@ -372,7 +372,7 @@ pub fn representative() -> Ruleset {
             base(Hook::Postrouting, ChainType::Nat, 90, vec![masquerade]),
         ),
         (
-            "dnat",
+            "to-port",
             base(
                 Hook::Prerouting,
                 ChainType::Nat,

@@ -3,7 +3,7 @@
 use super::Body;
 use super::reader::{Fields, Item, Problem};
 use super::syntax;
-use crate::object::{BgpConfiguration, BgpPeer, Object};
+use crate::object::{BgpConfiguration, BgpPeer, NextHopMode, Object};
 use crate::{Selector, names};
 use std::net::{IpAddr, SocketAddr};
 
@@ -31,6 +31,7 @@ pub(super) fn configuration(body: &mut Body<'_>) -> Result<Object, Problem> {
         node_mesh_max_restart_time: restart_time.map_or(Ok(DEFAULT_RESTART_TIME), |item| {
             syntax::seconds(&item, MOST_RESTART_TIME)
         })?,
+        ..BgpConfiguration::default()
     };
     spec.refuse(&["nodeMeshPassword"])?;
     spec.ignore(&["logSeverityScreen", "programClusterRoutes"]);
@@ -86,13 +87,13 @@ pub(super) fn peer(body: &mut Body<'_>) -> Result<Object, Problem> {
         as_number,
         peer_selector,
         local_as_number: self::as_number(&mut spec, "localASNumber")?,
-        keep_original_next_hop: keeps_next_hop(&mut spec)?,
+        next_hop_mode: next_hop_mode(&mut spec)?,
         max_restart_time: duration(&mut spec, "maxRestartTime", MOST_RESTART_TIME)?,
         keepalive_time: duration(&mut spec, "keepaliveTime", MOST_KEEPALIVE_TIME)?,
         num_allowed_local_as_numbers: spec
             .take("numAllowedLocalASNumbers")
             .map_or(Ok(0), |item| item.integer(0..=255))?,
-        ttl_security: None,
+        ..BgpPeer::new(&body.name)
     };
     if peer.keepalive_time == Some(0) {
         return Err(spec.problem("keepaliveTime", "must be at least 1s"));
@@ -154,18 +155,22 @@ fn as_number(spec: &mut Fields<'_>, name: &'static str) -> Result<Option<u32>, P
 }
 
 /// `nextHopMode`, or `keepOriginalNextHop`, which it replaced.
-fn keeps_next_hop(spec: &mut Fields<'_>) -> Result<bool, Problem> {
+fn next_hop_mode(spec: &mut Fields<'_>) -> Result<NextHopMode, Problem> {
     let keep = spec
         .take("keepOriginalNextHop")
         .map_or(Ok(false), Item::boolean)?;
+    let names = [
+        ("Auto", NextHopMode::Auto),
+        ("Self", NextHopMode::OwnAddress),
+        ("Keep", NextHopMode::Keep),
+    ];
     let mode = spec.take("nextHopMode");
-    match mode
-        .map(|item| item.one_of(&[("Auto", false), ("Keep", true)]))
-        .transpose()?
-    {
-        Some(mode_keeps) if keep && !mode_keeps => {
+    match mode.map(|item| item.one_of(&names)).transpose()? {
+        Some(mode) if keep && mode != NextHopMode::Keep => {
             Err(spec.problem("nextHopMode", "contradicts keepOriginalNextHop"))
         }
-        mode => Ok(mode.unwrap_or(keep)),
+        Some(mode) => Ok(mode),
+        None if keep => Ok(NextHopMode::Keep),
+        None => Ok(NextHopMode::Auto),
     }
 }

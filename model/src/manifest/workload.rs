@@ -2,7 +2,7 @@
 
 use super::Body;
 use super::reader::{Fields, Item, Problem};
-use crate::object::{NamedPort, Object, Protocol, WorkloadEndpoint};
+use crate::object::{HostPort, NamedPort, Object, Protocol, WorkloadEndpoint};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -19,6 +19,7 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
     let mut spec = body.spec()?;
     let text = |spec: &mut Fields<'_>, name| Ok(spec.need(name)?.text()?.to_owned());
     let networks = spec.need("ipNetworks")?;
+    let (ports, host_ports) = ports(&mut spec)?;
     let endpoint = WorkloadEndpoint {
         namespace: body.namespace.clone(),
         name: body.name.clone(),
@@ -35,7 +36,8 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
             .map(host_network)
             .collect::<Result<_, _>>()?,
         labels,
-        ports: ports(&mut spec)?,
+        ports,
+        host_ports,
     };
     spec.ignore(&[
         "orchestrator",
@@ -67,17 +69,40 @@ fn owner_uid(metadata: &mut Fields<'_>) -> Result<Option<String>, Problem> {
     Ok(None)
 }
 
-fn ports(spec: &mut Fields<'_>) -> Result<Vec<NamedPort>, Problem> {
-    let ports = spec.take("ports").map_or(Ok(Vec::new()), Item::list)?;
-    let port = |item: Item<'_>| {
-        let mut port = item.fields()?;
-        Ok(NamedPort {
-            name: port.need("name")?.text()?.to_owned(),
-            protocol: port.need("protocol")?.one_of(PROTOCOLS)?,
-            port: port.need("port")?.integer(1..=65535)?,
-        })
-    };
-    ports.into_iter().map(port).collect()
+/// Named ports, and ports of the node that lead here. An entry may be either or both.
+fn ports(spec: &mut Fields<'_>) -> Result<(Vec<NamedPort>, Vec<HostPort>), Problem> {
+    let (mut named, mut of_host) = (Vec::new(), Vec::new());
+    for item in spec.take("ports").map_or(Ok(Vec::new()), Item::list)? {
+        let mut entry = item.fields()?;
+        let protocol = entry.need("protocol")?.one_of(PROTOCOLS)?;
+        let port = entry.need("port")?.integer(1..=65535)?;
+        let host_port = entry.take("hostPort").map(|item| item.integer(1..=65535));
+        let host_ip = entry.take("hostIP").map(|item| item.parse("an IP address"));
+        if let Some(host_port) = host_port.transpose()? {
+            of_host.push(HostPort {
+                host_ip: host_ip.transpose()?,
+                host_port,
+                protocol,
+                port,
+            });
+            if let Some(name) = entry.take("name") {
+                let name = name.text()?.to_owned();
+                named.push(NamedPort {
+                    name,
+                    protocol,
+                    port,
+                });
+            }
+            continue;
+        }
+        let name = entry.need("name")?.text()?.to_owned();
+        named.push(NamedPort {
+            name,
+            protocol,
+            port,
+        });
+    }
+    Ok((named, of_host))
 }
 
 /// A single address, with or without its prefix length.

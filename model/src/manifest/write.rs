@@ -10,22 +10,7 @@ pub fn to_manifest(object: &Object) -> Option<Value> {
         Object::WorkloadEndpoint(endpoint) => Some(workload_endpoint(endpoint)),
         Object::IpamBlock(block) => Some(ipam_block(block)),
         Object::Node(node) => Some(self::node(node)),
-        Object::Namespace(_)
-        | Object::Pod(_)
-        | Object::NetworkPolicy(_)
-        | Object::IpPool(_)
-        | Object::BgpConfiguration(_)
-        | Object::BgpPeer(_)
-        | Object::ServiceAccount(_)
-        | Object::EndpointSlice(_)
-        | Object::ClusterNetworkPolicy(_)
-        | Object::Tier(_)
-        | Object::CalicoPolicy(_)
-        | Object::StagedKubernetesPolicy(_)
-        | Object::NetworkSet(_)
-        | Object::HostEndpoint(_)
-        | Object::Profile(_)
-        | Object::IpReservation(_) => None,
+        _ => None,
     }
 }
 
@@ -63,6 +48,14 @@ fn workload_endpoint(endpoint: &WorkloadEndpoint) -> Value {
     let ports = endpoint.ports.iter().map(
         |port| json!({ "name": port.name, "protocol": protocol(port.protocol), "port": port.port }),
     );
+    let host_ports = endpoint.host_ports.iter().map(|port| {
+        without_nulls(json!({
+            "protocol": protocol(port.protocol),
+            "port": port.port,
+            "hostPort": port.host_port,
+            "hostIP": port.host_ip,
+        }))
+    });
     let networks = endpoint.ip_networks.iter().map(ToString::to_string);
     let mac: Vec<String> = endpoint
         .mac
@@ -85,7 +78,7 @@ fn workload_endpoint(endpoint: &WorkloadEndpoint) -> Value {
             "endpoint": endpoint.endpoint,
             "interfaceName": endpoint.interface_name,
             "mac": mac.join(":"),
-            "ports": ports.collect::<Value>(),
+            "ports": ports.chain(host_ports).collect::<Value>(),
         }),
     );
     // Required even where it is empty.

@@ -273,6 +273,9 @@ pub struct HostEndpoint {
     pub expected_ips: Vec<IpAddr>,
     /// Named ports.
     pub ports: Vec<NamedPort>,
+    /// Profiles whose labels it inherits. `projectcalico-default-allow` allows what no policy
+    /// selects it for.
+    pub profiles: Vec<String>,
 }
 
 /// Kubernetes `v1/ServiceAccount`: its labels, for selectors of service accounts.
@@ -299,6 +302,8 @@ pub struct EndpointSlice {
     pub addresses: BTreeSet<IpAddr>,
     /// Ports of endpoints; none means any port.
     pub ports: Vec<NamedPort>,
+    /// Nodes that have a ready endpoint.
+    pub ready_nodes: BTreeSet<String>,
 }
 
 /// Calico `Profile`: labels that the endpoints which name it inherit.

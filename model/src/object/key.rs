@@ -32,11 +32,14 @@ pub enum Kind {
     HostEndpoint,
     Profile,
     IpReservation,
+    Service,
+    BgpFilter,
+    FelixConfiguration,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::Namespace,
         Self::Pod,
         Self::Node,
@@ -59,6 +62,10 @@ impl Kind {
         Self::GlobalNetworkSet,
         Self::HostEndpoint,
         Self::Profile,
+        Self::IpReservation,
+        Self::Service,
+        Self::BgpFilter,
+        Self::FelixConfiguration,
     ];
 
     /// The `kind:` of a manifest. Two kinds are called `NetworkPolicy`; `Display` tells them apart.
@@ -85,6 +92,9 @@ impl Kind {
             Self::GlobalNetworkSet => "GlobalNetworkSet",
             Self::HostEndpoint => "HostEndpoint",
             Self::Profile => "Profile",
+            Self::Service => "Service",
+            Self::BgpFilter => "BGPFilter",
+            Self::FelixConfiguration => "FelixConfiguration",
             Self::IpReservation => "IPReservation",
         }
     }
@@ -97,6 +107,7 @@ impl Kind {
             | Self::WorkloadEndpoint
             | Self::ServiceAccount
             | Self::EndpointSlice
+            | Self::Service
             | Self::CalicoNetworkPolicy
             | Self::StagedNetworkPolicy
             | Self::StagedKubernetesNetworkPolicy
@@ -114,7 +125,9 @@ impl Kind {
             | Self::StagedGlobalNetworkPolicy
             | Self::GlobalNetworkSet
             | Self::HostEndpoint
-            | Self::Profile => false,
+            | Self::Profile
+            | Self::BgpFilter
+            | Self::FelixConfiguration => false,
         }
     }
 

@@ -1,15 +1,26 @@
 //! Typed objects: what Ocicat uses of each kind, already defaulted and validated.
 
 mod bgp;
+mod bgp_filter;
 mod calico_policy;
 mod cluster_policy;
+mod felix;
 mod ipam;
 mod key;
 mod node;
 mod policy;
+mod service;
 mod workload;
 
-pub use bgp::{BgpConfiguration, BgpPeer};
+pub use bgp::{
+    AddPath, BfdProfile, BgpConfiguration, BgpPeer, BgpRole, BgpRoleName, BindMode, Community,
+    CommunityError, DynamicPeers, MaxPrefixes, NextHopMode, PrefixAdvertisement, RemoteAs,
+    SecretKeyRef,
+};
+pub use bgp_filter::{
+    BgpFilter, BgpFilterAction, BgpFilterOperation, BgpFilterRule, BgpPeerType, MatchOperator,
+    PrefixMatch,
+};
 pub use calico_policy::{
     CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, EndpointSlice, EntityRule, HostEndpoint,
     IcmpMatch, IpVersion, NetworkSet, Order, Profile, ServiceAccount, ServiceAccountMatch,
@@ -19,11 +30,16 @@ pub use cluster_policy::{
     ClusterAction, ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule,
     ClusterTier,
 };
+pub use felix::{
+    EndpointToHostAction, FailsafePort, FelixConfiguration, NatOutgoingExclusions,
+    ServiceLoopPrevention,
+};
 pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation, IpamBlock};
 pub use key::{Kind, ObjectKey};
 pub use node::Node;
 pub use policy::{NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol};
-pub use workload::{Annotations, NamedPort, Namespace, Pod, WorkloadEndpoint};
+pub use service::{ExternalTrafficPolicy, IpFamily, Service, ServicePort, ServiceType};
+pub use workload::{Annotations, HostPort, NamedPort, Namespace, Pod, WorkloadEndpoint};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +68,9 @@ pub enum Object {
     HostEndpoint(HostEndpoint),
     Profile(Profile),
     IpReservation(IpReservation),
+    Service(Service),
+    BgpFilter(BgpFilter),
+    FelixConfiguration(FelixConfiguration),
 }
 
 impl Object {
@@ -96,6 +115,9 @@ impl Object {
             },
             Self::HostEndpoint(o) => ObjectKey::global(Kind::HostEndpoint, &o.name),
             Self::Profile(o) => ObjectKey::global(Kind::Profile, &o.name),
+            Self::Service(o) => ObjectKey::namespaced(Kind::Service, &o.namespace, &o.name),
+            Self::BgpFilter(o) => ObjectKey::global(Kind::BgpFilter, &o.name),
+            Self::FelixConfiguration(o) => ObjectKey::global(Kind::FelixConfiguration, &o.name),
             Self::IpReservation(o) => ObjectKey::global(Kind::IpReservation, &o.name),
         }
     }

@@ -5,6 +5,7 @@ use crate::Labels;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// The annotations of a pod or a namespace whose keys start with
 /// [`names::ANNOTATION_PREFIX`](crate::names::ANNOTATION_PREFIX); others are not kept.
@@ -58,6 +59,20 @@ pub struct NamedPort {
     pub port: u16,
 }
 
+/// A port of the node that leads to a container port (`hostPort`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HostPort {
+    /// The node's address; none is any of the node's addresses, of both families.
+    #[serde(default)]
+    pub host_ip: Option<IpAddr>,
+    /// The node's port, 1 to 65535.
+    pub host_port: u16,
+    /// Protocol of both.
+    pub protocol: Protocol,
+    /// The pod's port, 1 to 65535.
+    pub port: u16,
+}
+
 /// Calico `WorkloadEndpoint`: one interface of one pod, written by the agent of the pod's node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadEndpoint {
@@ -85,4 +100,7 @@ pub struct WorkloadEndpoint {
     pub labels: Labels,
     /// Named ports given to CNI; those of the [`Pod`] object replace them where there is one.
     pub ports: Vec<NamedPort>,
+    /// Ports of the node that lead to it.
+    #[serde(default)]
+    pub host_ports: Vec<HostPort>,
 }

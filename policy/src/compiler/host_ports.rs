@@ -2,8 +2,8 @@
 //!
 //! A verdict map leads from protocol and port, with or without an address of the node, to a chain
 //! that translates the destination: one look-up per new connection, whatever the number of ports.
-//! Packets that come back out of the interface they came from (a pod that speaks to itself by its
-//! node's address), and those of the node from its loopback addresses, get an address of the node
+//! Packets that go back out of the interface they came from (a pod that speaks to itself by its
+//! node's address), and those from the node's IPv4 loopback addresses, get an address of the node
 //! as source, or their answers would not come back. Nothing of this is in the table while no pod
 //! has a port.
 
@@ -110,12 +110,12 @@ impl HostPorts {
 
     /// The base chains, given the names that the sets have.
     pub(super) fn render(&self, prefix: &str, sets: &Sets, from: &Ruleset, changes: &mut Changes) {
-        let loopback = loopback_sets();
+        let loopback = FAMILIES.map(|family| (family, loopback(family)));
         if self.compiled.is_empty() {
             for name in BASES.iter().filter(|name| from.chains.contains_key(**name)) {
                 changes.chains.insert((*name).to_owned(), None);
             }
-            let there = loopback.into_iter().map(|(name, ..)| name);
+            let there = loopback.into_iter().map(|(_, (name, _))| name);
             changes
                 .gone_sets
                 .extend(there.filter(|name| from.sets.contains_key(name)));
@@ -164,7 +164,7 @@ impl HostPorts {
                 changes.chains.insert(name.to_owned(), Some(chain));
             }
         }
-        for (name, family, ranges) in loopback {
+        for (family, (name, ranges)) in loopback {
             if !from.sets.contains_key(&name) {
                 let set = base::interval_set(family, &ranges);
                 changes.new_sets.insert(name, set);
@@ -220,72 +220,73 @@ fn translation(protocol: u8, target: &SocketAddr) -> Chain {
 }
 
 /// What is sent to the node itself goes where its port leads; a port of one address before that of
-/// any.
+/// any. The kernel has no way back to the IPv6 loopback address: it keeps its ports.
 fn translate(sets: &Sets) -> Vec<Vec<Statement>> {
     let mut rules = vec![];
     for (at, family) in FAMILIES.into_iter().enumerate() {
         let port = [Field::L4Proto, Field::Dport];
         let one = [&[daddr(family)][..], &port].concat();
         for (fields, map) in [(one, ONE[at]), (port.to_vec(), ANY[at])] {
+            let mut rule = vec![Statement::Family(family), Statement::LocalDestination];
+            if family == Family::Ipv6 {
+                rule.push(lookup(&[daddr(family)], loopback(family).0, true));
+            }
             let map = sets.name(map);
-            rules.push(vec![
-                Statement::Family(family),
-                Statement::LocalDestination,
-                Statement::VerdictMap { fields, map },
-            ]);
+            rule.push(Statement::VerdictMap { fields, map });
+            rules.push(rule);
         }
     }
     rules
 }
 
+/// A pod that speaks to itself, and the node's IPv4 loopback addresses.
 fn back(prefix: &str, sets: &Sets) -> Vec<Vec<Statement>> {
     let mut rules = vec![];
     for (at, family) in FAMILIES.into_iter().enumerate() {
         let own = lookup(&[Field::Oif, saddr(family)], sets.name(LOCAL[at]), false);
         rules.push(vec![Statement::Family(family), own, Statement::Masquerade]);
     }
-    for (name, family, _) in loopback_sets() {
-        let to_pod = Statement::OifnamePrefix {
-            prefix: prefix.to_owned(),
-            negate: false,
-        };
-        let loopback = lookup(&[saddr(family)], name, false);
-        rules.push(vec![
-            Statement::Family(family),
-            to_pod,
-            loopback,
-            Statement::Masquerade,
-        ]);
-    }
+    let to_pod = Statement::OifnamePrefix {
+        prefix: prefix.to_owned(),
+        negate: false,
+    };
+    let (name, _) = loopback(Family::Ipv4);
+    rules.push(vec![
+        Statement::Family(Family::Ipv4),
+        to_pod,
+        lookup(&[Field::Ipv4Saddr], name, false),
+        Statement::Masquerade,
+    ]);
     rules
 }
 
-/// Answers to the node's loopback addresses need `route_localnet` on the pods' links; pods never
-/// get at these addresses by themselves.
+/// Answers to the node's loopback addresses need `route_localnet` on the pods' links, with which
+/// the kernel takes packets to them from there; pods get at these addresses no more than before.
 fn guard(prefix: &str) -> Vec<Vec<Statement>> {
-    let rule = |(name, family, _)| {
-        let from_pod = Statement::IifnamePrefix {
-            prefix: prefix.to_owned(),
-            negate: false,
-        };
-        vec![
-            from_pod,
-            Statement::Family(family),
-            lookup(&[daddr(family)], name, false),
-            Statement::Counter,
-            Statement::Verdict(Verdict::Drop),
-        ]
+    let from_pod = Statement::IifnamePrefix {
+        prefix: prefix.to_owned(),
+        negate: false,
     };
-    loopback_sets().into_iter().map(rule).collect()
+    let (name, _) = loopback(Family::Ipv4);
+    vec![vec![
+        from_pod,
+        Statement::Family(Family::Ipv4),
+        lookup(&[Field::Ipv4Daddr], name, false),
+        Statement::Counter,
+        Statement::Verdict(Verdict::Drop),
+    ]]
 }
 
-/// Names and content of the sets of loopback addresses.
-fn loopback_sets() -> [(String, Family, Ranges); 2] {
-    let v4 = IpNet::new_assert(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8);
-    let v6 = IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST));
-    [(v4, Family::Ipv4, '4'), (v6, Family::Ipv6, '6')].map(|(net, family, digit)| {
-        let ranges = Ranges::union([intervals::prefix_range(&net)]);
-        let name = format!("{LOOPBACK}{digit}_{}", content_name(&ranges));
-        (name, family, ranges)
-    })
+/// Name and content of the set of a family's loopback addresses.
+fn loopback(family: Family) -> (String, Ranges) {
+    let (net, digit) = match family {
+        Family::Ipv4 => (
+            IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+            '4',
+        ),
+        Family::Ipv6 => (IpNet::from(IpAddr::V6(Ipv6Addr::LOCALHOST)), '6'),
+    };
+    let ranges = Ranges::union([intervals::prefix_range(&net)]);
+    let name = format!("{LOOPBACK}{digit}_{}", content_name(&ranges));
+    (name, ranges)
 }

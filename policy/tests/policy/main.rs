@@ -4,6 +4,7 @@
 mod apply;
 mod cluster;
 mod evaluator;
+mod host_ports;
 mod nft;
 mod properties;
 mod table;

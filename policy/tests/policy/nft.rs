@@ -9,10 +9,10 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// Between two transactions on the way to nft.
-const END: &str = "# end\n";
+pub(crate) const END: &str = "# end\n";
 
 /// Feeds transactions to nft in a network namespace of its own; the answer is nft's complaint.
-fn nft(check_only: &str, transactions: &str) -> Result<(), String> {
+pub(crate) fn nft(check_only: &str, transactions: &str) -> Result<(), String> {
     let script = format!(
         "text=; while IFS= read -r line; do \
            if [ \"$line\" = '# end' ]; then \

@@ -1,5 +1,5 @@
-use super::*;
 use super::decision::Refusal;
+use super::*;
 use crate::wire::AsSegment;
 use proptest::prelude::*;
 

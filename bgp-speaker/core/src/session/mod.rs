@@ -7,7 +7,7 @@
 mod collision;
 pub(crate) mod connection;
 mod dial;
-mod jitter;
+pub(crate) mod jitter;
 pub(crate) mod open;
 
 use crate::speaker::{ConnectionId, PeerId};
@@ -231,6 +231,12 @@ impl Session {
     pub(crate) fn reset(&mut self, notification: &Notification, words: &str, now: Instant) {
         self.end_all(Farewell::Soft(notification), words, now);
         self.dial.start(now);
+    }
+
+    /// Ends all connections, routes included, and dials again.
+    pub(crate) fn fail(&mut self, notification: &Notification, words: &str, now: Instant) {
+        self.end_all(Farewell::Hard(notification), words, now);
+        self.dial.failed(Duration::ZERO, now);
     }
 
     /// Ends all connections, routes included, and stays away for `pause`.

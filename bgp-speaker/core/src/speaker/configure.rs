@@ -1,7 +1,7 @@
 //! A configuration replaces another one: only what differs is touched.
 
 use super::peer::{Peer, dial_policy};
-use super::{PeerId, Speaker};
+use super::{ConnectionId, Output, PeerId, Speaker};
 use crate::config::{PeerConfig, PeerKey, SpeakerConfig};
 use crate::rib::Identity;
 use crate::rib::adj_out::AdjRibOut;
@@ -91,7 +91,16 @@ impl Speaker {
                 .stop(Some(&cease), "it is configured no more", now);
         }
         self.drain_session(id, now);
-        self.peers.remove(&id);
+        if self
+            .peers
+            .remove(&id)
+            .is_some_and(|peer| peer.watched.is_some())
+        {
+            self.outputs.push_back(Output::Watch {
+                peer: id,
+                path: None,
+            });
+        }
         self.rib.remove_peer(id);
     }
 
@@ -113,6 +122,8 @@ impl Speaker {
         };
         let reset = !speaks_the_same(&proposal, peer.session.proposal())
             || !connects_the_same(peer_config, &peer.config);
+        let password = peer_config.password.clone();
+        let rekey = password.filter(|password| peer.config.password.as_ref() != Some(password));
         peer.config = peer_config.clone();
         peer.session.set_proposal(proposal);
         peer.session.set_policy(dial_policy(peer_config), now);
@@ -121,8 +132,16 @@ impl Speaker {
             peer.session
                 .reset(&cease, "its configuration has changed", now);
             self.drain_session(id, now);
+        } else if let Some(password) = rekey {
+            let rekey = |connection: &ConnectionId| Output::Rekey {
+                connection: *connection,
+                peer: peer.key.address,
+                password: password.clone(),
+            };
+            self.outputs.extend(peer.wires.keys().map(rekey));
         }
         self.refresh_facts(id);
+        self.watch_path(id);
     }
 
     /// Tells the decision process what is known about a peer now.
@@ -206,6 +225,8 @@ fn speaks_the_same(one: &Proposal, other: &Proposal) -> bool {
 
 fn connects_the_same(one: &PeerConfig, other: &PeerConfig) -> bool {
     one.source_address == other.source_address
+        && one.bind_device == other.bind_device
+        && one.password.is_some() == other.password.is_some()
         && one.ttl_security == other.ttl_security
         && one.multihop == other.multihop
 }

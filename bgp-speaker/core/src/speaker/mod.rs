@@ -13,15 +13,17 @@
 
 mod configure;
 mod convergence;
+mod liveness;
 mod peer;
 mod report;
 mod restart;
 mod sessions;
 mod status;
 
+pub use liveness::WatchedPath;
 pub use status::{PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
 
-use crate::config::{FibChange, LocalRoute, PeerKey, Restart, SpeakerConfig, Stop};
+use crate::config::{FibChange, LocalRoute, Password, PeerKey, Restart, SpeakerConfig, Stop};
 use crate::rib::Rib;
 use crate::rib::adj_out::AdjRibOut;
 use crate::rib::export::ExportPolicy;
@@ -70,6 +72,22 @@ pub enum Output {
         /// A last message; may be empty.
         last: Vec<u8>,
     },
+    /// Sign the segments of this connection with another password.
+    Rekey {
+        /// Which.
+        connection: ConnectionId,
+        /// With whom.
+        peer: IpAddr,
+        /// The password.
+        password: Password,
+    },
+    /// Have BFD watch the path to a peer, or no longer, and tell [`Speaker::path_changed`].
+    Watch {
+        /// Whose.
+        peer: PeerId,
+        /// The path, in place of an earlier one; `None` ends it, saying AdminDown.
+        path: Option<Box<WatchedPath>>,
+    },
     /// The initial exchange is over: what [`Speaker::poll_fib`] still says is the last of it.
     Converged,
     /// There is more to decide than was done at once: call [`Speaker::poll`] again soon, after
@@ -84,8 +102,14 @@ pub enum Output {
 pub struct SocketOptions {
     /// Address to connect from.
     pub source: Option<IpAddr>,
+    /// Network device to bind to.
+    pub device: Option<String>,
     /// TTL or hop limit to send with.
     pub ttl: u8,
+    /// Least TTL or hop limit of received packets (RFC 5082); 0 takes all.
+    pub min_ttl: u8,
+    /// Password of TCP MD5 signatures.
+    pub password: Option<Password>,
 }
 
 /// A line for the log.
@@ -267,6 +291,11 @@ impl Speaker {
             self.flush();
         }
         self.outputs.pop_front()
+    }
+
+    /// Whether [`Speaker::poll_fib`] may have something.
+    pub fn has_fib_changes(&self) -> bool {
+        self.rib.has_fib_changes()
     }
 
     /// The next forwarding change. Changes of a prefix that come before it is asked for are told

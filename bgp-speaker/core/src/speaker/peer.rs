@@ -1,6 +1,7 @@
 //! One peer: its session, its connections' octets, what its graceful restart is waiting for.
 
-use super::{ConnectionId, PeerId, SocketOptions};
+use super::{ConnectionId, PeerId, SocketOptions, WatchedPath};
+use crate::bfd;
 use crate::config::{PeerConfig, PeerKey, SpeakerConfig};
 use crate::rib::PeerFacts;
 use crate::rib::export::ExportPolicy;
@@ -29,6 +30,8 @@ pub(super) struct Peer {
     /// End-of-RIB markers that wait until this speaker has converged.
     pub(super) held_end_of_rib: Vec<Family>,
     pub(super) initial: Initial,
+    /// What BFD watches.
+    pub(super) watched: Option<WatchedPath>,
     pub(super) record: Record,
 }
 
@@ -62,6 +65,7 @@ pub(super) struct Record {
     pub(super) updates_received: u64,
     pub(super) faults: u64,
     pub(super) established_count: u64,
+    pub(super) bfd: Option<bfd::Report>,
     pub(super) last_error: Option<String>,
     pub(super) last_notification_received: Option<String>,
     pub(super) last_notification_sent: Option<String>,
@@ -88,12 +92,14 @@ impl Peer {
             end_of_rib: BTreeSet::new(),
             held_end_of_rib: Vec::new(),
             initial: Initial::Session,
+            watched: None,
             record: Record {
                 state: "Idle",
                 since: now,
                 updates_received: 0,
                 faults: 0,
                 established_count: 0,
+                bfd: None,
                 last_error: None,
                 last_notification_received: None,
                 last_notification_sent: None,
@@ -119,7 +125,13 @@ impl Peer {
         };
         SocketOptions {
             source: self.config.source_address,
+            device: self.config.bind_device.clone(),
             ttl,
+            min_ttl: self
+                .config
+                .ttl_security
+                .map_or(0, |hops| 255 - hops.saturating_sub(1)),
+            password: self.config.password.clone(),
         }
     }
 
@@ -166,7 +178,7 @@ impl Peer {
         (*established == connection).then_some(key)
     }
 
-    fn local_address(&self) -> Option<IpAddr> {
+    pub(super) fn local_address(&self) -> Option<IpAddr> {
         let (connection, _) = self.member.as_ref()?;
         self.wires.get(connection).map(|wire| wire.local)
     }

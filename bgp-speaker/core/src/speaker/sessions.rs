@@ -16,14 +16,23 @@ use std::time::{Duration, Instant};
 /// Pause after the limit of prefixes was exceeded.
 const PREFIX_LIMIT_PAUSE: Duration = Duration::from_secs(60);
 
+/// Octets that a framer is given at a time, which bounds what it keeps.
+const PIECE: usize = 16 * 1024;
+
 impl Speaker {
     /// Octets of a connection: cuts them into messages and hands them to the session.
     pub(super) fn read(&mut self, connection: ConnectionId, octets: &[u8], now: Instant) {
+        for piece in octets.chunks(PIECE) {
+            let Some(wire) = self.wire(connection) else {
+                return;
+            };
+            wire.framer.push(piece);
+            self.read_messages(connection, now);
+        }
+    }
+
+    fn read_messages(&mut self, connection: ConnectionId, now: Instant) {
         let id = connection.peer;
-        let Some(wire) = self.wire(connection) else {
-            return;
-        };
-        wire.framer.push(octets);
         loop {
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;
@@ -116,6 +125,7 @@ impl Speaker {
         group.join(id);
         self.mark_end_of_rib(id, export, &agreement.params.families);
         self.initial_session_up(id, now);
+        self.watch_path(id);
         self.announce_output(id);
     }
 
@@ -282,7 +292,7 @@ impl Speaker {
         self.announce_output(id);
     }
 
-    fn notice(&mut self, id: PeerId, severity: Severity, text: String) {
+    pub(super) fn notice(&mut self, id: PeerId, severity: Severity, text: String) {
         if let Some(peer) = self.peers.get(&id) {
             let peer = peer.config.name.clone();
             self.outputs.push_back(Output::Notice(Notice {

@@ -1,5 +1,6 @@
 //! What a speaker says about itself.
 
+use crate::bfd;
 use crate::config::PeerKey;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,8 @@ pub struct PeerStatus {
     pub faults: u64,
     /// How often the session has been Established.
     pub established_count: u64,
+    /// What BFD says about the path, while it watches it.
+    pub bfd: Option<bfd::Report>,
     /// Why there is no session, or why the last one ended, in words.
     pub last_error: Option<String>,
     /// The last NOTIFICATION received, in words.

@@ -59,6 +59,15 @@ pub enum Record {
         /// When, in milliseconds: its addresses cool down from here.
         at_ms: u64,
     },
+    /// This node's own address on a tunnel device: taken, replaced, or none any more.
+    Tunnel {
+        /// The device.
+        device: String,
+        /// The address.
+        ip: Option<IpAddr>,
+        /// When, in milliseconds: the one before cools down from here.
+        at_ms: u64,
+    },
     /// An address that cools down (from compaction).
     Cooldown {
         /// The address.
@@ -71,7 +80,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// The owner that an endpoint's record is about.
+    /// Whose addresses the record is about.
     pub fn owner(&self) -> Option<Owner> {
         match self {
             Self::Endpoint { endpoint, .. } => Some(Owner::from(endpoint)),
@@ -83,6 +92,7 @@ impl Record {
                 container_id: container_id.clone(),
                 ifname: ifname.clone(),
             }),
+            Self::Tunnel { device, .. } => Some(Owner::tunnel(device)),
             Self::Block(_) | Self::BlockGone(_) | Self::Cooldown { .. } | Self::NextSequence(_) => {
                 None
             }

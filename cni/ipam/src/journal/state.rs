@@ -29,6 +29,8 @@ pub struct State {
     pub blocks: BTreeMap<IpNet, IpamBlock>,
     /// This node's endpoints.
     pub endpoints: BTreeMap<Owner, Live>,
+    /// This node's own addresses, by tunnel device.
+    pub tunnels: BTreeMap<String, IpAddr>,
     /// Released addresses and when, in milliseconds.
     pub cooldowns: BTreeMap<IpAddr, u64>,
     /// Sequence number of the next endpoint; greater than any before.
@@ -86,6 +88,20 @@ impl State {
                 };
                 self.remove(&owner, *sequence, *at_ms);
             }
+            Record::Tunnel { device, ip, at_ms } => {
+                let before = match ip {
+                    Some(ip) => self.tunnels.insert(device.clone(), *ip),
+                    None => self.tunnels.remove(device),
+                };
+                self.cooldowns.extend(
+                    before
+                        .filter(|b| Some(b) != ip.as_ref())
+                        .map(|b| (b, *at_ms)),
+                );
+                ip.iter().for_each(|ip| {
+                    self.cooldowns.remove(ip);
+                });
+            }
             Record::Cooldown { ip, at_ms } => {
                 self.cooldowns.insert(*ip, *at_ms);
             }
@@ -135,9 +151,15 @@ pub fn compact(state: &State) -> Vec<u8> {
         ip: *ip,
         at_ms: *at_ms,
     });
+    let tunnels = state.tunnels.iter().map(|(device, ip)| Record::Tunnel {
+        device: device.clone(),
+        ip: Some(*ip),
+        at_ms: 0,
+    });
     let records = std::iter::once(Record::NextSequence(state.next_sequence))
         .chain(blocks)
         .chain(endpoints)
+        .chain(tunnels)
         .chain(cooldowns);
     let mut bytes = HEADER.to_vec();
     records.for_each(|record| bytes.extend(encode(&record)));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::tests::net;
-use model::{Labels, NamedPort, Protocol};
+use model::{HostPort, Labels, NamedPort, Protocol};
 use proptest::prelude::*;
 
 fn endpoint(container: &str, last: u8) -> WorkloadEndpoint {
@@ -18,6 +18,12 @@ fn endpoint(container: &str, last: u8) -> WorkloadEndpoint {
         labels: Labels::from([("app".to_owned(), "api".to_owned())]),
         ports: vec![NamedPort {
             name: "http".to_owned(),
+            protocol: Protocol::Tcp,
+            port: 80,
+        }],
+        host_ports: vec![HostPort {
+            host_ip: None,
+            host_port: 8080,
             protocol: Protocol::Tcp,
             port: 80,
         }],

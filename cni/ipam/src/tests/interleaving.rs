@@ -1,5 +1,6 @@
-//! Three agents over one registry of blocks, in any order of claims, news that come late, pods,
-//! and crashes that lose everything but the journal: no address is ever in use twice.
+//! Three agents over one registry of blocks, in any order of claims, blocks given back, news that
+//! come late, pods, tunnels, crashes that lose everything but the journal, and nodes that leave for
+//! good and come back: no address is ever in use twice, and none that is reserved is given out.
 
 use super::*;
 use crate::journal::{self, State};
@@ -7,6 +8,10 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
+/// A part of a block, and a whole one.
+const RESERVED: [&str; 2] = ["10.0.0.2/31", "10.0.0.8/30"];
+/// Stands for the tunnel among a node's containers.
+const TUNNEL: u8 = 99;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -33,21 +38,42 @@ enum Step {
         node: usize,
         torn: usize,
     },
+    /// The agent stops using its idle blocks.
+    GiveBack {
+        node: usize,
+    },
+    /// What it stopped using is deleted from the datastore.
+    Return {
+        node: usize,
+    },
+    /// The agent takes an address for its tunnel, or does without one.
+    Tunnel {
+        node: usize,
+        wanted: bool,
+    },
+    /// The node goes with its pods, its blocks are freed, and it comes back in sync.
+    Depart {
+        node: usize,
+    },
     Wait(u64),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let node = || 0..NODES.len();
     let step = prop_oneof![
-        2 => node().prop_map(|node| Step::Claim { node }),
+        4 => node().prop_map(|node| Step::Claim { node }),
         3 => node().prop_map(|node| Step::Hear { node }),
-        8 => (node(), 0..12u8, prop::option::weighted(0.2, 0..32u8))
+        8 => (node(), 0..6u8, prop::option::weighted(0.2, 0..32u8))
             .prop_map(|(node, container, requested)| Step::Add { node, container, requested }),
-        5 => (node(), 0..12u8).prop_map(|(node, container)| Step::Delete { node, container }),
-        2 => (node(), 0..200usize).prop_map(|(node, torn)| Step::Crash { node, torn }),
-        1 => (0..40_000u64).prop_map(Step::Wait),
+        6 => (node(), 0..6u8).prop_map(|(node, container)| Step::Delete { node, container }),
+        3 => (node(), 0..200usize).prop_map(|(node, torn)| Step::Crash { node, torn }),
+        4 => node().prop_map(|node| Step::GiveBack { node }),
+        4 => node().prop_map(|node| Step::Return { node }),
+        1 => (node(), any::<bool>()).prop_map(|(node, wanted)| Step::Tunnel { node, wanted }),
+        1 => node().prop_map(|node| Step::Depart { node }),
+        3 => (0..60_000u64).prop_map(Step::Wait),
     ];
-    prop::collection::vec(step, 1..150)
+    prop::collection::vec(step, 1..300)
 }
 
 /// The datastore: a block belongs to whoever created it first.
@@ -77,8 +103,10 @@ struct Agent {
     journal: Vec<u8>,
     /// Start of the last write.
     last_write: usize,
-    /// Blocks of others that it has not heard of yet.
-    news: VecDeque<IpamBlock>,
+    /// Blocks that changed hands, of which it has not heard yet; no node: the block is gone.
+    news: VecDeque<(IpNet, Option<String>)>,
+    /// Blocks that it stopped using and that it has not deleted yet.
+    returning: Vec<IpNet>,
 }
 
 fn fresh_ipam(node: &str) -> Ipam {
@@ -86,6 +114,7 @@ fn fresh_ipam(node: &str) -> Ipam {
     // Two pools of 32 addresses in all, so that blocks and addresses run out.
     ipam.set_pool("a", Some(pool("a", "10.0.0.0/28", 30)));
     ipam.set_pool("b", Some(pool("b", "10.0.0.16/28", 29)));
+    ipam.set_reservation("r", Some(RESERVED.map(|prefix| net(prefix)).into()));
     ipam
 }
 
@@ -100,6 +129,7 @@ impl Agent {
             journal,
             last_write,
             news,
+            returning: Vec::new(),
         }
     }
 
@@ -119,11 +149,35 @@ impl Agent {
         self.ipam.restore(&self.state);
         let seen = datastore.blocks.iter();
         self.news = seen
-            .map(|(cidr, node)| IpamBlock {
-                cidr: *cidr,
-                node: node.clone(),
-            })
+            .map(|(cidr, node)| (*cidr, Some(node.clone())))
             .collect();
+        // What the journal says and the datastore does not know.
+        let unknown = self.state.blocks.keys().copied();
+        let unknown = unknown.filter(|cidr| !datastore.blocks.contains_key(cidr));
+        self.news.extend(unknown.map(|cidr| (cidr, None)));
+        self.returning.clear();
+    }
+
+    fn hear(&mut self) {
+        match self.news.pop_front() {
+            Some((cidr, Some(node))) => self.ipam.set_block(IpamBlock { cidr, node }),
+            Some((cidr, None)) => self.ipam.remove_block(cidr),
+            None => return,
+        }
+        self.journal_blocks();
+    }
+
+    /// The journal names the blocks that the allocator calls its own.
+    fn journal_blocks(&mut self) {
+        let own: Vec<IpNet> = self.ipam.own_blocks().collect();
+        let journaled: Vec<IpNet> = self.state.blocks.keys().copied().collect();
+        for cidr in journaled.iter().filter(|cidr| !own.contains(cidr)) {
+            self.write(&Record::BlockGone(*cidr));
+        }
+        for cidr in own.iter().filter(|cidr| !journaled.contains(cidr)) {
+            let node = self.ipam.node.clone();
+            self.write(&Record::Block(IpamBlock { cidr: *cidr, node }));
+        }
     }
 }
 
@@ -155,9 +209,7 @@ impl Cluster {
                 }
             }
             Step::Hear { node } => {
-                if let Some(block) = self.agents[node].news.pop_front() {
-                    self.agents[node].ipam.set_block(block);
-                }
+                self.agents[node].hear();
             }
             Step::Add {
                 node,
@@ -166,6 +218,23 @@ impl Cluster {
             } => self.add(node, container, requested),
             Step::Delete { node, container } => self.delete(node, container),
             Step::Crash { node, torn } => self.crash(node, torn),
+            Step::GiveBack { node } => {
+                let agent = &mut self.agents[node];
+                agent.ipam.tick(self.now);
+                for cidr in agent.ipam.idle_blocks() {
+                    if agent.ipam.give_back(cidr) {
+                        agent.returning.push(cidr);
+                    }
+                }
+                agent.journal_blocks();
+            }
+            Step::Return { node } => {
+                for cidr in std::mem::take(&mut self.agents[node].returning) {
+                    self.delete_block(node, cidr);
+                }
+            }
+            Step::Tunnel { node, wanted } => self.tunnel(node, wanted),
+            Step::Depart { node } => self.depart(node),
             Step::Wait(ms) => self.now += ms,
         }
     }
@@ -183,18 +252,114 @@ impl Cluster {
                     .enumerate()
                     .filter(|(i, _)| *i != node)
                 {
-                    agent.news.push_back(block.clone());
+                    agent.news.push_back((cidr, Some(block.node.clone())));
                 }
-                self.agents[node].write(&Record::Block(block.clone()));
                 self.agents[node].ipam.claimed(block);
             }
-            Err(owned) => {
-                if owned.node == NODES[node] {
-                    self.agents[node].write(&Record::Block(owned.clone()));
-                }
-                self.agents[node].ipam.refused(owned);
+            Err(owned) => self.agents[node].ipam.refused(owned),
+        }
+        // A claim overtakes the deletion of the same block.
+        self.agents[node].returning.retain(|other| *other != cidr);
+        self.agents[node].journal_blocks();
+    }
+
+    /// Deletes the block's object if it is this node's.
+    fn delete_block(&mut self, node: usize, cidr: IpNet) {
+        if self
+            .datastore
+            .blocks
+            .get(&cidr)
+            .is_some_and(|o| o == NODES[node])
+        {
+            self.datastore.blocks.remove(&cidr);
+            for agent in &mut self.agents {
+                agent.news.push_back((cidr, None));
             }
         }
+    }
+
+    fn tunnel(&mut self, node: usize, wanted: bool) {
+        let now = self.now;
+        let agent = &mut self.agents[node];
+        let found = agent
+            .ipam
+            .tunnel_address("t", crate::Family::V4, |_| wanted, now);
+        let found = match found {
+            Err(crate::TunnelError {
+                source: AssignError::NeedsBlock { block },
+                ..
+            }) => {
+                self.claim(node, block);
+                let ipam = &mut self.agents[node].ipam;
+                ipam.tunnel_address("t", crate::Family::V4, |_| wanted, now)
+            }
+            found => found,
+        };
+        let Ok(ip) = found else { return };
+        let agent = &mut self.agents[node];
+        if agent.state.tunnels.get("t") != ip.as_ref() {
+            let device = "t".to_owned();
+            agent.write(&Record::Tunnel {
+                device,
+                ip,
+                at_ms: now,
+            });
+        }
+        self.in_use.retain(|_, user| *user != (node, TUNNEL));
+        if let Some(ip) = ip {
+            self.use_address(ip, (node, TUNNEL));
+        }
+    }
+
+    fn use_address(&mut self, ip: IpAddr, user: (usize, u8)) {
+        let previous = self.in_use.insert(ip, user);
+        assert!(
+            previous.is_none_or(|p| p == user),
+            "{ip} is used by {previous:?} and {user:?}"
+        );
+    }
+
+    /// The machine is gone and whoever holds the lease frees its blocks; when it is back, its
+    /// agent takes its pods down and hears everything before it gives out an address.
+    fn depart(&mut self, node: usize) {
+        self.in_use.retain(|_, user| user.0 != node);
+        let blocks: Vec<IpNet> = self.datastore.blocks.keys().copied().collect();
+        for cidr in blocks {
+            self.delete_block(node, cidr);
+        }
+        let Self {
+            datastore, agents, ..
+        } = self;
+        let agent = &mut agents[node];
+        agent.restart(NODES[node], datastore);
+        while !agent.news.is_empty() {
+            agent.hear();
+        }
+        let owners: Vec<(Owner, u64)> = agent
+            .state
+            .endpoints
+            .iter()
+            .map(|(owner, live)| (owner.clone(), live.sequence))
+            .collect();
+        for (owner, sequence) in owners {
+            agent.write(&Record::EndpointGone {
+                container_id: owner.container_id.clone(),
+                ifname: owner.ifname.clone(),
+                sequence,
+                at_ms: self.now,
+            });
+            agent.ipam.release(&owner, self.now);
+        }
+        if agent.state.tunnels.contains_key("t") {
+            let device = "t".to_owned();
+            agent.write(&Record::Tunnel {
+                device,
+                ip: None,
+                at_ms: self.now,
+            });
+            agent.ipam.release(&Owner::tunnel("t"), self.now);
+        }
+        agent.journal_blocks();
     }
 
     fn add(&mut self, node: usize, container: u8, requested: Option<u8>) {
@@ -207,6 +372,8 @@ impl Cluster {
             requested: &requested,
             ..v4(&id)
         };
+        let held = self.agents[node].ipam.held(&request.owner);
+        let held = held.map(<[IpAddr]>::to_vec).unwrap_or_default();
         let result = match self.agents[node].ipam.assign(&request, self.now) {
             Err(AssignError::NeedsBlock { block }) => {
                 self.claim(node, block);
@@ -229,13 +396,10 @@ impl Cluster {
             });
         }
         for assignment in assigned {
-            let user = (node, container);
-            let previous = self.in_use.insert(assignment.ip, user);
-            assert!(
-                previous.is_none_or(|p| p == user),
-                "{} is used by {previous:?} and {user:?}",
-                assignment.ip
-            );
+            let reserved = RESERVED.iter().any(|r| net(r).contains(&assignment.ip));
+            let asked = requested.contains(&assignment.ip) || held.contains(&assignment.ip);
+            assert!(asked || !reserved, "{} is reserved", assignment.ip);
+            self.use_address(assignment.ip, (node, container));
         }
     }
 
@@ -302,7 +466,7 @@ proptest! {
                 prop_assert_eq!(cluster.in_use.get(&ip).map(|user| user.0), Some(node), "{} leaked", ip);
             }
         }
-        let booked: usize = cluster.agents.iter().map(|agent| agent.state.endpoints.len()).sum();
+        let booked: usize = cluster.agents.iter().map(|agent| agent.state.endpoints.len() + agent.state.tunnels.len()).sum();
         prop_assert_eq!(booked, cluster.in_use.len());
     }
 }

@@ -6,7 +6,7 @@ mod interleaving;
 mod pools;
 
 use crate::journal::Record;
-use crate::{AssignError, AssignRequest, Assignment, Ipam, Owner};
+use crate::{AssignError, AssignRequest, Assignment, Ipam, Owner, Pools};
 use ipnet::IpNet;
 use model::object::{AllowedUse, AssignmentMode, EncapMode};
 use model::{IpPool, IpamBlock, Selector, WorkloadEndpoint};
@@ -16,7 +16,7 @@ pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
@@ -37,14 +37,14 @@ pub(crate) fn pool(name: &str, cidr: &str, block_size: u8) -> IpPool {
     }
 }
 
-fn block(cidr: &str, node: &str) -> IpamBlock {
+pub(crate) fn block(cidr: &str, node: &str) -> IpamBlock {
     IpamBlock {
         cidr: net(cidr),
         node: node.to_owned(),
     }
 }
 
-fn owner(container_id: &str) -> Owner {
+pub(crate) fn owner(container_id: &str) -> Owner {
     Owner {
         container_id: container_id.to_owned(),
         ifname: "eth0".to_owned(),
@@ -60,13 +60,19 @@ fn ipam(pools: &[IpPool]) -> Ipam {
     ipam
 }
 
+static NO_POOLS: Pools = Pools {
+    any: Vec::new(),
+    v4: Vec::new(),
+    v6: Vec::new(),
+};
+
 /// Asks for one IPv4 address.
 fn v4(container_id: &str) -> AssignRequest<'static> {
     AssignRequest {
         owner: owner(container_id),
         namespace_labels: None,
         requested: &[],
-        pools: &[],
+        pools: &NO_POOLS,
         v4: true,
         v6: false,
     }
@@ -102,7 +108,7 @@ fn ips(assignments: &[Assignment]) -> Vec<String> {
     assignments.iter().map(|a| a.ip.to_string()).collect()
 }
 
-fn endpoint(node: &str, id: &str, ips: &[IpAddr]) -> WorkloadEndpoint {
+pub(crate) fn endpoint(node: &str, id: &str, ips: &[IpAddr]) -> WorkloadEndpoint {
     WorkloadEndpoint {
         namespace: "default".to_owned(),
         name: format!("{node}-k8s-{id}-eth0"),
@@ -116,6 +122,7 @@ fn endpoint(node: &str, id: &str, ips: &[IpAddr]) -> WorkloadEndpoint {
         ip_networks: ips.iter().map(|ip| IpNet::from(*ip)).collect(),
         labels: model::Labels::new(),
         ports: Vec::new(),
+        host_ports: Vec::new(),
     }
 }
 

@@ -48,7 +48,12 @@ fn without_a_usable_pool_the_error_says_why_each_is_not() {
         ("b", Unusable::Manual),
         ("c", Unusable::Node),
         ("d", Unusable::Namespace),
-        ("e", Unusable::NotForWorkloads),
+        (
+            "e",
+            Unusable::NotFor {
+                purpose: AllowedUse::Workload,
+            },
+        ),
     ];
     assert_eq!(reasons, expected.map(|(name, why)| (name.to_owned(), why)));
 
@@ -74,7 +79,10 @@ fn a_pool_is_asked_for_by_name_or_cidr_whatever_it_selects() {
         pool("c", "fd00::/112", 122),
     ]);
     for (container, name) in [("c1", "b"), ("c2", "10.2.0.0/24")] {
-        let names = [name.to_owned()];
+        let names = Pools {
+            any: vec![name.to_owned()],
+            ..Pools::default()
+        };
         let request = AssignRequest {
             pools: &names,
             ..dual(container)
@@ -91,7 +99,10 @@ fn a_pool_that_is_asked_for_exists_and_is_enabled() {
         ..pool("a", "10.1.0.0/24", 26)
     }]);
     let mut ask = |name: &str| {
-        let names = [name.to_owned()];
+        let names = Pools {
+            any: vec![name.to_owned()],
+            ..Pools::default()
+        };
         let request = AssignRequest {
             pools: &names,
             ..v4("c1")

@@ -16,19 +16,9 @@ fn node(name: &str, address: &str) -> Node {
 
 fn peer(name: &str, peer_ip: &str) -> BgpPeer {
     BgpPeer {
-        name: name.into(),
-        node: None,
-        node_selector: Selector::All,
         peer_ip: Some(peer_ip.parse().unwrap()),
-        peer_port: 179,
         as_number: Some(65001),
-        peer_selector: None,
-        local_as_number: None,
-        keep_original_next_hop: false,
-        max_restart_time: None,
-        keepalive_time: None,
-        num_allowed_local_as_numbers: 0,
-        ttl_security: None,
+        ..BgpPeer::new(name)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use super::{Calc, DEFAULT_MTU};
 use crate::bgp::{self, Sessions};
+use crate::objects::Phase;
 use crate::routes::Topology;
+use crate::workloads;
 use ipnet::IpNet;
 use model::dataplane::{IpipDevice, RouteKind};
 use model::{EncapMode, names};
@@ -40,7 +42,14 @@ impl Calc {
             let Sessions { config, problems } = bgp::sessions(&self.node, &self.objects);
             self.desired.sessions = config;
             self.session_problems = problems;
-            self.desired.advertised = bgp::local_routes(&self.own_blocks, &self.objects);
+        }
+        if dirty.sessions || dirty.local {
+            let own = self
+                .own_blocks
+                .iter()
+                .copied()
+                .chain(self.outside_own_blocks());
+            self.desired.advertised = bgp::local_routes(&own.collect(), &self.objects);
         }
         self.compiler.resolve()
     }
@@ -74,6 +83,16 @@ impl Calc {
                 .into_iter()
                 .chain(own_v6.map(|net| IpNet::V6(net.trunc())))
                 .collect(),
+            owners_known: self.phase() == Phase::InSync && self.objects.lost().is_none(),
+            // Kept in step block by block.
+            block_owners: std::mem::take(&mut self.topology.block_owners),
+            node_names: others()
+                .flat_map(|node| {
+                    let v4 = node.ipv4_address.map(|net| IpAddr::V4(net.addr()));
+                    let v6 = node.ipv6_address.map(|net| IpAddr::V6(net.addr()));
+                    v4.into_iter().chain(v6).map(|ip| (ip, node.name.clone()))
+                })
+                .collect(),
             ipip: self
                 .underlay
                 .link_named(names::IPIP_DEVICE)
@@ -85,7 +104,7 @@ impl Calc {
             name: names::IPIP_DEVICE.to_owned(),
             local: net.addr(),
             mtu: self.uplink_mtu().saturating_sub(names::IPIP_OVERHEAD),
-            address: None,
+            address: self.tunnel_address,
         });
         let masquerade = |pool: &&model::IpPool| pool.nat_outgoing;
         self.compiler.set_network(NetworkSets {
@@ -99,9 +118,17 @@ impl Calc {
             ipip_peers: node_v4().collect(),
             ipip_local: self.desired.ipip.as_ref().map(|device| device.local),
         });
-        let differs = topology != self.topology;
+        let differs = !topology.same_but_for_blocks(&self.topology);
         self.topology = topology;
         differs
+    }
+
+    /// Addresses of this node's pods in a block that is not (any more) its own: without a route of
+    /// their own they could not be reached.
+    fn outside_own_blocks(&self) -> impl Iterator<Item = IpNet> {
+        let locals = self.local.values();
+        let addresses = locals.flat_map(|local| local.endpoint.ip_networks.iter().copied());
+        addresses.filter(|ip| !self.own_blocks.iter().any(|block| block.contains(ip)))
     }
 
     fn resolve_local(&mut self) {
@@ -113,6 +140,8 @@ impl Calc {
         // Of two endpoints with one address, the later holds it.
         let mut endpoints: Vec<_> = self.local.values().collect();
         endpoints.sort_by_key(|endpoint| endpoint.sequence);
+        let host_ports = workloads::host_ports(endpoints.iter().copied());
+        self.compiler.set_host_ports(host_ports);
         for endpoint in endpoints {
             if self
                 .underlay

@@ -50,6 +50,7 @@ fn workload(node: &str, pod: &str, ip: &str) -> WorkloadEndpoint {
         ip_networks: vec![net(ip)],
         labels: Labels::from([("app".to_owned(), pod.to_owned())]),
         ports: vec![],
+        host_ports: vec![],
     }
 }
 

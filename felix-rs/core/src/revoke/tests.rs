@@ -63,6 +63,7 @@ fn workload(pod: &str, ip: &str, interface: &str) -> WorkloadEndpoint {
         ip_networks: vec![net(&format!("{ip}/32"))],
         labels: Labels::from([("app".to_owned(), pod.to_owned())]),
         ports: vec![],
+        host_ports: vec![],
     }
 }
 

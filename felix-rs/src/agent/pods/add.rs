@@ -1,6 +1,6 @@
 //! ADD: link, journal, policy, routes, pod, in this order.
 
-use super::{Outcome, added, code, failed, key, neighbours, pod_name};
+use super::{Awaited, Outcome, added, code, failed, key, neighbours, pod_name};
 use crate::agent::addresses::{is_ours, now_ms, owner};
 use crate::agent::{Agent, Table};
 use crate::store::Write;
@@ -13,7 +13,10 @@ use model::cni::{Failure, Reply, Request};
 use model::dataplane::{Route, RouteKind};
 use model::{Kind, Labels, Object, ObjectKey, WorkloadEndpoint, names};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
+/// How long ADD waits for the kernel to let packets through a link that is up.
+const CARRIER_DEADLINE: Duration = Duration::from_millis(500);
 /// Attempts to find a free interface index.
 const INDEX_ATTEMPTS: u32 = 64;
 
@@ -45,6 +48,16 @@ impl Agent {
             // Half an ADD, or another namespace under the same name: begin again.
             self.remove_endpoint(&key);
         }
+        if let Err(failure) = self.host_ports_are_free(request) {
+            return Outcome::Answer(Reply::Failed(failure));
+        }
+        if !self.deleting.is_empty()
+            && self
+                .kernel
+                .pod_has_interface(&request.ifname, socket.as_fd())
+        {
+            return Outcome::Wait(Awaited::Deletion);
+        }
         match self.assign(request, &key) {
             Ok(ips) => match self.set_up(request, ips, netns, socket) {
                 Ok(local) => Outcome::Answer(Reply::Added(added(&local))),
@@ -55,7 +68,7 @@ impl Agent {
                 }
             },
             Err(AssignError::NeedsBlock { block }) if self.calc.phase() == Phase::InSync => {
-                Outcome::Wait(block)
+                Outcome::Wait(Awaited::Block(block))
             }
             Err(error) => Outcome::Answer(Reply::Failed(assign_failure(&error, self.calc.phase()))),
         }
@@ -69,12 +82,16 @@ impl Agent {
         };
         let (v4, v6) = self.ipam.families();
         let neither = !v4 && !v6;
+        let pools = ipam::Pools {
+            any: request.pools.clone(),
+            ..ipam::Pools::default()
+        };
         let assigned = self.ipam.assign(
             &AssignRequest {
                 owner: owner(key),
                 namespace_labels: labels.as_ref(),
                 requested: &request.ips,
-                pools: &request.pools,
+                pools: &pools,
                 v4: v4 || neither,
                 v6,
             },
@@ -172,9 +189,24 @@ impl Agent {
         {
             return Err(kernel_failure("neighbour entries", error.to_string()));
         }
-        self.kernel
-            .configure_pod(&self.pod_link(local), socket.as_fd())
-            .map_err(|error| kernel_failure("inside the pod", error.to_string()))
+        let link = self.pod_link(local);
+        let ready = self
+            .kernel
+            .configure_pod(&link, socket.as_fd())
+            .and_then(|()| {
+                self.kernel
+                    .await_pod_link(&link, socket.as_fd(), CARRIER_DEADLINE)
+            })
+            .map_err(|error| kernel_failure("inside the pod", error.to_string()))?;
+        if !ready {
+            tracing::warn!(
+                pod = %pod_name(request),
+                interface = %link.host_name,
+                "the link takes no packets yet; the first ones may be lost"
+            );
+        }
+        self.forget_flows_past(local);
+        Ok(())
     }
 
     /// The link, under the next free interface index. What an earlier attempt left under the same
@@ -242,6 +274,7 @@ impl Agent {
             ip_networks: ips,
             labels: request.labels.clone(),
             ports: request.ports.clone(),
+            host_ports: request.host_ports.clone(),
         }
     }
 }

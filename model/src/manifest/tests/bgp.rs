@@ -1,6 +1,6 @@
 use super::{clean, invalid, valid};
-use crate::object::{BgpConfiguration, BgpPeer, Object};
-use crate::{Selector, names};
+use crate::Selector;
+use crate::object::{BgpConfiguration, BgpPeer, NextHopMode, Object};
 use serde_json::{Value, json};
 
 fn peer_document(spec: Value) -> Value {
@@ -18,19 +18,9 @@ fn peer(spec: Value) -> BgpPeer {
 #[test]
 fn a_peer_is_defaulted_as_in_calico() {
     let expected = BgpPeer {
-        name: "rack1".into(),
-        node: None,
-        node_selector: Selector::All,
         peer_ip: Some([10, 0, 0, 1].into()),
-        peer_port: names::BGP_PORT,
         as_number: Some(64513),
-        peer_selector: None,
-        local_as_number: None,
-        keep_original_next_hop: false,
-        max_restart_time: None,
-        keepalive_time: None,
-        num_allowed_local_as_numbers: 0,
-        ttl_security: None,
+        ..BgpPeer::new("rack1")
     };
     assert_eq!(
         peer(json!({ "peerIP": "10.0.0.1", "asNumber": 64513 })),
@@ -80,7 +70,7 @@ fn every_field_of_a_peer_is_read() {
         Some(Selector::Has("route-reflector".into()))
     );
     assert_eq!(peer.local_as_number, Some(65001));
-    assert!(peer.keep_original_next_hop);
+    assert_eq!(peer.next_hop_mode, NextHopMode::Keep);
     assert_eq!(
         (peer.max_restart_time, peer.keepalive_time),
         (Some(90), Some(20))
@@ -189,6 +179,7 @@ fn a_configuration_is_defaulted_as_in_calico_and_read_in_full() {
         node_to_node_mesh_enabled: true,
         listen_port: 179,
         node_mesh_max_restart_time: 120,
+        ..BgpConfiguration::default()
     };
     assert_eq!(
         clean(&document(json!({}))),

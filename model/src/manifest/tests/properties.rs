@@ -1,7 +1,7 @@
 use super::clean;
 use crate::Labels;
 use crate::manifest::{Parsed, parse, to_manifest};
-use crate::object::{IpamBlock, NamedPort, Node, Object, Protocol, WorkloadEndpoint};
+use crate::object::{HostPort, IpamBlock, NamedPort, Node, Object, Protocol, WorkloadEndpoint};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -27,6 +27,16 @@ fn port() -> impl Strategy<Value = NamedPort> {
     })
 }
 
+fn host_port() -> impl Strategy<Value = HostPort> {
+    let numbers = (1..=u16::MAX, 1..=u16::MAX, option::of(any::<IpAddr>()));
+    (port(), numbers).prop_map(|(named, (host_port, port, host_ip))| HostPort {
+        host_ip,
+        host_port,
+        protocol: named.protocol,
+        port,
+    })
+}
+
 fn endpoint() -> impl Strategy<Value = Object> {
     let names = (name(), name(), name(), name());
     let runtime = (
@@ -35,13 +45,14 @@ fn endpoint() -> impl Strategy<Value = Object> {
         any::<[u8; 6]>(),
     );
     let addresses = vec(any::<IpAddr>().prop_map(IpNet::from), 0..3);
-    (names, runtime, addresses, labels(), vec(port(), 0..3)).prop_map(
+    let all_ports = (vec(port(), 0..3), vec(host_port(), 0..3));
+    (names, runtime, addresses, labels(), all_ports).prop_map(
         |(
             (namespace, name, node, pod),
             (pod_uid, container_id, mac),
             ip_networks,
             labels,
-            ports,
+            (ports, host_ports),
         )| {
             Object::WorkloadEndpoint(WorkloadEndpoint {
                 namespace,
@@ -56,6 +67,7 @@ fn endpoint() -> impl Strategy<Value = Object> {
                 ip_networks,
                 labels,
                 ports,
+                host_ports,
             })
         },
     )

@@ -293,6 +293,7 @@ impl Network {
                     assert_eq!(node.converged_at.replace(self.now), None, "said once");
                 }
                 Output::Notice(notice) => node.notices.push(notice),
+                Output::Rekey { .. } | Output::Watch { .. } => {}
             }
         }
         self.forward(index);

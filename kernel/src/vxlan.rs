@@ -1,0 +1,334 @@
+//! The tunnel device for VXLAN (RFC 7348): nothing is learnt and nothing is flooded. Where the
+//! other nodes' ends are is written, as neighbours and as entries of the forwarding database.
+
+use crate::kernel::Kernel;
+use crate::link::{self, IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError};
+use crate::message::{
+    self, GET_LINK, GET_NEIGHBOUR, NEW_LINK, NEW_NEIGHBOUR, NUD_PERMANENT, SCOPE_HOST, family,
+    ifinfomsg, octets,
+};
+use crate::netlink::{Attributes, Encoder, Flags, NetlinkError, Socket};
+use crate::sysctl::SourceCheck;
+use model::dataplane::{Link, Vtep, VxlanDevice};
+use model::names::GATEWAY_V4;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+const KIND: &str = "vxlan";
+/// `enum` of `linux/if_link.h`.
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_TOS: u16 = 6;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_LOCAL6: u16 = 17;
+const IFLA_VXLAN_UDP_CHECKSUM: u16 = 18;
+const IFLA_VXLAN_TTL_INHERIT: u16 = 28;
+const IFLA_VXLAN_DF: u16 = 29;
+/// `TOS` of the inner header (RFC 6040 applies).
+const TOS_INHERIT: u8 = 1;
+/// `VXLAN_DF_INHERIT`.
+const DF_INHERIT: u8 = 2;
+const DELETE_NEIGHBOUR: u16 = 29;
+const AF_BRIDGE: u8 = 7;
+/// `NTF_SELF`.
+const OWN: u8 = 2;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NDA_IFINDEX: u16 = 8;
+
+/// One entry of the device's tables: an address, and the MAC that belongs to it.
+type Entries = BTreeMap<IpAddr, [u8; 6]>;
+
+impl Kernel {
+    /// Creates the device or makes it anew where it differs, and sets it up; answers its index.
+    /// One that is as wanted is not touched, so that no event follows.
+    ///
+    /// TTL, TOS and DF of the outer header are those of the inner one, so that path MTU discovery
+    /// works. Like the IPIP device, it has an address that is never a source.
+    pub fn ensure_vxlan(&mut self, device: &VxlanDevice) -> Result<u32, LinkError> {
+        let name = &device.name;
+        let refused = |step| LinkError::refused(name, step);
+        let found = link::by_name(&mut self.route, name).map_err(refused("look it up"))?;
+        if let Some(link) = found
+            .as_ref()
+            .filter(|link| link.kind.as_deref() != Some(KIND))
+        {
+            return Err(LinkError::WrongKind {
+                name: name.clone(),
+                wanted: KIND,
+                found: link.kind.clone().unwrap_or_else(|| "device".into()),
+            });
+        }
+        let same = match &found {
+            Some(link) => {
+                let told = settings(&mut self.route, link.ifindex);
+                told.map_err(refused("look it up"))? == Some(wanted(device))
+                    && link.mac == Some(device.mac)
+            }
+            None => false,
+        };
+        // Most settings of a VXLAN can't be changed once it is there.
+        if let Some(link) = found.as_ref().filter(|_| !same) {
+            self.delete_link(link.ifindex)?;
+        }
+        let link = match found.filter(|_| same) {
+            Some(link) => link,
+            None => self.create_vxlan(device)?,
+        };
+        if link.mtu != device.mtu {
+            let mut request = self.route.encoder();
+            let fixed = ifinfomsg(link.ifindex, 0, 0);
+            request.message(message::SET_LINK, Flags::QUIET, &fixed, |encoder| {
+                encoder.u32(IFLA_MTU, device.mtu);
+            });
+            self.route
+                .request(request)
+                .map_err(refused("change its MTU"))?;
+        }
+        self.host_interface_sysctls(name, true, SourceCheck::Least)?;
+        self.prepare_vxlan(&link).map_err(refused("set it up"))?;
+        Ok(link.ifindex)
+    }
+
+    /// Removes the device. One that is not there is no failure; one of another kind stays.
+    pub fn remove_vxlan(&mut self, name: &str) -> Result<(), LinkError> {
+        let found = link::by_name(&mut self.route, name);
+        match found.map_err(LinkError::refused(name, "look it up"))? {
+            Some(link) if link.kind.as_deref() == Some(KIND) => self.delete_link(link.ifindex),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes these the only ends that the device of index `ifindex` knows. What is there already
+    /// is not touched; additions come first.
+    pub fn set_vteps(
+        &mut self,
+        name: &str,
+        ifindex: u32,
+        vteps: &BTreeSet<Vtep>,
+    ) -> Result<(), LinkError> {
+        let refused = |step| LinkError::refused(name, step);
+        let wanted_forwarding: Entries = vteps.iter().map(|v| (v.underlay, v.mac)).collect();
+        let wanted_neighbours: Entries = vteps
+            .iter()
+            .flat_map(|v| v.gateways.iter().map(|gateway| (*gateway, v.mac)))
+            .collect();
+        let found = entries(&mut self.route, ifindex).map_err(refused("read its ends"))?;
+        let (forwarding, neighbours) = found;
+        let differs = |have: &Entries, want: &Entries| -> Vec<(IpAddr, [u8; 6])> {
+            let missing = want
+                .iter()
+                .filter(|(key, mac)| have.get(*key) != Some(*mac));
+            missing.map(|(key, mac)| (*key, *mac)).collect()
+        };
+        let additions = differs(&neighbours, &wanted_neighbours);
+        let mut failed = self.route.batch(&additions, |encoder, (address, mac)| {
+            message::permanent_neighbour(encoder, ifindex, *address, *mac);
+        });
+        let additions = differs(&forwarding, &wanted_forwarding);
+        failed.extend(self.route.batch(&additions, |encoder, (address, mac)| {
+            forwarding_entry(
+                encoder,
+                NEW_NEIGHBOUR,
+                Flags::REPLACE,
+                ifindex,
+                *address,
+                *mac,
+            );
+        }));
+        let stale = differs(&wanted_forwarding, &forwarding);
+        // An entry is found by its MAC: one that leads elsewhere by now is the wanted one.
+        let kept: BTreeSet<[u8; 6]> = wanted_forwarding.values().copied().collect();
+        let stale: Vec<_> = stale
+            .into_iter()
+            .filter(|(_, mac)| !kept.contains(mac))
+            .collect();
+        failed.extend(self.route.batch(&stale, |encoder, (address, mac)| {
+            forwarding_entry(
+                encoder,
+                DELETE_NEIGHBOUR,
+                Flags::QUIET,
+                ifindex,
+                *address,
+                *mac,
+            );
+        }));
+        let gone = neighbours
+            .keys()
+            .filter(|key| !wanted_neighbours.contains_key(*key));
+        let gone: Vec<IpAddr> = gone.copied().collect();
+        failed.extend(self.route.batch(&gone, |encoder, address| {
+            let fixed = ndmsg(family(*address), ifindex, 0);
+            encoder.message(DELETE_NEIGHBOUR, Flags::QUIET, &fixed, |encoder| {
+                encoder.attribute(NDA_DST, &octets(*address));
+            });
+        }));
+        let failed = failed
+            .into_iter()
+            .find(|(_, error)| !error.is(libc::ENOENT));
+        failed.map_or(Ok(()), |(_, source)| Err(refused("write its ends")(source)))
+    }
+
+    fn create_vxlan(&mut self, device: &VxlanDevice) -> Result<Link, LinkError> {
+        let name = device.name.clone();
+        let mut request = self.route.encoder();
+        let fixed = ifinfomsg(0, 0, 0);
+        request.message(NEW_LINK, Flags::CREATE_EXCLUSIVE, &fixed, |encoder| {
+            encoder.string(IFLA_IFNAME, &device.name);
+            encoder.u32(IFLA_MTU, device.mtu);
+            encoder.attribute(IFLA_ADDRESS, &device.mac);
+            link_info(encoder, device);
+        });
+        let created = self.route.request(request);
+        created.map_err(|source| match source.errno() {
+            Some(libc::EOPNOTSUPP) => LinkError::Unsupported {
+                name: name.clone(),
+                kind: KIND,
+            },
+            _ => LinkError::refused(&name, "create")(source),
+        })?;
+        let link = link::by_name(&mut self.route, &name);
+        let link = link.and_then(|link| link.ok_or(NetlinkError::NoAnswer));
+        link.map_err(LinkError::refused(&name, "look it up"))
+    }
+
+    fn prepare_vxlan(&mut self, link: &Link) -> Result<(), NetlinkError> {
+        let mut request = self.route.encoder();
+        message::add_address(
+            &mut request,
+            link.ifindex,
+            GATEWAY_V4.into(),
+            32,
+            SCOPE_HOST,
+        );
+        self.route.request(request)?;
+        if link.up {
+            return Ok(());
+        }
+        let mut request = self.route.encoder();
+        message::link_up(&mut request, link.ifindex);
+        self.route.request(request)
+    }
+}
+
+fn link_info(encoder: &mut Encoder, device: &VxlanDevice) {
+    encoder.nested(IFLA_LINKINFO, |encoder| {
+        encoder.string(1, KIND);
+        encoder.nested(2, |encoder| {
+            encoder.u32(IFLA_VXLAN_ID, device.vni);
+            encoder.attribute(IFLA_VXLAN_PORT, &device.port.to_be_bytes());
+            encoder.attribute(IFLA_VXLAN_LEARNING, &[0]);
+            encoder.attribute(IFLA_VXLAN_TOS, &[TOS_INHERIT]);
+            encoder.attribute(IFLA_VXLAN_TTL_INHERIT, &[]);
+            encoder.attribute(IFLA_VXLAN_UDP_CHECKSUM, &[1]);
+            let local = match device.local {
+                IpAddr::V4(_) => {
+                    encoder.attribute(IFLA_VXLAN_DF, &[DF_INHERIT]);
+                    IFLA_VXLAN_LOCAL
+                }
+                IpAddr::V6(_) => IFLA_VXLAN_LOCAL6,
+            };
+            encoder.attribute(local, &octets(device.local));
+        });
+    });
+}
+
+/// What can't be changed: identifier, port, local address.
+type Settings = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+fn wanted(device: &VxlanDevice) -> Settings {
+    (
+        device.vni.to_ne_bytes().to_vec(),
+        device.port.to_be_bytes().to_vec(),
+        octets(device.local),
+    )
+}
+
+fn settings(socket: &mut Socket, ifindex: u32) -> Result<Option<Settings>, NetlinkError> {
+    socket.dump(
+        |encoder| {
+            encoder.message(GET_LINK, Flags::QUIET, &ifinfomsg(ifindex, 0, 0), |_| {});
+        },
+        || None,
+        |found, frame| {
+            let data = frame.attributes(16).inside(IFLA_LINKINFO).inside(2);
+            let local = data
+                .find(IFLA_VXLAN_LOCAL)
+                .or_else(|| data.find(IFLA_VXLAN_LOCAL6));
+            let bytes = |found: Option<&[u8]>| found.unwrap_or_default().to_vec();
+            let fields = (data.find(IFLA_VXLAN_ID), data.find(IFLA_VXLAN_PORT), local);
+            *found = Some((bytes(fields.0), bytes(fields.1), bytes(fields.2)));
+        },
+    )
+}
+
+/// The permanent entries of the device: of its forwarding database, and its neighbours.
+fn entries(socket: &mut Socket, ifindex: u32) -> Result<(Entries, Entries), NetlinkError> {
+    Ok((
+        table(socket, AF_BRIDGE, ifindex)?,
+        table(socket, libc::AF_UNSPEC as u8, ifindex)?,
+    ))
+}
+
+fn table(socket: &mut Socket, of: u8, ifindex: u32) -> Result<Entries, NetlinkError> {
+    socket.dump(
+        |encoder| {
+            // The forwarding database wants the index in the header, the neighbours an attribute.
+            let bridge = of == AF_BRIDGE;
+            let fixed = ndmsg(of, if bridge { ifindex } else { 0 }, 0);
+            encoder.message(GET_NEIGHBOUR, Flags::DUMP, &fixed, |encoder| {
+                if !bridge {
+                    encoder.u32(NDA_IFINDEX, ifindex);
+                }
+            });
+        },
+        Entries::new,
+        |entries, frame| {
+            let payload = frame.payload();
+            let field = |at: usize| payload.get(at..at + 4)?.try_into().ok();
+            let permanent = payload
+                .get(8..10)
+                .is_some_and(|state| state == NUD_PERMANENT.to_ne_bytes());
+            if field(4).map(u32::from_ne_bytes) != Some(ifindex) || !permanent {
+                return;
+            }
+            entries.extend(entry(frame.attributes(12)));
+        },
+    )
+}
+
+fn entry(attributes: Attributes<'_>) -> Option<(IpAddr, [u8; 6])> {
+    let address = attributes.find(NDA_DST)?;
+    let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
+    let address = v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from));
+    Some((address.ok()?, attributes.find(NDA_LLADDR)?.try_into().ok()?))
+}
+
+fn forwarding_entry(
+    encoder: &mut Encoder,
+    kind: u16,
+    flags: Flags,
+    ifindex: u32,
+    address: IpAddr,
+    mac: [u8; 6],
+) {
+    encoder.message(kind, flags, &ndmsg(AF_BRIDGE, ifindex, OWN), |encoder| {
+        encoder.attribute(NDA_DST, &octets(address));
+        encoder.attribute(NDA_LLADDR, &mac);
+    });
+}
+
+/// `struct ndmsg` of a permanent entry.
+fn ndmsg(family: u8, ifindex: u32, flags: u8) -> [u8; 12] {
+    let mut fixed = [0; 12];
+    fixed[0] = family;
+    if ifindex != 0 {
+        fixed[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+    }
+    if flags != 0 {
+        fixed[8..10].copy_from_slice(&NUD_PERMANENT.to_ne_bytes());
+        fixed[10] = flags;
+    }
+    fixed
+}
