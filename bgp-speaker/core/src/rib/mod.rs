@@ -32,8 +32,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use table::{SlotId, StoredPath, Table};
 
-/// Forwarding changes that room is kept for when there are none.
-const FIB_QUEUE: usize = 1024;
+/// Changes that room is kept for when there are none.
+const QUEUE: usize = 16 * 1024;
 
 /// LOCAL_PREF of a path that has none.
 pub(crate) const DEFAULT_LOCAL_PREF: u32 = crate::wire::DEFAULT_LOCAL_PREF;
@@ -143,7 +143,7 @@ pub(crate) struct Rib {
     own: OwnPrefixes,
     /// Prefixes with a route of this node.
     local: BTreeSet<IpNet>,
-    dirty: Vec<SlotId>,
+    dirty: VecDeque<SlotId>,
     fib_dirty: VecDeque<SlotId>,
     vacant: Vec<SlotId>,
     /// How many of `vacant` somebody needed when they were last looked at.
@@ -190,7 +190,7 @@ impl Rib {
             local_marks: BTreeMap::new(),
             own: OwnPrefixes::default(),
             local: BTreeSet::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             fib_dirty: VecDeque::new(),
             vacant: Vec::new(),
             needed: 0,
@@ -421,8 +421,10 @@ impl Rib {
     /// Decides about some of what has changed. Returns the prefixes, whose [`Rib::best`] may be
     /// another one.
     pub(crate) fn resolve(&mut self, limit: usize) -> Vec<SlotId> {
-        let rest = self.dirty.split_off(self.dirty.len().min(limit));
-        let dirty = std::mem::replace(&mut self.dirty, rest);
+        let dirty: Vec<SlotId> = self.dirty.drain(..self.dirty.len().min(limit)).collect();
+        if self.dirty.is_empty() {
+            self.dirty.shrink_to(QUEUE);
+        }
         let mut destination = Destination::default();
         for slot in &dirty {
             self.table[*slot].dirty = false;
@@ -443,6 +445,10 @@ impl Rib {
         dirty
     }
 
+    pub(crate) fn has_fib_changes(&self) -> bool {
+        !self.fib_dirty.is_empty()
+    }
+
     /// The next change of the forwarding table. What changes before it is asked for again is told
     /// once, as it is then.
     pub(crate) fn poll_fib(&mut self) -> Option<FibChange> {
@@ -456,7 +462,7 @@ impl Rib {
                 return change;
             }
         }
-        self.fib_dirty.shrink_to(FIB_QUEUE);
+        self.fib_dirty.shrink_to(QUEUE);
         None
     }
 
@@ -613,7 +619,7 @@ impl Rib {
 
     fn mark_dirty(&mut self, slot: SlotId) {
         if !std::mem::replace(&mut self.table[slot].dirty, true) {
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
     }
 

@@ -314,6 +314,11 @@ impl Speaker {
         self.outputs.pop_front()
     }
 
+    /// Whether [`Speaker::poll_fib`] may have something.
+    pub fn has_fib_changes(&self) -> bool {
+        self.rib.has_fib_changes()
+    }
+
     /// The next forwarding change. Changes of a prefix that come before it is asked for are told
     /// as one.
     pub fn poll_fib(&mut self) -> Option<FibChange> {
