@@ -2,7 +2,8 @@
 
 use bgp_core::bfd::Profile;
 use bgp_core::{
-    Export, Import, LocalRoute, Password, PeerConfig, PeerKey, SpeakerConfig, wire::Family,
+    Export, Import, LocalRoute, Password, PeerConfig, PeerKey, PrefixLimit, SpeakerConfig,
+    wire::Family,
 };
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -179,10 +180,7 @@ impl Document {
     fn check(self, path: &Path) -> Result<FileConfig, FileError> {
         let mut peers = BTreeMap::new();
         for peer in self.peers {
-            let key = PeerKey {
-                address: peer.address,
-                port: peer.port,
-            };
+            let key = PeerKey::new(peer.address, peer.port);
             let password = peer.password(path)?;
             let config = PeerConfig {
                 password,
@@ -202,13 +200,12 @@ impl Document {
             }
         }
         let speaker = SpeakerConfig {
-            local_as: self.local_as,
-            router_id: self.router_id,
             listen_port: self.listen_port,
             next_hop_v4: self.next_hop_v4,
             next_hop_v6: self.next_hop_v6,
             cluster_id: self.cluster_id,
             peers,
+            ..SpeakerConfig::new(self.local_as, self.router_id)
         };
         let networks = self.networks.into_iter().map(LocalRoute::from).collect();
         Ok(FileConfig {
@@ -276,7 +273,7 @@ impl Peer {
             bfd: self.bfd.map(|bfd| bfd.profile()),
             route_reflector_client: self.route_reflector_client,
             keep_next_hop: self.keep_next_hop,
-            max_prefixes: self.max_prefixes,
+            prefix_limit: self.max_prefixes.map(PrefixLimit::new),
             families: vec![Family::IPV4, Family::IPV6],
             export: match self.export {
                 ExportRule::OwnRoutes => Export::OwnRoutes,
@@ -311,10 +308,7 @@ mod tests {
         );
         let config = read(&text).unwrap();
         assert_eq!(config.speaker.listen_port, 179);
-        let key = PeerKey {
-            address: "10.0.0.1".parse().unwrap(),
-            port: 179,
-        };
+        let key = PeerKey::new("10.0.0.1".parse().unwrap(), 179);
         assert_eq!(
             config.speaker.peers[&key],
             PeerConfig::new("10.0.0.1", 65001)

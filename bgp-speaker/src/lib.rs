@@ -4,6 +4,7 @@
 //! yields forwarding changes, merged per prefix for as long as the receiver is slow, so that a slow
 //! receiver never delays a keepalive.
 
+mod bfd;
 mod connection;
 mod drops;
 mod farewell;

@@ -1,13 +1,14 @@
 //! The loop that owns the speaker. It never waits for a peer nor for its owner: connections have
 //! tasks of their own, and forwarding changes wait here, merged per prefix.
 
+use crate::bfd::{self, Bfd};
 use crate::connection::{self, Connection, Outgoing};
 use crate::farewell::Farewells;
 use crate::handle::FibEvent;
 use crate::listen::Listeners;
 use bgp_core::{
-    ConnectionId, FibChange, LocalRoute, Notice, Output, Password, Restart, RouteStatus, Severity,
-    SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop,
+    ConnectionId, FibChange, LocalRoute, Notice, Output, Password, PeerId, Restart, RouteStatus,
+    Severity, SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop, WatchedPath,
 };
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,7 +62,10 @@ pub(crate) async fn run(
     fib: mpsc::Sender<FibEvent>,
 ) {
     let (events, mut event_queue) = mpsc::channel(EVENT_QUEUE);
+    let (changes, mut path_changes) = mpsc::unbounded_channel();
     let mut speaker = Runtime {
+        bfd: None,
+        path_changes: changes,
         speaker: Speaker::new(restart, RandomState::new().hash_one(std::process::id())),
         listeners: Listeners::new(events.clone()),
         listen_port: 0,
@@ -76,9 +80,16 @@ pub(crate) async fn run(
         rejected: BTreeMap::new(),
     };
     let (stop, done) = loop {
+        // A failed path comes before all that peers have to say.
+        while let Ok((peer, change)) = path_changes.try_recv() {
+            speaker.speaker.path_changed(peer, &change, Instant::now());
+        }
         speaker.perform();
         let deadline = speaker.speaker.next_deadline();
         tokio::select! {
+            Some((peer, change)) = path_changes.recv() => {
+                speaker.speaker.path_changed(peer, &change, Instant::now());
+            }
             command = commands.recv() => match command {
                 Some(Command::Shutdown(stop, done)) => break (stop, Some(done)),
                 Some(command) => speaker.command(command),
@@ -116,6 +127,9 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 struct Runtime {
     speaker: Speaker,
+    /// Runs from the first path that is to be watched.
+    bfd: Option<Bfd>,
+    path_changes: mpsc::UnboundedSender<bfd::Change>,
     listeners: Listeners,
     listen_port: u16,
     /// The routes of this node are known.
@@ -254,14 +268,25 @@ impl Runtime {
         options: &SocketOptions,
         now: Instant,
     ) {
-        if let Err(error) = connection::prepare(&stream, options) {
-            let words = format!("cannot set the options of its connection: {error}");
+        if let Err(words) = connection::prepare(&stream, options) {
             return self.speaker.lost(id, &words, now);
         }
         let signed = options.password.is_some();
         let connection =
             connection::serve(id, stream, signed, self.events.clone(), &mut self.tasks);
         self.connections.insert(id, connection);
+    }
+
+    fn watch(&mut self, peer: PeerId, path: Option<Box<WatchedPath>>) {
+        match (&self.bfd, path) {
+            (Some(bfd), Some(path)) => bfd.watch(peer, path),
+            (Some(bfd), None) => bfd.forget(peer),
+            (None, None) => {}
+            (None, Some(path)) => match Bfd::spawn(self.path_changes.clone()) {
+                Ok(bfd) => self.bfd.insert(bfd).watch(peer, path),
+                Err(error) => tracing::error!("cannot start BFD: {error}"),
+            },
+        }
     }
 
     /// A kernel that can't change the password of an open connection costs the connection.
@@ -295,7 +320,7 @@ impl Runtime {
                     peer,
                     password,
                 } => self.rekey(connection, peer, &password),
-                Output::Watch { .. } => {}
+                Output::Watch { peer, path } => self.watch(peer, path),
                 Output::Close { connection, last } => {
                     if let Some(connection) = self.connections.remove(&connection) {
                         connection.close(last);
@@ -346,6 +371,9 @@ impl Runtime {
 
     async fn stop(mut self, stop: Stop) {
         self.listeners.set_port(0);
+        if let Some(bfd) = self.bfd.take() {
+            bfd.stop().await;
+        }
         self.speaker.stop(stop, Instant::now());
         self.perform();
         let Self {

@@ -26,8 +26,8 @@ pub(crate) struct Config {
     pub(crate) wishes: Wishes,
     /// Passed through to the result.
     pub(crate) dns: Option<Value>,
-    /// Addresses in CHECK's `prevResult`.
-    pub(crate) prev_ips: Vec<IpNet>,
+    /// Addresses in CHECK's `prevResult`, with the names of their interfaces.
+    pub(crate) prev_ips: Vec<(IpNet, Option<String>)>,
     /// ADD's `prevResult`, of the plugins before this one.
     pub(crate) previous: Option<Value>,
     /// GC's `cni.dev/valid-attachments`.
@@ -327,16 +327,26 @@ fn dns(root: &Field<'_>) -> Result<Option<Value>, Error> {
     Ok(Some(field.value().clone()))
 }
 
-fn prev_ips(root: &Field<'_>) -> Result<Vec<IpNet>, Error> {
-    let Some(ips) = root.required("prevResult")?.get("ips")? else {
+/// Addresses of CHECK's `prevResult`, with the names of their interfaces where it says them.
+fn prev_ips(root: &Field<'_>) -> Result<Vec<(IpNet, Option<String>)>, Error> {
+    let previous = root.required("prevResult")?;
+    let Some(ips) = previous.get("ips")? else {
         return Ok(Vec::new());
     };
+    let interfaces = previous.get("interfaces")?.map(|field| field.list());
+    let interfaces = interfaces.transpose()?.unwrap_or_default();
     let read = |entry: &Field<'_>| {
         let field = entry.required("address")?;
-        field
+        let address = field
             .string()?
             .parse()
-            .map_err(|_| field.not("an address with a prefix length"))
+            .map_err(|_| field.not("an address with a prefix length"))?;
+        let interface = match entry.get("interface")? {
+            Some(index) => interfaces.get(index.number(0, u64::from(u32::MAX))? as usize),
+            None => None,
+        };
+        let name = interface.map(|interface| interface.required("name")?.string());
+        Ok((address, name.transpose()?.map(str::to_owned)))
     };
     ips.list()?.iter().map(read).collect()
 }

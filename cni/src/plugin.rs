@@ -161,6 +161,10 @@ fn request(command: Command, attachment: &Attachment, config: &Config) -> Reques
         pod,
     } = attachment;
     let wishes = &config.wishes;
+    // Other plugins of the list may have interfaces of their own.
+    let of_this =
+        |(_, name): &&(_, Option<String>)| name.as_ref().is_none_or(|name| name == ifname);
+    let prev_ips = config.prev_ips.iter().filter(of_this);
     Request {
         version: PROTOCOL_VERSION,
         command,
@@ -186,7 +190,7 @@ fn request(command: Command, attachment: &Attachment, config: &Config) -> Reques
         mac: wishes.mac.or(pod.mac),
         mtu: wishes.mtu,
         valid_attachments: config.valid_attachments.clone(),
-        prev_ips: config.prev_ips.clone(),
+        prev_ips: prev_ips.map(|(ip, _)| *ip).collect(),
     }
 }
 

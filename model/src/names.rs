@@ -27,6 +27,18 @@ pub const REVOKED_MARK: u32 = 0x2000_0000;
 pub const INTERFACE_PREFIX: &str = "oci";
 /// `IFLA_IFALIAS` of our interfaces starts with this, followed by `namespace/pod`.
 pub const ALIAS_PREFIX: &str = "ocicat:";
+/// The VXLAN device over IPv4.
+pub const VXLAN_DEVICE: &str = "vxlan.ocicat";
+/// The VXLAN device over IPv6.
+pub const VXLAN6_DEVICE: &str = "vxlan6.ocicat";
+/// VXLAN network identifier, as Calico's.
+pub const VXLAN_VNI: u32 = 4096;
+/// UDP port of VXLAN (RFC 7348).
+pub const VXLAN_PORT: u16 = 4789;
+/// Bytes that VXLAN over IPv4 adds to a packet: IP, UDP, VXLAN, Ethernet.
+pub const VXLAN_OVERHEAD: u32 = 50;
+/// Likewise over IPv6.
+pub const VXLAN6_OVERHEAD: u32 = 70;
 /// The IPIP device (protocol 4). Its name does not start with [`INTERFACE_PREFIX`].
 pub const IPIP_DEVICE: &str = "ipip.ocicat";
 /// First interface index that we ask the kernel for; a private range avoids a look-up per pod.

@@ -24,6 +24,8 @@ pub mod ruleset;
 
 pub use compiler::{Compiler, HostPort, NetworkSets, Options};
 pub use endpoint::{Endpoint, EndpointId};
-pub use evaluator::{Decision, Evaluator, Flow, Party, Reason};
+pub use evaluator::{
+    Action, Decision, Direction, Evaluator, Flow, HostPath, Judgement, Party, Reason, RuleRef,
+};
 pub use input::{NodePeer, Policy, PolicyKey, PolicyKind};
 pub use ruleset::{ApplyError, Op, Ruleset};

@@ -268,7 +268,8 @@ fn check_needs_the_previous_result_and_reads_its_addresses() {
     );
     let prev = |address: &str| json!({ "prevResult": { "ips": [{ "address": address }] } });
     let config = read(Command::Check, prev("10.0.0.1/32")).unwrap();
-    assert_eq!(config.prev_ips, ["10.0.0.1/32".parse::<IpNet>().unwrap()]);
+    let address: IpNet = "10.0.0.1/32".parse().unwrap();
+    assert_eq!(config.prev_ips, [(address, None)]);
     assert_eq!(
         refused(Command::Check, prev("10.0.0.1")),
         (

@@ -2,15 +2,16 @@
 
 pub(crate) mod feed;
 mod resolve;
+mod tunnels;
 
-use crate::checks;
+use crate::checks::{self, TunnelKinds};
 use crate::objects::{Objects, Phase};
 use crate::routes::{Topology, Withheld};
 use crate::underlay::Underlay;
 use crate::workloads::{EndpointKey, LocalEndpoint, id, seen};
 use bgp_core::{FibChange, LocalRoute, SpeakerConfig};
 use ipnet::IpNet;
-use model::dataplane::{Address, IpipDevice, Link, Route, RouteKind};
+use model::dataplane::{Address, Link, Route, RouteKind, Tunnel};
 use model::{Invalid, Kind, Object, ObjectKey, Update, WorkloadEndpoint, names};
 use policy::ruleset::Ruleset;
 use policy::{Compiler, EndpointId};
@@ -29,8 +30,8 @@ pub struct Desired {
     pub learned: BTreeMap<IpNet, RouteKind>,
     /// Addresses of pods that are gone: their routes go whatever else is unknown.
     pub freed: BTreeSet<IpNet>,
-    /// The tunnel device.
-    pub ipip: Option<IpipDevice>,
+    /// The tunnel devices by name.
+    pub tunnels: BTreeMap<String, Tunnel>,
     /// BGP sessions; none while this node has no address.
     pub sessions: Option<SpeakerConfig>,
     /// What is advertised.
@@ -64,7 +65,7 @@ struct Dirty {
 /// Everything that this node knows. `on_*` store and mark; [`Calc::resolve`] computes.
 pub struct Calc {
     node: String,
-    ipip_supported: bool,
+    tunnel_kinds: TunnelKinds,
     objects: Objects,
     compiler: Compiler,
     local: BTreeMap<EndpointKey, LocalEndpoint>,
@@ -95,10 +96,10 @@ struct Seen {
 
 impl Calc {
     /// The world of node `node`, of which nothing is known yet.
-    pub fn new(node: &str, ipip_supported: bool) -> Self {
+    pub fn new(node: &str, tunnel_kinds: TunnelKinds) -> Self {
         Self {
             node: node.to_owned(),
-            ipip_supported,
+            tunnel_kinds,
             objects: Objects::default(),
             compiler: Compiler::new(policy::Options::default()),
             local: BTreeMap::new(),
@@ -291,6 +292,11 @@ impl Calc {
         &self.local
     }
 
+    /// The node's own name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Every endpoint of the cluster that is known, with the interface index of those of this node.
     pub(crate) fn endpoints(
         &self,
@@ -396,8 +402,11 @@ impl Calc {
     /// The Loc-RIB changed.
     pub fn on_fib(&mut self, change: FibChange) {
         match change {
-            FibChange::Set { prefix, next_hops } => {
-                self.fib.insert(prefix, next_hops);
+            FibChange::Set {
+                prefix, next_hops, ..
+            } => {
+                let addresses = next_hops.iter().map(|next_hop| next_hop.address);
+                self.fib.insert(prefix, addresses.collect());
                 self.dirty.learned.insert(prefix);
             }
             FibChange::Remove { prefix } => {
@@ -455,7 +464,7 @@ impl Calc {
         problems.extend(checks::overlapping_pools(&self.objects));
         problems.extend(checks::unsupported_encapsulation(
             &self.objects,
-            self.ipip_supported,
+            self.tunnel_kinds,
         ));
         problems.extend(self.session_problems.iter().cloned());
         problems

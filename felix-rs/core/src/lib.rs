@@ -11,6 +11,7 @@
 //! | [`routes`] | Loc-RIB, pools and nodes -> routes, native or through the tunnel |
 //! | [`bgp`] | nodes, peers and configuration -> sessions and what to advertise |
 //! | [`underlay`] | links, addresses and routes of the node that are not ours |
+//! | [`cluster`] | pods, policies and what they refer to, ready to be asked |
 //! | [`mod@why`] | why a connection is allowed or denied |
 //! | [`workloads`] | pods and workload endpoints -> what the policy compiler sees |
 //! | [`checks`] | contradictions between objects, as data |
@@ -19,6 +20,7 @@
 pub mod bgp;
 pub mod calc;
 pub mod checks;
+pub mod cluster;
 pub mod objects;
 pub mod plan;
 pub mod revoke;

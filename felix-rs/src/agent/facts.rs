@@ -3,9 +3,10 @@
 use super::apply::is_gateway;
 use super::{Agent, Table};
 use bgp_speaker::FibEvent;
-use felix_core::Phase;
+use felix_core::{LocalEndpoint, Phase};
 use kernel::{KernelEvent, KernelRoute};
-use model::{Kind, Object, ObjectKey, Update, names};
+use model::dataplane::Link;
+use model::{Kind, Object, ObjectKey, Update};
 
 impl Agent {
     pub(super) fn on_update(&mut self, update: Update) {
@@ -95,6 +96,7 @@ impl Agent {
     pub(super) fn on_kernel(&mut self, event: KernelEvent) {
         match event {
             KernelEvent::Link(link) => {
+                let link = self.as_it_is_now(link);
                 if link.up {
                     // What failed may have failed for lack of this link.
                     self.pending.append(&mut self.deferred);
@@ -102,22 +104,13 @@ impl Agent {
                     self.routes_lost_with(link.ifindex);
                     self.set_up_again(link.ifindex);
                 }
-                if link.name == names::IPIP_DEVICE && !self.is_wanted_tunnel(&link) {
-                    self.actual.ipip = None;
-                }
+                self.check_tunnel(&link);
                 self.calc.on_link(link);
             }
             KernelEvent::LinkGone { ifindex, name } => {
                 self.routes_lost_with(ifindex);
                 self.deleting.remove(&ifindex);
-                if self
-                    .actual
-                    .ipip
-                    .as_ref()
-                    .is_some_and(|device| device.name == name)
-                {
-                    self.actual.ipip = None;
-                }
+                self.actual.tunnels.remove(&name);
                 self.calc.on_link_gone(ifindex);
             }
             KernelEvent::Address(address) | KernelEvent::AddressGone(address)
@@ -161,6 +154,20 @@ impl Agent {
                 tracing::warn!("kernel events were lost: reading everything again");
                 self.audit_due = true;
             }
+        }
+    }
+
+    /// A pod's link is told of as it was made, down, when it is up already: routes through it must
+    /// not come and go because of that.
+    fn as_it_is_now(&mut self, told: Link) -> Link {
+        let of_pod = |local: &LocalEndpoint| local.ifindex == told.ifindex;
+        if told.up || !self.calc.local().values().any(of_pod) {
+            return told;
+        }
+        match self.kernel.link(told.ifindex) {
+            Ok(Some(link)) => link,
+            // It is gone, of which another event tells, or not known.
+            Ok(None) | Err(_) => told,
         }
     }
 

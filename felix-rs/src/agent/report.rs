@@ -5,6 +5,7 @@ use crate::ctl::{Answer, EndpointLine, NodeReport, Query, Question};
 use crate::health::Readiness;
 use crate::store::Write;
 use datastore::{Condition, Status};
+use felix_core::cluster::{Cluster, View};
 use felix_core::why::why;
 use felix_core::{Phase, routes::Withheld};
 use model::{Invalid, Kind, ObjectKey};
@@ -232,7 +233,8 @@ impl Agent {
                 let _ = answer.send(Answer::Text(self.peek_plan()));
             }
             Question::Why(connection) => {
-                let said = why(&self.calc, &connection);
+                let cluster = Cluster::new(&View::of(&self.calc));
+                let said = why(&cluster, &connection);
                 let _ = answer.send(match said {
                     Ok(verdicts) => Answer::json(&verdicts),
                     Err(error) => Answer::Error(error.to_string()),

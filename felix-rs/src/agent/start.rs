@@ -15,6 +15,7 @@ use crate::revoker::Revoker;
 use crate::snapshot::{self, Saver};
 use crate::store::{self, Store};
 use crate::{cni_socket, ctl};
+use felix_core::checks::TunnelKinds;
 use felix_core::{Actual, Calc, Permissions, Phase, Step, plan, plan::Scope};
 use ipam::Ipam;
 use kernel::Kernel;
@@ -95,7 +96,7 @@ pub(crate) fn start(
     let cni = cni_socket::listen(&options.socket(names::CNI_SOCKET))?;
     let control = cni_socket::listen(&options.socket(names::CTL_SOCKET))?;
     let mut agent = Agent {
-        calc: Calc::new(&options.node_name, kernel.features().ipip),
+        calc: Calc::new(&options.node_name, tunnel_kinds(&kernel)),
         ipam: Ipam::new(&options.node_name),
         kernel,
         actual: Actual::default(),
@@ -152,6 +153,13 @@ pub(crate) fn start(
     Ok((agent, inputs, lock))
 }
 
+fn tunnel_kinds(kernel: &Kernel) -> TunnelKinds {
+    TunnelKinds {
+        ipip: kernel.features().ipip,
+        vxlan: kernel.features().vxlan,
+    }
+}
+
 /// One agent for a state directory, since two would give out the same addresses, and one for a
 /// directory of sockets, since the second would take those of the first.
 fn lock(options: &Options) -> Result<Vec<File>, StartError> {
@@ -195,7 +203,7 @@ impl Agent {
 /// `--plan`: read everything, print what would be done, change nothing.
 pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
     let mut kernel = Kernel::open()?;
-    let mut calc = Calc::new(&options.node_name, kernel.features().ipip);
+    let mut calc = Calc::new(&options.node_name, tunnel_kinds(&kernel));
     let read =
         |what| move |reason: String| StartError::Read(super::ApplyError::Read { what, reason });
     let mut actual = Actual::default();

@@ -2,11 +2,12 @@
 
 mod ipam;
 mod table;
+mod why;
 
 use crate::ctl::{Answer, EndpointLine, NodeReport, Question};
 use bgp_core::{PeerStatus, RouteStatus};
 use clap::{Parser, Subcommand, ValueEnum};
-use felix_core::why::{Connection, Verdict};
+use felix_core::why::Connection;
 use model::names;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -167,7 +168,7 @@ fn print(cli: &Cli, answer: Answer) -> Result<String, String> {
             protocol,
         } => {
             let ends = format!("{source} -> {destination} {protocol}");
-            serde_json::from_value(value).map(|verdicts: Vec<_>| verdict(&ends, &verdicts))
+            serde_json::from_value(value).map(|verdicts: Vec<_>| why::text(&ends, &verdicts))
         }
         Command::Ipam(ipam) => ipam.table(value),
         Command::Plan | Command::Ruleset => Ok(value.to_string()),
@@ -212,24 +213,6 @@ fn status(report: &NodeReport) -> String {
     text
 }
 
-fn verdict(ends: &str, verdicts: &[Verdict]) -> String {
-    let mut text = format!("{ends}\n");
-    for verdict in verdicts {
-        let Verdict {
-            source,
-            destination,
-            egress,
-            ingress,
-            ..
-        } = verdict;
-        let word = if verdict.allowed { "allowed" } else { "DENIED" };
-        text.push_str(&format!(
-            "{word:<10} {source} -> {destination}\n  egress   {egress}\n  ingress  {ingress}\n"
-        ));
-    }
-    text
-}
-
 fn endpoints(lines: &[EndpointLine]) -> String {
     let mut table = Table::new(["NAMESPACE", "POD", "ADDRESSES", "INTERFACE", "CONTAINER"]);
     for line in lines {
@@ -266,7 +249,7 @@ fn summary(peers: &[PeerStatus]) -> String {
         table.row([
             peer.name.clone(),
             peer.key.to_string(),
-            peer.remote_as.to_string(),
+            peer.remote_as.map_or_else(String::new, |number| number.to_string()),
             peer.state.clone(),
             format!("{}s", peer.since),
             peer.received.to_string(),

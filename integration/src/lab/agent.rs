@@ -171,6 +171,20 @@ impl Agent {
         std::fs::read_to_string(self.dir.join("ocicat-node.log")).unwrap_or_default()
     }
 
+    /// Whether its process runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::is_running)
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pid(&self) -> Result<u32> {
+        let process = self.process.as_ref().context("the agent is down")?;
+        Ok(process.pid())
+    }
+
     /// Resident memory in KiB.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! What a runtime gets from the plugin and the agent together.
 
-use crate::node::{LIMIT, Node, cni_error, entries, nothing, policy, spec};
+use crate::node::{LIMIT, Node, SHORT, cni_error, entries, nothing, policy, spec};
 use anyhow::{Context, Result};
-use integration::lab::{Netns, Pod, wait};
+use integration::lab::{Netns, Pod, Watch, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -43,6 +43,26 @@ fn a_pod_has_its_addresses_as_host_routes_and_both_gateways_without_a_bridge() -
         .run(&["ip", "link", "show", &pod.host_interface()?])?;
     assert!(link.contains("alias ocicat:shop/a"), "{link}");
     Ok(())
+}
+
+#[test]
+fn an_add_is_not_followed_by_repairs_of_what_it_made() -> Result<()> {
+    let node = Node::started()?;
+    let network = Watch::routes(&node.lab, &node.netns)?;
+    let pods: Vec<Pod> = (0..20)
+        .map(|number| node.pod(&format!("p{number}"), "web"))
+        .collect::<Result<_>>()?;
+    network.wait_quiet(SHORT);
+    let deleted: Vec<_> = network
+        .events()
+        .into_iter()
+        .filter(|event| event.line.starts_with("Deleted") && event.line.contains("oci"))
+        .collect();
+    assert!(deleted.is_empty(), "{deleted:#?}");
+    let log = node.agent.log();
+    assert!(!log.contains("set up again"), "{log}");
+    assert!(!log.contains("repairing"), "{log}");
+    pods.iter().try_for_each(Pod::check)
 }
 
 #[test]
@@ -202,6 +222,27 @@ fn an_address_is_not_given_to_another_pod_at_once() -> Result<()> {
         pod.delete()?;
     }
     Ok(())
+}
+
+#[test]
+fn an_add_into_a_namespace_whose_interface_is_still_being_deleted_waits_for_the_deletion()
+-> Result<()> {
+    let node = Node::started()?;
+    let netns = node.lab.netns("a")?;
+    let spec = spec("a", "web");
+    for round in 0..20 {
+        // Another sandbox each time, as nobody forbids.
+        let container = format!("sandbox{round}");
+        node.call_as(&container, "ADD", &spec, &netns)
+            .with_context(|| format!("round {round}"))?;
+        node.call_as(&container, "DEL", &spec, &netns)?;
+    }
+    let pod = node.call_as("last", "ADD", &spec, &netns)?;
+    assert_eq!(pod["ips"].as_array().map(Vec::len), Some(2));
+    wait::until(LIMIT, "one link", || match node.links() {
+        Ok(links) if links.len() == 1 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
 }
 
 #[test]

@@ -2,17 +2,23 @@
 //! others change what is its own, and what the CNI plugin gets from it.
 
 mod addresses;
+mod bad_cni;
 mod bad_input;
+mod chaos;
 mod cluster;
 mod cni;
+mod faults;
 mod host_ports;
 mod interrupted;
 mod journal;
 mod lifecycle;
+mod libcni;
 mod node;
 mod others;
 mod plan;
+mod podman;
 mod policy;
 mod repair;
 mod restart;
 mod sockets;
+mod tunnels;

@@ -1,7 +1,11 @@
 //! What documents are read as.
 
 mod bgp;
+mod calico_policy;
+mod cluster_policy;
+mod endpoints;
 mod errors;
+mod felix;
 mod network_policy;
 mod properties;
 mod topology;

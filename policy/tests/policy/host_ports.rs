@@ -41,6 +41,8 @@ fn set_pod(compiler: &mut Compiler, number: u8, there: bool) {
         ports: vec![],
         ips: vec![[10, 244, 1, number].into()],
         local: Some(100 + u32::from(number)),
+        service_account: None,
+        profiles: vec![],
         labels_known: true,
     };
     let id = EndpointId(format!("shop/p{number}"));

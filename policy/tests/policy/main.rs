@@ -4,6 +4,8 @@
 mod apply;
 mod cluster;
 mod evaluator;
+mod evaluator_properties;
+mod generate;
 mod host_ports;
 mod nft;
 mod properties;

@@ -37,6 +37,8 @@ struct Exported {
     family: Family,
     source: Source,
     attributes: Arc<PathAttributes>,
+    /// Place of the filter's rule that decides.
+    rule: Option<usize>,
 }
 
 /// What the group is told about a prefix; the peer that it came from is not told.
@@ -65,12 +67,7 @@ struct Batch {
 impl AdjRibOut {
     /// A group without members, filled from the Loc-RIB.
     pub(crate) fn new(policy: ExportPolicy, rib: &Rib) -> Self {
-        let params = SessionParams {
-            four_octet_as: policy.four_octet_as,
-            ibgp: policy.ibgp,
-            families: policy.families.clone(),
-            ..SessionParams::default()
-        };
+        let params = policy.session_params();
         let mut group = Self {
             policy,
             params,
@@ -102,10 +99,14 @@ impl AdjRibOut {
         );
     }
 
-    /// A member that comes from another group, which has told it `told`.
-    pub(crate) fn move_in(&mut self, peer: PeerId, told: BTreeSet<IpNet>, end_of_rib: Vec<Family>) {
-        let mut behind = told;
-        behind.extend(self.table.keys());
+    /// A member that comes from another group and has been told everything but `behind` as this
+    /// group tells it.
+    pub(crate) fn move_in(
+        &mut self,
+        peer: PeerId,
+        behind: BTreeSet<IpNet>,
+        end_of_rib: Vec<Family>,
+    ) {
         self.members.insert(
             peer,
             Member {
@@ -221,15 +222,19 @@ impl AdjRibOut {
             Source::Local => None,
             Source::Peer(peer) => Some(rib.peer(peer)?),
         };
+        let path = rib.learned(prefix, path);
+        let rule = self.policy.rule(prefix, &path);
         let key = Exported {
             family: Family::of(prefix),
             source: path.source,
-            attributes: Arc::clone(&path.attributes),
+            attributes: Arc::clone(path.attributes),
+            rule: rule.map(|(place, _)| place),
         };
         let attributes = match &self.last {
             Some((last, attributes)) if last.is(&key) => attributes.clone(),
             Some(_) | None => {
-                let exported = self.policy.apply(prefix, path, facts);
+                let rule = rule.map(|(_, rule)| rule);
+                let exported = self.policy.apply(prefix, &path, facts, rule);
                 let attributes = exported.map(|(attributes, next_hop)| {
                     self.interner
                         .intern(PathAttributes::new(attributes, next_hop))
@@ -305,6 +310,7 @@ impl Exported {
     fn is(&self, other: &Self) -> bool {
         self.family == other.family
             && self.source == other.source
+            && self.rule == other.rule
             && Arc::ptr_eq(&self.attributes, &other.attributes)
     }
 }

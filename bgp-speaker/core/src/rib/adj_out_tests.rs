@@ -19,6 +19,15 @@ fn group(rib: &Rib) -> AdjRibOut {
         cluster_id: Ipv4Addr::new(192, 0, 2, 1),
         families: vec![Family::IPV4],
         four_octet_as: true,
+        filter: Arc::default(),
+        link_local: None,
+        role: None,
+        graceful_shutdown: false,
+        long_lived: false,
+        extended_message: false,
+        extended_next_hop: false,
+        add_path: Vec::new(),
+        path_limit: 0,
     };
     AdjRibOut::new(policy, rib)
 }
@@ -29,8 +38,8 @@ fn route(index: u32, round: u32) -> LocalRoute {
     let prefix = IpNet::V4(ipnet::Ipv4Net::new_assert(address, 24));
     let communities = vec![index, round];
     LocalRoute {
-        prefix,
         communities,
+        ..LocalRoute::from(prefix)
     }
 }
 
@@ -121,7 +130,8 @@ fn a_member_that_moves_in_is_told_the_difference() {
     set(&mut rib, 1);
     let mut new = group(&rib);
     let (before, markers) = old.leave(QUICK);
-    new.move_in(QUICK, before, markers);
+    let now = advertised(&new, QUICK).into_keys();
+    new.move_in(QUICK, before.into_iter().chain(now).collect(), markers);
     let runs = take_all(&mut new, QUICK);
     apply(&mut told, &new, &runs);
     assert_eq!(told, advertised(&new, QUICK));

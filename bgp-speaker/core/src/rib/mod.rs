@@ -5,15 +5,19 @@
 //! and why a path is not in use is there to be read. The Adj-RIB-Outs are in [`adj_out`].
 
 pub(crate) mod adj_out;
+mod adj_out_paths;
 pub(crate) mod attributes;
 pub(crate) mod decision;
 pub(crate) mod export;
+mod forwarding;
 mod import;
 mod own;
+pub(crate) mod update_group;
 
-use crate::config::{FibChange, Import, LocalRoute};
+use crate::config::{Decision, FibChange, FibNextHop, Import, LocalRoute, Role};
+use crate::filter::Filter;
 use crate::speaker::PeerId;
-use crate::wire::{AsPath, Attributes, Family, NextHop};
+use crate::wire::{AsPath, Attributes, Family, NextHop, Nlri};
 use attributes::{Interner, PathAttributes};
 use decision::{Refusal, Verdict};
 use ipnet::IpNet;
@@ -36,6 +40,8 @@ pub(crate) enum Source {
 #[derive(Debug, Clone)]
 pub(crate) struct Path {
     pub(crate) source: Source,
+    /// The peer's path identifier (RFC 7911); 0 without.
+    pub(crate) path_id: u32,
     pub(crate) attributes: Arc<PathAttributes>,
     /// Kept from a session that has ended (RFC 4724).
     pub(crate) stale: bool,
@@ -46,12 +52,23 @@ pub(crate) struct Path {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PeerFacts {
     pub(crate) address: IpAddr,
+    /// Index of the interface that its link-local address is on; 0 otherwise.
+    pub(crate) scope: u32,
+    /// Name of that interface.
+    pub(crate) interface: Option<Arc<str>>,
     pub(crate) router_id: Ipv4Addr,
     pub(crate) local_as: u32,
+    pub(crate) remote_as: u32,
     pub(crate) ibgp: bool,
     pub(crate) client: bool,
+    /// The client's cluster.
+    pub(crate) cluster_id: Ipv4Addr,
     pub(crate) allow_own_as: u8,
     pub(crate) import: Import,
+    pub(crate) import_filter: Arc<Filter>,
+    pub(crate) role: Option<Role>,
+    /// Families whose stale paths are a last resort (RFC 9494).
+    pub(crate) long_lived: Vec<Family>,
     /// Our address of the session.
     pub(crate) local_address: Option<IpAddr>,
 }
@@ -61,8 +78,10 @@ pub(crate) struct PeerFacts {
 pub(crate) struct Identity {
     pub(crate) local_as: u32,
     pub(crate) router_id: Ipv4Addr,
-    pub(crate) cluster_id: Ipv4Addr,
+    /// Every cluster that we reflect for.
+    pub(crate) cluster_ids: BTreeSet<Ipv4Addr>,
     pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) decision: Decision,
 }
 
 /// How many prefixes a peer has announced.
@@ -82,6 +101,32 @@ pub(crate) struct Rib {
     own: OwnPrefixes,
     dirty: BTreeSet<IpNet>,
     interner: Interner,
+    overlays: BTreeMap<IpNet, Vec<Overlay>>,
+    /// Interface and metric of routes of this node that have any.
+    local_marks: BTreeMap<IpNet, LocalMark>,
+    /// Metrics that the forwarding table has been told.
+    priorities: BTreeMap<IpNet, u32>,
+}
+
+/// What import policy has made of a path, for the few paths that it changes.
+#[derive(Debug)]
+struct Overlay {
+    source: Source,
+    path_id: u32,
+    attributes: Arc<PathAttributes>,
+    /// Its metric in the kernel.
+    priority: Option<u32>,
+}
+
+type LocalMark = (Option<String>, Option<u32>);
+
+/// A path after import policy, as export policy sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Learned<'a> {
+    pub(crate) source: Source,
+    pub(crate) attributes: &'a Arc<PathAttributes>,
+    pub(crate) interface: Option<&'a str>,
+    pub(crate) priority: Option<u32>,
 }
 
 /// All that is known about a prefix.
@@ -89,7 +134,7 @@ pub(crate) struct Rib {
 pub(crate) struct Destination {
     paths: Vec<Path>,
     /// What the forwarding table has been told; empty: nothing.
-    installed: Vec<IpAddr>,
+    installed: Vec<FibNextHop>,
 }
 
 impl Destination {
@@ -111,8 +156,9 @@ impl Rib {
             identity: Identity {
                 local_as: 0,
                 router_id: Ipv4Addr::UNSPECIFIED,
-                cluster_id: Ipv4Addr::UNSPECIFIED,
+                cluster_ids: BTreeSet::new(),
                 addresses: Vec::new(),
+                decision: Decision::default(),
             },
             peers: BTreeMap::new(),
             counts: BTreeMap::new(),
@@ -120,6 +166,9 @@ impl Rib {
             own: OwnPrefixes::default(),
             dirty: BTreeSet::new(),
             interner: Interner::default(),
+            overlays: BTreeMap::new(),
+            local_marks: BTreeMap::new(),
+            priorities: BTreeMap::new(),
         }
     }
 
@@ -168,35 +217,35 @@ impl Rib {
     }
 
     /// A peer announces a prefix.
-    pub(crate) fn announce(
-        &mut self,
-        peer: PeerId,
-        prefix: IpNet,
-        attributes: &Arc<PathAttributes>,
-    ) {
+    pub(crate) fn announce(&mut self, peer: PeerId, nlri: Nlri, attributes: &Arc<PathAttributes>) {
+        let Nlri { prefix, path_id } = nlri;
         let paths = &mut self.table.entry(prefix).or_default().paths;
         let count = self.counts.entry(peer).or_default();
         match paths
             .iter_mut()
-            .find(|path| path.source == Source::Peer(peer))
+            .find(|path| path.source == Source::Peer(peer) && path.path_id == path_id)
         {
             Some(path) => {
-                count.stale -= usize::from(std::mem::take(&mut path.stale));
-                if Arc::ptr_eq(&path.attributes, attributes) {
+                let was_stale = std::mem::take(&mut path.stale);
+                count.stale -= usize::from(was_stale);
+                let unchanged = Arc::ptr_eq(&path.attributes, attributes);
+                if unchanged && !(was_stale && self.overlays.contains_key(&prefix)) {
                     return;
                 }
                 path.attributes = Arc::clone(attributes);
             }
             None => {
                 count.received += 1;
-                paths.push(Path::new(Source::Peer(peer), Arc::clone(attributes)));
+                let source = Source::Peer(peer);
+                paths.push(Path::new(source, path_id, Arc::clone(attributes)));
             }
         }
         self.dirty.insert(prefix);
     }
 
     /// A peer withdraws a prefix.
-    pub(crate) fn withdraw(&mut self, peer: PeerId, prefix: IpNet) {
+    pub(crate) fn withdraw(&mut self, peer: PeerId, nlri: Nlri) {
+        let Nlri { prefix, path_id } = nlri;
         let Some(destination) = self.table.get_mut(&prefix) else {
             return;
         };
@@ -204,7 +253,7 @@ impl Rib {
         if let Some(index) = destination
             .paths
             .iter()
-            .position(|path| path.source == source)
+            .position(|path| path.source == source && path.path_id == path_id)
         {
             let path = destination.paths.remove(index);
             let count = self.counts.entry(peer).or_default();
@@ -262,6 +311,7 @@ impl Rib {
             .map(|(prefix, _)| *prefix)
             .collect();
         for prefix in gone {
+            self.local_marks.remove(&prefix);
             if let Some(destination) = self.table.get_mut(&prefix) {
                 destination
                     .paths
@@ -279,12 +329,18 @@ impl Rib {
     }
 
     fn set_local_route(&mut self, prefix: IpNet, route: &LocalRoute) {
+        let mark = (route.interface.clone(), route.priority);
+        let marked = if mark == LocalMark::default() {
+            self.local_marks.remove(&prefix).is_some()
+        } else {
+            self.local_marks.insert(prefix, mark.clone()) != Some(mark)
+        };
         let attributes = self.intern(local_attributes(route), unspecified(&prefix));
         let paths = &mut self.table.entry(prefix).or_default().paths;
         match paths.iter_mut().find(|path| path.source == Source::Local) {
-            Some(path) if Arc::ptr_eq(&path.attributes, &attributes) => return,
+            Some(path) if Arc::ptr_eq(&path.attributes, &attributes) && !marked => return,
             Some(path) => path.attributes = attributes,
-            None => paths.push(Path::new(Source::Local, attributes)),
+            None => paths.push(Path::new(Source::Local, 0, attributes)),
         }
         self.dirty.insert(prefix);
     }
@@ -304,7 +360,7 @@ impl Rib {
                 continue;
             };
             self.decide(prefix, destination);
-            changes.extend(destination.fib_change(*prefix));
+            changes.extend(self.fib_change(prefix, destination));
             if destination.paths.is_empty() {
                 table.remove(prefix);
             }
@@ -316,6 +372,26 @@ impl Rib {
     /// The best path to a prefix.
     pub(crate) fn best(&self, prefix: &IpNet) -> Option<&Path> {
         self.table.get(prefix)?.best()
+    }
+
+    /// A path to a prefix as import policy has left it.
+    pub(crate) fn learned<'a>(&'a self, prefix: &IpNet, path: &'a Path) -> Learned<'a> {
+        let (interface, priority) = match path.source {
+            Source::Peer(_) => (None, None),
+            Source::Local => match self.local_marks.get(prefix) {
+                Some((interface, priority)) => (interface.as_deref(), *priority),
+                None => (None, None),
+            },
+        };
+        let mut overlays = self.overlays.get(prefix).into_iter().flatten();
+        let overlay =
+            overlays.find(|other| (other.source, other.path_id) == (path.source, path.path_id));
+        Learned {
+            source: path.source,
+            attributes: overlay.map_or(&path.attributes, |overlay| &overlay.attributes),
+            interface,
+            priority: overlay.map_or(priority, |overlay| overlay.priority),
+        }
     }
 
     fn remove_paths(&mut self, peer: PeerId, remove: impl Fn(&IpNet, &Path) -> bool) {
@@ -346,10 +422,11 @@ impl Rib {
 }
 
 impl Path {
-    fn new(source: Source, attributes: Arc<PathAttributes>) -> Self {
+    fn new(source: Source, path_id: u32, attributes: Arc<PathAttributes>) -> Self {
         let verdict = Verdict::Refused(Refusal::ImportPolicy);
         Self {
             source,
+            path_id,
             attributes,
             stale: false,
             verdict,
@@ -357,34 +434,12 @@ impl Path {
     }
 }
 
-impl Destination {
-    /// The difference to what the forwarding table has been told. Routes of this node are not
-    /// forwarded to anybody.
-    fn fib_change(&mut self, prefix: IpNet) -> Option<FibChange> {
-        let in_use = self.paths.iter().filter(|path| {
-            matches!(path.verdict, Verdict::Best | Verdict::Multipath)
-                && path.source != Source::Local
-        });
-        let next_hops: BTreeSet<IpAddr> = in_use
-            .map(|path| path.attributes.next_hop.address)
-            .collect();
-        let next_hops: Vec<IpAddr> = next_hops.into_iter().collect();
-        if next_hops == self.installed {
-            return None;
-        }
-        self.installed.clone_from(&next_hops);
-        Some(if next_hops.is_empty() {
-            FibChange::Remove { prefix }
-        } else {
-            FibChange::Set { prefix, next_hops }
-        })
-    }
-}
-
 fn local_attributes(route: &LocalRoute) -> Attributes {
     Attributes {
         as_path: AsPath::default(),
         communities: route.communities.clone(),
+        large_communities: route.large_communities.clone(),
+        local_pref: route.local_pref,
         ..Attributes::default()
     }
 }

@@ -14,15 +14,23 @@ fn facts(peer: u32) -> PeerFacts {
         allow_own_as: 0,
         import: Import::All,
         local_address: None,
+        scope: 0,
+        interface: None,
+        remote_as: 65000 + peer,
+        cluster_id: Ipv4Addr::new(192, 0, 2, 1),
+        import_filter: Arc::default(),
+        role: None,
+        long_lived: Vec::new(),
     }
 }
 
-fn rib() -> Rib {
+pub(super) fn rib() -> Rib {
     let mut rib = Rib::new();
     rib.set_identity(Identity {
         local_as: 64599,
         router_id: Ipv4Addr::new(192, 0, 2, 100),
-        cluster_id: Ipv4Addr::new(192, 0, 2, 100),
+        cluster_ids: [Ipv4Addr::new(192, 0, 2, 100)].into(),
+        decision: Decision::default(),
         addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 100))],
     });
     for peer in 0..PEERS {
@@ -36,6 +44,10 @@ fn prefix(index: u8) -> IpNet {
         Ipv4Addr::new(10, 1, index, 0),
         24,
     ))
+}
+
+pub(super) fn nlri(prefix: IpNet) -> Nlri {
+    Nlri { prefix, path_id: 0 }
 }
 
 fn via(rib: &mut Rib, peer: u32, path: &[u32]) -> Arc<PathAttributes> {
@@ -53,7 +65,7 @@ fn via(rib: &mut Rib, peer: u32, path: &[u32]) -> Arc<PathAttributes> {
 }
 
 /// Everything that can be seen of a prefix: next hops installed, and paths.
-type Picture = (IpNet, Vec<IpAddr>, Vec<(Source, Verdict, bool)>);
+type Picture = (IpNet, Vec<FibNextHop>, Vec<(Source, Verdict, bool)>);
 
 fn picture(rib: &Rib) -> Vec<Picture> {
     let table = rib.table.iter();
@@ -70,7 +82,12 @@ fn picture(rib: &Rib) -> Vec<Picture> {
 
 fn announce(rib: &mut Rib, peer: u32, index: u8, path: &[u32]) {
     let attributes = via(rib, peer, path);
-    rib.announce(PeerId(peer), prefix(index), &attributes);
+    rib.announce(PeerId(peer), nlri(prefix(index)), &attributes);
+}
+
+pub(super) fn announce_path(rib: &mut Rib, peer: u32, prefix: &str, path: &[u32]) {
+    let attributes = via(rib, peer, path);
+    rib.announce(PeerId(peer), nlri(prefix.parse().unwrap()), &attributes);
 }
 
 fn verdict_of(rib: &mut Rib, peer: u32, index: u8) -> Verdict {
@@ -86,16 +103,17 @@ fn equal_paths_are_installed_together_and_shrink_one_by_one() {
     announce(&mut rib, 1, 1, &[65001, 65100]);
     announce(&mut rib, 2, 1, &[65002, 65100]);
     let set = |peers: &[u32]| {
-        let next_hops = peers.iter().map(|peer| facts(*peer).address).collect();
+        let next_hops = peers.iter().map(|peer| facts(*peer).address.into());
         vec![FibChange::Set {
             prefix: prefix(1),
-            next_hops,
+            next_hops: next_hops.collect(),
+            priority: None,
         }]
     };
     assert_eq!(rib.resolve().0, set(&[1, 2]));
-    rib.withdraw(PeerId(1), prefix(1));
+    rib.withdraw(PeerId(1), nlri(prefix(1)));
     assert_eq!(rib.resolve().0, set(&[2]));
-    rib.withdraw(PeerId(2), prefix(1));
+    rib.withdraw(PeerId(2), nlri(prefix(1)));
     assert_eq!(rib.resolve().0, [FibChange::Remove { prefix: prefix(1) }]);
     assert!(rib.table.is_empty());
 }
@@ -145,7 +163,7 @@ fn paths_that_must_not_be_used_are_kept_with_the_reason() {
             link_local: None,
         };
         let attributes = rib.intern(Attributes::default(), next_hop);
-        rib.announce(PeerId(2), prefix(2), &attributes);
+        rib.announce(PeerId(2), nlri(prefix(2)), &attributes);
         assert_eq!(verdict_of(&mut rib, 2, 2), refused(reason), "{address}");
     }
 
@@ -167,7 +185,7 @@ fn paths_that_must_not_be_used_are_kept_with_the_reason() {
         (cluster, Refusal::OwnCluster),
     ] {
         let attributes = rib.intern(attributes, next_hop);
-        rib.announce(PeerId(3), prefix(3), &attributes);
+        rib.announce(PeerId(3), nlri(prefix(3)), &attributes);
         assert_eq!(verdict_of(&mut rib, 3, 3), refused(reason));
     }
 }
@@ -185,19 +203,20 @@ fn a_route_of_this_node_is_neither_forwarded_nor_taken_from_others() {
         Verdict::Refused(Refusal::OwnPrefix)
     );
     rib.set_local(&BTreeMap::new());
-    let next_hops = vec![facts(1).address];
+    let next_hops = vec![facts(1).address.into()];
     assert_eq!(
         rib.resolve().0,
         [FibChange::Set {
             prefix: prefix(1),
-            next_hops
+            next_hops,
+            priority: None,
         }]
     );
 }
 
 fn verdict_on(rib: &mut Rib, text: &str) -> Verdict {
     let (prefix, attributes) = (text.parse().unwrap(), via(rib, 1, &[65001]));
-    rib.announce(PeerId(1), prefix, &attributes);
+    rib.announce(PeerId(1), nlri(prefix), &attributes);
     rib.resolve();
     let paths = rib.table[&prefix].paths.iter();
     let mut paths = paths.filter(|path| path.source == Source::Peer(PeerId(1)));
@@ -344,7 +363,7 @@ fn play(rib: &mut Rib, steps: &[Step]) -> Final {
                 paths.insert((*peer, *index), path.clone());
             }
             Step::Withdraw(peer, index) => {
-                rib.withdraw(PeerId(*peer), prefix(*index));
+                rib.withdraw(PeerId(*peer), nlri(prefix(*index)));
                 paths.remove(&(*peer, *index));
             }
             Step::Local(index, present) => {
@@ -393,7 +412,7 @@ proptest! {
             }
             for change in rib.resolve().0 {
                 match change {
-                    FibChange::Set { prefix, next_hops } => {
+                    FibChange::Set { prefix, next_hops, .. } => {
                         prop_assert!(fib.insert(prefix, next_hops.clone()) != Some(next_hops));
                     }
                     FibChange::Remove { prefix } => prop_assert!(fib.remove(&prefix).is_some()),
@@ -410,7 +429,7 @@ proptest! {
 fn play_one(rib: &mut Rib, step: &Step) {
     match step {
         Step::Announce(peer, index, path) => announce(rib, *peer, *index, path),
-        Step::Withdraw(peer, index) => rib.withdraw(PeerId(*peer), prefix(*index)),
+        Step::Withdraw(peer, index) => rib.withdraw(PeerId(*peer), nlri(prefix(*index))),
         Step::Local(index, true) => {
             let route = LocalRoute::from(own_prefix(*index));
             rib.set_local(&BTreeMap::from([(route.prefix, route)]));

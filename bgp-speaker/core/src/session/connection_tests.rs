@@ -8,7 +8,7 @@ fn drain(connection: &mut Connection) -> Vec<Action> {
 
 /// A connection brought to a phase, with nothing left to poll.
 fn at(phase: Phase, now: Instant) -> Connection {
-    let mut connection = Connection::start(proposal(64512, 65001), 1, now);
+    let mut connection = Connection::start(proposal(64512, 65001), Duration::ZERO, 1, now);
     if phase >= Phase::OpenConfirm {
         connection.handle(Event::Open(open_of(65001)), now);
     }

@@ -82,6 +82,7 @@ impl World {
             name: name.to_owned(),
             uid: Some(uid.to_owned()),
             labels: model::Labels::new(),
+            service_account: None,
             annotations: model::Annotations::new(),
             ports: Vec::new(),
             service_account: None,

@@ -11,7 +11,7 @@ use ipam::{AssignError, AssignRequest, Family};
 use ipnet::IpNet;
 use kernel::LinkError;
 use model::cni::{Failure, Reply, Request};
-use model::dataplane::{Route, RouteKind};
+use model::dataplane::RouteKind;
 use model::{Kind, Labels, Object, ObjectKey, WorkloadEndpoint, names};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -159,6 +159,9 @@ impl Agent {
             ));
         }
         self.calc.set_local(local.clone());
+        // What failed a moment ago is tried again at once: a pod waits for it.
+        self.retry_at = None;
+        self.pending.append(&mut self.deferred);
         // What fails elsewhere is no failure of this pod; `finish` looks at what is its own.
         let failure = self.converge().err();
         if let Some(error) = &failure {
@@ -186,13 +189,12 @@ impl Agent {
                 self.table != Table::InStep || self.actual.routes.get(*ip) != Some(&device)
             });
         if let Some(ip) = missing {
-            let route = Route {
-                dest: *ip,
-                kind: device,
-            };
-            let message = format!("pod {}: not programmed: {route:?}", pod_name(request));
-            let cause = self.last_failure.clone().unwrap_or_default();
-            return Err(failed(code::KERNEL, message, cause));
+            let cause = self
+                .last_failure
+                .as_deref()
+                .unwrap_or("no reason was given");
+            let message = format!("pod {}: {ip} is not in force: {cause}", pod_name(request));
+            return Err(failed(code::KERNEL, message, ""));
         }
         let kernel_failure = |operation: &str, error: String| {
             failed(
@@ -252,6 +254,11 @@ impl Agent {
                 Err(LinkError::NameTaken { .. }) if !replaced => {
                     replaced = true;
                     self.remove_leftover(&local.endpoint.interface_name);
+                }
+                Err(LinkError::PodNameTaken { pod_name, .. }) => {
+                    let message =
+                        format!("CNI_IFNAME: pod {pod} already has an interface {pod_name}");
+                    return Err(failed(code::INVALID_ENVIRONMENT, message, ""));
                 }
                 Err(error) => {
                     let message = format!("pod {pod}: {error}");
