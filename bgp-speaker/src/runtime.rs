@@ -326,9 +326,7 @@ impl Runtime {
                         connection.close(last);
                     }
                 }
-                Output::Fib(change) => {
-                    self.pending.insert(change.prefix(), change);
-                }
+                Output::More => {}
                 Output::Converged => self.converged = true,
                 Output::Notice(Notice {
                     peer,
@@ -339,6 +337,9 @@ impl Runtime {
                     Severity::Warning => tracing::warn!("{peer}: {text}"),
                 },
             }
+        }
+        while let Some(change) = self.speaker.poll_fib() {
+            self.pending.insert(change.prefix(), change);
         }
     }
 

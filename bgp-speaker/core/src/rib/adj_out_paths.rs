@@ -4,9 +4,9 @@
 //! member has still to be told is a set of identified prefixes and never messages: such peers are
 //! few, and their state of the moment is what they are told.
 
-use super::attributes::{Interner, PathAttributes};
-use super::decision::Verdict;
+use super::attributes::PathAttributes;
 use super::export::ExportPolicy;
+use super::table::SlotId;
 use super::{Rib, Source};
 use crate::speaker::PeerId;
 use crate::wire::{Family, Nlri, SessionParams, UpdateEncoder};
@@ -27,17 +27,16 @@ pub(crate) struct AdjRibOutPaths {
     members: BTreeMap<PeerId, Member>,
     /// Identifiers of paths by whom they are from and what that peer calls them.
     identifiers: BTreeMap<(Source, u32), u32>,
-    interner: Interner,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     source: Source,
-    attributes: Arc<PathAttributes>,
+    attributes: PathAttributes,
 }
 
 #[derive(Debug, Default)]
-struct Member {
+pub(crate) struct Member {
     behind: BTreeSet<Nlri>,
     /// To be sent as soon as the member is not behind.
     end_of_rib: Vec<Family>,
@@ -52,38 +51,41 @@ impl AdjRibOutPaths {
             table: BTreeMap::new(),
             members: BTreeMap::new(),
             identifiers: BTreeMap::new(),
-            interner: Interner::default(),
         };
-        group.update(&rib.table().keys().copied().collect(), rib);
+        group.update(&rib.slots().collect::<Vec<_>>(), rib);
         group
     }
 
     /// A session has come up: the peer is told everything.
     pub(crate) fn join(&mut self, peer: PeerId) {
         let behind = self.table.keys().copied().collect();
-        self.move_in(peer, behind, Vec::new());
-    }
-
-    /// A member that comes from another group and has been told everything but `behind` as this
-    /// group tells it.
-    pub(crate) fn move_in(
-        &mut self,
-        peer: PeerId,
-        behind: BTreeSet<Nlri>,
-        end_of_rib: Vec<Family>,
-    ) {
-        self.members.insert(peer, Member { behind, end_of_rib });
-    }
-
-    /// The session has ended or the peer moves on: what it may have been told, and which
-    /// End-of-RIB markers it has not been sent.
-    pub(crate) fn leave(&mut self, peer: PeerId) -> (BTreeSet<Nlri>, Vec<Family>) {
-        let Some(member) = self.members.remove(&peer) else {
-            return Default::default();
+        let member = Member {
+            behind,
+            end_of_rib: Vec::new(),
         };
-        let mut told = member.behind;
-        told.extend(self.table.keys());
-        (told, member.end_of_rib)
+        self.members.insert(peer, member);
+    }
+
+    /// A member of another group comes along and is told what differs. Identifiers of paths are
+    /// those of the other group from now on, so that the member can tell them apart.
+    pub(crate) fn take_over(&mut self, other: &mut Self, peer: PeerId, rib: &Rib) {
+        if self.members.is_empty() {
+            self.identifiers.clone_from(&other.identifiers);
+            self.table.clear();
+            self.update(&rib.slots().collect::<Vec<_>>(), rib);
+        }
+        let Some(mut member) = other.leave(peer) else {
+            return;
+        };
+        let nlri = self.table.keys().chain(other.table.keys());
+        let differs = nlri.filter(|nlri| self.table.get(nlri) != other.table.get(nlri));
+        member.behind.extend(differs);
+        self.members.insert(peer, member);
+    }
+
+    /// The session has ended or the peer moves on.
+    pub(crate) fn leave(&mut self, peer: PeerId) -> Option<Member> {
+        self.members.remove(&peer)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -112,10 +114,7 @@ impl AdjRibOutPaths {
     }
 
     /// What the peer has been told or is about to be.
-    pub(crate) fn advertised(
-        &self,
-        peer: PeerId,
-    ) -> impl Iterator<Item = (Nlri, &Arc<PathAttributes>)> {
+    pub(crate) fn advertised(&self, peer: PeerId) -> impl Iterator<Item = (Nlri, &PathAttributes)> {
         let entries = self.table.iter();
         entries
             .filter(move |(_, entry)| entry.source != Source::Peer(peer))
@@ -123,10 +122,13 @@ impl AdjRibOutPaths {
     }
 
     /// The paths to these prefixes may have changed.
-    pub(crate) fn update(&mut self, prefixes: &BTreeSet<IpNet>, rib: &Rib) {
-        for prefix in prefixes {
-            let wanted = self.wanted(prefix, rib);
-            let present = self.table.range(all_of(*prefix)).map(|(nlri, _)| *nlri);
+    pub(crate) fn update(&mut self, slots: &[SlotId], rib: &Rib) {
+        for slot in slots {
+            let wanted = self.wanted(*slot, rib);
+            let present = self
+                .table
+                .range(all_of(*rib.prefix(*slot)))
+                .map(|(nlri, _)| *nlri);
             let gone: Vec<Nlri> = present.filter(|nlri| !wanted.contains_key(nlri)).collect();
             for nlri in gone {
                 self.table.remove(&nlri);
@@ -149,49 +151,37 @@ impl AdjRibOutPaths {
 
     /// The paths that the group is to be told, the best ones first. Those of a family without
     /// ADD-PATH have identifier 0, and there is one at most.
-    fn wanted(&mut self, prefix: &IpNet, rib: &Rib) -> BTreeMap<Nlri, Entry> {
-        let several = self.policy.add_path.contains(&Family::of(prefix));
+    fn wanted(&mut self, slot: SlotId, rib: &Rib) -> BTreeMap<Nlri, Entry> {
+        let prefix = *rib.prefix(slot);
+        let several = self.policy.add_path.contains(&Family::of(&prefix));
         let limit = if several { self.policy.path_limit } else { 1 };
         let mut wanted = BTreeMap::new();
-        let Some(destination) = rib.table().get(prefix) else {
-            return wanted;
-        };
-        for path in destination.paths() {
-            let usable = match path.verdict {
-                Verdict::Best => true,
-                Verdict::Multipath | Verdict::Lost(_) => several,
-                Verdict::Refused(_) => false,
-            };
-            if !usable || wanted.len() >= usize::from(limit) {
-                break;
-            }
+        for (_, path_id, path) in rib.usable(slot).take(limit.into()) {
             let path_id = if several {
-                let next = u32::try_from(self.identifiers.len()).unwrap_or(u32::MAX);
-                let key = (path.source, path.path_id);
-                *self
-                    .identifiers
-                    .entry(key)
-                    .or_insert(next.saturating_add(1))
+                self.identifier(path.source, path_id)
             } else {
                 0
             };
-            let learned = rib.learned(prefix, path);
             let facts = match path.source {
                 Source::Local => None,
                 Source::Peer(peer) => rib.peer(peer),
             };
-            let rule = self.policy.rule(prefix, &learned).map(|(_, rule)| rule);
-            if let Some((attributes, next_hop)) = self.policy.apply(prefix, &learned, facts, rule) {
-                let attributes = PathAttributes::new(attributes, next_hop);
+            let rule = self.policy.rule(&prefix, &path).map(|(_, rule)| rule);
+            if let Some((attributes, next_hop)) = self.policy.apply(&prefix, &path, facts, rule) {
                 let entry = Entry {
                     source: path.source,
-                    attributes: self.interner.intern(attributes),
+                    attributes: PathAttributes::new(attributes, next_hop),
                 };
-                let prefix = *prefix;
                 wanted.insert(Nlri { prefix, path_id }, entry);
             }
         }
         wanted
+    }
+
+    fn identifier(&mut self, source: Source, path_id: u32) -> u32 {
+        let next = u32::try_from(self.identifiers.len()).unwrap_or(u32::MAX);
+        let identifiers = self.identifiers.entry((source, path_id));
+        *identifiers.or_insert(next.saturating_add(1))
     }
 
     /// Messages for the peer, about `limit` octets of them; empty if there is nothing to send.
@@ -243,7 +233,7 @@ impl Member {
         params: &SessionParams,
     ) -> Vec<u8> {
         let mut withdrawn = Vec::new();
-        let mut announced: BTreeMap<&Arc<PathAttributes>, Vec<Nlri>> = BTreeMap::new();
+        let mut announced: BTreeMap<&PathAttributes, Vec<Nlri>> = BTreeMap::new();
         for _ in 0..CATCH_UP {
             let Some(nlri) = self.behind.pop_first() else {
                 break;
@@ -354,7 +344,7 @@ mod tests {
         for peer in 0..4 {
             announce_path(&mut rib, peer, "10.1.0.0/24", &[65000 + peer, 65100]);
         }
-        rib.resolve();
+        rib.resolve(usize::MAX);
         let mut group = AdjRibOutPaths::new(several(2), &rib);
         group.join(listener);
         let mut held = BTreeMap::new();
@@ -364,8 +354,8 @@ mod tests {
         assert_eq!(neighbours, BTreeSet::from([65000, 65001]));
         assert_eq!(held, advertised(&group, listener));
 
-        rib.withdraw(PeerId(0), nlri("10.1.0.0/24".parse().unwrap()));
-        let (_, changed) = rib.resolve();
+        rib.withdraw(PeerId(0), &[nlri("10.1.0.0/24".parse().unwrap())]);
+        let changed = rib.resolve(usize::MAX);
         group.update(&changed, &rib);
         told = group.take(listener, usize::MAX);
         apply(&mut held, &group, &told);
@@ -380,7 +370,7 @@ mod tests {
         let mut rib = rib();
         announce_path(&mut rib, 0, "10.1.0.0/24", &[65000, 65100]);
         announce_path(&mut rib, 1, "10.1.0.0/24", &[65001, 65100]);
-        rib.resolve();
+        rib.resolve(usize::MAX);
         let mut group = AdjRibOutPaths::new(several(8), &rib);
         group.join(source);
         let mut held = BTreeMap::new();

@@ -5,10 +5,9 @@ use super::adj_out::AdjRibOut;
 use super::adj_out_paths::AdjRibOutPaths;
 use super::attributes::PathAttributes;
 use super::export::ExportPolicy;
+use super::table::SlotId;
 use crate::speaker::PeerId;
 use crate::wire::{Family, Nlri};
-use ipnet::IpNet;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// An update group: an Adj-RIB-Out and its members.
@@ -18,21 +17,6 @@ pub(crate) enum UpdateGroup {
     Best(Box<AdjRibOut>),
     /// Several paths (RFC 7911).
     Several(Box<AdjRibOutPaths>),
-}
-
-/// What a peer that leaves a group has been told, and End-of-RIB markers that it still waits for.
-#[derive(Debug)]
-pub(crate) struct Left {
-    told: Told,
-    end_of_rib: Vec<Family>,
-}
-
-#[derive(Debug)]
-enum Told {
-    /// This, and nothing waits to be sent.
-    Exactly(BTreeMap<Nlri, Arc<PathAttributes>>),
-    /// Something of each of these.
-    Perhaps(BTreeSet<Nlri>),
 }
 
 impl UpdateGroup {
@@ -54,44 +38,14 @@ impl UpdateGroup {
 
     /// A member of another group comes along and is told what differs. Only a new session changes
     /// whether several paths are told, so that a member moves between groups of one kind.
-    pub(crate) fn move_in(&mut self, peer: PeerId, left: Left) {
-        let wanted: BTreeMap<_, _> = self.advertised(peer).into_iter().collect();
-        let behind: BTreeSet<Nlri> = match left.told {
-            Told::Perhaps(mut told) => {
-                told.extend(wanted.keys());
-                told
+    pub(crate) fn take_over(&mut self, other: &mut Self, peer: PeerId, rib: &Rib) {
+        match (self, other) {
+            (Self::Best(group), Self::Best(other)) => group.take_over(other, peer),
+            (Self::Several(group), Self::Several(other)) => group.take_over(other, peer, rib),
+            (group, other) => {
+                other.forget(peer);
+                group.join(peer);
             }
-            Told::Exactly(told) => {
-                let changed = wanted
-                    .iter()
-                    .filter(|(nlri, path)| told.get(nlri) != Some(path));
-                let gone = told.keys().filter(|nlri| !wanted.contains_key(nlri));
-                changed.map(|(nlri, _)| nlri).chain(gone).copied().collect()
-            }
-        };
-        match self {
-            Self::Best(group) => {
-                let prefixes = behind.iter().map(|nlri| nlri.prefix).collect();
-                group.move_in(peer, prefixes, left.end_of_rib);
-            }
-            Self::Several(group) => group.move_in(peer, behind, left.end_of_rib),
-        }
-    }
-
-    pub(crate) fn leave(&mut self, peer: PeerId) -> Left {
-        let settled = !self.wants_to_send(peer);
-        let exactly = settled.then(|| self.advertised(peer).into_iter().collect());
-        let (told, end_of_rib) = match self {
-            Self::Best(group) => {
-                let (told, end_of_rib) = group.leave(peer);
-                let nlri = |prefix| Nlri { prefix, path_id: 0 };
-                (told.into_iter().map(nlri).collect(), end_of_rib)
-            }
-            Self::Several(group) => group.leave(peer),
-        };
-        Left {
-            told: exactly.map_or(Told::Perhaps(told), Told::Exactly),
-            end_of_rib,
         }
     }
 
@@ -100,6 +54,22 @@ impl UpdateGroup {
         match self {
             Self::Best(group) => drop(group.leave(peer)),
             Self::Several(group) => drop(group.leave(peer)),
+        }
+    }
+
+    /// Whether a member has still to be told about a prefix by its number.
+    pub(crate) fn needs(&self, slot: SlotId) -> bool {
+        match self {
+            Self::Best(group) => group.needs(slot),
+            Self::Several(_) => false,
+        }
+    }
+
+    /// True once after a member needs fewer numbers than before.
+    pub(crate) fn take_caught_up(&mut self) -> bool {
+        match self {
+            Self::Best(group) => group.take_caught_up(),
+            Self::Several(_) => false,
         }
     }
 
@@ -131,46 +101,39 @@ impl UpdateGroup {
         }
     }
 
-    pub(crate) fn update(&mut self, prefixes: &BTreeSet<IpNet>, rib: &Rib) {
+    pub(crate) fn update(&mut self, slots: &[SlotId], rib: &Rib) {
         match self {
-            Self::Best(group) => group.update(prefixes, rib),
-            Self::Several(group) => group.update(prefixes, rib),
+            Self::Best(group) => group.update(slots, rib),
+            Self::Several(group) => group.update(slots, rib),
         }
     }
 
-    pub(crate) fn take(&mut self, peer: PeerId, limit: usize) -> Vec<Arc<[u8]>> {
+    pub(crate) fn take(&mut self, peer: PeerId, rib: &Rib, limit: usize) -> Vec<Arc<[u8]>> {
         match self {
-            Self::Best(group) => group.take(peer, limit),
+            Self::Best(group) => group.take(peer, rib, limit),
             Self::Several(group) => group.take(peer, limit),
         }
     }
 
     /// What the peer has been told or is about to be.
-    pub(crate) fn advertised(&self, peer: PeerId) -> Vec<(Nlri, Arc<PathAttributes>)> {
+    pub(crate) fn advertised(&self, peer: PeerId, rib: &Rib) -> Vec<(Nlri, PathAttributes)> {
         match self {
             Self::Best(group) => {
-                let all = group.advertised(peer);
-                all.map(|(prefix, attributes)| {
-                    let nlri = Nlri {
-                        prefix: *prefix,
-                        path_id: 0,
-                    };
-                    (nlri, Arc::clone(attributes))
-                })
-                .collect()
+                let all = group.advertised(peer, rib);
+                all.map(|(prefix, path)| (Nlri { prefix, path_id: 0 }, path))
+                    .collect()
             }
             Self::Several(group) => {
                 let all = group.advertised(peer);
-                all.map(|(nlri, attributes)| (nlri, Arc::clone(attributes)))
-                    .collect()
+                all.map(|(nlri, path)| (nlri, path.clone())).collect()
             }
         }
     }
 
     /// How many paths that are.
-    pub(crate) fn advertised_count(&self, peer: PeerId) -> usize {
+    pub(crate) fn count(&self, peer: PeerId) -> usize {
         match self {
-            Self::Best(group) => group.advertised(peer).count(),
+            Self::Best(group) => group.count(peer),
             Self::Several(group) => group.advertised(peer).count(),
         }
     }

@@ -217,7 +217,7 @@ impl Speaker {
         if new == old {
             return;
         }
-        let Some(left) = self.groups.get_mut(&old).map(|group| group.leave(id)) else {
+        let Some(mut other) = self.groups.remove(&old) else {
             return;
         };
         peer.member = Some((connection, new.clone()));
@@ -226,7 +226,8 @@ impl Speaker {
             .groups
             .entry(new)
             .or_insert_with_key(|key| UpdateGroup::new(key.clone(), rib));
-        group.move_in(id, left);
+        group.take_over(&mut other, id, rib);
+        self.groups.insert(old, other);
         self.announce_output(id);
     }
 

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! set_config, set_local_routes ─┐                       ┌─> poll: Connect, Close, Transmit
-//! accept, connected, received ──┼─> Session ──> Rib ────┼─> poll: Fib, Converged, Notice
-//! tick ─────────────────────────┘            └> AdjRibOut ─> transmit
+//! accept, connected, received ──┼─> Session ──> Rib ────┼─> poll: Converged, More, Notice
+//! tick ─────────────────────────┘       │    └> AdjRibOut ─> transmit
+//!                                       └> poll_fib
 //! ```
 //! The caller performs what [`Speaker::poll`] says until it says nothing more, fetches octets
-//! with [`Speaker::transmit`] whenever a connection can take some, and calls [`Speaker::tick`] at
+//! with [`Speaker::transmit`] whenever a connection can take some and forwarding changes with
+//! [`Speaker::poll_fib`] whenever it can apply some, and calls [`Speaker::tick`] at
 //! [`Speaker::next_deadline`].
 
 mod configure;
@@ -39,6 +41,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Prefixes decided about at once: a few milliseconds, so that nothing waits for long.
+const ROUND: usize = 16 * 1024;
 
 /// A peer for as long as it is configured; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,10 +93,11 @@ pub enum Output {
         /// The path, in place of an earlier one; `None` ends it, saying AdminDown.
         path: Option<Box<WatchedPath>>,
     },
-    /// Forwarding changes.
-    Fib(FibChange),
-    /// The initial exchange is over, and its forwarding changes have been polled.
+    /// The initial exchange is over: what [`Speaker::poll_fib`] still says is the last of it.
     Converged,
+    /// There is more to decide than was done at once: call [`Speaker::poll`] again soon, after
+    /// whatever else is due.
+    More,
     /// Something for the log.
     Notice(Notice),
 }
@@ -172,7 +178,7 @@ impl Speaker {
             by_key: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             next_peer: 0,
-            rib: Rib::new(),
+            rib: Rib::new(seed),
             groups: BTreeMap::new(),
             convergence: Convergence::default(),
             outputs: VecDeque::new(),
@@ -308,6 +314,12 @@ impl Speaker {
         self.outputs.pop_front()
     }
 
+    /// The next forwarding change. Changes of a prefix that come before it is asked for are told
+    /// as one.
+    pub fn poll_fib(&mut self) -> Option<FibChange> {
+        self.rib.poll_fib()
+    }
+
     /// Messages for a connection, about `limit` octets of them; empty if there are none for now.
     pub fn transmit(&mut self, connection: ConnectionId, limit: usize) -> Vec<Arc<[u8]>> {
         let Some(peer) = self.peers.get_mut(&connection.peer) else {
@@ -318,7 +330,10 @@ impl Speaker {
             .group_of(connection)
             .and_then(|key| self.groups.get_mut(key))
         {
-            messages.extend(group.take(connection.peer, limit));
+            messages.extend(group.take(connection.peer, &self.rib, limit));
+            if group.take_caught_up() {
+                self.rib.reclaim_soon();
+            }
             if !group.wants_to_send(connection.peer) {
                 messages.extend(peer.end_refreshes());
             }
@@ -355,15 +370,21 @@ impl Speaker {
             return;
         }
         if self.rib.is_dirty() {
-            let (changes, prefixes) = self.rib.resolve();
-            self.outputs.extend(changes.into_iter().map(Output::Fib));
+            let prefixes = self.rib.resolve(ROUND);
             for group in self.groups.values_mut() {
                 group.update(&prefixes, &self.rib);
             }
             for id in self.peer_ids() {
                 self.announce_output(id);
             }
+            if self.rib.is_dirty() {
+                self.outputs.push_back(Output::More);
+                return;
+            }
         }
+        let groups = &self.groups;
+        self.rib
+            .reclaim(|slot| groups.values().any(|group| group.needs(slot)));
         if self.convergence.take_released() {
             self.release_end_of_rib();
         }

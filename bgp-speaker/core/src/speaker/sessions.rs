@@ -9,8 +9,8 @@ use crate::session::Output as Session;
 use crate::session::connection::{Cause, Control, End, Event};
 use crate::session::open::Agreement;
 use crate::wire::{
-    AttributeFault, Family, Message, Notification, RouteRefresh, SessionParams, Update, decode,
-    encode_keepalive, encode_notification, encode_open, encode_route_refresh,
+    Announced, AttributeFault, Family, Message, Notification, RouteRefresh, SessionParams, Update,
+    decode, encode_keepalive, encode_notification, encode_open, encode_route_refresh,
 };
 use std::time::{Duration, Instant};
 
@@ -147,6 +147,7 @@ impl Speaker {
             && let Some(group) = self.groups.get_mut(&key)
         {
             group.forget(id);
+            self.rib.reclaim_soon();
         }
         self.drop_empty_groups();
         let kept = if end.keeps_routes(agreement) {
@@ -207,16 +208,12 @@ impl Speaker {
             return;
         };
         peer.record.updates_received += 1;
-        for nlri in &update.withdrawn {
-            self.rib.withdraw(id, *nlri);
+        if !update.withdrawn.is_empty() {
+            self.rib.withdraw(id, &update.withdrawn);
         }
-        for announced in &update.announced {
-            let attributes = self
-                .rib
-                .intern(update.attributes.clone(), announced.next_hop);
-            for nlri in &announced.nlri {
-                self.rib.announce(id, *nlri, &attributes);
-            }
+        for Announced { next_hop, nlri } in &update.announced {
+            let attributes = update.attributes.clone();
+            self.rib.announce(id, attributes, *next_hop, nlri);
         }
         self.note_faults(id, &update.faults);
         if let Some(family) = update.end_of_rib {

@@ -199,6 +199,7 @@ fn an_agent_knows_the_addresses_of_its_links() {
             ipip: true,
             vxlan: true,
         },
+        policy::Options::default(),
     );
     for object in view().objects {
         calc.on_update(Update::Apply {

@@ -57,9 +57,10 @@ fn sent(network: &Network, from: usize, to: usize) -> Routes {
     let speaker = &network.nodes[from].speaker;
     let id = speaker.by_key[&key(to)];
     let (_, group) = speaker.peers[&id].member.as_ref().expect("Established");
-    let entries = speaker.groups[group].advertised(id).into_iter();
+    let entries = speaker.groups[group].advertised(id, &speaker.rib);
+    let entries = entries.into_iter();
     entries
-        .map(|(nlri, path)| (nlri.prefix, (path.attributes.clone(), path.next_hop)))
+        .map(|(nlri, path)| (nlri.prefix, (path.attributes, path.next_hop)))
         .collect()
 }
 
@@ -68,13 +69,10 @@ fn received(network: &Network, at: usize, from: usize) -> Routes {
     let speaker = &network.nodes[at].speaker;
     let source = Source::Peer(speaker.by_key[&key(from)]);
     let mut routes = Routes::new();
-    for (prefix, destination) in speaker.rib.table() {
+    for (prefix, destination) in speaker.rib.destinations() {
         let mut paths = destination.paths().iter();
         if let Some(Path { attributes, .. }) = paths.find(|path| path.source == source) {
-            routes.insert(
-                *prefix,
-                (attributes.attributes.clone(), attributes.next_hop),
-            );
+            routes.insert(prefix, (attributes.attributes.clone(), attributes.next_hop));
         }
     }
     routes

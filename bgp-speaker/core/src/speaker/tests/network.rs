@@ -292,21 +292,33 @@ impl Network {
                     self.send((index, connection), &last);
                     self.close((index, connection));
                 }
-                Output::Fib(FibChange::Set {
-                    prefix, next_hops, ..
-                }) => {
-                    let addresses = next_hops.iter().map(|next_hop| next_hop.address);
-                    node.fib.insert(prefix, addresses.collect());
-                }
-                Output::Fib(FibChange::Remove { prefix }) => {
-                    node.fib.remove(&prefix);
-                    node.removed.push(prefix);
-                }
+                Output::More => {}
                 Output::Converged => {
                     assert_eq!(node.converged_at.replace(self.now), None, "said once");
                 }
                 Output::Notice(notice) => node.notices.push(notice),
                 Output::Rekey { .. } | Output::Watch { .. } => {}
+            }
+        }
+        self.forward(index);
+    }
+
+    fn forward(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        while node.running
+            && let Some(change) = node.speaker.poll_fib()
+        {
+            match change {
+                FibChange::Set {
+                    prefix, next_hops, ..
+                } => {
+                    let addresses = next_hops.iter().map(|next_hop| next_hop.address);
+                    node.fib.insert(prefix, addresses.collect());
+                }
+                FibChange::Remove { prefix } => {
+                    node.fib.remove(&prefix);
+                    node.removed.push(prefix);
+                }
             }
         }
     }
