@@ -249,7 +249,8 @@ fn summary(peers: &[PeerStatus]) -> String {
         table.row([
             peer.name.clone(),
             peer.key.to_string(),
-            peer.remote_as.map_or_else(String::new, |number| number.to_string()),
+            peer.remote_as
+                .map_or_else(String::new, |number| number.to_string()),
             peer.state.clone(),
             format!("{}s", peer.since),
             peer.received.to_string(),
