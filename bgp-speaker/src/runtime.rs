@@ -77,10 +77,14 @@ pub(crate) async fn run(
         events,
         buffer: vec![0; READ].into(),
         more: false,
+        deaf: false,
         converged: false,
         rejected: BTreeMap::new(),
     };
     let (stop, done) = loop {
+        if fib.is_closed() && !std::mem::replace(&mut speaker.deaf, true) {
+            speaker.speaker.forget_fib();
+        }
         speaker.perform();
         let deadline = speaker.speaker.next_deadline();
         tokio::select! {
@@ -102,7 +106,7 @@ pub(crate) async fn run(
             // Lets the tasks run, and whatever is due.
             () = tokio::task::yield_now(), if speaker.more => {}
             () = sleep_until(deadline) => speaker.speaker.tick(Instant::now()),
-            Ok(permit) = fib.reserve(), if speaker.has_fib_event() => {
+            Ok(permit) = fib.reserve(), if !speaker.deaf && speaker.has_fib_event() => {
                 if let Some(event) = speaker.next_fib_event() {
                     permit.send(event);
                 }
@@ -139,6 +143,8 @@ struct Runtime {
     buffer: Box<[u8]>,
     /// The speaker has more to decide.
     more: bool,
+    /// The owner does not want to know forwarding changes.
+    deaf: bool,
     converged: bool,
     /// When a rejected connection of an address was last logged.
     rejected: BTreeMap<IpAddr, Instant>,
@@ -350,7 +356,10 @@ impl Runtime {
                     self.more = true;
                     return;
                 }
-                Output::Converged => self.converged = true,
+                Output::Converged => {
+                    tracing::info!("all peers have sent their routes");
+                    self.converged = true;
+                }
                 Output::Notice(Notice {
                     peer,
                     severity,

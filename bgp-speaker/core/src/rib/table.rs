@@ -168,17 +168,26 @@ impl Table {
         id
     }
 
-    /// Gives back a slot without paths.
-    pub(super) fn remove(&mut self, slot: SlotId) {
-        let hash = hash(&self[slot].prefix, self.seed);
-        if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot.0) {
-            entry.remove();
+    /// Gives back slots without paths. That the index is made anew is cheaper than taking many out
+    /// of it one by one, so there should be many.
+    pub(super) fn remove(&mut self, slots: &[SlotId]) {
+        for slot in slots {
+            self[*slot].place = Place::Free;
         }
-        self[slot].place = Place::Free;
-        self.free.push(slot);
-        if self.index.is_empty() {
+        self.free.extend(slots);
+        if self.free.len() == self.slots.len() {
             *self = Self::new(self.seed);
+            return;
         }
+        let (table, seed) = (&self.slots, self.seed);
+        let hash_of = |slot: &u32| hash(&table[*slot as usize].prefix, seed);
+        let mut index = HashTable::with_capacity(table.len() - self.free.len());
+        for (number, slot) in (0..).zip(table) {
+            if slot.place != Place::Free {
+                index.insert_unique(hash(&slot.prefix, seed), number, hash_of);
+            }
+        }
+        self.index = index;
     }
 
     /// All slots in use, by number.
@@ -297,7 +306,7 @@ mod tests {
         let mut table = Table::new(7);
         let slots: Vec<SlotId> = (0..100).map(|n| table.find_or_insert(&prefix(n))).collect();
         assert_eq!(table.find_or_insert(&prefix(42)), slots[42]);
-        table.remove(slots[42]);
+        table.remove(&[slots[42]]);
         assert_eq!(table.find(&prefix(42)), None);
         assert_eq!(table.find_or_insert(&prefix(1000)), slots[42]);
         assert_eq!(table.sorted().len(), 100);

@@ -168,17 +168,16 @@ impl Speaker {
             return;
         }
         peer.member = Some((connection, new.clone()));
-        let (told, markers) = self
-            .groups
-            .get_mut(&old)
-            .map(|group| group.leave(id))
-            .unwrap_or_default();
         let rib = &self.rib;
-        let group = self
+        let mut group = self
             .groups
-            .entry(new)
-            .or_insert_with_key(|key| AdjRibOut::new(key.clone(), rib));
-        group.move_in(id, told, markers);
+            .remove(&new)
+            .unwrap_or_else(|| AdjRibOut::new(new.clone(), rib));
+        match self.groups.get_mut(&old) {
+            Some(old) => group.move_in(id, old),
+            None => group.join(id),
+        }
+        self.groups.insert(new, group);
         self.announce_output(id);
     }
 

@@ -293,6 +293,12 @@ impl Speaker {
         self.outputs.pop_front()
     }
 
+    /// Nobody forwards by this speaker's routes: [`Speaker::poll_fib`] has nothing to say from now
+    /// on.
+    pub fn forget_fib(&mut self) {
+        self.rib.forget_fib();
+    }
+
     /// Whether [`Speaker::poll_fib`] may have something.
     pub fn has_fib_changes(&self) -> bool {
         self.rib.has_fib_changes()
@@ -363,9 +369,9 @@ impl Speaker {
                 return;
             }
         }
-        let groups = &self.groups;
+        let groups: Vec<&AdjRibOut> = self.groups.values().filter(|g| g.is_behind()).collect();
         self.rib
-            .reclaim(|slot| groups.values().any(|group| group.needs(slot)));
+            .reclaim(|slot| groups.iter().any(|group| group.needs(slot)));
         if self.convergence.take_released() {
             self.release_end_of_rib();
         }

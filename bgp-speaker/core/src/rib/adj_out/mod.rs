@@ -12,7 +12,6 @@ mod member;
 use super::attributes::PathAttributes;
 use super::export::ExportPolicy;
 use super::pool::{Pool, PoolId};
-use super::slots::SlotSet;
 use super::table::SlotId;
 use super::{Learned, Rib, Source};
 use crate::speaker::PeerId;
@@ -113,26 +112,23 @@ impl AdjRibOut {
 
     /// A session has come up: the peer is told everything.
     pub(crate) fn join(&mut self, peer: PeerId) {
-        let behind = self.told_slots().collect();
-        let member = Member::new(behind, SlotSet::default(), Vec::new());
+        let member = Member::new(self.told_slots().collect());
         self.members.insert(peer, member);
     }
 
-    /// A member that comes from another group and holds something of `held`.
-    pub(crate) fn move_in(&mut self, peer: PeerId, held: SlotSet, end_of_rib: Vec<Family>) {
-        let mut behind = held.clone();
-        behind.extend(self.told_slots());
-        self.members
-            .insert(peer, Member::new(behind, held, end_of_rib));
+    /// A member that comes from another group, with what that one has said to it. Prefixes that
+    /// `from` told it and this group does not are withdrawn.
+    pub(crate) fn move_in(&mut self, peer: PeerId, from: &mut Self) {
+        let Some(member) = from.members.remove(&peer) else {
+            return self.join(peer);
+        };
+        let member = member.move_to(from.told_slots(), self.told_slots());
+        self.members.insert(peer, member);
     }
 
-    /// The session has ended or the peer moves on: what it may hold, and which End-of-RIB markers
-    /// it has not been sent.
-    pub(crate) fn leave(&mut self, peer: PeerId) -> (SlotSet, Vec<Family>) {
-        match self.members.remove(&peer) {
-            Some(member) => member.into_held(self.told_slots()),
-            None => Default::default(),
-        }
+    /// The session has ended.
+    pub(crate) fn leave(&mut self, peer: PeerId) {
+        self.members.remove(&peer);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -167,6 +163,11 @@ impl AdjRibOut {
         self.members
             .get(&peer)
             .is_some_and(|member| !member.is_idle())
+    }
+
+    /// Whether a member has still to be told about any prefix.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.members.values().any(Member::has_behind)
     }
 
     /// Whether a member has still to be told about a prefix.
@@ -316,7 +317,7 @@ impl AdjRibOut {
         } = self;
         let encode = |batch: Batch| batch.encode(rib, offers, params);
         let to_all = encode(shared.to_all);
-        let encode_each = |batches: BTreeMap<PeerId, Batch>| -> BTreeMap<PeerId, _> {
+        let encode_each = |batches: Batches| -> BTreeMap<PeerId, _> {
             let batches = batches.into_iter();
             batches.map(|(peer, batch)| (peer, encode(batch))).collect()
         };
@@ -398,8 +399,31 @@ struct Shared {
     changes: Vec<Change>,
     to_all: Batch,
     /// All but the source of the path.
-    to_all_but: BTreeMap<PeerId, Batch>,
-    to_one: BTreeMap<PeerId, Batch>,
+    to_all_but: Batches,
+    to_one: Batches,
+}
+
+/// A batch for each of some peers.
+#[derive(Debug, Default)]
+struct Batches {
+    /// Neighbours in the table often have the same one.
+    last: Option<(PeerId, Batch)>,
+    others: BTreeMap<PeerId, Batch>,
+}
+
+impl Batches {
+    fn of(&mut self, peer: PeerId) -> &mut Batch {
+        if self.last.as_ref().is_none_or(|(last, _)| *last != peer) {
+            let batch = self.others.remove(&peer).unwrap_or_default();
+            let before = self.last.replace((peer, batch));
+            self.others.extend(before);
+        }
+        &mut self.last.get_or_insert_with(|| (peer, Batch::default())).1
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = (PeerId, Batch)> {
+        self.others.into_iter().chain(self.last)
+    }
 }
 
 impl Shared {
@@ -410,7 +434,7 @@ impl Shared {
             Some(Source::Peer(_) | Source::Local) | None => None,
         };
         let batch = match member {
-            Some(peer) => self.to_all_but.entry(peer).or_default(),
+            Some(peer) => self.to_all_but.of(peer),
             None => &mut self.to_all,
         };
         if offer.is_none() {
@@ -421,8 +445,7 @@ impl Shared {
         if let Some(peer) = member
             && change.towards(peer).before
         {
-            let batch = self.to_one.entry(peer).or_default();
-            batch.withdraw(change.slot);
+            self.to_one.of(peer).withdraw(change.slot);
         }
         self.changes.push(change);
     }
