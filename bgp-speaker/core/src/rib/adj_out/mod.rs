@@ -214,8 +214,8 @@ impl AdjRibOut {
             .map(|(index, _)| SlotId::new(index))
     }
 
-    /// The best paths of these prefixes may have changed.
-    pub(crate) fn update(&mut self, slots: &[SlotId], rib: &Rib) {
+    /// The best paths of these prefixes may have changed. Returns who has something to send.
+    pub(crate) fn update(&mut self, slots: &[SlotId], rib: &Rib) -> Vec<PeerId> {
         let mut shared = Shared::default();
         self.last = None;
         for slot in slots {
@@ -237,9 +237,13 @@ impl AdjRibOut {
             }
         }
         self.last = None;
-        if !shared.changes.is_empty() {
-            self.distribute(shared, rib);
+        if shared.changes.is_empty() {
+            return Vec::new();
         }
+        self.distribute(shared, rib);
+        let members = self.members.iter();
+        let waiting = members.filter(|(_, member)| !member.is_idle());
+        waiting.map(|(peer, _)| *peer).collect()
     }
 
     fn tell(&mut self, slot: SlotId, offer: OfferId) {
