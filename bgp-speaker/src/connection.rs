@@ -259,9 +259,26 @@ async fn connect(target: SocketAddr, options: &SocketOptions) -> io::Result<TcpS
 }
 
 /// Sets the options of an established connection.
-pub(crate) fn prepare(stream: &TcpStream, options: &SocketOptions) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    secure(&SockRef::from(stream), stream.peer_addr()?.ip(), options)
+///
+/// # Errors
+/// Why the connection must not be used.
+pub(crate) fn prepare(stream: &TcpStream, options: &SocketOptions) -> Result<(), String> {
+    let set = || {
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr()?.ip();
+        secure(&SockRef::from(stream), peer, options)?;
+        Ok(peer.is_ipv4())
+    };
+    let ipv4 = set()
+        .map_err(|error: io::Error| format!("cannot set the options of its connection: {error}"))?;
+    // Its segments would be dropped from here on, and nobody would know why.
+    match sys::first_ttl(stream, ipv4) {
+        Some(ttl) if ttl < options.min_ttl => Err(format!(
+            "the peer connects with TTL {ttl}, and ttlSecurity asks for {} or more",
+            options.min_ttl
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// TTLs and signatures.

@@ -2,6 +2,7 @@
 
 use crate::passwords::Passwords;
 use crate::runtime::Event;
+use crate::sys;
 use bgp_core::SpeakerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -185,6 +186,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    sys::keep_first_headers(&socket)?;
     // The greatest TTL, so that peers with GTSM (RFC 5082) take our first segment.
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

@@ -80,6 +80,7 @@ async fn serve(speaker: &Handle, path: &Path) -> Result<Stop, Box<dyn Error>> {
     let mut report = signal(SignalKind::user_defined1())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    tracing::info!("running with {}", path.display());
     loop {
         tokio::select! {
             _ = reload.recv() => match FileConfig::read(path) {

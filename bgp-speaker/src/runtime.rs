@@ -1,13 +1,14 @@
 //! The loop that owns the speaker. It never waits for a peer nor for its owner: connections have
 //! tasks that wait for them, and forwarding changes wait in the speaker, merged per prefix.
 
+use crate::bfd::{self, Bfd};
 use crate::connection::{self, Backlog, Connection};
 use crate::farewell::Farewells;
 use crate::handle::FibEvent;
 use crate::listen::Listeners;
 use bgp_core::{
-    ConnectionId, LocalRoute, Notice, Output, Password, Restart, RouteStatus, Severity,
-    SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop,
+    ConnectionId, LocalRoute, Notice, Output, Password, PeerId, Restart, RouteStatus, Severity,
+    SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop, WatchedPath,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -65,7 +66,10 @@ pub(crate) async fn run(
     fib: mpsc::Sender<FibEvent>,
 ) {
     let (events, mut event_queue) = mpsc::channel(EVENT_QUEUE);
+    let (changes, mut path_changes) = mpsc::unbounded_channel();
     let mut speaker = Runtime {
+        bfd: None,
+        path_changes: changes,
         speaker: Speaker::new(restart, RandomState::new().hash_one(std::process::id())),
         listeners: Listeners::new(events.clone()),
         listen_port: 0,
@@ -85,9 +89,16 @@ pub(crate) async fn run(
         if fib.is_closed() && !std::mem::replace(&mut speaker.deaf, true) {
             speaker.speaker.forget_fib();
         }
+        // A failed path comes before all that peers have to say.
+        while let Ok((peer, change)) = path_changes.try_recv() {
+            speaker.speaker.path_changed(peer, &change, Instant::now());
+        }
         speaker.perform();
         let deadline = speaker.speaker.next_deadline();
         tokio::select! {
+            Some((peer, change)) = path_changes.recv() => {
+                speaker.speaker.path_changed(peer, &change, Instant::now());
+            }
             command = commands.recv() => match command {
                 Some(Command::Shutdown(stop, done)) => break (stop, Some(done)),
                 Some(command) => speaker.command(command),
@@ -130,6 +141,9 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 struct Runtime {
     speaker: Speaker,
+    /// Runs from the first path that is to be watched.
+    bfd: Option<Bfd>,
+    path_changes: mpsc::UnboundedSender<bfd::Change>,
     listeners: Listeners,
     listen_port: u16,
     /// The routes of this node are known.
@@ -304,14 +318,25 @@ impl Runtime {
         options: &SocketOptions,
         now: Instant,
     ) {
-        if let Err(error) = connection::prepare(&stream, options) {
-            let words = format!("cannot set the options of its connection: {error}");
+        if let Err(words) = connection::prepare(&stream, options) {
             return self.speaker.lost(id, &words, now);
         }
         let signed = options.password.is_some();
         let connection =
             connection::serve(id, stream, signed, self.events.clone(), &mut self.tasks);
         self.connections.insert(id, connection);
+    }
+
+    fn watch(&mut self, peer: PeerId, path: Option<Box<WatchedPath>>) {
+        match (&self.bfd, path) {
+            (Some(bfd), Some(path)) => bfd.watch(peer, path),
+            (Some(bfd), None) => bfd.forget(peer),
+            (None, None) => {}
+            (None, Some(path)) => match Bfd::spawn(self.path_changes.clone()) {
+                Ok(bfd) => self.bfd.insert(bfd).watch(peer, path),
+                Err(error) => tracing::error!("cannot start BFD: {error}"),
+            },
+        }
     }
 
     /// A kernel that can't change the password of an open connection costs the connection.
@@ -346,7 +371,7 @@ impl Runtime {
                     peer,
                     password,
                 } => self.rekey(connection, peer, &password),
-                Output::Watch { .. } => {}
+                Output::Watch { peer, path } => self.watch(peer, path),
                 Output::Close { connection, last } => {
                     if let Some(connection) = self.connections.remove(&connection) {
                         connection.close(last);
@@ -406,6 +431,9 @@ impl Runtime {
 
     async fn stop(mut self, stop: Stop) {
         self.listeners.set_port(0);
+        if let Some(bfd) = self.bfd.take() {
+            bfd.stop().await;
+        }
         self.speaker.stop(stop, Instant::now());
         self.perform();
         let Self {

@@ -69,6 +69,35 @@ pub(crate) fn set_min_ttl(socket: impl AsFd, ipv4: bool, ttl: u8) -> io::Result<
     set_option(socket.as_fd(), level, name, &libc::c_int::from(ttl))
 }
 
+/// Has the kernel keep the headers of the first segment of accepted connections, for
+/// [`first_ttl`].
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(crate) fn keep_first_headers(listener: impl AsFd) -> io::Result<()> {
+    set_option(listener.as_fd(), libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, &1)
+}
+
+/// The TTL or hop limit of the first segment of an accepted connection. It can be asked for once;
+/// none for a connection that we have opened.
+pub(crate) fn first_ttl(socket: impl AsFd, ipv4: bool) -> Option<u8> {
+    let mut headers = [0_u8; 128];
+    let mut length = mem::size_of_val(&headers) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` octets into `headers`, and how many into `length`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_SAVED_SYN,
+            headers.as_mut_ptr().cast(),
+            &mut length,
+        )
+    };
+    let headers = headers.get(..length as usize).filter(|_| result == 0)?;
+    // RFC 791 section 3.1, RFC 8200 section 3.
+    headers.get(if ipv4 { 8 } else { 7 }).copied()
+}
+
 /// Has [`receive`] tell the TTL or hop limit of datagrams.
 ///
 /// # Errors

@@ -43,10 +43,7 @@ impl Node {
     }
 
     fn key(&self) -> PeerKey {
-        PeerKey {
-            address: IpAddr::V4(loopback(self.number)),
-            port: self.port,
-        }
+        PeerKey::new(IpAddr::V4(loopback(self.number)), self.port)
     }
 
     fn prefix(&self) -> ipnet::IpNet {
@@ -77,13 +74,13 @@ impl Node {
 
     fn configure(&self, peers: BTreeMap<PeerKey, PeerConfig>) {
         self.handle.configure(SpeakerConfig {
-            local_as: 65000 + u32::from(self.number),
-            router_id: Ipv4Addr::new(192, 0, 2, self.number),
             listen_port: self.port,
             next_hop_v4: Some(self.next_hop()),
-            next_hop_v6: None,
-            cluster_id: None,
             peers,
+            ..SpeakerConfig::new(
+                65000 + u32::from(self.number),
+                Ipv4Addr::new(192, 0, 2, self.number),
+            )
         });
     }
 
@@ -149,7 +146,8 @@ async fn two_speakers_learn_each_other_and_say_when_that_is_all() {
     b.start(&[&a], 90);
     let set = FibChange::Set {
         prefix: b.prefix(),
-        next_hops: vec![IpAddr::V4(b.next_hop())],
+        next_hops: vec![IpAddr::V4(b.next_hop()).into()],
+        priority: None,
     };
     assert_eq!(a.next_fib().await, FibEvent::Changes(vec![set]));
     assert_eq!(a.next_fib().await, FibEvent::Converged);

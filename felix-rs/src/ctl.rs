@@ -2,8 +2,11 @@
 
 use crate::health::Readiness;
 use felix_core::why::Connection;
+use ipam::PoolUsage;
+use ipam::reconcile::Finding;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -21,10 +24,75 @@ pub(crate) enum Question {
     Endpoints,
     BgpSummary,
     BgpRoutes,
+    Drops,
     Metrics,
     Plan,
     Ruleset,
     Why(Connection),
+    Ipam(IpamQuestion),
+}
+
+/// Questions about addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum IpamQuestion {
+    Show,
+    Blocks,
+    Check,
+    Release {
+        address: IpAddr,
+        /// Only the use of the address that has this number.
+        sequence: Option<u64>,
+        /// Also where its network namespace is still there.
+        force: bool,
+    },
+}
+
+/// `ocicat ipam show`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct IpamSummary {
+    pub(crate) pools: Vec<PoolUsage>,
+    /// This node's own addresses, by tunnel device.
+    pub(crate) tunnels: BTreeMap<String, IpAddr>,
+    /// What was freed by reconciliation since the agent's start.
+    pub(crate) freed: u64,
+}
+
+/// A line of `ocicat ipam blocks`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BlockLine {
+    pub(crate) block: IpNet,
+    pub(crate) node: String,
+    pub(crate) pool: String,
+    /// Known of this node's own blocks.
+    pub(crate) in_use: Option<u32>,
+    pub(crate) free: Option<u32>,
+    pub(crate) state: String,
+}
+
+/// A line of `ocicat ipam check`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ProblemLine {
+    pub(crate) problem: String,
+    #[serde(flatten)]
+    pub(crate) finding: Finding,
+    /// For how long this agent has seen it, in seconds.
+    pub(crate) seconds: u64,
+    /// Since when, in seconds since 1970.
+    pub(crate) since: u64,
+}
+
+/// What `ocicat ipam check` says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CheckReport {
+    pub(crate) node: String,
+    /// Endpoints of this node that were compared.
+    pub(crate) endpoints: usize,
+    pub(crate) problems: Vec<ProblemLine>,
+    /// Blocks that two nodes claim.
+    pub(crate) conflicts: Vec<String>,
+    /// Nodes without a Node object that own blocks, and for how many seconds nothing speaks for them.
+    pub(crate) departed: BTreeMap<String, u64>,
 }
 
 /// The answer.

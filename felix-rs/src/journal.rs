@@ -23,6 +23,10 @@ pub(crate) struct Journal {
     lost: bool,
     /// Length after the last compaction.
     compact_length: u64,
+    /// What happened and could not be written yet, in order. It is in `state` already.
+    unwritten: Vec<Record>,
+    /// Why it can't be written to, since the last attempt.
+    trouble: Option<String>,
 }
 
 /// What failed about the journal.
@@ -52,6 +56,8 @@ impl Journal {
             state,
             length,
             compact_length: length,
+            unwritten: Vec::new(),
+            trouble: None,
             lost,
         })
     }
@@ -71,8 +77,57 @@ impl Journal {
         &self.state
     }
 
-    /// Add a record.
+    /// Add a record. What could not be written before goes first, so that the journal never gives
+    /// an address to somebody before it has taken it from somebody else.
     pub(crate) fn append(&mut self, record: &Record) -> Result<(), JournalError> {
+        let result = self
+            .write_unwritten()
+            .and_then(|()| self.write(record))
+            .map(|()| self.state.apply(record));
+        let before = std::mem::replace(
+            &mut self.trouble,
+            result.as_ref().err().map(ToString::to_string),
+        );
+        if before.is_some() && self.trouble.is_none() {
+            tracing::info!("the journal can be written again");
+        }
+        result
+    }
+
+    /// Add a record of what has happened and can't be undone. Where it can't be written it is
+    /// kept, and written before anything else.
+    pub(crate) fn note(&mut self, record: Record) {
+        if let Err(error) = self.append(&record) {
+            tracing::error!(%error, "not journaled yet, will be tried again");
+            self.state.apply(&record);
+            self.unwritten.push(record);
+        }
+    }
+
+    /// Why nothing can be written, if that is so.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Try again where something could not be written.
+    pub(crate) fn catch_up(&mut self) {
+        if self.trouble.is_some() {
+            // Says nothing that is not known: whether it can be written is what is asked.
+            let probe = Record::NextSequence(self.state.next_sequence);
+            // Kept as the trouble, if it is one.
+            let _ = self.append(&probe);
+        }
+    }
+
+    fn write_unwritten(&mut self) -> Result<(), JournalError> {
+        while let Some(record) = self.unwritten.first().cloned() {
+            self.write(&record)?;
+            self.unwritten.remove(0);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, record: &Record) -> Result<(), JournalError> {
         let bytes = encode(record);
         if let Err(error) = self.file.write_all(&bytes) {
             // A torn record would hide what follows it.
@@ -81,7 +136,6 @@ impl Journal {
             return Err(failed(&self.folder, "append", error));
         }
         self.length += bytes.len() as u64;
-        self.state.apply(record);
         if matches!(record, Record::Block(_) | Record::BlockGone(_)) {
             self.file
                 .sync_data()
@@ -101,6 +155,7 @@ impl Journal {
         self.file = file;
         self.length = length;
         self.compact_length = length;
+        self.unwritten.clear();
         Ok(())
     }
 }
@@ -139,8 +194,12 @@ fn rewrite(folder: &Path, state: &State) -> Result<(File, u64), std::io::Error> 
     let temporary = folder.join("journal.new");
     let mut file = File::create(&temporary)?;
     let bytes = compact(state);
-    file.write_all(&bytes)?;
-    file.sync_all()?;
+    let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        // Half a journal would take the room that the next attempt needs.
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
+    }
     std::fs::rename(&temporary, folder.join(FILE))?;
     File::open(folder)?.sync_all()?;
     Ok((file, bytes.len() as u64))

@@ -3,6 +3,7 @@
 use clap::Parser;
 use model::names;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Ocicat's node agent: routes, BGP, policy and addresses of one node.
 #[derive(Debug, Clone, Parser)]
@@ -34,6 +35,20 @@ pub(crate) struct Options {
     /// The one bit of connection marks that says that a connection was cut; the others are left alone
     #[arg(long, default_value_t = names::REVOKED_MARK, value_parser = one_bit)]
     pub(crate) revoked_mark: u32,
+    /// How often addresses are compared with what the kernel and the datastore have, in seconds;
+    /// what is empty or gone is given back on the second look
+    #[arg(long, default_value = "60", value_parser = seconds)]
+    pub(crate) ipam_interval: Duration,
+    /// How long a node has to be gone from the datastore, in seconds, before its blocks are freed;
+    /// at least three times the interval
+    #[arg(long, default_value = "900", value_parser = seconds)]
+    pub(crate) node_grace: Duration,
+    /// Whether denied packets are reported with the policy that denied them, some of them each second
+    #[arg(long, value_enum, default_value = "on")]
+    pub(crate) drop_log: Switch,
+    /// The nflog group that they take
+    #[arg(long, default_value_t = names::DROP_LOG_GROUP)]
+    pub(crate) drop_log_group: u16,
     /// What is logged: error, warn, info, debug, or a filter such as felix_rs=debug
     #[arg(long, default_value = "info", env = "OCICAT_LOG")]
     pub(crate) log: String,
@@ -49,6 +64,13 @@ pub(crate) enum Switch {
     On,
     /// Off.
     Off,
+}
+
+/// A time in seconds, at least a tenth of one.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds >= 0.1);
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| "a number of seconds is needed, such as 60".to_owned())
 }
 
 /// A mark of one bit, decimal or hexadecimal (0x…).

@@ -4,7 +4,7 @@
 //! again until something newer for the same object replaces it.
 
 use datastore::{Directory, Status, WriteError, Writer};
-use model::{IpamBlock, Object, ObjectKey, Update};
+use model::{IpamBlock, Lease, Object, ObjectKey, Update};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc as blocking;
@@ -26,9 +26,42 @@ pub(crate) enum Write {
     Status(Box<Status>),
     /// Claim a block; answered by a [`Claim`].
     Claim(IpamBlock),
+    /// Delete a block if it is still this one's: given back, or of a node that is gone.
+    Free(IpamBlock),
+    /// Give a block to this node if it is still `block`'s; answered by a [`Claim`].
+    TakeOver { block: IpamBlock, by: String },
+    /// Say what a lease is; answered by a [`LeaseRead`].
+    ReadLease(String),
+    /// Replace a lease; answered by a [`LeaseRead`]. `begun` is handed back.
+    SwapLease {
+        name: String,
+        expected: Option<Lease>,
+        next: Lease,
+        begun: u64,
+    },
 }
 
-/// Answer to [`Write::Claim`].
+/// What the datastore says to what was asked of it.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// Of a block.
+    Claim(Claim),
+    /// Of a lease.
+    Lease(LeaseRead),
+}
+
+/// Answer to [`Write::ReadLease`] and [`Write::SwapLease`].
+#[derive(Debug)]
+pub(crate) struct LeaseRead {
+    /// The lease.
+    pub(crate) name: String,
+    /// What it is.
+    pub(crate) lease: Option<Lease>,
+    /// It is what was to be written by a write begun then.
+    pub(crate) written: Option<u64>,
+}
+
+/// Answer to [`Write::Claim`] and [`Write::TakeOver`].
 #[derive(Debug)]
 pub(crate) struct Claim {
     /// The block that was asked for.
@@ -78,15 +111,15 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Starts the writer; answers to claims come out of the receiver.
+    /// Starts the writer; its answers come out of the receiver.
     pub(crate) fn start(
         path: &Path,
-    ) -> Result<(Self, mpsc::UnboundedReceiver<Claim>), std::io::Error> {
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Said>), std::io::Error> {
         let (writes, queue) = blocking::channel();
-        let (claims, answers) = mpsc::unbounded_channel();
+        let (said, answers) = mpsc::unbounded_channel();
         let mut pending = Pending {
             path: path.to_owned(),
-            claims,
+            said,
             open: None,
             failed: BTreeMap::new(),
         };
@@ -112,7 +145,7 @@ enum Subject {
 
 struct Pending {
     path: PathBuf,
-    claims: mpsc::UnboundedSender<Claim>,
+    said: mpsc::UnboundedSender<Said>,
     open: Option<Writer>,
     failed: BTreeMap<Subject, Write>,
 }
@@ -150,7 +183,16 @@ impl Pending {
             Write::Put(object) => Subject::Object(object.key()),
             Write::Delete(key) => Subject::Object(key.clone()),
             Write::Status(status) => Subject::Status(status.object.clone()),
+            Write::Free(block) => Subject::Object(Object::IpamBlock(block.clone()).key()),
             Write::Claim(block) => return self.claim(block.clone()),
+            Write::TakeOver { block, by } => return self.take_over(block.clone(), by.clone()),
+            Write::ReadLease(name) => return self.lease(name, None),
+            Write::SwapLease {
+                name,
+                expected,
+                next,
+                begun,
+            } => return self.lease(name, Some((expected.as_ref(), next, *begun))),
         };
         match self.attempt(&write) {
             Ok(()) => {
@@ -170,24 +212,83 @@ impl Pending {
             Write::Put(object) => writer.put(object),
             Write::Delete(key) => writer.delete(key, None),
             Write::Status(status) => writer.put_status(status),
-            Write::Claim(_) => Ok(()),
+            Write::Free(block) => match writer.delete(
+                &Object::IpamBlock(block.clone()).key(),
+                Some(&Object::IpamBlock(block.clone())),
+            ) {
+                // Somebody else's by now.
+                Err(WriteError::Changed { .. }) => Ok(()),
+                result => result,
+            },
+            Write::Claim(_)
+            | Write::TakeOver { .. }
+            | Write::ReadLease(_)
+            | Write::SwapLease { .. } => Ok(()),
         };
         result.map_err(|error| error.to_string())
     }
 
+    fn take_over(&mut self, block: IpamBlock, by: String) {
+        let next = IpamBlock {
+            node: by,
+            ..block.clone()
+        };
+        let swapped = self.writer().and_then(|writer| {
+            let object = Object::IpamBlock;
+            match writer.swap(&object(block), &object(next.clone())) {
+                Ok(()) => Ok(next.node.clone()),
+                Err(WriteError::Changed { object }) => owner_of(*object),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        let claim = Claim {
+            block: next,
+            owner: swapped,
+        };
+        // Nobody waits for it any more when the agent stops.
+        let _ = self.said.send(Said::Claim(claim));
+    }
+
+    /// Reads the lease, or replaces it. A datastore that does not answer says nothing.
+    fn lease(&mut self, name: &str, swap: Option<(Option<&Lease>, &Lease, u64)>) {
+        let read = self.writer().and_then(|writer| {
+            let Some((expected, next, begun)) = swap else {
+                let read = writer.lease(name).map(|lease| (lease, None));
+                return read.map_err(|error| error.to_string());
+            };
+            match writer.swap_lease(name, expected, next) {
+                Ok(()) => Ok((Some(next.clone()), Some(begun))),
+                Err(WriteError::LeaseChanged { lease, .. }) => Ok((lease, None)),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        match read {
+            Ok((lease, written)) => {
+                let name = name.to_owned();
+                let read = LeaseRead {
+                    name,
+                    lease,
+                    written,
+                };
+                let _ = self.said.send(Said::Lease(read));
+            }
+            Err(error) => tracing::warn!(lease = name, %error, "lease"),
+        }
+    }
+
     fn claim(&mut self, block: IpamBlock) {
+        // A deletion of the same block that failed before is older than the claim.
+        let key = Object::IpamBlock(block.clone()).key();
+        self.failed.remove(&Subject::Object(key));
         let owner = self.writer().and_then(|writer| {
             match writer.create(&Object::IpamBlock(block.clone())) {
                 Ok(()) => Ok(block.node.clone()),
-                Err(WriteError::Exists { object, .. }) => match *object {
-                    Object::IpamBlock(other) => Ok(other.node),
-                    other => Err(format!("{} stands where a block should", other.key())),
-                },
+                Err(WriteError::Exists { object, .. }) => owner_of(*object),
                 Err(error) => Err(error.to_string()),
             }
         });
         // Nobody waits for it any more when the agent stops.
-        let _ = self.claims.send(Claim { block, owner });
+        let _ = self.said.send(Said::Claim(Claim { block, owner }));
     }
 
     fn writer(&mut self) -> Result<Writer, String> {
@@ -198,5 +299,12 @@ impl Pending {
         let writer = directory.writer();
         self.open = Some(writer.clone());
         Ok(writer)
+    }
+}
+
+fn owner_of(object: Object) -> Result<String, String> {
+    match object {
+        Object::IpamBlock(block) => Ok(block.node),
+        other => Err(format!("{} stands where a block should", other.key())),
     }
 }

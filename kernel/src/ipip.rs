@@ -18,14 +18,6 @@ const IFLA_IPTUN_PMTUDISC: u16 = 10;
 /// `IPPROTO_IPIP`.
 const PROTOCOL: u8 = 4;
 
-/// What routes have to know of the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tunnel {
-    pub(crate) ifindex: u32,
-    /// What the node itself sends through it comes from here.
-    pub(crate) source: Ipv4Addr,
-}
-
 impl Kernel {
     /// Creates the device or changes it to what is wanted, and sets it up; answers its index.
     ///
@@ -66,17 +58,15 @@ impl Kernel {
         };
         self.host_interface_sysctls(name, false, SourceCheck::Least)?;
         self.set_sysctl(&format!("ipv4/conf/{name}/route_localnet"), "0")?;
-        self.set_tunnel_address(device, link.ifindex)
+        self.set_tunnel_address(device.address, link.ifindex)
             .map_err(refused("set its address"))?;
         if !link.up {
             let mut request = self.route.encoder();
             message::link_up(&mut request, link.ifindex);
             self.route.request(request).map_err(refused("set it up"))?;
         }
-        self.tunnel = Some(Tunnel {
-            ifindex: link.ifindex,
-            source: device.address.unwrap_or(device.local),
-        });
+        let source = device.address.unwrap_or(device.local);
+        self.tunnel_sources.insert(link.ifindex, source);
         Ok(link.ifindex)
     }
 
@@ -85,7 +75,7 @@ impl Kernel {
         let found = link::by_name(&mut self.route, name);
         match found.map_err(LinkError::refused(name, "look it up"))? {
             Some(link) if link.kind.as_deref() == Some(KIND) => {
-                self.tunnel = None;
+                self.tunnel_sources.remove(&link.ifindex);
                 self.delete_link(link.ifindex)
             }
             _ => Ok(()),
@@ -135,12 +125,12 @@ impl Kernel {
     }
 
     /// Makes the wanted address the only IPv4 address of the device.
-    fn set_tunnel_address(
+    pub(crate) fn set_tunnel_address(
         &mut self,
-        device: &IpipDevice,
+        address: Option<Ipv4Addr>,
         ifindex: u32,
     ) -> Result<(), NetlinkError> {
-        let (wanted, scope) = match device.address {
+        let (wanted, scope) = match address {
             Some(address) => (IpAddr::from(address), SCOPE_UNIVERSE),
             None => (IpAddr::from(GATEWAY_V4), SCOPE_HOST),
         };

@@ -1,9 +1,10 @@
 //! The handle.
 
 use crate::features::Features;
-use crate::ipip::Tunnel;
 use crate::netlink::{Errno, Protocol, Socket};
 use crate::nft::Table;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 /// The kernel, seen from one network namespace. Blocking, and quick: no call waits for anything
@@ -16,8 +17,8 @@ pub struct Kernel {
     pub(crate) nft: Table,
     pub(crate) features: Features,
     pub(crate) sysctl_root: PathBuf,
-    /// The tunnel as it was ensured last.
-    pub(crate) tunnel: Option<Tunnel>,
+    /// Tunnel devices, and the IPv4 address that the node itself speaks with through each.
+    pub(crate) tunnel_sources: BTreeMap<u32, Ipv4Addr>,
 }
 
 /// What differs between environments.
@@ -68,7 +69,7 @@ impl Kernel {
             nft,
             features,
             sysctl_root: options.sysctl_root,
-            tunnel: None,
+            tunnel_sources: BTreeMap::new(),
         })
     }
 

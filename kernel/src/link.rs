@@ -109,6 +109,11 @@ impl Kernel {
         dump(&mut self.route).map_err(LinkError::Dump)
     }
 
+    /// The link with this index as it is now, if there is one.
+    pub fn link(&mut self, ifindex: u32) -> Result<Option<Link>, LinkError> {
+        by_index(&mut self.route, ifindex).map_err(LinkError::Dump)
+    }
+
     /// Removes a link. One that is not there is no failure.
     ///
     /// The kernel takes some 20 ms for this; [`Self::delete_link_in_background`] does not wait.

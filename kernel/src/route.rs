@@ -1,6 +1,5 @@
 //! Routes of the main table. Ours are those with [`RT_PROTOCOL`]; nothing here removes others.
 
-use crate::ipip::Tunnel;
 use crate::kernel::Kernel;
 use crate::message::{
     self, DELETE_ROUTE, GET_ROUTE, MAIN_TABLE, NEW_ROUTE, SCOPE_LINK, SCOPE_NOWHERE,
@@ -15,6 +14,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags,
     RouteType, RouteVia,
 };
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const RTA_DST: u16 = 1;
@@ -91,9 +91,9 @@ impl Kernel {
     pub fn replace_routes(&mut self, routes: &[Route]) -> Vec<(Route, RouteError)> {
         let empty = |route: &&Route| matches!(&route.kind, RouteKind::Via(hops) if hops.is_empty());
         let (empty, usable): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(empty);
-        let tunnel = self.tunnel;
+        let tunnels = &self.tunnel_sources;
         let refused = self.route.batch(&usable, |encoder, route| {
-            let source = tunnel.and_then(|tunnel| source(route, tunnel));
+            let source = source(route, tunnels);
             encode(encoder, route, RT_PROTOCOL, source);
         });
         let refused = refused
@@ -131,13 +131,19 @@ fn refusal(dest: IpNet, source: NetlinkError) -> RouteError {
     }
 }
 
-/// The preferred source of an IPv4 route through the tunnel.
-fn source(route: &Route, tunnel: Tunnel) -> Option<Ipv4Addr> {
+/// The preferred source of an IPv4 route through a tunnel.
+fn source(route: &Route, tunnels: &BTreeMap<u32, Ipv4Addr>) -> Option<Ipv4Addr> {
     let RouteKind::Via(hops) = &route.kind else {
         return None;
     };
-    let through = |hop: &NextHop| hop.onlink && hop.ifindex == Some(tunnel.ifindex);
-    (route.dest.addr().is_ipv4() && hops.iter().any(through)).then_some(tunnel.source)
+    if !route.dest.addr().is_ipv4() {
+        return None;
+    }
+    let onlink = hops.iter().filter(|hop| hop.onlink);
+    onlink
+        .filter_map(|hop| tunnels.get(&hop.ifindex?))
+        .next()
+        .copied()
 }
 
 /// Appends the message that creates or replaces a route. The address that the node itself speaks
@@ -352,10 +358,8 @@ fn via_ip(via: &RouteVia) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    const TUNNEL: Tunnel = Tunnel {
-        ifindex: 7,
-        local: Ipv4Addr::new(192, 0, 2, 1),
-    };
+    const TUNNEL: u32 = 7;
+    const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
     fn hop(ifindex: u32, onlink: bool) -> NextHop {
         NextHop {
@@ -367,7 +371,7 @@ mod tests {
 
     fn source_of(kind: RouteKind) -> Option<Ipv4Addr> {
         let dest = IpNet::from(IpAddr::from([10, 0, 0, 1]));
-        source(&Route { dest, kind }, TUNNEL)
+        source(&Route { dest, kind }, &[(TUNNEL, SOURCE)].into())
     }
 
     #[test]
@@ -378,7 +382,7 @@ mod tests {
             vec![hop(7, true), hop(7, true)],
         ];
         for hops in through {
-            assert_eq!(source_of(RouteKind::Via(hops)), Some(TUNNEL.local));
+            assert_eq!(source_of(RouteKind::Via(hops)), Some(SOURCE));
         }
         let elsewhere = [vec![], vec![hop(3, true)], vec![hop(7, false)]];
         for hops in elsewhere {

@@ -4,13 +4,12 @@
 use crate::kernel::Kernel;
 use crate::link::{self, IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError};
 use crate::message::{
-    self, GET_LINK, GET_NEIGHBOUR, NEW_LINK, NEW_NEIGHBOUR, NUD_PERMANENT, SCOPE_HOST, family,
-    ifinfomsg, octets,
+    self, GET_LINK, GET_NEIGHBOUR, NEW_LINK, NEW_NEIGHBOUR, NUD_PERMANENT, family, ifinfomsg,
+    octets,
 };
 use crate::netlink::{Attributes, Encoder, Flags, NetlinkError, Socket};
 use crate::sysctl::SourceCheck;
-use model::dataplane::{Link, Vtep, VxlanDevice};
-use model::names::GATEWAY_V4;
+use model::dataplane::{Link, Tunnel, Vtep, VxlanDevice};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -45,7 +44,7 @@ impl Kernel {
     /// One that is as wanted is not touched, so that no event follows.
     ///
     /// TTL, TOS and DF of the outer header are those of the inner one, so that path MTU discovery
-    /// works. Like the IPIP device, it has an address that is never a source.
+    /// works. Its address is as that of the IPIP device.
     pub fn ensure_vxlan(&mut self, device: &VxlanDevice) -> Result<u32, LinkError> {
         let name = &device.name;
         let refused = |step| LinkError::refused(name, step);
@@ -87,15 +86,47 @@ impl Kernel {
                 .map_err(refused("change its MTU"))?;
         }
         self.host_interface_sysctls(name, true, SourceCheck::Least)?;
-        self.prepare_vxlan(&link).map_err(refused("set it up"))?;
+        self.set_tunnel_address(device.address, link.ifindex)
+            .map_err(refused("set its address"))?;
+        if !link.up {
+            let mut request = self.route.encoder();
+            message::link_up(&mut request, link.ifindex);
+            self.route.request(request).map_err(refused("set it up"))?;
+        }
+        if let IpAddr::V4(local) = device.local {
+            let source = device.address.unwrap_or(local);
+            self.tunnel_sources.insert(link.ifindex, source);
+        }
         Ok(link.ifindex)
+    }
+
+    /// Makes a tunnel be as wanted; answers the index of its device.
+    pub fn ensure_tunnel(&mut self, tunnel: &Tunnel) -> Result<u32, LinkError> {
+        match tunnel {
+            Tunnel::Ipip(device) => self.ensure_ipip(device),
+            Tunnel::Vxlan { device, ends } => {
+                let ifindex = self.ensure_vxlan(device)?;
+                self.set_vteps(&device.name, ifindex, ends)?;
+                Ok(ifindex)
+            }
+        }
+    }
+
+    /// Removes a tunnel device. One that is not there is no failure; one of a kind that ours never
+    /// are stays.
+    pub fn remove_tunnel(&mut self, name: &str) -> Result<(), LinkError> {
+        self.remove_ipip(name)?;
+        self.remove_vxlan(name)
     }
 
     /// Removes the device. One that is not there is no failure; one of another kind stays.
     pub fn remove_vxlan(&mut self, name: &str) -> Result<(), LinkError> {
         let found = link::by_name(&mut self.route, name);
         match found.map_err(LinkError::refused(name, "look it up"))? {
-            Some(link) if link.kind.as_deref() == Some(KIND) => self.delete_link(link.ifindex),
+            Some(link) if link.kind.as_deref() == Some(KIND) => {
+                self.tunnel_sources.remove(&link.ifindex);
+                self.delete_link(link.ifindex)
+            }
             _ => Ok(()),
         }
     }
@@ -191,24 +222,6 @@ impl Kernel {
         let link = link::by_name(&mut self.route, &name);
         let link = link.and_then(|link| link.ok_or(NetlinkError::NoAnswer));
         link.map_err(LinkError::refused(&name, "look it up"))
-    }
-
-    fn prepare_vxlan(&mut self, link: &Link) -> Result<(), NetlinkError> {
-        let mut request = self.route.encoder();
-        message::add_address(
-            &mut request,
-            link.ifindex,
-            GATEWAY_V4.into(),
-            32,
-            SCOPE_HOST,
-        );
-        self.route.request(request)?;
-        if link.up {
-            return Ok(());
-        }
-        let mut request = self.route.encoder();
-        message::link_up(&mut request, link.ifindex);
-        self.route.request(request)
     }
 }
 
@@ -331,4 +344,21 @@ fn ndmsg(family: u8, ifindex: u32, flags: u8) -> [u8; 12] {
         fixed[10] = flags;
     }
     fixed
+}
+
+/// Whether the kernel has the kind: it looks the kind up before it refuses an identifier of more
+/// than 24 bits, so that nothing is ever created.
+pub(crate) fn probe(socket: &mut Socket) -> bool {
+    const IMPOSSIBLE_VNI: u32 = 1 << 24;
+    let mut request = socket.encoder();
+    let fixed = ifinfomsg(0, 0, 0);
+    request.message(NEW_LINK, Flags::CREATE_EXCLUSIVE, &fixed, |encoder| {
+        encoder.string(IFLA_IFNAME, "ocicat-probe");
+        encoder.nested(IFLA_LINKINFO, |encoder| {
+            encoder.string(1, KIND);
+            encoder.nested(2, |encoder| encoder.u32(IFLA_VXLAN_ID, IMPOSSIBLE_VNI));
+        });
+    });
+    let answer = socket.request(request);
+    answer.is_err_and(|error| error.is(libc::ERANGE))
 }

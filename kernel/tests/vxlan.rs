@@ -51,6 +51,7 @@ fn device(local: &str) -> VxlanDevice {
         local,
         mtu: 1430,
         mac: vtep_mac(local),
+        address: None,
     }
 }
 

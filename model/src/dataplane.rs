@@ -85,6 +85,8 @@ pub struct PodLink {
     pub pod_mac: [u8; 6],
     /// MTU of both ends.
     pub mtu: u32,
+    /// Transmit and receive queues of each end, from 1.
+    pub queues: u32,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
     /// The node's loopback addresses speak to the pod (`route_localnet`): it has host ports.
@@ -130,6 +132,48 @@ pub struct VxlanDevice {
     pub mtu: u32,
     /// MAC of the device: the inner destination of what is for this node.
     pub mac: [u8; 6],
+    /// Address on the device: inner source of IPv4 traffic of the node itself.
+    pub address: Option<std::net::Ipv4Addr>,
+}
+
+/// A tunnel device, and all that it needs to reach the other nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tunnel {
+    /// Protocol 4. The gateway of a route is the outer destination.
+    Ipip(IpipDevice),
+    /// VXLAN. The gateway of a route names one of the ends.
+    Vxlan {
+        /// The device.
+        device: VxlanDevice,
+        /// The other nodes' ends.
+        ends: std::collections::BTreeSet<Vtep>,
+    },
+}
+
+impl Tunnel {
+    /// Name of the device.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Ipip(device) => &device.name,
+            Self::Vxlan { device, .. } => &device.name,
+        }
+    }
+
+    /// Address on the device: inner source of IPv4 traffic of the node itself.
+    pub fn address(&self) -> Option<std::net::Ipv4Addr> {
+        match self {
+            Self::Ipip(device) => device.address,
+            Self::Vxlan { device, .. } => device.address,
+        }
+    }
+
+    /// MTU of the device in bytes.
+    pub fn mtu(&self) -> u32 {
+        match self {
+            Self::Ipip(device) => device.mtu,
+            Self::Vxlan { device, .. } => device.mtu,
+        }
+    }
 }
 
 /// Another node's end of a VXLAN.

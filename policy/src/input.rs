@@ -1,6 +1,8 @@
 //! What the compiler and the evaluator are told, besides pods and namespaces.
 
-use model::{CalicoPolicy, ClusterNetworkPolicy, Labels, NetworkPolicy, StagedKubernetesPolicy};
+use model::{
+    CalicoPolicy, ClusterNetworkPolicy, Labels, NetworkPolicy, Object, StagedKubernetesPolicy,
+};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -65,6 +67,21 @@ impl Policy {
             namespace: namespace.cloned(),
             kind,
         }
+    }
+}
+
+impl TryFrom<Object> for Policy {
+    type Error = Object;
+
+    /// The object again where it is no policy.
+    fn try_from(object: Object) -> Result<Self, Object> {
+        Ok(match object {
+            Object::NetworkPolicy(policy) => Self::Kubernetes(policy),
+            Object::ClusterNetworkPolicy(policy) => Self::Cluster(policy),
+            Object::CalicoPolicy(policy) => Self::Calico(policy),
+            Object::StagedKubernetesPolicy(policy) => Self::StagedKubernetes(policy),
+            other => return Err(other),
+        })
     }
 }
 

@@ -6,16 +6,19 @@
 
 pub mod bfd;
 mod config;
+pub mod filter;
 mod rib;
 mod session;
 mod speaker;
 pub mod wire;
 
 pub use config::{
-    Export, FibChange, Import, LocalRoute, Password, PasswordError, PeerConfig, PeerKey, Restart,
+    AddPath, Decision, DynamicPeers, Excess, Export, FibChange, FibNextHop, Import, LocalRoute,
+    Password, PasswordError, PeerConfig, PeerKey, PrefixLimit, RemoteAs, Restart, Role,
     SpeakerConfig, Stop,
 };
 pub use speaker::{
-    ConnectionId, Notice, Output, PathStatus, PeerId, PeerStatus, Rejected, RouteStatus, Severity,
-    SocketOptions, Speaker, SpeakerStatus, WatchedPath,
+    AdvertisedStatus, ConnectionId, Notice, Operation, OperationError, Output, PathStatus, PeerId,
+    PeerStatus, Rejected, RouteStatus, Severity, SocketOptions, Speaker, SpeakerStatus,
+    WatchedPath,
 };

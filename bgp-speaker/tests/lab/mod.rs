@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // each test program uses its part
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -67,7 +68,7 @@ impl Lab {
         let config = self.write(
             "speaker.yaml",
             &format!(
-                "localAs: 4200000001\nrouterId: 192.0.2.1\nforwardingPreserved: true\n\
+                "localAs: 4200000001\nrouterId: 192.0.2.1\nforwardingPreserved: true\nebgpRequiresPolicy: false\n\
                  nextHopV4: 10.0.0.1\nnextHopV6: fd00::1\nnetworks: [10.1.0.0/26, 'fd01::/122']\n\
                  peers:\n- {peer}\n"
             ),
@@ -75,12 +76,41 @@ impl Lab {
         let program = env!("CARGO_BIN_EXE_bgp-speaker");
         let mut arguments = vec!["--config", config.to_str().unwrap()];
         arguments.extend(restarting.then_some("--restarting"));
-        self.ours.daemon(program, &arguments, &self.path("log"))
+        let running = || self.read("log").matches("running with").count();
+        let before = running();
+        let speaker = self.ours.daemon(program, &arguments, &self.path("log"));
+        // Before that, the signal that asks for the status would end it.
+        eventually("our program runs", || running() > before);
+        speaker
+    }
+
+    /// Our program at the other end, announcing 10.2.0.0/24 and fd02::/64; it logs to `their.log`.
+    pub(crate) fn their_speaker(&self, peer: &str) -> Daemon {
+        let config = self.write(
+            "their.yaml",
+            &format!(
+                "localAs: 65001\nrouterId: 192.0.2.2\nebgpRequiresPolicy: false\nnextHopV4: 10.0.0.2\nnextHopV6: fd00::2\n\
+                 networks: [10.2.0.0/24, 'fd02::/64']\npeers:\n- {peer}\n"
+            ),
+        );
+        let arguments = ["--config", path(&config)];
+        let program = env!("CARGO_BIN_EXE_bgp-speaker");
+        let log = self.path("their.log");
+        let speaker = self.theirs.daemon(program, &arguments, &log);
+        eventually("their program runs", || {
+            self.read("their.log").contains("running with")
+        });
+        speaker
     }
 
     /// BIRD, announcing 10.2.0.0/24 and fd02::/64 as `their_as`, routes in the kernel;
     /// the session is over IPv4 or, with `fd00::2` as its own address, over IPv6.
     pub(crate) fn bird(&self, their_as: u32, own: &str) -> Daemon {
+        self.bird_with(their_as, own, "", "")
+    }
+
+    /// BIRD with further options of the session, and further protocols.
+    pub(crate) fn bird_with(&self, their_as: u32, own: &str, options: &str, more: &str) -> Daemon {
         let ours = own.replace('2', "1");
         let config = self.write(
             "bird.conf",
@@ -92,9 +122,9 @@ impl Lab {
                  protocol static s6 {{ ipv6; route fd02::/64 blackhole; }}\n\
                  protocol bgp ours {{\n  local {own} as {their_as};\n\
                  neighbor {ours} as 4200000001;\n  graceful restart on;\n\
-                 connect delay time 1; error wait time 1, 2;\n\
+                 connect delay time 1; error wait time 1, 2; {options}\n\
                  ipv4 {{ import all; export all; next hop address 10.0.0.2; }};\n\
-                 ipv6 {{ import all; export all; next hop address fd00::2; }};\n}}\n"
+                 ipv6 {{ import all; export all; next hop address fd00::2; }};\n}}\n{more}\n"
             ),
         );
         let (control, pid) = (self.path("bird.ctl"), self.path("bird.pid"));
@@ -116,23 +146,32 @@ impl Lab {
     }
 
     /// FRR's zebra and bgpd, announcing 10.2.0.0/24 and fd02::/64.
-    pub(crate) fn frr(&self) -> [Daemon; 2] {
+    pub(crate) fn frr(&self) -> Vec<Daemon> {
+        self.frr_with("")
+    }
+
+    /// FRR with further lines about the neighbor; with bfdd if one of them is about that.
+    pub(crate) fn frr_with(&self, neighbor: &str) -> Vec<Daemon> {
         let config = self.write(
             "bgpd.conf",
-            "router bgp 65001\n bgp router-id 192.0.2.2\n no bgp ebgp-requires-policy\n\
+            &format!(
+                "router bgp 65001\n bgp router-id 192.0.2.2\n no bgp ebgp-requires-policy\n\
              \x20bgp graceful-restart\n no bgp network import-check\n\
              \x20neighbor 10.0.0.1 remote-as 4200000001\n neighbor 10.0.0.1 timers connect 1\n\
+             {neighbor}\
              \x20address-family ipv4 unicast\n  network 10.2.0.0/24\n exit-address-family\n\
              \x20address-family ipv6 unicast\n  network fd02::/64\n  neighbor 10.0.0.1 activate\n\
-             \x20exit-address-family\n",
+             \x20exit-address-family\n"
+            ),
         );
-        let zebra_config = self.write("zebra.conf", "");
+        let empty = self.write("empty.conf", "");
         run("chown", &["-R", "frr:frr", path(self.directory.path())]);
         let start = |program: &str, config: &Path| {
             let socket = self.path("zserv");
             let pid = self.path(&format!("{program}.pid"));
             let binary = format!("/usr/lib/frr/{program}");
-            let arguments = [
+            let bfd_socket = self.path("bfdd.sock");
+            let mut arguments = vec![
                 "-u",
                 "frr",
                 "-g",
@@ -148,12 +187,19 @@ impl Lab {
                 "-A",
                 "127.0.0.1",
             ];
+            if program == "bfdd" {
+                arguments.extend(["--bfdctl", path(&bfd_socket)]);
+            }
             self.theirs
                 .daemon(&binary, &arguments, &self.path(&format!("{program}.log")))
         };
-        let zebra = start("zebra", &zebra_config);
+        let mut daemons = vec![start("zebra", &empty)];
         eventually("zebra listens", || self.path("zserv").exists());
-        [zebra, start("bgpd", &config)]
+        if neighbor.contains("bfd") {
+            daemons.push(start("bfdd", &empty));
+        }
+        daemons.push(start("bgpd", &config));
+        daemons
     }
 
     pub(crate) fn vtysh(&self, command: &str) -> String {
@@ -176,6 +222,57 @@ impl Lab {
         v4.contains("via 10.0.0.1") && v6.contains("via fd00::1")
     }
 
+    /// Kills our speaker, checks that they go on forwarding, and starts a successor.
+    pub(crate) fn restart_unnoticed(&self, speaker: Daemon, peer: &str, stop: &str) -> Daemon {
+        eventually("we have converged", || {
+            self.read("log").contains("all peers have sent")
+        });
+        let _monitor = self.monitor();
+        // The monitor is running once it has seen a change of ours.
+        eventually("the monitor runs", || {
+            self.theirs
+                .ip(&["route", "replace", "10.77.0.0/24", "dev", "lo"]);
+            self.theirs.ip(&["route", "del", "10.77.0.0/24"]);
+            self.read("monitor").contains("10.77.0.0/24")
+        });
+        speaker.signal(stop);
+        speaker.wait();
+        assert!(
+            self.they_forward(),
+            "routes are kept while nobody speaks for them"
+        );
+        let successor = self.speaker(peer, true);
+        eventually("the successor has their routes", || {
+            self.read("log")
+                .matches(": session with 10.0.0.2 is up")
+                .count()
+                >= 2
+                && self.we_have_their_routes(&successor)
+        });
+        eventually("the successor has converged", || {
+            self.read("log")
+                .matches("all peers have sent their routes")
+                .count()
+                >= 2
+        });
+        assert!(self.they_forward());
+        assert_eq!(self.deleted(), [""; 0]);
+        successor
+    }
+
+    /// Two of ours and two of theirs.
+    pub(crate) fn we_have_their_routes(&self, speaker: &Daemon) -> bool {
+        let status = self.status(speaker);
+        status.contains("state: Established") && status.contains("prefixes: 4")
+    }
+
+    /// What our speaker last said about itself; asks for more.
+    pub(crate) fn status(&self, speaker: &Daemon) -> String {
+        speaker.signal("USR1");
+        let log = self.read("log");
+        log.rsplit("status:").next().unwrap_or_default().to_owned()
+    }
+
     /// Routes of ours that their kernel was told to delete.
     pub(crate) fn deleted(&self) -> Vec<String> {
         let log = self.read("monitor");
@@ -188,10 +285,39 @@ impl Lab {
     }
 }
 
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.read("log");
+            let events = log.lines().filter(|line| line.contains("bgp_speaker"));
+            events.for_each(|line| println!("{line}"));
+        }
+    }
+}
+
 impl Namespace {
     fn new(name: String) -> Self {
         run("ip", &["netns", "add", &name]);
         Self(name)
+    }
+
+    /// Drops what matches; everything that was dropped before passes again.
+    pub(crate) fn drop_packets(&self, matching: &str) {
+        let table = format!(
+            "table inet cut\ndelete table inet cut\n\
+             table inet cut {{ chain in {{ type filter hook input priority 0; {matching}; }}; }}"
+        );
+        let mut nft = Command::new("ip")
+            .args(["netns", "exec", &self.0, "nft", "-f", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        nft.stdin
+            .take()
+            .unwrap()
+            .write_all(table.as_bytes())
+            .unwrap();
+        assert!(nft.wait().unwrap().success(), "{table}");
     }
 
     pub(crate) fn ip(&self, arguments: &[&str]) -> String {

@@ -32,6 +32,7 @@ mod net;
 mod pools;
 pub mod reconcile;
 mod registry;
+mod report;
 mod suspicion;
 mod tunnel;
 
@@ -41,6 +42,7 @@ pub use error::{AssignError, Family, PoolUsage, Unusable};
 pub use lease::Election;
 pub use pools::Overlap;
 pub use registry::Conflict;
+pub use report::{BlockCounts, BlockReport, BlockState};
 pub use suspicion::Suspicions;
 pub use tunnel::TunnelError;
 

@@ -36,6 +36,12 @@ pub enum WriteError {
         /// The object as it is.
         object: Box<Object>,
     },
+    /// There is no such object.
+    #[error("{object} does not exist")]
+    Missing {
+        /// The object.
+        object: ObjectKey,
+    },
     /// Only users write this kind.
     #[error("{object}: agents do not write objects of this kind")]
     Kind {
@@ -132,6 +138,25 @@ impl Writer {
             }
         }
         atomic::remove(&path).map_err(|source| WriteError::Io { path, source })
+    }
+
+    /// Writes `next` in the place of the object of the same key, if that is `expected`.
+    pub fn swap(&self, expected: &Object, next: &Object) -> Result<(), WriteError> {
+        let key = next.key();
+        let path = self.path(&key)?;
+        let text = text(next)?;
+        let _lock = self.lock()?;
+        match read(&key, &path)? {
+            Some(found) if found == *expected => {}
+            Some(found) => {
+                return Err(WriteError::Changed {
+                    object: Box::new(found),
+                });
+            }
+            None => return Err(WriteError::Missing { object: key }),
+        }
+        atomic::replace(&path, &text, Durability::Synced)
+            .map_err(|source| WriteError::Io { path, source })
     }
 
     /// Writes what a node thinks of an object, or removes it where there are no conditions. Does

@@ -364,3 +364,17 @@ fn of_several_threads_that_take_a_lease_exactly_one_gets_it() {
     });
     assert_eq!(taken, 1);
 }
+
+#[test]
+fn a_block_changes_hands_only_from_the_owner_that_was_expected() {
+    let (_directory, writer) = directory();
+    let swap = |from: &str, to: &str| writer.swap(&block(from), &block(to));
+    assert!(matches!(swap("n1", "n2"), Err(WriteError::Missing { .. })));
+    writer.create(&block("n1")).unwrap();
+    assert!(matches!(swap("n3", "n2"), Err(WriteError::Changed { .. })));
+    swap("n1", "n2").unwrap();
+    match writer.create(&block("n1")) {
+        Err(WriteError::Exists { object }) => assert_eq!(*object, block("n2")),
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,16 +1,18 @@
 //! The state of this node's world. `on_*` store and mark; `resolve` computes what follows.
 
 pub(crate) mod feed;
+mod felix;
 mod resolve;
+mod tunnels;
 
-use crate::checks;
+use crate::checks::{self, TunnelKinds};
 use crate::objects::{Objects, Phase};
 use crate::routes::{Topology, Withheld};
 use crate::underlay::Underlay;
 use crate::workloads::{EndpointKey, LocalEndpoint, id, seen};
 use bgp_core::{FibChange, LocalRoute, SpeakerConfig};
 use ipnet::IpNet;
-use model::dataplane::{Address, IpipDevice, Link, Route, RouteKind};
+use model::dataplane::{Address, Link, Route, RouteKind, Tunnel};
 use model::{Invalid, Kind, Object, ObjectKey, Update, WorkloadEndpoint, names};
 use policy::ruleset::Ruleset;
 use policy::{Compiler, EndpointId};
@@ -29,8 +31,8 @@ pub struct Desired {
     pub learned: BTreeMap<IpNet, RouteKind>,
     /// Addresses of pods that are gone: their routes go whatever else is unknown.
     pub freed: BTreeSet<IpNet>,
-    /// The tunnel device.
-    pub ipip: Option<IpipDevice>,
+    /// The tunnel devices by name.
+    pub tunnels: BTreeMap<String, Tunnel>,
     /// BGP sessions; none while this node has no address.
     pub sessions: Option<SpeakerConfig>,
     /// What is advertised.
@@ -64,7 +66,9 @@ struct Dirty {
 /// Everything that this node knows. `on_*` store and mark; [`Calc::resolve`] computes.
 pub struct Calc {
     node: String,
-    ipip_supported: bool,
+    tunnel_kinds: TunnelKinds,
+    /// Of the command line; the datastore's configuration is added.
+    policy_options: policy::Options,
     objects: Objects,
     compiler: Compiler,
     local: BTreeMap<EndpointKey, LocalEndpoint>,
@@ -75,6 +79,8 @@ pub struct Calc {
     own_blocks: BTreeSet<IpNet>,
     /// Blocks of the datastore by object, to know what a deletion is about.
     blocks: BTreeMap<ObjectKey, IpNet>,
+    /// Ways to pods of other nodes in this node's blocks.
+    strays: BTreeMap<IpNet, Vec<IpAddr>>,
     /// This node's own address on the IPIP device.
     tunnel_address: Option<Ipv4Addr>,
     underlay: Underlay,
@@ -95,17 +101,23 @@ struct Seen {
 
 impl Calc {
     /// The world of node `node`, of which nothing is known yet.
-    pub fn new(node: &str, ipip_supported: bool) -> Self {
+    pub fn new(node: &str, tunnel_kinds: TunnelKinds, policy_options: policy::Options) -> Self {
+        let policy_options = policy::Options {
+            node: node.to_owned(),
+            ..policy_options
+        };
         Self {
             node: node.to_owned(),
-            ipip_supported,
+            tunnel_kinds,
+            compiler: Compiler::new(policy_options.clone()),
+            policy_options,
             objects: Objects::default(),
-            compiler: Compiler::new(policy::Options::default()),
             local: BTreeMap::new(),
             by_pod: BTreeMap::new(),
             pods: BTreeMap::new(),
             own_blocks: BTreeSet::new(),
             blocks: BTreeMap::new(),
+            strays: BTreeMap::new(),
             tunnel_address: None,
             underlay: Underlay::default(),
             fib: BTreeMap::new(),
@@ -165,6 +177,10 @@ impl Calc {
                 self.feed_compiler(key, object);
             }
             Kind::IpamBlock => self.on_block(key, object),
+            Kind::FelixConfiguration => {
+                self.dirty.topology = true;
+                self.feed_options();
+            }
             _ => self.feed_compiler(key, object),
         }
     }
@@ -291,6 +307,11 @@ impl Calc {
         &self.local
     }
 
+    /// The node's own name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Every endpoint of the cluster that is known, with the interface index of those of this node.
     pub(crate) fn endpoints(
         &self,
@@ -314,6 +335,16 @@ impl Calc {
         if self.tunnel_address != address {
             self.tunnel_address = address;
             self.dirty.topology = true;
+        }
+    }
+
+    /// Pods of other nodes whose addresses are in this node's own blocks, and their nodes'
+    /// addresses: a block changed hands while they ran. BGP refuses what is part of an own block.
+    pub fn set_strays(&mut self, strays: BTreeMap<IpNet, Vec<IpAddr>>) {
+        if self.strays != strays {
+            let before = std::mem::replace(&mut self.strays, strays);
+            let all = before.keys().chain(self.strays.keys());
+            self.dirty.learned.extend(all.copied());
         }
     }
 
@@ -396,8 +427,11 @@ impl Calc {
     /// The Loc-RIB changed.
     pub fn on_fib(&mut self, change: FibChange) {
         match change {
-            FibChange::Set { prefix, next_hops } => {
-                self.fib.insert(prefix, next_hops);
+            FibChange::Set {
+                prefix, next_hops, ..
+            } => {
+                let addresses = next_hops.iter().map(|next_hop| next_hop.address);
+                self.fib.insert(prefix, addresses.collect());
                 self.dirty.learned.insert(prefix);
             }
             FibChange::Remove { prefix } => {
@@ -429,6 +463,27 @@ impl Calc {
         self.compiler.ruleset()
     }
 
+    /// What a counter of our table counts, and what the log lines with this prefix are about.
+    pub fn explain(&self, name: &str) -> Option<&policy::Counted> {
+        self.compiler.explain(name.trim())
+    }
+
+    /// All counters of our table.
+    pub fn counters(&self) -> impl Iterator<Item = (&str, &policy::Counted)> {
+        self.compiler.counters()
+    }
+
+    /// Namespace and name of the pod that has this address.
+    pub fn pod_at(&self, address: IpAddr) -> Option<(&str, &str)> {
+        let holds = |known: &&Seen| {
+            let mut nets = known.endpoint.ip_networks.iter();
+            nets.any(|net| net.addr() == address)
+        };
+        let mut all = self.by_pod.iter();
+        all.find(|(_, endpoints)| endpoints.values().any(|known| holds(&known)))
+            .map(|((namespace, pod), _)| (namespace.as_str(), pod.as_str()))
+    }
+
     /// Objects in force.
     pub fn objects(&self) -> &Objects {
         &self.objects
@@ -455,7 +510,7 @@ impl Calc {
         problems.extend(checks::overlapping_pools(&self.objects));
         problems.extend(checks::unsupported_encapsulation(
             &self.objects,
-            self.ipip_supported,
+            self.tunnel_kinds,
         ));
         problems.extend(self.session_problems.iter().cloned());
         problems

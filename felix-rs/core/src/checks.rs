@@ -24,25 +24,34 @@ pub fn overlapping_pools(objects: &Objects) -> Vec<Invalid> {
 }
 
 /// Pools that want what this kernel or this version can't do.
-pub fn unsupported_encapsulation(objects: &Objects, ipip: bool) -> Vec<Invalid> {
+pub fn unsupported_encapsulation(objects: &Objects, tunnels: TunnelKinds) -> Vec<Invalid> {
     let mut problems = Vec::new();
     for pool in objects.pools() {
-        if pool.ipip_mode != EncapMode::Never && !ipip {
+        if pool.ipip_mode != EncapMode::Never && !tunnels.ipip {
             let reason = format!(
                 "{:?}: this kernel has no ipip; routes of this pool that need it are withheld",
                 pool.ipip_mode
             );
             problems.push(pool_problem(pool, "spec.ipipMode", reason));
         }
-        if pool.vxlan_mode != EncapMode::Never {
+        if pool.vxlan_mode != EncapMode::Never && !tunnels.vxlan {
             let reason = format!(
-                "{:?}: VXLAN is not supported yet; this pool's routes are native",
+                "{:?}: this kernel has no vxlan; routes of this pool that need it are withheld",
                 pool.vxlan_mode
             );
             problems.push(pool_problem(pool, "spec.vxlanMode", reason));
         }
     }
     problems
+}
+
+/// Which tunnel devices the kernel can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TunnelKinds {
+    /// Protocol 4.
+    pub ipip: bool,
+    /// VXLAN.
+    pub vxlan: bool,
 }
 
 fn pool_problem(pool: &IpPool, field: &str, reason: String) -> Invalid {

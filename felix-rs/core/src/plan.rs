@@ -2,7 +2,7 @@
 
 use crate::calc::Desired;
 use ipnet::IpNet;
-use model::dataplane::{IpipDevice, Route, RouteKind};
+use model::dataplane::{Route, RouteKind, Tunnel};
 use policy::ruleset::Op;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,8 +12,8 @@ use std::fmt;
 pub struct Actual {
     /// Routes with our protocol number.
     pub routes: BTreeMap<IpNet, RouteKind>,
-    /// The tunnel device.
-    pub ipip: Option<IpipDevice>,
+    /// The tunnel devices by name.
+    pub tunnels: BTreeMap<String, Tunnel>,
 }
 
 /// What may be removed at this moment.
@@ -28,8 +28,8 @@ pub struct Permissions {
 /// One thing to do to the kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// Make the tunnel device be so.
-    EnsureIpip(IpipDevice),
+    /// Make a tunnel device be so.
+    EnsureTunnel(Tunnel),
     /// One transaction on our table.
     Table(Vec<Op>),
     /// Rebuild our table in one transaction.
@@ -38,8 +38,8 @@ pub enum Step {
     ReplaceRoutes(Vec<Route>),
     /// Remove these routes.
     DeleteRoutes(Vec<IpNet>),
-    /// Remove the tunnel device.
-    RemoveIpip(String),
+    /// Remove a tunnel device.
+    RemoveTunnel(String),
 }
 
 /// Steps in the order in which they are applied: policy before the routes that lead to it, the
@@ -68,12 +68,10 @@ pub fn plan(
     scope: Scope<'_>,
 ) -> Plan {
     let mut steps = Vec::new();
-    if let Some(device) = desired
-        .ipip
-        .as_ref()
-        .filter(|device| Some(*device) != actual.ipip.as_ref())
-    {
-        steps.push(Step::EnsureIpip(device.clone()));
+    for (name, tunnel) in &desired.tunnels {
+        if actual.tunnels.get(name) != Some(tunnel) {
+            steps.push(Step::EnsureTunnel(tunnel.clone()));
+        }
     }
     steps.extend(table.filter(|step| !matches!(step, Step::Table(ops) if ops.is_empty())));
     let mut replace = Vec::new();
@@ -101,8 +99,10 @@ pub fn plan(
     if !delete.is_empty() {
         steps.push(Step::DeleteRoutes(delete));
     }
-    if let (None, Some(device), true) = (&desired.ipip, &actual.ipip, permissions.local) {
-        steps.push(Step::RemoveIpip(device.name.clone()));
+    if permissions.local {
+        let gone = actual.tunnels.keys();
+        let gone = gone.filter(|name| !desired.tunnels.contains_key(*name));
+        steps.extend(gone.map(|name| Step::RemoveTunnel(name.clone())));
     }
     Plan { steps }
 }
@@ -130,13 +130,21 @@ impl fmt::Display for Plan {
         }
         for step in &self.steps {
             match step {
-                Step::EnsureIpip(device) => {
-                    writeln!(
-                        f,
-                        "link {} type ipip local {} mtu {}",
-                        device.name, device.local, device.mtu
-                    )?;
-                }
+                Step::EnsureTunnel(Tunnel::Ipip(device)) => writeln!(
+                    f,
+                    "link {} type ipip local {} mtu {}",
+                    device.name, device.local, device.mtu
+                )?,
+                Step::EnsureTunnel(Tunnel::Vxlan { device, ends }) => writeln!(
+                    f,
+                    "link {} type vxlan id {} dstport {} local {} mtu {}, {} ends",
+                    device.name,
+                    device.vni,
+                    device.port,
+                    device.local,
+                    device.mtu,
+                    ends.len()
+                )?,
                 Step::Table(ops) => {
                     for op in ops {
                         writeln!(f, "nft {}", ShowOp(op))?;
@@ -153,7 +161,7 @@ impl fmt::Display for Plan {
                         writeln!(f, "route delete {dest}")?;
                     }
                 }
-                Step::RemoveIpip(name) => writeln!(f, "link delete {name}")?,
+                Step::RemoveTunnel(name) => writeln!(f, "link delete {name}")?,
             }
         }
         Ok(())
@@ -175,6 +183,8 @@ impl fmt::Display for ShowOp<'_> {
             Op::AddRules(chain, rules) => write!(f, "add {} rules to {chain}", rules.len()),
             Op::DeleteChain(name) => write!(f, "delete chain {name}"),
             Op::DeleteSet(name) => write!(f, "delete set {name}"),
+            Op::AddCounter(name) => write!(f, "add counter {name}"),
+            Op::DeleteCounter(name) => write!(f, "delete counter {name}"),
         }
     }
 }
@@ -236,7 +246,7 @@ mod tests {
         ];
         Actual {
             routes: routes.into(),
-            ipip: None,
+            tunnels: BTreeMap::new(),
         }
     }
 
@@ -296,14 +306,14 @@ mod tests {
 
     #[test]
     fn policy_comes_before_routes_and_removals_come_last() {
-        let device = IpipDevice {
+        let device = model::dataplane::IpipDevice {
             name: "ipip.ocicat".into(),
             local: [10, 1, 0, 11].into(),
             mtu: 1480,
             address: None,
         };
         let desired = Desired {
-            ipip: Some(device),
+            tunnels: [(device.name.clone(), Tunnel::Ipip(device))].into(),
             learned: [(net("10.244.2.0/26"), via("10.1.0.1"))].into(),
             ..Desired::default()
         };
@@ -312,7 +322,7 @@ mod tests {
         assert!(matches!(
             steps.as_slice(),
             [
-                Step::EnsureIpip(_),
+                Step::EnsureTunnel(_),
                 Step::ReplaceTable,
                 Step::ReplaceRoutes(_),
                 Step::DeleteRoutes(_)

@@ -6,9 +6,10 @@
 
 use crate::underlay::Underlay;
 use ipnet::IpNet;
-use model::dataplane::{NextHop, RouteKind};
-use model::{EncapMode, IpPool};
+use model::dataplane::{NextHop, RouteKind, vtep_gateway, vtep_mac};
+use model::{EncapMode, IpPool, names};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 /// Why a BGP route is not in the kernel.
@@ -34,8 +35,10 @@ pub enum Withheld {
         /// The node that owns it.
         owner: String,
     },
-    /// The pool wants IPIP and there is no tunnel device.
-    #[error("{dest}: IPPool/{pool} wants IPIP towards {next_hop} and there is no tunnel device")]
+    /// The pool wants a tunnel and there is no device for it.
+    #[error(
+        "{dest}: IPPool/{pool} wants {encapsulation} towards {next_hop} and there is no tunnel device"
+    )]
     NoTunnel {
         /// The route.
         dest: IpNet,
@@ -43,7 +46,27 @@ pub enum Withheld {
         pool: String,
         /// Its next hop.
         next_hop: IpAddr,
+        /// What the pool wants.
+        encapsulation: Encapsulation,
     },
+}
+
+/// How packets to another node are wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encapsulation {
+    /// Protocol 4, over IPv4 only.
+    Ipip,
+    /// VXLAN, over either family.
+    Vxlan,
+}
+
+impl fmt::Display for Encapsulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipip => "IPIP",
+            Self::Vxlan => "VXLAN",
+        })
+    }
 }
 
 /// What decides a route besides the underlay.
@@ -61,8 +84,8 @@ pub struct Topology {
     pub owners_known: bool,
     /// This node's own subnets.
     pub own_subnets: Vec<IpNet>,
-    /// The tunnel device, if there is one.
-    pub ipip: Option<u32>,
+    /// Indices of the tunnel devices that are there and up, by name.
+    pub tunnels: BTreeMap<String, u32>,
 }
 
 impl Topology {
@@ -84,14 +107,14 @@ impl Topology {
             block_owners: _,
             owners_known,
             own_subnets,
-            ipip,
+            tunnels,
         } = self;
         *pools == other.pools
             && *node_addresses == other.node_addresses
             && *node_names == other.node_names
             && *owners_known == other.owners_known
             && *own_subnets == other.own_subnets
-            && *ipip == other.ipip
+            && *tunnels == other.tunnels
     }
 
     /// Of two nodes that announce one block, the datastore's owner is believed. A block that the
@@ -107,14 +130,48 @@ impl Topology {
         })
     }
 
-    fn encapsulates(&self, pool: &IpPool, next_hop: IpAddr) -> bool {
-        next_hop.is_ipv4()
-            && self.node_addresses.contains(&next_hop)
-            && match pool.ipip_mode {
-                EncapMode::Never => false,
-                EncapMode::Always => true,
-                EncapMode::CrossSubnet => !self.own_subnets.iter().any(|s| s.contains(&next_hop)),
+    /// How packets of this pool reach the node at `next_hop`; `None` is natively.
+    fn encapsulation(&self, pool: &IpPool, next_hop: IpAddr) -> Option<Encapsulation> {
+        let far = || !self.own_subnets.iter().any(|s| s.contains(&next_hop));
+        let wanted = |mode| match mode {
+            EncapMode::Never => false,
+            EncapMode::Always => true,
+            EncapMode::CrossSubnet => far(),
+        };
+        if !self.node_addresses.contains(&next_hop) {
+            None
+        } else if next_hop.is_ipv4() && wanted(pool.ipip_mode) {
+            Some(Encapsulation::Ipip)
+        } else {
+            wanted(pool.vxlan_mode).then_some(Encapsulation::Vxlan)
+        }
+    }
+
+    /// The way through a tunnel, if its device is there.
+    fn through(
+        &self,
+        encapsulation: Encapsulation,
+        dest: &IpNet,
+        next_hop: IpAddr,
+    ) -> Option<NextHop> {
+        let (name, gateway) = match (encapsulation, next_hop) {
+            (Encapsulation::Ipip, _) => (names::IPIP_DEVICE, next_hop),
+            (Encapsulation::Vxlan, IpAddr::V4(_)) if dest.addr().is_ipv4() => {
+                (names::VXLAN_DEVICE, next_hop)
             }
+            (Encapsulation::Vxlan, _) => {
+                let device = match next_hop {
+                    IpAddr::V4(_) => names::VXLAN_DEVICE,
+                    IpAddr::V6(_) => names::VXLAN6_DEVICE,
+                };
+                (device, vtep_gateway(vtep_mac(next_hop)).into())
+            }
+        };
+        Some(NextHop {
+            gateway,
+            ifindex: Some(*self.tunnels.get(name)?),
+            onlink: true,
+        })
     }
 
     /// The kernel route for a prefix of the Loc-RIB.
@@ -124,7 +181,7 @@ impl Topology {
         next_hops: &[IpAddr],
         underlay: &Underlay,
     ) -> Result<RouteKind, Withheld> {
-        let pool = self.pool_of(dest).filter(|_| dest.addr().is_ipv4());
+        let pool = self.pool_of(dest);
         let mut hops = BTreeSet::new();
         let mut failure = None;
         for &next_hop in next_hops {
@@ -132,23 +189,20 @@ impl Topology {
                 failure = Some(reason);
                 continue;
             }
-            let encapsulated = pool.filter(|pool| self.encapsulates(pool, next_hop));
-            match (encapsulated, self.ipip) {
-                (Some(_), Some(device)) => {
-                    hops.insert(NextHop {
-                        gateway: next_hop,
-                        ifindex: Some(device),
-                        onlink: true,
-                    });
-                }
-                (Some(pool), None) => {
-                    failure = Some(Withheld::NoTunnel {
-                        dest: *dest,
-                        pool: pool.name.clone(),
-                        next_hop,
-                    });
-                }
-                (None, _) => match resolve(next_hop, underlay) {
+            let wanted = pool.and_then(|pool| Some((pool, self.encapsulation(pool, next_hop)?)));
+            match wanted {
+                Some((pool, encapsulation)) => match self.through(encapsulation, dest, next_hop) {
+                    Some(hop) => drop(hops.insert(hop)),
+                    None => {
+                        failure = Some(Withheld::NoTunnel {
+                            dest: *dest,
+                            pool: pool.name.clone(),
+                            next_hop,
+                            encapsulation,
+                        });
+                    }
+                },
+                None => match resolve(next_hop, underlay) {
                     Some(resolved) => hops.extend(resolved),
                     None => {
                         failure = Some(Withheld::NextHopUnreachable {
@@ -223,7 +277,7 @@ mod tests {
             block_owners: BTreeMap::new(),
             owners_known: true,
             own_subnets: vec![net("10.1.0.0/24")],
-            ipip: Some(TUNNEL),
+            tunnels: [(names::IPIP_DEVICE.to_owned(), TUNNEL)].into(),
         }
     }
 
@@ -360,7 +414,7 @@ mod tests {
     #[test]
     fn a_route_that_can_not_be_programmed_says_why() {
         let mut topology = topology(EncapMode::Always);
-        topology.ipip = None;
+        topology.tunnels.clear();
         let far = net("10.244.2.0/26");
         assert_eq!(
             topology

@@ -2,7 +2,7 @@
 
 use crate::objects::Objects;
 use ipnet::IpNet;
-use model::WorkloadEndpoint;
+use model::{Pod, WorkloadEndpoint};
 use policy::{Endpoint, EndpointId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -97,6 +97,7 @@ pub(crate) fn seen(
     }
     // Its own object will come: until then its labels are unknown, unless CNI gave some.
     let labels_known = pod.is_some() || named.is_none() || !endpoint.labels.is_empty();
+    let service_account = service_account(pod);
     Some(Endpoint {
         namespace: endpoint.namespace.clone(),
         pod: endpoint.pod.clone(),
@@ -109,7 +110,40 @@ pub(crate) fn seen(
             .collect::<Vec<IpAddr>>(),
         local,
         labels_known,
-        service_account: pod.and_then(|pod| pod.service_account.clone()),
-        profiles: vec![],
+        profiles: profiles(&endpoint.namespace, &service_account),
+        service_account: Some(service_account),
     })
+}
+
+/// A pod that has no endpoint, as if it had this address.
+pub(crate) fn standing_at(pod: &Pod, address: IpAddr) -> Endpoint {
+    let service_account = service_account(Some(pod));
+    Endpoint {
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        labels: pod.labels.clone(),
+        ports: pod.ports.clone(),
+        ips: vec![address],
+        local: None,
+        labels_known: true,
+        profiles: profiles(&pod.namespace, &service_account),
+        service_account: Some(service_account),
+    }
+}
+
+fn service_account(pod: Option<&Pod>) -> String {
+    pod.and_then(|pod| pod.service_account.clone())
+        .unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.to_owned())
+}
+
+/// What a pod runs as that names no service account.
+const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+
+/// The profiles that Calico gives to every pod of Kubernetes: of its namespace, and of its service
+/// account.
+fn profiles(namespace: &str, service_account: &str) -> Vec<String> {
+    vec![
+        format!("kns.{namespace}"),
+        format!("ksa.{namespace}.{service_account}"),
+    ]
 }

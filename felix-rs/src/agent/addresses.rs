@@ -1,21 +1,28 @@
 //! Addresses: what the allocator is told, and the blocks that it asks for.
 
 use super::{Agent, RETRY};
-use crate::store::{Claim, Write};
+use crate::store::{Claim, Said, Write};
 use felix_core::{EndpointKey, LocalEndpoint, Phase};
 use ipam::Owner;
 use ipam::journal::{Live, Record, State};
 use ipnet::IpNet;
 use model::dataplane::Link;
 use model::{IpamBlock, ObjectKey, WorkloadEndpoint, names};
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds of the wall clock, for cooldowns.
+/// Milliseconds of the wall clock, for cooldowns: as it was at the first call, and from there by a
+/// clock that never jumps.
 pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    static FIRST: OnceLock<(Instant, u64)> = OnceLock::new();
+    let (at, wall) = FIRST.get_or_init(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let wall = u64::try_from(since.unwrap_or_default().as_millis());
+        (Instant::now(), wall.unwrap_or(u64::MAX))
+    });
+    let elapsed = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+    wall.saturating_add(elapsed)
 }
 
 pub(super) fn owner(key: &EndpointKey) -> Owner {
@@ -51,7 +58,14 @@ impl Agent {
             .write(Write::Claim(IpamBlock { cidr: block, node }));
     }
 
-    pub(super) fn on_claim(&mut self, claim: Claim) {
+    pub(super) fn on_said(&mut self, said: Said) {
+        match said {
+            Said::Claim(claim) => self.on_claim(claim),
+            Said::Lease(read) => self.on_lease(read),
+        }
+    }
+
+    fn on_claim(&mut self, claim: Claim) {
         let cidr = claim.block.cidr;
         match claim.owner {
             Ok(node) => {
@@ -73,7 +87,9 @@ impl Agent {
 
     /// The blocks of this node may have changed.
     pub(super) fn blocks_changed(&mut self) {
-        self.calc.set_own_blocks(self.ipam.own_blocks().collect());
+        let own: BTreeSet<IpNet> = self.ipam.own_blocks().collect();
+        self.own_blocks_are(&own);
+        self.calc.set_own_blocks(own);
         let conflicts = self.ipam.conflicts();
         for conflict in conflicts
             .iter()
@@ -104,15 +120,17 @@ impl Agent {
             .chain(come.map(|cidr| Record::Block(block(cidr))))
             .collect();
         for record in records {
-            if let Err(error) = self.journal.append(&record) {
-                tracing::error!(%error, "blocks not journaled");
-            }
+            self.journal.note(record);
         }
     }
 
     /// Take what the journal says into the allocator and the calculation.
     pub(super) fn adopt_journal(&mut self) {
+        self.adopt_name();
         let state = self.journal.state().clone();
+        let node = &self.options.node_name;
+        let renamed = state.blocks.values().filter(|block| block.node != *node);
+        self.care.renamed = renamed.cloned().collect();
         self.ipam.restore(&state);
         for live in by_age(state) {
             self.next_ifindex = self.next_ifindex.max(live.ifindex + 1);
@@ -124,6 +142,33 @@ impl Agent {
             });
         }
         self.blocks_changed();
+    }
+
+    /// This node was renamed: its pods run on under its name of today. Their objects under the
+    /// other name are deleted with the first writes.
+    fn adopt_name(&mut self) {
+        let node = &self.options.node_name;
+        let state = self.journal.state();
+        let renamed = state
+            .endpoints
+            .values()
+            .filter(|l| l.endpoint.node != *node);
+        let renamed: Vec<Live> = renamed.cloned().collect();
+        for mut live in renamed {
+            let old = key_of(&live.endpoint);
+            tracing::warn!(old = %live.endpoint.node, endpoint = %old, "renamed: the pod is taken over");
+            let name = endpoint_name(node, &live.endpoint.pod, &live.endpoint.endpoint);
+            live.endpoint.name = name;
+            live.endpoint.node.clone_from(node);
+            self.journal.note(Record::Endpoint {
+                endpoint: live.endpoint,
+                ifindex: live.ifindex,
+                mtu: live.mtu,
+                sequence: live.sequence,
+                network: live.network,
+            });
+            self.store.write(Write::Delete(old));
+        }
     }
 
     /// A journal that was lost: endpoints of this node that the datastore remembers and whose
@@ -198,71 +243,14 @@ impl Agent {
         self.blocks_changed();
     }
 
-    /// The first view that may be applied: endpoints whose link is gone are no more, and links of
-    /// ours that nobody knows are removed.
+    /// The first view that may be applied: compared with the journal at once.
     pub(super) fn first_view(&mut self) {
         self.audit_due = true;
-        let underlay = self.calc.underlay();
-        let lost: Vec<EndpointKey> = self
-            .calc
-            .local()
-            .iter()
-            .filter(|(_, local)| {
-                underlay
-                    .link(local.ifindex)
-                    .is_none_or(|l| l.name != local.endpoint.interface_name)
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in lost {
-            tracing::info!(container = %key.container_id, "its link is gone: address released");
-            self.remove_endpoint(&key);
-        }
-        if self.calc.phase() == Phase::InSync {
-            self.remove_stray_links();
-            self.write_endpoints();
-        }
+        self.care.look_at = Instant::now();
     }
 
-    fn remove_stray_links(&mut self) {
-        let known = |ifindex| {
-            self.calc
-                .local()
-                .values()
-                .any(|local| local.ifindex == ifindex)
-        };
-        let stray: Vec<(u32, String)> = self
-            .calc
-            .underlay()
-            .links()
-            .filter(|link| is_ours(link) && !known(link.ifindex))
-            .map(|link| (link.ifindex, link.name.clone()))
-            .collect();
-        for (ifindex, name) in stray {
-            tracing::warn!(%name, "a link of ours without a pod: removed");
-            if let Err(error) = self.kernel.delete_link(ifindex) {
-                tracing::warn!(%name, %error, "not removed");
-            }
-        }
-    }
-
-    /// The datastore is told of every endpoint of this node, and forgets those that are gone.
-    fn write_endpoints(&mut self) {
-        let stale = |endpoint: &&WorkloadEndpoint| {
-            endpoint.node == self.options.node_name
-                && !self.calc.local().contains_key(&EndpointKey::of(endpoint))
-        };
-        for endpoint in self.calc.objects().workload_endpoints().filter(stale) {
-            let key = model::Object::WorkloadEndpoint(endpoint.clone()).key();
-            if !self
-                .calc
-                .local()
-                .values()
-                .any(|local| key_of(&local.endpoint) == key)
-            {
-                self.store.write(Write::Delete(key));
-            }
-        }
+    /// The datastore is told of every endpoint of this node.
+    pub(super) fn write_endpoints(&mut self) {
         for local in self.calc.local().values() {
             let object = model::Object::WorkloadEndpoint(local.endpoint.clone());
             if self.calc.objects().get(&object.key()) != Some(&object) {
@@ -287,6 +275,17 @@ pub(super) fn by_age(state: State) -> Vec<Live> {
     let mut endpoints: Vec<Live> = state.endpoints.into_values().collect();
     endpoints.sort_by_key(|live| live.sequence);
     endpoints
+}
+
+/// As Calico names it: dashes inside the parts are doubled.
+pub(super) fn endpoint_name(node: &str, pod: &str, interface: &str) -> String {
+    let doubled = |part: &str| part.replace('-', "--");
+    format!(
+        "{}-k8s-{}-{}",
+        doubled(node),
+        doubled(pod),
+        doubled(interface)
+    )
 }
 
 pub(super) fn key_of(endpoint: &WorkloadEndpoint) -> ObjectKey {

@@ -3,7 +3,7 @@
 use super::{Agent, Table};
 use felix_core::{Permissions, Phase, Plan, Step, plan, plan::Scope};
 use kernel::{KernelRoute, LinkError, NftError};
-use model::dataplane::{Address, Link, Route};
+use model::dataplane::{Address, Link, Route, Tunnel};
 use model::names;
 use policy::ruleset::Op;
 use std::collections::BTreeSet;
@@ -56,7 +56,7 @@ impl Agent {
         }
         let mut ops = self.calc.resolve();
         let mut failure = None;
-        match self.ensure_tunnel(waits, &mut ops) {
+        match self.ensure_tunnels(waits, &mut ops) {
             Ok(true) => ops.extend(self.calc.resolve()),
             Ok(false) => {}
             Err(error) => failure = Some(error),
@@ -64,7 +64,7 @@ impl Agent {
         let plan = self.next_plan(ops)?;
         let mut steps = plan.steps.into_iter();
         for step in steps.by_ref() {
-            let tunnel = matches!(step, Step::EnsureIpip(_));
+            let tunnel = matches!(step, Step::EnsureTunnel(_));
             if tunnel {
                 continue;
             }
@@ -90,33 +90,35 @@ impl Agent {
         failure.map_or(Ok(()), Err)
     }
 
-    /// The tunnel device comes before routes are computed: those through it are withheld while it
-    /// is not there, and a change of mode must not leave a gap. Returns whether it changed.
-    fn ensure_tunnel(&mut self, waits: bool, ops: &mut Vec<Op>) -> Result<bool, ApplyError> {
-        let Some(device) = self.calc.desired().ipip.clone() else {
-            return Ok(false);
-        };
-        if waits || self.actual.ipip.as_ref() == Some(&device) {
+    /// Tunnel devices come before routes are computed: those through them are withheld while they
+    /// are not there, and a change of mode must not leave a gap. Returns whether one changed.
+    fn ensure_tunnels(&mut self, waits: bool, ops: &mut Vec<Op>) -> Result<bool, ApplyError> {
+        let differs = |tunnel: &&Tunnel| self.actual.tunnels.get(tunnel.name()) != Some(*tunnel);
+        let wanted = self.calc.desired().tunnels.values().filter(differs);
+        let wanted: Vec<Tunnel> = wanted.cloned().collect();
+        if waits || wanted.is_empty() {
             return Ok(false);
         }
-        // Whose packets it may take is in force before it takes any.
+        // Whose packets they may take is in force before they take any.
         let table = match self.table {
             Table::InStep => Step::Table(std::mem::take(ops)),
             Table::Unknown => self.read_table(),
         };
         self.apply(table)?;
-        self.apply(Step::EnsureIpip(device))?;
+        let mut failure = None;
+        for tunnel in wanted {
+            failure = self.apply(Step::EnsureTunnel(tunnel)).err().or(failure);
+        }
         let links = self.kernel.links().map_err(|error| ApplyError::Read {
             what: "links",
             reason: error.to_string(),
         })?;
-        for link in links
-            .into_iter()
-            .filter(|link| link.name == names::IPIP_DEVICE)
-        {
-            self.calc.on_link(link);
+        for link in links {
+            if self.calc.desired().tunnels.contains_key(&link.name) {
+                self.calc.on_link(link);
+            }
         }
-        Ok(true)
+        failure.map_or(Ok(true), Err)
     }
 
     /// The plan for this moment. Reads our table back first where it is not known; `ops` are what
@@ -192,19 +194,24 @@ impl Agent {
                 self.revoke();
                 Ok(())
             }
-            Step::EnsureIpip(device) => match self.kernel.ensure_ipip(&device) {
-                Ok(_) => {
-                    self.actual.ipip = Some(device);
+            Step::EnsureTunnel(tunnel) => match self.kernel.ensure_tunnel(&tunnel) {
+                Ok(ifindex) => {
+                    let before = self.actual.tunnels.get(tunnel.name());
+                    if before.is_some_and(|before| before.address() != tunnel.address()) {
+                        // Each of them names the node's own address as its source.
+                        self.routes_lost_with(ifindex);
+                    }
+                    self.actual.tunnels.insert(tunnel.name().to_owned(), tunnel);
                     Ok(())
                 }
                 Err(source) => Err(ApplyError::Device {
-                    name: device.name,
+                    name: tunnel.name().to_owned(),
                     source,
                 }),
             },
-            Step::RemoveIpip(name) => match self.kernel.remove_ipip(&name) {
+            Step::RemoveTunnel(name) => match self.kernel.remove_tunnel(&name) {
                 Ok(()) => {
-                    self.actual.ipip = None;
+                    self.actual.tunnels.remove(&name);
                     Ok(())
                 }
                 Err(source) => Err(ApplyError::Device { name, source }),
@@ -328,10 +335,11 @@ impl Agent {
         for ifindex in gone {
             self.calc.on_link_gone(ifindex);
         }
-        let tunnel = links.iter().find(|link| link.name == names::IPIP_DEVICE);
-        if tunnel.is_none_or(|link| !self.is_wanted_tunnel(link)) {
-            self.actual.ipip = None;
-        }
+        let there = |tunnel: &Tunnel| {
+            let link = links.iter().find(|link| link.name == tunnel.name());
+            link.is_some_and(|link| is_as_made(link, tunnel))
+        };
+        self.actual.tunnels.retain(|_, tunnel| there(tunnel));
         for link in links {
             self.calc.on_link(link);
         }
@@ -355,10 +363,12 @@ impl Agent {
         Ok(())
     }
 
-    /// Whether the tunnel device is as it was made.
-    pub(super) fn is_wanted_tunnel(&self, link: &Link) -> bool {
-        let wanted = self.actual.ipip.as_ref();
-        wanted.is_some_and(|device| link.up && link.mtu == device.mtu)
+    /// A link changed: if it is a tunnel of ours that is not as it was made, it is made again.
+    pub(super) fn check_tunnel(&mut self, link: &Link) {
+        let known = self.actual.tunnels.get(&link.name);
+        if known.is_some_and(|tunnel| !is_as_made(link, tunnel)) {
+            self.actual.tunnels.remove(&link.name);
+        }
     }
 
     /// Forwarding is ours to set; somebody may have turned it off again.
@@ -376,6 +386,10 @@ impl Agent {
         }
         self.forwarding_failure = failure;
     }
+}
+
+fn is_as_made(link: &Link, tunnel: &Tunnel) -> bool {
+    link.up && link.mtu == tunnel.mtu()
 }
 
 /// The host end of every pod holds the pods' gateway addresses; they lead nowhere else.

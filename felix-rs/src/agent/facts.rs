@@ -3,9 +3,10 @@
 use super::apply::is_gateway;
 use super::{Agent, Table};
 use bgp_speaker::FibEvent;
-use felix_core::Phase;
+use felix_core::{LocalEndpoint, Phase};
 use kernel::{KernelEvent, KernelRoute};
-use model::{Kind, Object, ObjectKey, Update, names};
+use model::dataplane::Link;
+use model::{Kind, Object, ObjectKey, Update};
 
 impl Agent {
     pub(super) fn on_update(&mut self, update: Update) {
@@ -45,9 +46,24 @@ impl Agent {
         match (key.kind, object) {
             (Kind::IpPool, Some(Object::IpPool(pool))) => self.ipam.set_pool(&key.name, Some(pool)),
             (Kind::IpPool, _) => self.ipam.set_pool(&key.name, None),
+            (Kind::IpReservation, Some(Object::IpReservation(reservation))) => {
+                let cidrs = reservation.reserved_cidrs;
+                self.ipam.set_reservation(&key.name, Some(cidrs));
+            }
+            (Kind::IpReservation, _) => self.ipam.set_reservation(&key.name, None),
+            (Kind::WorkloadEndpoint, object) => {
+                let endpoint = match &object {
+                    Some(Object::WorkloadEndpoint(endpoint)) => Some(endpoint),
+                    _ => None,
+                };
+                if self.foreign_may_differ(endpoint) {
+                    self.refresh_foreign();
+                }
+            }
             (Kind::Node, Some(Object::Node(node))) if node.name == self.options.node_name => {
                 self.ipam.set_node_labels(node.labels);
             }
+            (Kind::Node, _) if self.foreign_may_differ(None) => self.refresh_foreign(),
             (Kind::IpamBlock, Some(Object::IpamBlock(block))) => {
                 self.blocks.insert(key.clone(), block.cidr);
                 self.ipam.set_block(block);
@@ -81,6 +97,7 @@ impl Agent {
     pub(super) fn on_kernel(&mut self, event: KernelEvent) {
         match event {
             KernelEvent::Link(link) => {
+                let link = self.as_it_is_now(link);
                 if link.up {
                     // What failed may have failed for lack of this link.
                     self.pending.append(&mut self.deferred);
@@ -88,22 +105,13 @@ impl Agent {
                     self.routes_lost_with(link.ifindex);
                     self.set_up_again(link.ifindex);
                 }
-                if link.name == names::IPIP_DEVICE && !self.is_wanted_tunnel(&link) {
-                    self.actual.ipip = None;
-                }
+                self.check_tunnel(&link);
                 self.calc.on_link(link);
             }
             KernelEvent::LinkGone { ifindex, name } => {
                 self.routes_lost_with(ifindex);
                 self.deleting.remove(&ifindex);
-                if self
-                    .actual
-                    .ipip
-                    .as_ref()
-                    .is_some_and(|device| device.name == name)
-                {
-                    self.actual.ipip = None;
-                }
+                self.actual.tunnels.remove(&name);
                 self.calc.on_link_gone(ifindex);
             }
             KernelEvent::Address(address) | KernelEvent::AddressGone(address)
@@ -150,6 +158,20 @@ impl Agent {
         }
     }
 
+    /// A pod's link is told of as it was made, down, when it is up already: routes through it must
+    /// not come and go because of that.
+    fn as_it_is_now(&mut self, told: Link) -> Link {
+        let of_pod = |local: &LocalEndpoint| local.ifindex == told.ifindex;
+        if told.up || !self.calc.local().values().any(of_pod) {
+            return told;
+        }
+        match self.kernel.link(told.ifindex) {
+            Ok(Some(link)) => link,
+            // It is gone, of which another event tells, or not known.
+            Ok(None) | Err(_) => told,
+        }
+    }
+
     /// A pod's host end that somebody set down comes up again.
     fn set_up_again(&mut self, ifindex: u32) {
         let local = self
@@ -175,7 +197,7 @@ impl Agent {
     }
 
     /// The kernel drops IPv4 routes with their interface and says nothing.
-    fn routes_lost_with(&mut self, ifindex: u32) {
+    pub(super) fn routes_lost_with(&mut self, ifindex: u32) {
         use model::dataplane::RouteKind;
         let through = |kind: &RouteKind| match kind {
             RouteKind::Device { ifindex: device } => *device == ifindex,

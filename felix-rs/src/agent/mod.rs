@@ -6,13 +6,19 @@
 
 mod addresses;
 mod apply;
+mod departed;
+mod drops;
 mod facts;
+mod ipam_report;
 mod metrics;
 mod pods;
+mod reconcile;
 mod report;
+mod requested;
 mod revoke;
 mod spool;
 mod start;
+mod tunnel;
 
 use crate::cni_socket::Call;
 use crate::ctl::Query;
@@ -21,18 +27,19 @@ use crate::journal::Journal;
 use crate::options::Options;
 use crate::revoker::{self, Revoker};
 use crate::snapshot::{self, Saver};
-use crate::store::{Claim, Store};
+use crate::store::{Said, Store};
 use bgp_speaker::{FibEvent, Handle, LocalRoute, SpeakerConfig, Stop};
-use felix_core::{Actual, Calc, Phase};
+use felix_core::{Actual, Calc, EndpointKey, Phase};
 use ipam::Ipam;
 use ipnet::IpNet;
-use kernel::{Kernel, KernelEvent};
+use kernel::{Kernel, KernelEvent, LoggedPacket};
 use model::{ObjectKey, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use apply::ApplyError;
+pub(crate) use drops::DropLine;
 pub(crate) use start::{CALLS, print_plan, start};
 
 /// Without an answer of the datastore for this long, the agent goes on from its snapshot.
@@ -51,9 +58,11 @@ pub(crate) struct Inputs {
     pub(crate) fib: mpsc::Receiver<FibEvent>,
     pub(crate) calls: mpsc::Receiver<Call>,
     pub(crate) queries: mpsc::Receiver<Query>,
-    pub(crate) claims: mpsc::UnboundedReceiver<Claim>,
+    pub(crate) said: mpsc::UnboundedReceiver<Said>,
     /// None where live connections are left alone.
     pub(crate) revoker: Option<mpsc::Receiver<revoker::Event>>,
+    /// None where denied packets are not logged.
+    pub(crate) logged: Option<mpsc::Receiver<LoggedPacket>>,
 }
 
 /// Whether our table is what the compiler thinks it is.
@@ -105,12 +114,16 @@ pub(crate) struct Agent {
     /// Links being deleted, by their thread; none where it could not be started.
     deleting: BTreeMap<u32, Option<pods::Deletion>>,
     waiting: Vec<pods::Waiting>,
+    /// Until when ADDs wait for their Pod objects.
+    pod_deadlines: BTreeMap<EndpointKey, Instant>,
+    care: reconcile::Care,
     next_ifindex: u32,
     readiness: watch::Sender<Readiness>,
     reported: report::Reported,
     started: Instant,
     repairs: u64,
     counters: metrics::Counters,
+    drops: drops::Drops,
     revoker: Revoker,
     /// Connections cut so far.
     revoked: u64,
@@ -158,11 +171,15 @@ impl Agent {
                     self.on_update(update.ok_or(Fatal::Gone("datastore thread"))?);
                 }
                 event = inputs.fib.recv() => self.on_fib(event.ok_or(Fatal::Gone("BGP speaker"))?),
-                claim = inputs.claims.recv() => {
-                    self.on_claim(claim.ok_or(Fatal::Gone("datastore writer"))?);
+                said = inputs.said.recv() => {
+                    self.on_said(said.ok_or(Fatal::Gone("datastore writer"))?);
                 }
                 event = next(&mut inputs.revoker) => {
                     self.on_revoker(event.ok_or(Fatal::Gone("revoker thread"))?);
+                }
+                packet = next(&mut inputs.logged) => {
+                    self.on_logged(&packet.ok_or(Fatal::Gone("packet log thread"))?);
+                    continue;
                 }
                 query = inputs.queries.recv() => {
                     self.on_query(query.ok_or(Fatal::Gone("control socket"))?);
@@ -205,6 +222,8 @@ impl Agent {
                 self.audit();
                 self.restore_neighbours();
             }
+            self.reconcile_if_due();
+            self.update_tunnel_address();
             match self.converge() {
                 Ok(()) if self.retry_at.is_none() => {
                     self.last_failure = None;
@@ -245,6 +264,7 @@ impl Agent {
         if self.calc.phase() == Phase::Starting && now - self.started >= SNAPSHOT_AFTER {
             self.go_on_from_snapshot();
         }
+        self.journal.catch_up();
         self.take_spool();
         self.retry_deletions();
         if self.retry_at.is_some_and(|at| at <= now) {

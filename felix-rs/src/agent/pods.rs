@@ -50,6 +50,8 @@ enum Outcome {
 pub(super) enum Awaited {
     /// The claim of a block.
     Block(IpNet),
+    /// The Pod object, which may say which addresses it wants.
+    PodObject,
     /// The deletion of a link whose other end is in the pod's namespace.
     Deletion,
 }
@@ -82,7 +84,7 @@ impl Agent {
                 Ok(()) => Reply::Done,
                 Err(failure) => Reply::Failed(failure),
             },
-            Command::Status => match self.serving() {
+            Command::Status => match self.will_serve() {
                 Ok(()) => Reply::Done,
                 Err(reason) => Reply::Failed(failed(
                     code::NOT_AVAILABLE,
@@ -97,6 +99,15 @@ impl Agent {
         };
         // A plugin that is gone needs no answer.
         let _ = call.reply.send(reply);
+    }
+
+    /// A start with a snapshot serves soon, whatever the datastore does; a failing STATUS would
+    /// make the node not ready.
+    fn will_serve(&self) -> Result<(), String> {
+        if self.calc.objects().has_snapshot() {
+            return Ok(());
+        }
+        self.serving()
     }
 
     fn serving(&self) -> Result<(), String> {
@@ -147,6 +158,7 @@ impl Agent {
         for Waiting { call, awaited, .. } in given_up {
             let reason = match awaited {
                 Awaited::Block(_) => "taken down by DEL while it waited for a block",
+                Awaited::PodObject => "taken down by DEL while it waited for its Pod object",
                 Awaited::Deletion => "taken down by DEL while it waited for an earlier deletion",
             };
             let failure = failed(code::TRY_AGAIN, reason, "");
@@ -171,6 +183,10 @@ impl Agent {
                 let reason = match awaited {
                     Awaited::Block(block) => format!(
                         "the datastore did not answer the claim of the block {block} in time"
+                    ),
+                    Awaited::PodObject => format!(
+                        "pod {}: its Pod object did not come in time",
+                        pod_name(&call.request)
                     ),
                     Awaited::Deletion => format!(
                         "pod {}: the earlier {} in its namespace is still being deleted",
@@ -210,6 +226,7 @@ impl Agent {
             pod_name: endpoint.endpoint.clone(),
             pod_mac: endpoint.mac,
             mtu: local.mtu,
+            queues: 1,
             addresses: endpoint.ip_networks.iter().map(IpNet::addr).collect(),
             loopback: !endpoint.host_ports.is_empty(),
         }
@@ -231,9 +248,7 @@ impl Agent {
             sequence: local.sequence,
             at_ms: now,
         };
-        if let Err(error) = self.journal.append(&record) {
-            tracing::error!(%error, "a deletion was not journaled");
-        }
+        self.journal.note(record);
         self.delete_link(local.ifindex);
         self.forget_flows_of(&local);
         let object = key_of(&local.endpoint);

@@ -5,9 +5,10 @@ use crate::ctl::{Answer, EndpointLine, NodeReport, Query, Question};
 use crate::health::Readiness;
 use crate::store::Write;
 use datastore::{Condition, Status};
+use felix_core::cluster::{Cluster, View};
 use felix_core::why::why;
 use felix_core::{Phase, routes::Withheld};
-use model::{Invalid, Kind, ObjectKey};
+use model::{FelixConfiguration, Invalid, Kind, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The device of kube-proxy's IPVS mode.
@@ -80,6 +81,13 @@ impl Agent {
                 .filter(|p| p.object == own)
                 .map(ToString::to_string),
         );
+        let unencrypted = problems.iter().filter(|p| {
+            let field = p.field.strip_prefix("spec.").unwrap_or_default();
+            p.object.kind == Kind::FelixConfiguration
+                && FelixConfiguration::is_for(&p.object.name, &self.options.node_name)
+                && FelixConfiguration::ENCRYPTION_FIELDS.contains(&field)
+        });
+        reasons.extend(unencrypted.map(ToString::to_string));
         // Pods of a pool that this node can't serve as it is wanted: the others are served.
         let pools = problems.iter().filter(|p| p.object.kind == Kind::IpPool);
         notes.extend(pools.map(ToString::to_string));
@@ -90,6 +98,8 @@ impl Agent {
             ));
         }
         reasons.extend(self.last_failure.clone());
+        let journal = self.journal.trouble();
+        reasons.extend(journal.map(|why| format!("pods can't be added: {why}")));
         reasons.extend(self.forwarding_failure.clone());
         notes.extend(
             self.revoke_failure
@@ -216,9 +226,15 @@ impl Agent {
                     );
                 });
             }
+            Question::Drops => {
+                let _ = answer.send(Answer::json(&self.drops.lines));
+            }
             Question::Metrics => self.answer_metrics(answer),
             Question::Status => {
                 let _ = answer.send(Answer::json(&self.node_report()));
+            }
+            Question::Ipam(question) => {
+                let _ = answer.send(self.ipam_answer(question));
             }
             Question::Endpoints => {
                 let _ = answer.send(Answer::json(&self.endpoint_lines()));
@@ -227,7 +243,8 @@ impl Agent {
                 let _ = answer.send(Answer::Text(self.peek_plan()));
             }
             Question::Why(connection) => {
-                let said = why(&self.calc, &connection);
+                let cluster = Cluster::new(&View::of(&self.calc));
+                let said = why(&cluster, &connection);
                 let _ = answer.send(match said {
                     Ok(verdicts) => Answer::json(&verdicts),
                     Err(error) => Answer::Error(error.to_string()),

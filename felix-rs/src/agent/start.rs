@@ -6,7 +6,7 @@
 
 use super::addresses::by_age;
 use super::apply::is_gateway;
-use super::{Agent, Inputs, Table, metrics, report};
+use super::{Agent, Inputs, Table, drops, metrics, report};
 use crate::ctl::Query;
 use crate::health::Readiness;
 use crate::journal::{Journal, JournalError};
@@ -15,6 +15,7 @@ use crate::revoker::Revoker;
 use crate::snapshot::{self, Saver};
 use crate::store::{self, Store};
 use crate::{cni_socket, ctl};
+use felix_core::checks::TunnelKinds;
 use felix_core::{Actual, Calc, Permissions, Phase, Step, plan, plan::Scope};
 use ipam::Ipam;
 use kernel::Kernel;
@@ -82,7 +83,7 @@ pub(crate) fn start(
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
     let updates = store::watch(&options.datastore).map_err(thread("datastore"))?;
-    let (store, claims) = Store::start(&options.datastore).map_err(thread("writer"))?;
+    let (store, said) = Store::start(&options.datastore).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
             let (revoker, events) = Revoker::start(options.revoked_mark)?;
@@ -90,12 +91,22 @@ pub(crate) fn start(
         }
         Switch::Off => (Revoker::off(), None),
     };
+    let logged = match options.drop_log {
+        Switch::On => kernel::packet_log(options.drop_log_group, drops::LENGTH)
+            .inspect_err(|error| tracing::warn!(%error, "denied packets are not logged"))
+            .ok(),
+        Switch::Off => None,
+    };
     let saver = Saver::start(&options.state_dir, &options.node_name).map_err(thread("snapshot"))?;
     let (calls_to, calls) = mpsc::channel(CALLS);
     let cni = cni_socket::listen(&options.socket(names::CNI_SOCKET))?;
     let control = cni_socket::listen(&options.socket(names::CTL_SOCKET))?;
     let mut agent = Agent {
-        calc: Calc::new(&options.node_name, kernel.features().ipip),
+        calc: Calc::new(
+            &options.node_name,
+            tunnel_kinds(&kernel),
+            policy_options(&options, logged.is_some()),
+        ),
         ipam: Ipam::new(&options.node_name),
         kernel,
         actual: Actual::default(),
@@ -124,12 +135,15 @@ pub(crate) fn start(
         blocks: BTreeMap::new(),
         deleting: BTreeMap::new(),
         waiting: Vec::new(),
+        pod_deadlines: BTreeMap::new(),
+        care: super::reconcile::Care::new(&options.node_name, options.ipam_interval),
         next_ifindex: names::FIRST_IFINDEX,
         readiness,
         reported: report::Reported::default(),
         started: Instant::now(),
         repairs: 0,
         counters: metrics::Counters::default(),
+        drops: drops::Drops::default(),
         revoker,
         revoked: 0,
         revoke_failure: None,
@@ -144,10 +158,31 @@ pub(crate) fn start(
         fib,
         calls,
         queries,
-        claims,
+        said,
         revoker: revocations,
+        logged,
     };
     Ok((agent, inputs, lock))
+}
+
+fn tunnel_kinds(kernel: &Kernel) -> TunnelKinds {
+    TunnelKinds {
+        ipip: kernel.features().ipip,
+        vxlan: kernel.features().vxlan,
+    }
+}
+
+fn policy_options(options: &Options, logs: bool) -> policy::Options {
+    let revokes = options.revoke_connections == Switch::On;
+    policy::Options {
+        revoked_mark: revokes.then_some(options.revoked_mark),
+        drop_log: logs.then_some(policy::DropLog {
+            group: options.drop_log_group,
+            per_second: drops::PER_SECOND,
+            burst: drops::BURST,
+        }),
+        ..policy::Options::default()
+    }
 }
 
 /// One agent for a state directory, since two would give out the same addresses, and one for a
@@ -193,7 +228,11 @@ impl Agent {
 /// `--plan`: read everything, print what would be done, change nothing.
 pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
     let mut kernel = Kernel::open()?;
-    let mut calc = Calc::new(&options.node_name, kernel.features().ipip);
+    let mut calc = Calc::new(
+        &options.node_name,
+        tunnel_kinds(&kernel),
+        policy_options(&options, options.drop_log == Switch::On),
+    );
     let read =
         |what| move |reason: String| StartError::Read(super::ApplyError::Read { what, reason });
     let mut actual = Actual::default();

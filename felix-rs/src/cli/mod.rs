@@ -1,11 +1,14 @@
 //! `ocicat`: ask the agent, print a table, JSON or text.
 
+mod drops;
+mod ipam;
 mod table;
+mod why;
 
 use crate::ctl::{Answer, EndpointLine, NodeReport, Question};
 use bgp_core::{PeerStatus, RouteStatus};
 use clap::{Parser, Subcommand, ValueEnum};
-use felix_core::why::{Connection, Verdict};
+use felix_core::why::Connection;
 use model::names;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -43,6 +46,11 @@ enum Command {
     /// BGP sessions and routes
     #[command(subcommand)]
     Bgp(Bgp),
+    /// Addresses: pools, blocks, what is wrong
+    #[command(subcommand)]
+    Ipam(ipam::Ipam),
+    /// What policy denied lately, and which policy
+    Drops,
     /// What the agent would change in the kernel now
     Plan,
     /// The nftables table that should be in force, as nft text
@@ -103,6 +111,8 @@ fn question(command: &Command) -> Question {
         Command::Endpoints => Question::Endpoints,
         Command::Bgp(Bgp::Summary) => Question::BgpSummary,
         Command::Bgp(Bgp::Routes) => Question::BgpRoutes,
+        Command::Ipam(ipam) => Question::Ipam(ipam.question()),
+        Command::Drops => Question::Drops,
         Command::Plan => Question::Plan,
         Command::Ruleset => Question::Ruleset,
         Command::Why {
@@ -162,8 +172,10 @@ fn print(cli: &Cli, answer: Answer) -> Result<String, String> {
             protocol,
         } => {
             let ends = format!("{source} -> {destination} {protocol}");
-            serde_json::from_value(value).map(|verdicts: Vec<_>| verdict(&ends, &verdicts))
+            serde_json::from_value(value).map(|verdicts: Vec<_>| why::text(&ends, &verdicts))
         }
+        Command::Ipam(ipam) => ipam.table(value),
+        Command::Drops => serde_json::from_value(value).map(|lines: Vec<_>| drops::table(&lines)),
         Command::Plan | Command::Ruleset => Ok(value.to_string()),
     }
     .map_err(unexpected)
@@ -206,24 +218,6 @@ fn status(report: &NodeReport) -> String {
     text
 }
 
-fn verdict(ends: &str, verdicts: &[Verdict]) -> String {
-    let mut text = format!("{ends}\n");
-    for verdict in verdicts {
-        let Verdict {
-            source,
-            destination,
-            egress,
-            ingress,
-            ..
-        } = verdict;
-        let word = if verdict.allowed { "allowed" } else { "DENIED" };
-        text.push_str(&format!(
-            "{word:<10} {source} -> {destination}\n  egress   {egress}\n  ingress  {ingress}\n"
-        ));
-    }
-    text
-}
-
 fn endpoints(lines: &[EndpointLine]) -> String {
     let mut table = Table::new(["NAMESPACE", "POD", "ADDRESSES", "INTERFACE", "CONTAINER"]);
     for line in lines {
@@ -260,7 +254,8 @@ fn summary(peers: &[PeerStatus]) -> String {
         table.row([
             peer.name.clone(),
             peer.key.to_string(),
-            peer.remote_as.to_string(),
+            peer.remote_as
+                .map_or_else(String::new, |number| number.to_string()),
             peer.state.clone(),
             format!("{}s", peer.since),
             peer.received.to_string(),

@@ -35,7 +35,19 @@ impl Watch {
     /// # Errors
     /// The monitor does not start.
     pub fn routes(_lab: &Lab, netns: &Netns) -> Result<Self> {
-        let watch = Self::start(netns, &["ip", "monitor", "route"])?;
+        Self::ip(netns, &["route"])
+    }
+
+    /// Watches links, addresses, neighbours and routes (`ip monitor`).
+    ///
+    /// # Errors
+    /// The monitor does not start.
+    pub fn network(_lab: &Lab, netns: &Netns) -> Result<Self> {
+        Self::ip(netns, &["link", "address", "neigh", "route"])
+    }
+
+    fn ip(netns: &Netns, objects: &[&str]) -> Result<Self> {
+        let watch = Self::start(netns, &[&["ip", "monitor"], objects].concat())?;
         let marker = "203.0.113.255";
         watch.wait_until_it_sees(marker, || {
             netns.ip([

@@ -1,8 +1,8 @@
 //! What a runtime gets from the plugin and the agent together.
 
-use crate::node::{LIMIT, Node, cni_error, entries, nothing, policy, spec};
+use crate::node::{LIMIT, Node, SHORT, cni_error, entries, nothing, policy, spec};
 use anyhow::{Context, Result};
-use integration::lab::{Netns, Pod, wait};
+use integration::lab::{Netns, Pod, Watch, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -46,6 +46,26 @@ fn a_pod_has_its_addresses_as_host_routes_and_both_gateways_without_a_bridge() -
 }
 
 #[test]
+fn an_add_is_not_followed_by_repairs_of_what_it_made() -> Result<()> {
+    let node = Node::started()?;
+    let network = Watch::routes(&node.lab, &node.netns)?;
+    let pods: Vec<Pod> = (0..20)
+        .map(|number| node.pod(&format!("p{number}"), "web"))
+        .collect::<Result<_>>()?;
+    network.wait_quiet(SHORT);
+    let deleted: Vec<_> = network
+        .events()
+        .into_iter()
+        .filter(|event| event.line.starts_with("Deleted") && event.line.contains("oci"))
+        .collect();
+    assert!(deleted.is_empty(), "{deleted:#?}");
+    let log = node.agent.log();
+    assert!(!log.contains("set up again"), "{log}");
+    assert!(!log.contains("repairing"), "{log}");
+    pods.iter().try_for_each(Pod::check)
+}
+
+#[test]
 fn an_add_that_is_repeated_has_the_same_result() -> Result<()> {
     let node = Node::started()?;
     let pod = node.pod("a", "web")?;
@@ -85,7 +105,23 @@ fn an_add_after_half_of_it_was_lost_makes_the_pod_whole() -> Result<()> {
 fn check_names_what_is_missing() -> Result<()> {
     let node = Node::started()?;
     type Damage = fn(&Node, &Pod) -> Result<()>;
-    let cases: [(&str, Damage, &str); 6] = [
+    let cases: [(&str, Damage, &str); 8] = [
+        (
+            "neighbour",
+            |node, pod| {
+                let (ip, host) = (pod.ipv4()?, pod.host_interface()?);
+                node.netns.ip([format!("neigh del {ip} dev {host}")])
+            },
+            "lacks the neighbour entry of 10.244.",
+        ),
+        (
+            "mtu",
+            |node, pod| {
+                let host = pod.host_interface()?;
+                node.netns.ip([format!("link set {host} mtu 1280")])
+            },
+            "has MTU 1280",
+        ),
         (
             "address",
             |_, pod| {
@@ -131,6 +167,23 @@ fn check_names_what_is_missing() -> Result<()> {
         assert_eq!(code, 103, "{message}");
         assert!(message.contains(&format!("shop/{name}")), "{message}");
         assert!(message.contains(words), "{name}: {message}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pods_link_has_one_queue_or_as_many_as_asked_for() -> Result<()> {
+    let node = Node::started()?;
+    let extra = json!({ "num_queues": 3 });
+    let three = Pod::add_with(&node.lab, &node.plugin, spec("three", "web"), &extra)?;
+    for (pod, queues) in [(&node.pod("one", "web")?, 1), (&three, 3)] {
+        let host = pod.host_interface()?;
+        for (netns, name) in [(&node.netns, host.as_str()), (pod.netns(), "eth0")] {
+            let shown = netns.run(&["ip", "-d", "link", "show", name])?;
+            assert!(shown.contains(&format!("numtxqueues {queues} ")), "{shown}");
+            assert!(shown.contains(&format!("numrxqueues {queues} ")), "{shown}");
+        }
+        pod.check()?;
     }
     Ok(())
 }

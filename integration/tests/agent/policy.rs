@@ -296,7 +296,8 @@ fn the_command_says_which_policy_denies_what_the_kernel_denies() -> Result<()> {
     );
     assert_eq!(closed[0]["allowed"], false, "{closed}");
     assert_eq!(
-        closed[0]["ingress"], "no rule matches of shop/deny",
+        closed[0]["ingress"]["policies"],
+        serde_json::json!(["NetworkPolicy/shop/deny"]),
         "{closed}"
     );
     let unknown = node

@@ -1,10 +1,11 @@
 //! An agent that ends in whatever way, and what the next one makes of what is left.
 
 use crate::node::ROUTER;
-use crate::node::{LIMIT, Node, policy};
+use crate::node::{LIMIT, Node, policy, spec};
 use anyhow::Result;
-use integration::lab::{Frr, Watch, agent, wait};
+use integration::lab::{Frr, Pod, Watch, agent, wait};
 use rustix::process::Signal;
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
@@ -43,6 +44,33 @@ fn sigterm_leaves_everything_in_force_and_the_next_start_rewrites_nothing() -> R
     let report = flow.stop()?;
     assert_eq!(report.lost(), 0, "{report}");
     Ok(())
+}
+
+#[test]
+fn a_crash_with_many_pods_is_followed_by_no_change_of_their_links_neighbours_routes_and_rules()
+-> Result<()> {
+    const PODS: usize = 30;
+    let mut node = Node::started()?;
+    node.store
+        .write("policy.yaml", &policy("web", "web", "[]"))?;
+    let mapping = json!({ "hostPort": 30080, "containerPort": 8080, "protocol": "udp" });
+    let extra = json!({ "runtimeConfig": { "portMappings": [mapping] } });
+    let with_port = Pod::add_with(&node.lab, &node.plugin, spec("port", "web"), &extra)?;
+    let pods: Vec<Pod> = (1..PODS)
+        .map(|number| node.pod(&format!("p{number}"), "web"))
+        .collect::<Result<_>>()?;
+    node.wait_written(PODS)?;
+    let nft = Watch::nft(&node.lab, &node.netns)?;
+    let network = Watch::network(&node.lab, &node.netns)?;
+    node.crash_and_start()?;
+    network.wait_quiet(SILENCE);
+    let lines = |watch: &Watch| watch.events().into_iter().map(|event| event.line);
+    let of_pods = lines(&network).filter(|l| l.contains("oci") || l.contains("proto 122"));
+    let mut events: Vec<_> = of_pods.collect();
+    events.extend(lines(&nft).filter(|l| !l.contains("add table") && !l.starts_with('#')));
+    assert!(events.is_empty(), "{events:#?}");
+    with_port.check()?;
+    pods.iter().try_for_each(Pod::check)
 }
 
 #[test]
@@ -191,7 +219,12 @@ fn after_a_power_cycle_without_the_datastore_blocks_and_policy_are_back_and_dead
         Ok(now) if now == blackholes => Ok(()),
         other => Err(format!("{other:?}")),
     })?;
-    assert_eq!(node.ctl(&["endpoints"])?.as_array().map(Vec::len), Some(0));
+    wait::until(LIMIT, "the dead pods to be gone", || {
+        match node.ctl(&["endpoints"]) {
+            Ok(endpoints) if endpoints == serde_json::json!([]) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
     let web = node.member("web2", "web")?;
     let other = node.member("other2", "other")?;
     web.wait_reaches(&other)?;

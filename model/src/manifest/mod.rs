@@ -9,16 +9,26 @@
 //! | `reader` | typed access to fields, which keeps the path for messages and notices unread fields |
 //! | `syntax` | names, labels, AS numbers, durations |
 //! | `label_selector` | Kubernetes label selectors |
-//! | `core`, `node`, `network_policy`, `bgp`, `ipam`, `workload` | the kinds |
+//! | `core`, `service`, `node`, `network_policy` | kinds of Kubernetes |
+//! | `cluster_policy`, `calico_policy`, `calico_rule`, `endpoints` | policy and what it selects |
+//! | `bgp`, `bgp_peer`, `bgp_filter`, `felix`, `ipam`, `workload` | further kinds of Calico |
 //! | `write` | objects -> documents |
 
 mod bgp;
+mod bgp_filter;
+mod bgp_peer;
+mod calico_policy;
+mod calico_rule;
+mod cluster_policy;
 mod core;
+mod endpoints;
+mod felix;
 mod ipam;
 mod label_selector;
 mod network_policy;
 mod node;
 mod reader;
+mod service;
 mod syntax;
 mod workload;
 mod write;
@@ -117,12 +127,43 @@ fn known(version: &str, kind: &str) -> Option<(Kind, Read)> {
         ("v1", "Namespace") => (Kind::Namespace, core::namespace),
         ("v1", "Pod") => (Kind::Pod, core::pod),
         ("v1", "Node") => (Kind::Node, node::kubernetes),
+        ("v1", "Service") => (Kind::Service, service::service),
+        ("v1", "ServiceAccount") => (Kind::ServiceAccount, service::service_account),
+        ("discovery.k8s.io/v1", "EndpointSlice") => (Kind::EndpointSlice, service::endpoint_slice),
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy") => {
+            (Kind::ClusterNetworkPolicy, cluster_policy::read)
+        }
         ("networking.k8s.io/v1", "NetworkPolicy") => (Kind::NetworkPolicy, network_policy::read),
+        ("projectcalico.org/v3", "Tier") => (Kind::Tier, calico_policy::tier),
+        ("projectcalico.org/v3", "NetworkPolicy") => {
+            (Kind::CalicoNetworkPolicy, calico_policy::policy)
+        }
+        ("projectcalico.org/v3", "GlobalNetworkPolicy") => {
+            (Kind::GlobalNetworkPolicy, calico_policy::policy)
+        }
+        ("projectcalico.org/v3", "StagedNetworkPolicy") => {
+            (Kind::StagedNetworkPolicy, calico_policy::staged)
+        }
+        ("projectcalico.org/v3", "StagedGlobalNetworkPolicy") => {
+            (Kind::StagedGlobalNetworkPolicy, calico_policy::staged)
+        }
+        ("projectcalico.org/v3", "StagedKubernetesNetworkPolicy") => (
+            Kind::StagedKubernetesNetworkPolicy,
+            calico_policy::staged_kubernetes,
+        ),
+        ("projectcalico.org/v3", "NetworkSet") => (Kind::NetworkSet, endpoints::network_set),
+        ("projectcalico.org/v3", "GlobalNetworkSet") => {
+            (Kind::GlobalNetworkSet, endpoints::network_set)
+        }
+        ("projectcalico.org/v3", "HostEndpoint") => (Kind::HostEndpoint, endpoints::host_endpoint),
+        ("projectcalico.org/v3", "Profile") => (Kind::Profile, endpoints::profile),
         ("projectcalico.org/v3", "IPPool") => (Kind::IpPool, ipam::pool),
         ("projectcalico.org/v3", "BGPConfiguration") => {
             (Kind::BgpConfiguration, bgp::configuration)
         }
-        ("projectcalico.org/v3", "BGPPeer") => (Kind::BgpPeer, bgp::peer),
+        ("projectcalico.org/v3", "FelixConfiguration") => (Kind::FelixConfiguration, felix::read),
+        ("projectcalico.org/v3", "BGPFilter") => (Kind::BgpFilter, bgp_filter::read),
+        ("projectcalico.org/v3", "BGPPeer") => (Kind::BgpPeer, bgp_peer::read),
         ("projectcalico.org/v3", "Node") => (Kind::Node, node::calico),
         ("projectcalico.org/v3", "WorkloadEndpoint") => (Kind::WorkloadEndpoint, workload::read),
         ("projectcalico.org/v3", "IPAMBlock") => (Kind::IpamBlock, ipam::block),
@@ -132,7 +173,13 @@ fn known(version: &str, kind: &str) -> Option<(Kind, Read)> {
 }
 
 fn ignored(version: &str, kind: &str) -> Parsed {
-    let versions = ["v1", "networking.k8s.io/v1", "projectcalico.org/v3"];
+    let versions = [
+        "v1",
+        "networking.k8s.io/v1",
+        "policy.networking.k8s.io/v1alpha2",
+        "discovery.k8s.io/v1",
+        "projectcalico.org/v3",
+    ];
     let other = versions.into_iter().find(|v| known(v, kind).is_some());
     Parsed::Ignored {
         kind: format!("{version} {kind}"),
@@ -236,8 +283,7 @@ impl<'a> Body<'a> {
                 }
             }
             Err(Problem { field, reason }) => Parsed::Invalid {
-                fallback: (key.kind == Kind::NetworkPolicy)
-                    .then(|| network_policy::fallback(document, &self.namespace, &self.name)),
+                fallback: fallback(key.kind, document, &self.namespace, &self.name),
                 invalid: Invalid {
                     object: key,
                     field,
@@ -245,6 +291,19 @@ impl<'a> Body<'a> {
                 },
             },
         }
+    }
+}
+
+/// What to put in force for an object that can't be read and never could.
+fn fallback(kind: Kind, document: &Value, namespace: &str, name: &str) -> Option<Object> {
+    match kind {
+        Kind::NetworkPolicy => Some(network_policy::fallback(document, namespace, name)),
+        Kind::CalicoNetworkPolicy | Kind::GlobalNetworkPolicy => {
+            calico_policy::fallback(document, namespace, name)
+        }
+        Kind::ClusterNetworkPolicy => cluster_policy::fallback(document, name),
+        Kind::BgpFilter => Some(bgp_filter::fallback(name)),
+        _ => None,
     }
 }
 

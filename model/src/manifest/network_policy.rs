@@ -17,16 +17,21 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
+pub(super) enum Direction {
     Ingress,
     Egress,
 }
 
 pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
     let mut spec = body.spec()?;
+    policy(body, &mut spec).map(Object::NetworkPolicy)
+}
+
+/// The policy that a `spec` describes, of which some fields may have been taken already.
+pub(super) fn policy(body: &mut Body<'_>, spec: &mut Fields<'_>) -> Result<NetworkPolicy, Problem> {
     let warnings = &mut body.warnings;
-    let pod_selector = pod_selector(&mut spec)?;
-    let directions = directions(&mut spec)?;
+    let pod_selector = pod_selector(spec)?;
+    let directions = directions(spec)?;
     let mut direction = |direction, name, peers| {
         let rules = rules(spec.take(name), peers, warnings)?;
         let isolates = directions.contains(&direction);
@@ -41,13 +46,13 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
     let egress = direction(Direction::Egress, "egress", "to")?;
     spec.warn_unknown(warnings);
     let (namespace, name) = (body.namespace.clone(), body.name.clone());
-    Ok(Object::NetworkPolicy(NetworkPolicy {
+    Ok(NetworkPolicy {
         namespace,
         name,
         pod_selector,
         ingress,
         egress,
-    }))
+    })
 }
 
 /// What to enforce for a policy that can't be read: the pods that it selects are isolated in its

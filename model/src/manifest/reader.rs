@@ -14,6 +14,7 @@ pub(super) struct Problem {
 }
 
 /// A value and where it stands.
+#[derive(Clone)]
 pub(super) struct Item<'a> {
     value: &'a Value,
     path: String,
@@ -51,7 +52,7 @@ impl<'a> Item<'a> {
         self.as_text()
     }
 
-    fn as_text(&self) -> Result<&'a str, Problem> {
+    pub(super) fn as_text(&self) -> Result<&'a str, Problem> {
         let quotable = self.value.is_number() || self.value.is_boolean();
         let hint = if quotable {
             "a string; write it in quotes"
@@ -91,6 +92,15 @@ impl<'a> Item<'a> {
             path: format!("{}[{index}]", self.path),
         };
         Ok(values.iter().enumerate().map(item).collect())
+    }
+
+    /// A list of at most `most` items.
+    pub(super) fn short_list(self, most: usize) -> Result<Vec<Item<'a>>, Problem> {
+        let length = self.value.as_array().map_or(0, Vec::len);
+        if length > most {
+            return Err(self.problem(format!("has {length} entries, more than {most}")));
+        }
+        self.list()
     }
 
     pub(super) fn fields(self) -> Result<Fields<'a>, Problem> {
@@ -138,7 +148,7 @@ impl<'a> Item<'a> {
     }
 
     /// A selector in Calico's syntax.
-    pub(super) fn selector(self) -> Result<Selector, Problem> {
+    pub(super) fn selector(&self) -> Result<Selector, Problem> {
         let text = self.as_text()?;
         Selector::parse_calico(text).map_err(|error| {
             self.problem(format!("{} is not a selector: {error}", shown(self.value)))
@@ -167,6 +177,16 @@ impl<'a> Fields<'a> {
     pub(super) fn need(&mut self, name: &'static str) -> Result<Item<'a>, Problem> {
         self.take(name)
             .ok_or_else(|| self.problem(name, "is required"))
+    }
+
+    /// Where the mapping stands.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// True where the field is there, whatever it holds.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(|value| !value.is_null())
     }
 
     /// A problem with the field `name`, or with the whole mapping if that is empty.
@@ -204,6 +224,17 @@ impl<'a> Fields<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The first field that nobody asked for is a mistake, for `reason`.
+    pub(super) fn refuse_unknown(&self, reason: &str) -> Result<(), Problem> {
+        match self.unknown().into_iter().next() {
+            None => Ok(()),
+            Some(field) => Err(Problem {
+                field,
+                reason: reason.to_owned(),
+            }),
+        }
     }
 
     /// Paths of the fields that nobody asked for, in order.

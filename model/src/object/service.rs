@@ -13,7 +13,7 @@ pub struct Service {
     /// Its name.
     pub name: String,
     /// `spec.type`
-    pub kind: ServiceType,
+    pub service_type: ServiceType,
     /// `spec.clusterIPs`; empty for a headless Service.
     pub cluster_ips: Vec<IpAddr>,
     /// `spec.externalIPs`

@@ -127,7 +127,8 @@ impl State {
             evaluator.set_endpoint(id, Some(endpoint.clone()));
         }
         for ((namespace, name), policy) in &self.policies {
-            evaluator.set_policy(namespace, name, Some(policy.clone()));
+            let policy = Policy::Kubernetes(policy.clone());
+            evaluator.set_policy(&key(namespace, name), Some(policy));
         }
         for (name, labels) in &self.namespaces {
             evaluator.set_namespace(name, Some(labels.clone()));
@@ -149,12 +150,7 @@ impl State {
                 let (source, destination) = (source.clone(), destination.clone());
                 let packet = packet(&source, &destination, protocol, destination_port);
                 let (from, to) = (source.party, destination.party);
-                let flow = Flow {
-                    source: from,
-                    destination: to,
-                    protocol,
-                    destination_port,
-                };
+                let flow = Flow::new(from, to, protocol, destination_port);
                 let decision = evaluator.verdict(&flow);
                 let expected = (source.interface.is_none() || decision.egress.allows())
                     && (destination.interface.is_none() || decision.ingress.allows());
@@ -257,7 +253,7 @@ fn packet(source: &End, destination: &End, protocol: u8, port: Option<u16>) -> P
         destination: destination.address,
         protocol,
         ports: port.map(|port| (40_000, port)),
-        icmpv6_type: None,
+        icmp: None,
         connection: Connection::New,
         mark: 0,
     }

@@ -4,7 +4,10 @@ use model::{
     Labels, NamedPort, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol,
     Selector,
 };
-use policy::{Endpoint, EndpointId, Evaluator, Flow, Party, Reason};
+use policy::{
+    Action, Endpoint, EndpointId, Evaluator, Flow, Party, Policy, PolicyKey, PolicyKind, Reason,
+    RuleRef,
+};
 use std::net::IpAddr;
 
 const TCP: u8 = 6;
@@ -92,14 +95,26 @@ fn policy(ingress: Option<Vec<PolicyRule>>, egress: Option<Vec<PolicyRule>>) -> 
     }
 }
 
+fn key(name: &str) -> PolicyKey {
+    PolicyKey {
+        name: name.to_owned(),
+        namespace: Some("shop".to_owned()),
+        kind: PolicyKind::Kubernetes,
+    }
+}
+
+fn set(evaluator: &mut Evaluator, name: &str, policy: NetworkPolicy) {
+    let name_of = name.to_owned();
+    let policy = NetworkPolicy {
+        name: name_of,
+        ..policy
+    };
+    evaluator.set_policy(&key(name), Some(Policy::Kubernetes(policy)));
+}
+
 fn flow(source: &str, destination: &str, protocol: u8, port: Option<u16>) -> Flow {
     let party = |address: &str| Party::Address(address.parse().unwrap());
-    Flow {
-        source: party(source),
-        destination: party(destination),
-        protocol,
-        destination_port: port,
-    }
+    Flow::new(party(source), party(destination), protocol, port)
 }
 
 const API: &str = "10.0.0.1";
@@ -111,7 +126,7 @@ const WORLD: &str = "192.0.2.1";
 /// Whether a flow into `api` is allowed under one ingress rule.
 fn allows(rule: PolicyRule, source: &str, protocol: u8, port: Option<u16>) -> bool {
     let mut evaluator = cluster();
-    evaluator.set_policy("shop", "p", Some(policy(Some(vec![rule]), None)));
+    set(&mut evaluator, "p", policy(Some(vec![rule]), None));
     evaluator
         .verdict(&flow(source, API, protocol, port))
         .allowed
@@ -244,7 +259,7 @@ fn a_named_port_of_an_egress_rule_is_the_peers_and_never_an_address_blocks() {
     for (peers, expected) in cases {
         let mut evaluator = cluster();
         let rules = vec![rule(peers.clone(), named.clone())];
-        evaluator.set_policy("shop", "p", Some(policy(None, Some(rules))));
+        set(&mut evaluator, "p", policy(None, Some(rules)));
         let verdicts =
             [DB, WORLD].map(|to| evaluator.verdict(&flow(API, to, TCP, Some(8080))).allowed);
         assert_eq!(verdicts, expected, "{peers:?}");
@@ -256,42 +271,44 @@ fn reasons_name_what_decided() {
     let mut evaluator = cluster();
     let front = rule(Some(vec![pods(Some(team("web")), app("front"))]), None);
     let nobody = rule(Some(vec![]), None);
-    evaluator.set_policy("shop", "p", Some(policy(Some(vec![nobody, front]), None)));
+    set(&mut evaluator, "p", policy(Some(vec![nobody, front]), None));
     let reasons = |source: Party, destination: &str| {
         let destination = Party::Address(destination.parse().unwrap());
-        let flow = Flow {
-            source,
-            destination,
-            protocol: TCP,
-            destination_port: Some(80),
-        };
-        let decision = evaluator.verdict(&flow);
-        (decision.allowed, decision.egress, decision.ingress)
+        let decision = evaluator.verdict(&Flow::new(source, destination, TCP, Some(80)));
+        (
+            decision.allowed,
+            decision.egress.reason,
+            decision.ingress.reason,
+        )
     };
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
     let at = |text: &str| Party::Address(address(text));
-    let by_rule = Reason::Rule {
-        policy: "shop/p".to_owned(),
+    let by_rule = Reason::Rule(RuleRef {
+        tier: "default".to_owned(),
+        policy: key("p"),
         rule: 1,
+        name: None,
+        action: Action::Allow,
+    });
+    let denied = Reason::EndOfTier {
+        tier: "default".to_owned(),
+        policies: vec![key("p")],
     };
-    let denied = Reason::NoRuleMatches {
-        policies: vec!["shop/p".to_owned()],
-    };
-    assert_eq!(
-        reasons(at(FRONT), API),
-        (true, Reason::NotIsolated, by_rule)
-    );
-    assert_eq!(reasons(at(WORLD), API), (false, Reason::NotAPod, denied));
+    assert_eq!(reasons(at(FRONT), API), (true, Reason::NoPolicy, by_rule));
+    assert_eq!(reasons(at(WORLD), API), (false, Reason::NoEndpoint, denied));
     assert_eq!(
         reasons(at(API), API),
-        (true, Reason::Itself, Reason::Itself)
+        (true, Reason::NoPolicy, Reason::Itself)
     );
     assert_eq!(
         reasons(at(API), WORLD),
-        (true, Reason::NotIsolated, Reason::NotAPod)
+        (true, Reason::NoPolicy, Reason::NoEndpoint)
     );
     let node = Party::OwnNode(address(WORLD));
-    assert_eq!(reasons(node, API), (true, Reason::NotAPod, Reason::OwnNode));
+    assert_eq!(
+        reasons(node, API),
+        (true, Reason::NoEndpoint, Reason::OwnNode)
+    );
 }
 
 #[test]
@@ -304,7 +321,7 @@ fn a_policy_isolates_the_directions_that_it_names_only() {
     ];
     for (ingress, egress, expected) in cases {
         let mut evaluator = cluster();
-        evaluator.set_policy("shop", "p", Some(policy(ingress, egress)));
+        set(&mut evaluator, "p", policy(ingress, egress));
         let verdicts = [
             flow(WORLD, API, TCP, Some(80)),
             flow(API, WORLD, TCP, Some(80)),
@@ -317,17 +334,21 @@ fn a_policy_isolates_the_directions_that_it_names_only() {
 #[test]
 fn a_policy_of_another_namespace_does_not_isolate() {
     let mut evaluator = cluster();
-    evaluator.set_policy("shop", "p", Some(policy(Some(vec![]), None)));
+    set(&mut evaluator, "p", policy(Some(vec![]), None));
     let decision = evaluator.verdict(&flow(WORLD, OTHER_API, TCP, Some(80)));
-    assert_eq!(decision.ingress, Reason::NotIsolated);
+    assert_eq!(decision.ingress.reason, Reason::NoPolicy);
 }
 
 #[test]
 fn policies_add_up() {
     let mut evaluator = cluster();
-    let from = |peer| Some(policy(Some(vec![rule(Some(vec![peer]), None)]), None));
-    evaluator.set_policy("shop", "db", from(pods(None, app("db"))));
-    evaluator.set_policy("shop", "front", from(pods(Some(team("web")), app("front"))));
+    let from = |peer| policy(Some(vec![rule(Some(vec![peer]), None)]), None);
+    set(&mut evaluator, "db", from(pods(None, app("db"))));
+    set(
+        &mut evaluator,
+        "front",
+        from(pods(Some(team("web")), app("front"))),
+    );
     let verdicts = [DB, FRONT, OTHER_API]
         .map(|source| evaluator.verdict(&flow(source, API, TCP, Some(80))).allowed);
     assert_eq!(verdicts, [true, true, false]);

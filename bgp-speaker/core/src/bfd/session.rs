@@ -155,13 +155,13 @@ impl Session {
         self.transmit_soon(now);
     }
 
-    /// Goes to AdminDown for good, and says so.
+    /// Goes to AdminDown for good, and says so, once more at each call.
     pub fn stop(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.stopped, true) {
             self.enter(State::AdminDown, Diagnostic::ADMINISTRATIVELY_DOWN);
             self.detect_at = None;
-            self.transmit_soon(now);
         }
+        self.transmit_soon(now);
     }
 
     /// The other end knows of no session that is up: after [`Session::stop`], nothing more to say.

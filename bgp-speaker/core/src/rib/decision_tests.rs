@@ -13,7 +13,15 @@ fn path() -> Candidate {
         router_id: Ipv4Addr::new(192, 0, 2, 1),
         cluster_list_length: 0,
         peer_address: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))),
+        last_resort: false,
+        path_id: 0,
+        as_path: None,
     }
+}
+
+/// By the usual rules.
+fn decide(candidates: &[Candidate]) -> Vec<Verdict> {
+    super::decide(candidates, &Decision::default())
 }
 
 fn second_peer() -> Candidate {

@@ -1,19 +1,18 @@
-//! What a peer is told about a path (RFC 4271 section 9.1.3, RFC 1997, RFC 4456).
+//! What a peer is told about a path (RFC 4271 section 9.1.3, RFC 1997, RFC 4456, RFC 8326, RFC 8950,
+//! RFC 9234, RFC 9494).
 
 use super::{DEFAULT_LOCAL_PREF, Learned, PeerFacts, Source};
-use crate::config::Export;
-use crate::wire::{AsPath, AsSegment, Attributes, Family, NextHop};
+use crate::config::{Export, Role};
+use crate::filter::{Action, Community, Filter, PeerType, Route, RouteSource, Rule};
+use crate::wire::{AsPath, AsSegment, Attributes, Family, NextHop, SessionParams};
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
-/// RFC 1997: not to another AS.
-const NO_EXPORT: u32 = 0xffff_ff01;
-/// RFC 1997: to nobody.
-const NO_ADVERTISE: u32 = 0xffff_ff02;
-/// RFC 1997: not to another AS, not even within a confederation.
-const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 /// Longest sequence that fits one segment (RFC 4271 section 4.3).
 const SEGMENT_LIMIT: usize = 255;
+/// Bit of an extended community's type that keeps it within an AS (RFC 4360 section 2).
+const NON_TRANSITIVE: u8 = 0x40;
 
 /// Everything that decides what a peer is told and how it is encoded. Peers for which it is equal
 /// share an update group.
@@ -23,70 +22,188 @@ pub(crate) struct ExportPolicy {
     pub(crate) ibgp: bool,
     pub(crate) client: bool,
     pub(crate) export: Export,
+    pub(crate) filter: Arc<Filter>,
     pub(crate) keep_next_hop: bool,
     pub(crate) next_hop_v4: Option<Ipv4Addr>,
     pub(crate) next_hop_v6: Option<Ipv6Addr>,
+    /// Our link-local address, where the peer is on the same link.
+    pub(crate) link_local: Option<Ipv6Addr>,
     pub(crate) cluster_id: Ipv4Addr,
+    pub(crate) role: Option<Role>,
+    pub(crate) graceful_shutdown: bool,
+    /// The peer knows long-lived stale routes.
+    pub(crate) long_lived: bool,
     pub(crate) families: Vec<Family>,
     pub(crate) four_octet_as: bool,
+    pub(crate) extended_message: bool,
+    pub(crate) extended_next_hop: bool,
+    /// Families of which several paths are told.
+    pub(crate) add_path: Vec<Family>,
+    /// Paths to a prefix of those families.
+    pub(crate) path_limit: u8,
 }
 
 impl ExportPolicy {
-    /// The attributes to announce `path` with; none if the peer is not told.
+    /// What encoding depends on.
+    pub(crate) fn session_params(&self) -> SessionParams {
+        SessionParams {
+            four_octet_as: self.four_octet_as,
+            ibgp: self.ibgp,
+            families: self.families.clone(),
+            add_path_send: self.add_path.clone(),
+            extended_next_hop: self.extended_next_hop,
+            extended_message: self.extended_message,
+            ..SessionParams::default()
+        }
+    }
+
+    /// The filter's rule that decides about a route, and its place.
+    pub(crate) fn rule(&self, prefix: &IpNet, path: &Learned<'_>) -> Option<(usize, &Rule)> {
+        self.filter.decide(&Route {
+            prefix: *prefix,
+            attributes: &path.attributes.attributes,
+            source: match path.source {
+                Source::Local => RouteSource::Local,
+                Source::Peer(_) => RouteSource::RemotePeers,
+            },
+            peer_type: if self.ibgp {
+                PeerType::Internal
+            } else {
+                PeerType::External
+            },
+            interface: path.interface,
+            priority: path.priority,
+        })
+    }
+
+    /// The attributes to announce `path` with; none if the peer is not told. `rule` is what
+    /// [`ExportPolicy::rule`] says.
     pub(crate) fn apply(
         &self,
         prefix: &IpNet,
         path: &Learned<'_>,
         source: Option<&PeerFacts>,
+        rule: Option<&Rule>,
     ) -> Option<(Attributes, NextHop)> {
-        if !self.families.contains(&Family::of(prefix)) || !self.admits(path, source) {
+        let told = self.families.contains(&Family::of(prefix))
+            && self.wants(path, rule)
+            && self.may_tell(path, source);
+        if !told {
             return None;
         }
         let next_hop = self.next_hop(prefix, path)?;
         let mut attributes = path.attributes.attributes.clone();
+        if !self.ibgp && path.source != Source::Local {
+            attributes.med = None;
+        }
+        if let Some(rule) = rule {
+            rule.apply(&mut attributes, &mut None);
+        }
+        if self.graceful_shutdown {
+            Community::GRACEFUL_SHUTDOWN.add_to(&mut attributes);
+            attributes.local_pref = Some(0);
+        }
         if self.ibgp {
-            attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
-            if let Some(source) = source.filter(|source| source.ibgp) {
-                attributes.originator_id.get_or_insert(source.router_id);
-                attributes.cluster_list.insert(0, self.cluster_id);
-            }
+            self.prepare_internal(&mut attributes, source);
         } else {
-            prepend(&mut attributes.as_path, self.local_as);
-            attributes.local_pref = None;
-            attributes.originator_id = None;
-            attributes.cluster_list = Vec::new();
-            if path.source != Source::Local {
-                attributes.med = None;
-            }
+            self.prepare_external(&mut attributes);
         }
         Some((attributes, next_hop))
     }
 
-    fn admits(&self, path: &Learned<'_>, source: Option<&PeerFacts>) -> bool {
-        if self.export == Export::OwnRoutes && path.source != Source::Local {
+    fn prepare_internal(&self, attributes: &mut Attributes, source: Option<&PeerFacts>) {
+        attributes.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
+        if let Some(source) = source.filter(|source| source.ibgp) {
+            attributes.originator_id.get_or_insert(source.router_id);
+            let cluster = if source.client {
+                source.cluster_id
+            } else {
+                self.cluster_id
+            };
+            attributes.cluster_list.insert(0, cluster);
+        }
+    }
+
+    fn prepare_external(&self, attributes: &mut Attributes) {
+        prepend(&mut attributes.as_path, self.local_as);
+        attributes.local_pref = None;
+        attributes.originator_id = None;
+        attributes.cluster_list = Vec::new();
+        attributes
+            .extended_communities
+            .retain(|community| community[0] & NON_TRANSITIVE == 0);
+        // RFC 9234 section 5, on sending.
+        if let Some(Role::Provider | Role::RouteServer | Role::Peer) = self.role {
+            attributes.otc.get_or_insert(self.local_as);
+        }
+    }
+
+    /// Whether policy wants the peer to know.
+    fn wants(&self, path: &Learned<'_>, rule: Option<&Rule>) -> bool {
+        match rule.map(|rule| rule.action) {
+            Some(Action::Accept) => true,
+            Some(Action::Reject) => false,
+            None => match self.export {
+                Export::All => true,
+                Export::OwnRoutes => path.source == Source::Local,
+                Export::Unstated => self.ibgp && path.source == Source::Local,
+                Export::None => false,
+            },
+        }
+    }
+
+    /// Whether the standards let the peer know.
+    fn may_tell(&self, path: &Learned<'_>, source: Option<&PeerFacts>) -> bool {
+        let attributes = &path.attributes.attributes;
+        let has = |community: Community| community.is_on(attributes);
+        let within_as = has(Community::NO_EXPORT) || has(Community::NO_EXPORT_SUBCONFED);
+        if has(Community::NO_ADVERTISE) || (!self.ibgp && within_as) {
             return false;
         }
-        let has = |community| path.attributes.attributes.communities.contains(&community);
-        if has(NO_ADVERTISE) || (!self.ibgp && (has(NO_EXPORT) || has(NO_EXPORT_SUBCONFED))) {
+        if has(Community::LLGR_STALE) && !self.long_lived {
+            return false;
+        }
+        let towards_transit = matches!(
+            self.role,
+            Some(Role::Customer | Role::RouteServerClient | Role::Peer)
+        );
+        if attributes.otc.is_some() && towards_transit && !self.ibgp {
             return false;
         }
         let reflected = source.is_some_and(|source| source.ibgp) && self.ibgp;
         !reflected || self.client || source.is_some_and(|source| source.client)
     }
 
+    /// An IPv6 address stands in for IPv4 where the peer takes it (RFC 8950).
     fn next_hop(&self, prefix: &IpNet, path: &Learned<'_>) -> Option<NextHop> {
-        let received = path.source != Source::Local && (self.ibgp || self.keep_next_hop);
-        if received {
-            return Some(path.attributes.next_hop_without_link_local());
+        let received = path.attributes.next_hop_without_link_local();
+        let keep = path.source != Source::Local && (self.ibgp || self.keep_next_hop);
+        if keep && self.can_say(prefix, received.address) {
+            return Some(received);
         }
-        let address = match prefix {
-            IpNet::V4(_) => self.next_hop_v4.map(IpAddr::V4),
-            IpNet::V6(_) => self.next_hop_v6.map(IpAddr::V6),
-        };
-        address.map(|address| NextHop {
-            address,
-            link_local: None,
-        })
+        let v6 = self.next_hop_v6.or(self.link_local).map(|address| NextHop {
+            address: address.into(),
+            link_local: self.link_local,
+        });
+        match prefix {
+            IpNet::V6(_) => v6,
+            IpNet::V4(_) => self
+                .next_hop_v4
+                .map(|address| NextHop {
+                    address: address.into(),
+                    link_local: None,
+                })
+                .or(v6.filter(|_| self.extended_next_hop)),
+        }
+    }
+
+    fn can_say(&self, prefix: &IpNet, next_hop: IpAddr) -> bool {
+        match (prefix, next_hop) {
+            (_, IpAddr::V6(address)) if address.is_unicast_link_local() => false,
+            (IpNet::V4(_), IpAddr::V4(_)) | (IpNet::V6(_), IpAddr::V6(_)) => true,
+            (IpNet::V4(_), IpAddr::V6(_)) => self.extended_next_hop,
+            (IpNet::V6(_), IpAddr::V4(_)) => false,
+        }
     }
 }
 
@@ -102,14 +219,14 @@ fn prepend(path: &mut AsPath, as_number: u32) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config::Import;
     use crate::rib::attributes::PathAttributes;
     use crate::speaker::PeerId;
     use std::sync::Arc;
 
-    fn policy(ibgp: bool) -> ExportPolicy {
+    pub(crate) fn policy(ibgp: bool) -> ExportPolicy {
         ExportPolicy {
             local_as: 64512,
             ibgp,
@@ -121,6 +238,15 @@ mod tests {
             cluster_id: Ipv4Addr::new(192, 0, 2, 1),
             families: vec![Family::IPV4, Family::IPV6],
             four_octet_as: true,
+            filter: Arc::default(),
+            link_local: None,
+            role: None,
+            graceful_shutdown: false,
+            long_lived: false,
+            extended_message: false,
+            extended_next_hop: false,
+            add_path: Vec::new(),
+            path_limit: 0,
         }
     }
 
@@ -134,29 +260,50 @@ mod tests {
             allow_own_as: 0,
             import: Import::All,
             local_address: None,
+            scope: 0,
+            interface: None,
+            remote_as: 64512,
+            cluster_id: Ipv4Addr::new(192, 0, 2, 1),
+            import_filter: Arc::default(),
+            role: None,
+            long_lived: Vec::new(),
         }
     }
 
-    fn attributes(attributes: Attributes) -> Arc<PathAttributes> {
+    struct Held {
+        source: Source,
+        attributes: Arc<PathAttributes>,
+    }
+
+    fn path(source: Source, attributes: Attributes) -> Held {
         let next_hop = NextHop {
             address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)),
             link_local: None,
         };
-        Arc::new(PathAttributes::new(attributes, next_hop))
-    }
-
-    fn own(attributes: &Arc<PathAttributes>) -> Learned<'_> {
-        Learned {
-            source: Source::Local,
-            attributes,
+        Held {
+            source,
+            attributes: Arc::new(PathAttributes::new(attributes, next_hop)),
         }
     }
 
-    fn from_peer(attributes: &Arc<PathAttributes>) -> Learned<'_> {
-        Learned {
-            source: Source::Peer(PeerId(2)),
-            attributes,
-        }
+    fn told(
+        policy: &ExportPolicy,
+        prefix: &IpNet,
+        path: &Held,
+        source: Option<&PeerFacts>,
+    ) -> Option<(Attributes, NextHop)> {
+        let path = Learned {
+            source: path.source,
+            attributes: &path.attributes,
+            interface: None,
+            priority: None,
+        };
+        let rule = policy.rule(prefix, &path).map(|(_, rule)| rule);
+        policy.apply(prefix, &path, source, rule)
+    }
+
+    fn from_peer(attributes: Attributes) -> Held {
+        path(Source::Peer(PeerId(2)), attributes)
     }
 
     fn prefix() -> IpNet {
@@ -165,20 +312,20 @@ mod tests {
 
     #[test]
     fn an_ebgp_peer_sees_our_as_and_our_next_hop_and_nothing_internal() {
-        let attributes = attributes(Attributes {
+        let attributes = Attributes {
             local_pref: Some(200),
             med: Some(7),
             originator_id: Some(Ipv4Addr::LOCALHOST),
             cluster_list: vec![Ipv4Addr::LOCALHOST],
             ..Attributes::default()
-        });
-        let (sent, next_hop) = policy(false)
-            .apply(
-                &prefix(),
-                &from_peer(&attributes),
-                Some(&facts(true, false)),
-            )
-            .expect("announced");
+        };
+        let (sent, next_hop) = told(
+            &policy(false),
+            &prefix(),
+            &from_peer(attributes),
+            Some(&facts(true, false)),
+        )
+        .expect("announced");
         assert_eq!(next_hop.address, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)));
         let own = AsPath(vec![AsSegment::Sequence(vec![64512])]);
         assert_eq!(
@@ -192,18 +339,17 @@ mod tests {
 
     #[test]
     fn internal_routes_go_to_internal_peers_only_by_reflection() {
-        let attributes = attributes(Attributes::default());
-        let path = from_peer(&attributes);
-        let told = |target_client: bool, source_client: bool| {
+        let path = from_peer(Attributes::default());
+        let reflected = |target_client: bool, source_client: bool| {
             let policy = ExportPolicy {
                 client: target_client,
                 ..policy(true)
             };
-            policy.apply(&prefix(), &path, Some(&facts(true, source_client)))
+            told(&policy, &prefix(), &path, Some(&facts(true, source_client)))
         };
-        assert_eq!(told(false, false), None);
+        assert_eq!(reflected(false, false), None);
         for (target_client, source_client) in [(true, false), (false, true), (true, true)] {
-            let (sent, next_hop) = told(target_client, source_client).expect("reflected");
+            let (sent, next_hop) = reflected(target_client, source_client).expect("reflected");
             assert_eq!(sent.originator_id, Some(Ipv4Addr::new(192, 0, 2, 2)));
             assert_eq!(sent.cluster_list, [Ipv4Addr::new(192, 0, 2, 1)]);
             assert_eq!(next_hop.address, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)));
@@ -213,20 +359,19 @@ mod tests {
     #[test]
     fn well_known_communities_limit_who_is_told() {
         for (community, internal, external) in [
-            (NO_EXPORT, true, false),
-            (NO_EXPORT_SUBCONFED, true, false),
-            (NO_ADVERTISE, false, false),
+            (0xffff_ff01, true, false),
+            (0xffff_ff03, true, false),
+            (0xffff_ff02, false, false),
             (64512 << 16, true, true),
         ] {
             let route = Attributes {
                 communities: vec![community],
                 ..Attributes::default()
             };
-            let attributes = attributes(route);
-            let path = own(&attributes);
-            let told = |ibgp| policy(ibgp).apply(&prefix(), &path, None).is_some();
+            let path = path(Source::Local, route);
+            let is_told = |ibgp| told(&policy(ibgp), &prefix(), &path, None).is_some();
             assert_eq!(
-                (told(true), told(false)),
+                (is_told(true), is_told(false)),
                 (internal, external),
                 "{community:#x}"
             );
@@ -239,14 +384,13 @@ mod tests {
             export: Export::OwnRoutes,
             ..policy(false)
         };
-        let attributes = attributes(Attributes::default());
-        let received = from_peer(&attributes);
+        let received = from_peer(Attributes::default());
         assert_eq!(
-            policy.apply(&prefix(), &received, Some(&facts(false, false))),
+            told(&policy, &prefix(), &received, Some(&facts(false, false))),
             None
         );
-        let own = own(&attributes);
-        assert!(policy.apply(&prefix(), &own, None).is_some());
+        let own = path(Source::Local, Attributes::default());
+        assert!(told(&policy, &prefix(), &own, None).is_some());
     }
 
     #[test]
@@ -255,27 +399,23 @@ mod tests {
             keep_next_hop: true,
             ..policy(false)
         };
-        let next_hop = |path: &Learned<'_>, source: Option<&PeerFacts>| {
-            policy
-                .apply(&prefix(), path, source)
-                .map(|(_, next_hop)| next_hop.address.to_string())
+        let next_hop = |path: &Held, source: Option<&PeerFacts>| {
+            told(&policy, &prefix(), path, source).map(|(_, next_hop)| next_hop.address.to_string())
         };
-        let attributes = attributes(Attributes::default());
-        let received = from_peer(&attributes);
+        let received = from_peer(Attributes::default());
         assert_eq!(
             next_hop(&received, Some(&facts(false, false))).as_deref(),
             Some("10.0.0.9")
         );
-        let own = own(&attributes);
+        let own = path(Source::Local, Attributes::default());
         assert_eq!(next_hop(&own, None).as_deref(), Some("10.0.0.1"));
     }
 
     #[test]
     fn without_a_next_hop_of_the_family_nothing_is_announced() {
-        let attributes = attributes(Attributes::default());
-        let own = own(&attributes);
+        let own = path(Source::Local, Attributes::default());
         let prefix: IpNet = "fd00::/64".parse().unwrap();
-        assert_eq!(policy(true).apply(&prefix, &own, None), None);
+        assert_eq!(told(&policy(true), &prefix, &own, None), None);
     }
 
     #[test]

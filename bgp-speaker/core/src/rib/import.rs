@@ -3,35 +3,78 @@
 
 use super::attributes::PathAttributes;
 use super::decision::{Candidate, Refusal, Verdict, decide};
-use super::{DEFAULT_LOCAL_PREF, Destination, Path, PeerFacts, Rib, Source};
-use crate::config::Import;
+use super::{DEFAULT_LOCAL_PREF, Destination, Overlay, Path, PeerFacts, Rib, Source};
+use crate::config::{Decision, Import, Role};
+use crate::filter::{Action, Community, PeerType, Route, RouteSource};
+use crate::wire::{Attributes, Family};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 impl Rib {
     /// Gives every path its verdict and puts the best one first.
-    pub(super) fn decide(&self, prefix: &IpNet, destination: &mut Destination) {
+    pub(super) fn decide(&mut self, prefix: &IpNet, destination: &mut Destination) {
         let prefix_refusal = self.check_prefix(prefix, destination);
         let mut eligible = Vec::new();
         let mut candidates = Vec::new();
+        let mut overlays = Vec::new();
         for (index, path) in destination.paths.iter_mut().enumerate() {
-            match self.candidate(path, prefix_refusal) {
-                Ok(candidate) => {
+            match self.import(prefix, path, prefix_refusal) {
+                Ok((candidate, overlay)) => {
                     eligible.push(index);
                     candidates.push(candidate);
+                    overlays.extend(overlay);
                 }
                 Err(refusal) => path.verdict = Verdict::Refused(refusal),
             }
         }
-        for (index, verdict) in eligible.into_iter().zip(decide(&candidates)) {
+        self.set_overlays(prefix, overlays);
+        let verdicts = decide(&candidates, &self.identity.decision);
+        for (index, verdict) in eligible.into_iter().zip(verdicts) {
             destination.paths[index].verdict = verdict;
         }
-        destination.paths.sort_by_key(|path| match path.verdict {
-            Verdict::Best => (0, path.source),
-            Verdict::Multipath => (1, path.source),
-            Verdict::Lost(_) => (2, path.source),
-            Verdict::Refused(_) => (3, path.source),
+        destination.paths.sort_by_key(|path| {
+            let rank = match path.verdict {
+                Verdict::Best => 0,
+                Verdict::Multipath => 1,
+                Verdict::Lost(_) => 2,
+                Verdict::Refused(_) => 3,
+            };
+            (rank, path.source, path.path_id())
         });
+    }
+
+    /// A path as the decision sees it, and what policy has changed of it.
+    fn import(
+        &mut self,
+        prefix: &IpNet,
+        path: &Path,
+        prefix_refusal: Option<Refusal>,
+    ) -> Result<(Candidate, Option<Overlay>), Refusal> {
+        let Source::Peer(peer) = path.source else {
+            let identity = &self.identity;
+            let (attributes, id) = (&path.attributes.attributes, identity.router_id);
+            let candidate = candidate(path, attributes, id, None, &identity.decision);
+            return Ok((candidate, None));
+        };
+        let facts = self.peers.get(&peer).ok_or(Refusal::ImportPolicy)?;
+        self.check_import(&path.attributes, facts, prefix_refusal)?;
+        let (attributes, priority) = apply_policy(prefix, path, facts)?;
+        let decision = &self.identity.decision;
+        let candidate = candidate(path, &attributes, facts.router_id, Some(facts), decision);
+        let attributes = match attributes {
+            Cow::Borrowed(_) if priority.is_none() => return Ok((candidate, None)),
+            Cow::Borrowed(unchanged) => unchanged.clone(),
+            Cow::Owned(changed) => changed,
+        };
+        let attributes = PathAttributes::new(attributes, path.attributes.next_hop);
+        let overlay = Overlay {
+            source: path.source,
+            path_id: path.path_id(),
+            announcement: self.intern(path.source, attributes),
+            priority,
+        };
+        Ok((candidate, Some(overlay)))
     }
 
     /// What is wrong with the prefix, whichever peer announces it. What lies within a route of this
@@ -47,41 +90,13 @@ impl Rib {
         }
     }
 
-    fn candidate(
-        &self,
-        path: &Path,
-        prefix_refusal: Option<Refusal>,
-    ) -> Result<Candidate, Refusal> {
-        let attributes = &path.attributes.attributes;
-        let facts = match path.source {
-            Source::Local => None,
-            Source::Peer(peer) => Some(self.peers.get(&peer).ok_or(Refusal::ImportPolicy)?),
-        };
-        if let Some(facts) = facts {
-            self.check_import(&path.attributes, facts, prefix_refusal)?;
-        }
-        let router_id = facts.map_or(self.identity.router_id, |facts| facts.router_id);
-        Ok(Candidate {
-            local: facts.is_none(),
-            local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
-            path_length: attributes.as_path.length(),
-            origin: attributes.origin,
-            neighbour_as: attributes.as_path.neighbour(),
-            med: attributes.med.unwrap_or(0),
-            ebgp: facts.is_some_and(|facts| !facts.ibgp),
-            router_id: attributes.originator_id.unwrap_or(router_id),
-            cluster_list_length: attributes.cluster_list.len(),
-            peer_address: facts.map(|facts| facts.address),
-        })
-    }
-
     fn check_import(
         &self,
         path: &PathAttributes,
         facts: &PeerFacts,
         prefix_refusal: Option<Refusal>,
     ) -> Result<(), Refusal> {
-        if facts.import == Import::None {
+        if facts.import == Import::None && facts.import_filter.rules.is_empty() {
             return Err(Refusal::ImportPolicy);
         }
         if let Some(refusal) = prefix_refusal {
@@ -105,14 +120,15 @@ impl Rib {
             (
                 path.attributes
                     .cluster_list
-                    .contains(&self.identity.cluster_id),
+                    .iter()
+                    .any(|id| self.identity.cluster_ids.contains(id)),
                 Refusal::OwnCluster,
             ),
             (
                 ours || facts.local_address == Some(next_hop),
                 Refusal::OwnNextHop,
             ),
-            (!is_usable(next_hop), Refusal::UnusableNextHop),
+            (!is_usable(next_hop, facts.scope), Refusal::UnusableNextHop),
         ];
         match checks.into_iter().find(|(refused, _)| *refused) {
             Some((_, refusal)) => Err(refusal),
@@ -121,11 +137,112 @@ impl Rib {
     }
 }
 
-/// A link-local next hop means nothing without the interface, which sessions do not know.
-fn is_usable(next_hop: IpAddr) -> bool {
+fn candidate(
+    path: &Path,
+    attributes: &Attributes,
+    router_id: Ipv4Addr,
+    facts: Option<&PeerFacts>,
+    decision: &Decision,
+) -> Candidate {
+    Candidate {
+        local: facts.is_none(),
+        last_resort: Community::LLGR_STALE.is_on(attributes),
+        local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
+        path_length: attributes.as_path.length(),
+        origin: attributes.origin,
+        neighbour_as: attributes.as_path.neighbour(),
+        med: attributes.med.unwrap_or(0),
+        ebgp: facts.is_some_and(|facts| !facts.ibgp),
+        router_id: attributes.originator_id.unwrap_or(router_id),
+        cluster_list_length: attributes.cluster_list.len(),
+        peer_address: facts.map(|facts| facts.address),
+        path_id: path.path_id(),
+        as_path: (!decision.as_path_relax).then(|| attributes.as_path.clone()),
+    }
+}
+
+/// What the standards and the import filter make of a path that is sound: its attributes, and the
+/// metric that the filter has set.
+fn apply_policy<'a>(
+    prefix: &IpNet,
+    path: &'a Path,
+    facts: &PeerFacts,
+) -> Result<(Cow<'a, Attributes>, Option<u32>), Refusal> {
+    let mut attributes = Cow::Borrowed(&path.attributes.attributes);
+    if !facts.ibgp && Community::GRACEFUL_SHUTDOWN.is_on(&attributes) {
+        // RFC 8326 section 4.
+        attributes.to_mut().local_pref = Some(0);
+    }
+    if let Some(role) = facts.role {
+        check_role(role, facts.remote_as, &mut attributes)?;
+    }
+    if path.stale && facts.long_lived.contains(&Family::of(prefix)) {
+        if Community::NO_LLGR.is_on(&attributes) {
+            return Err(Refusal::NoLongLived);
+        }
+        if !Community::LLGR_STALE.is_on(&attributes) {
+            Community::LLGR_STALE.add_to(attributes.to_mut());
+        }
+    }
+    let mut priority = None;
+    let rule = facts.import_filter.decide(&Route {
+        prefix: *prefix,
+        attributes: &attributes,
+        source: RouteSource::RemotePeers,
+        peer_type: facts.peer_type(),
+        interface: facts.interface.as_deref(),
+        priority: None,
+    });
+    match rule {
+        Some((_, rule)) if rule.action == Action::Reject => return Err(Refusal::ImportFilter),
+        Some((_, rule)) => {
+            if !rule.operations.is_empty() {
+                rule.apply(attributes.to_mut(), &mut priority);
+            }
+        }
+        None => match facts.import {
+            Import::All => {}
+            Import::None => return Err(Refusal::ImportPolicy),
+            Import::Unstated if facts.ibgp => {}
+            Import::Unstated => return Err(Refusal::NoPolicy),
+        },
+    }
+    Ok((attributes, priority))
+}
+
+/// RFC 9234 section 5, on receipt; `role` is ours.
+fn check_role(
+    role: Role,
+    remote_as: u32,
+    attributes: &mut Cow<'_, Attributes>,
+) -> Result<(), Refusal> {
+    match (role, attributes.otc) {
+        (Role::Provider | Role::RouteServer, Some(_)) => Err(Refusal::RouteLeak),
+        (Role::Peer, Some(number)) if number != remote_as => Err(Refusal::RouteLeak),
+        (Role::Peer | Role::Customer | Role::RouteServerClient, None) => {
+            attributes.to_mut().otc = Some(remote_as);
+            Ok(())
+        }
+        (Role::Provider | Role::RouteServer, None)
+        | (Role::Peer | Role::Customer | Role::RouteServerClient, Some(_)) => Ok(()),
+    }
+}
+
+impl PeerFacts {
+    pub(super) fn peer_type(&self) -> PeerType {
+        if self.ibgp {
+            PeerType::Internal
+        } else {
+            PeerType::External
+        }
+    }
+}
+
+/// A link-local next hop means nothing without the interface that the peer is on.
+fn is_usable(next_hop: IpAddr, scope: u32) -> bool {
     let link_local = match next_hop {
         IpAddr::V4(address) => address.is_broadcast(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local() && scope == 0,
     };
     !(link_local || next_hop.is_unspecified() || next_hop.is_multicast() || next_hop.is_loopback())
 }

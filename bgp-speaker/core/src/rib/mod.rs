@@ -5,20 +5,25 @@
 //! and why a path is not in use is there to be read. The Adj-RIB-Outs are in [`adj_out`].
 
 pub(crate) mod adj_out;
+mod adj_out_paths;
 pub(crate) mod attributes;
 pub(crate) mod decision;
 pub(crate) mod export;
+mod forwarding;
 mod import;
 mod own;
 mod pool;
 pub(crate) mod slots;
 pub(crate) mod table;
+pub(crate) mod update_group;
 
-use crate::config::{FibChange, Import, LocalRoute};
+use crate::config::{Decision, FibChange, Import, LocalRoute, Role};
+use crate::filter::Filter;
 use crate::speaker::PeerId;
 use crate::wire::{AsPath, Attributes, Family, NextHop, Nlri};
 use attributes::PathAttributes;
 use decision::Verdict;
+use forwarding::Forwarding;
 use ipnet::IpNet;
 use own::OwnPrefixes;
 use pool::{Pool, PoolId};
@@ -55,12 +60,23 @@ pub(crate) struct Path {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PeerFacts {
     pub(crate) address: IpAddr,
+    /// Index of the interface that its link-local address is on; 0 otherwise.
+    pub(crate) scope: u32,
+    /// Name of that interface.
+    pub(crate) interface: Option<Arc<str>>,
     pub(crate) router_id: Ipv4Addr,
     pub(crate) local_as: u32,
+    pub(crate) remote_as: u32,
     pub(crate) ibgp: bool,
     pub(crate) client: bool,
+    /// The client's cluster.
+    pub(crate) cluster_id: Ipv4Addr,
     pub(crate) allow_own_as: u8,
     pub(crate) import: Import,
+    pub(crate) import_filter: Arc<Filter>,
+    pub(crate) role: Option<Role>,
+    /// Families whose stale paths are a last resort (RFC 9494).
+    pub(crate) long_lived: Vec<Family>,
     /// Our address of the session.
     pub(crate) local_address: Option<IpAddr>,
 }
@@ -70,8 +86,10 @@ pub(crate) struct PeerFacts {
 pub(crate) struct Identity {
     pub(crate) local_as: u32,
     pub(crate) router_id: Ipv4Addr,
-    pub(crate) cluster_id: Ipv4Addr,
+    /// Every cluster that we reflect for.
+    pub(crate) cluster_ids: BTreeSet<Ipv4Addr>,
     pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) decision: Decision,
 }
 
 /// How many prefixes a peer has announced.
@@ -88,15 +106,27 @@ pub(crate) struct Announcement {
     attributes: Arc<PathAttributes>,
 }
 
-/// Next hops that the forwarding table has been told.
-pub(crate) type NextHops = Vec<IpAddr>;
-
-/// A path as export policy sees it.
+/// A path after import policy, as export policy sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Learned<'a> {
     pub(crate) source: Source,
     pub(crate) attributes: &'a Arc<PathAttributes>,
+    pub(crate) interface: Option<&'a str>,
+    /// Its metric in the kernel, where somebody has said one.
+    pub(crate) priority: Option<u32>,
 }
+
+/// What import policy has made of a path, for the few paths that it changes.
+#[derive(Debug)]
+struct Overlay {
+    source: Source,
+    path_id: u32,
+    announcement: PoolId<Announcement>,
+    priority: Option<u32>,
+}
+
+/// Interface and metric of a route of this node.
+type LocalMark = (Option<String>, Option<u32>);
 
 /// Adj-RIBs-In and Loc-RIB.
 #[derive(Debug)]
@@ -106,7 +136,10 @@ pub(crate) struct Rib {
     counts: BTreeMap<PeerId, Count>,
     table: Table,
     announcements: Pool<Announcement>,
-    next_hops: Pool<NextHops>,
+    forwarding: Pool<Forwarding>,
+    overlays: BTreeMap<IpNet, Vec<Overlay>>,
+    /// Marks of routes of this node that have any.
+    local_marks: BTreeMap<IpNet, LocalMark>,
     own: OwnPrefixes,
     /// Prefixes with a route of this node.
     local: BTreeSet<IpNet>,
@@ -125,6 +158,13 @@ pub(crate) struct Destination {
     paths: Vec<Path>,
 }
 
+impl Path {
+    /// The peer's path identifier (RFC 7911); 0 without.
+    pub(crate) fn path_id(&self) -> u32 {
+        self.stored.path_id
+    }
+}
+
 impl Destination {
     /// All paths, the best one first if there is one.
     pub(crate) fn paths(&self) -> &[Path] {
@@ -139,14 +179,17 @@ impl Rib {
             identity: Identity {
                 local_as: 0,
                 router_id: Ipv4Addr::UNSPECIFIED,
-                cluster_id: Ipv4Addr::UNSPECIFIED,
+                cluster_ids: BTreeSet::new(),
                 addresses: Vec::new(),
+                decision: Decision::default(),
             },
             peers: BTreeMap::new(),
             counts: BTreeMap::new(),
             table: Table::new(seed),
             announcements: Pool::default(),
-            next_hops: Pool::default(),
+            forwarding: Pool::default(),
+            overlays: BTreeMap::new(),
+            local_marks: BTreeMap::new(),
             own: OwnPrefixes::default(),
             local: BTreeSet::new(),
             dirty: VecDeque::new(),
@@ -300,6 +343,9 @@ impl Rib {
             self.announcements.hold(announcement);
             self.announcements.release(before);
             self.mark_dirty(slot);
+        } else if stale && self.overlays.contains_key(self.table[slot].prefix()) {
+            // Being stale may be what policy has changed it for.
+            self.mark_dirty(slot);
         }
         Put::Replaced { stale }
     }
@@ -352,8 +398,11 @@ impl Rib {
         let mut local = std::mem::take(&mut self.local);
         local.retain(|prefix| {
             let stays = routes.contains_key(prefix);
-            if !stays && let Some(slot) = self.table.find(prefix) {
-                self.take(slot, 0, Source::Local);
+            if !stays {
+                if let Some(slot) = self.table.find(prefix) {
+                    self.take(slot, 0, Source::Local);
+                }
+                self.local_marks.remove(prefix);
             }
             stays
         });
@@ -364,12 +413,25 @@ impl Rib {
             let slot = self.table.find_or_insert(prefix);
             self.put(slot, 0, Source::Local, announcement);
             self.announcements.release(announcement);
+            self.mark_local(prefix, route);
             local.insert(*prefix);
         }
         self.local = local;
         let changed = self.own.replace(routes.keys());
         if !changed.is_empty() {
             self.mark_dirty_where(|rib, slot| changed.covers(rib.prefix(slot)));
+        }
+    }
+
+    fn mark_local(&mut self, prefix: &IpNet, route: &LocalRoute) {
+        let mark = (route.interface.clone(), route.priority);
+        let changed = if mark == LocalMark::default() {
+            self.local_marks.remove(prefix).is_some()
+        } else {
+            self.local_marks.insert(*prefix, mark.clone()) != Some(mark)
+        };
+        if let Some(slot) = self.table.find(prefix).filter(|_| changed) {
+            self.mark_dirty(slot);
         }
     }
 
@@ -392,6 +454,9 @@ impl Rib {
                 let prefix = *self.table[*slot].prefix();
                 self.decide(&prefix, &mut destination);
                 self.store(*slot, &destination);
+            } else if !self.overlays.is_empty() {
+                let prefix = *self.table[*slot].prefix();
+                self.set_overlays(&prefix, Vec::new());
             }
             if !self.no_fib {
                 self.queue_fib(*slot);
@@ -444,10 +509,87 @@ impl Rib {
     pub(crate) fn best(&self, slot: SlotId) -> Option<Learned<'_>> {
         let path = self.table.paths(slot).first()?;
         let announcement = self.announcements.get(path.announcement)?;
-        (path.verdict == Verdict::Best).then_some(Learned {
+        let learned = || self.learned(slot, path, announcement);
+        (path.verdict == Verdict::Best).then(learned)
+    }
+
+    /// The paths to a prefix that may be used, the best one first.
+    pub(crate) fn usable(&self, slot: SlotId) -> impl Iterator<Item = (Verdict, u32, Learned<'_>)> {
+        let paths = self.table.paths(slot).iter();
+        let usable = paths.filter(|path| !matches!(path.verdict, Verdict::Refused(_)));
+        usable.filter_map(move |path| {
+            let announcement = self.announcements.get(path.announcement)?;
+            let learned = self.learned(slot, path, announcement);
+            Some((path.verdict, path.path_id, learned))
+        })
+    }
+
+    /// A path as import policy has left it.
+    fn learned<'a>(
+        &'a self,
+        slot: SlotId,
+        path: &StoredPath,
+        announcement: &'a Announcement,
+    ) -> Learned<'a> {
+        let mut learned = Learned {
             source: announcement.source,
             attributes: &announcement.attributes,
-        })
+            interface: None,
+            priority: None,
+        };
+        if self.overlays.is_empty() && self.local_marks.is_empty() {
+            return learned;
+        }
+        let prefix = self.prefix(slot);
+        if learned.source == Source::Local {
+            if let Some((interface, priority)) = self.local_marks.get(prefix) {
+                (learned.interface, learned.priority) = (interface.as_deref(), *priority);
+            }
+            return learned;
+        }
+        let mut overlays = self.overlays.get(prefix).into_iter().flatten();
+        let is =
+            |other: &&Overlay| (other.source, other.path_id) == (announcement.source, path.path_id);
+        if let Some(overlay) = overlays.find(is)
+            && let Some(changed) = self.announcements.get(overlay.announcement)
+        {
+            learned.attributes = &changed.attributes;
+            learned.priority = overlay.priority;
+        }
+        learned
+    }
+
+    /// Attributes of a path of a [`Destination`] as import policy has left them.
+    pub(crate) fn attributes_in_use<'a>(
+        &'a self,
+        prefix: &IpNet,
+        path: &'a Path,
+    ) -> &'a Attributes {
+        let overlays = self.overlays.get(prefix).into_iter().flatten();
+        let mut changed = overlays
+            .filter(|other| (other.source, other.path_id) == (path.source, path.path_id()))
+            .filter_map(|overlay| self.announcements.get(overlay.announcement));
+        let attributes = changed
+            .next()
+            .map_or(&path.attributes, |changed| &changed.attributes);
+        &attributes.attributes
+    }
+
+    fn set_overlays(&mut self, prefix: &IpNet, overlays: Vec<Overlay>) {
+        if overlays.is_empty() && self.overlays.is_empty() {
+            return;
+        }
+        for overlay in &overlays {
+            self.announcements.hold(overlay.announcement);
+        }
+        let before = if overlays.is_empty() {
+            self.overlays.remove(prefix)
+        } else {
+            self.overlays.insert(*prefix, overlays)
+        };
+        for overlay in before.into_iter().flatten() {
+            self.announcements.release(overlay.announcement);
+        }
     }
 
     /// Gives back the slots of prefixes that are gone, unless somebody still `needs` one. That is
@@ -560,41 +702,6 @@ impl Rib {
         }
         self.counts.insert(peer, count);
     }
-
-    /// The difference to what the forwarding table has been told. Routes of this node are not
-    /// forwarded to anybody.
-    fn fib_change(&mut self, slot: SlotId) -> Option<FibChange> {
-        let in_use = self.table.paths(slot).iter().filter(|path| {
-            matches!(path.verdict, Verdict::Best | Verdict::Multipath)
-                && self.source(path) != Source::Local
-        });
-        let announcements = in_use.filter_map(|path| self.announcements.get(path.announcement));
-        let mut next_hops: NextHops = announcements
-            .map(|announcement| announcement.attributes.next_hop.address)
-            .collect();
-        next_hops.sort_unstable();
-        next_hops.dedup();
-        let installed = self.table[slot].installed;
-        let told = self.next_hops.get(installed).map_or(&[][..], Vec::as_slice);
-        if next_hops == told {
-            return None;
-        }
-        let id = if next_hops.is_empty() {
-            PoolId::NONE
-        } else {
-            let is = |known: &NextHops| *known == next_hops;
-            self.next_hops.intern(&next_hops, is, || next_hops.clone())
-        };
-        self.next_hops.hold(id);
-        self.next_hops.release(installed);
-        self.table[slot].installed = id;
-        let prefix = *self.table[slot].prefix();
-        Some(if next_hops.is_empty() {
-            FibChange::Remove { prefix }
-        } else {
-            FibChange::Set { prefix, next_hops }
-        })
-    }
 }
 
 /// What became of an announcement.
@@ -610,6 +717,8 @@ fn local_attributes(route: &LocalRoute) -> Attributes {
     Attributes {
         as_path: AsPath::default(),
         communities: route.communities.clone(),
+        large_communities: route.large_communities.clone(),
+        local_pref: route.local_pref,
         ..Attributes::default()
     }
 }

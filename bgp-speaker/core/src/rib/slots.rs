@@ -55,6 +55,15 @@ impl SlotSet {
         true
     }
 
+    /// In order of number.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = SlotId> {
+        let words = self.words.iter().enumerate();
+        words.flat_map(|(index, word)| {
+            let bits = (0..64).filter(move |bit| word >> bit & 1 == 1);
+            bits.map(move |bit| SlotId::new(index * 64 + bit))
+        })
+    }
+
     /// Takes the lowest number out.
     pub(crate) fn pop_first(&mut self) -> Option<SlotId> {
         let words = self.words.get(self.first..)?;
@@ -126,6 +135,8 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(set.is_empty(), model.is_empty());
+                let all: Vec<usize> = set.iter().map(SlotId::index).collect();
+                prop_assert_eq!(all, model.iter().copied().collect::<Vec<_>>());
             }
             for slot in 0..300 {
                 prop_assert_eq!(set.contains(SlotId::new(slot)), model.contains(&slot));

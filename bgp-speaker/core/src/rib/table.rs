@@ -4,8 +4,9 @@
 //! (Adj-RIB-Outs, sets of prefixes) is an array or a bit set. A million prefixes with one path each
 //! take some 45 MB here; a tree of maps would take ten times that.
 
+use super::Announcement;
 use super::decision::{Refusal, Verdict};
-use super::{Announcement, NextHops};
+use super::forwarding::Forwarding;
 use crate::rib::pool::PoolId;
 use hashbrown::HashTable;
 use ipnet::IpNet;
@@ -53,7 +54,7 @@ impl StoredPath {
 #[derive(Debug)]
 pub(super) struct Slot {
     /// What the forwarding table has been told.
-    pub(super) installed: PoolId<NextHops>,
+    pub(super) installed: PoolId<Forwarding>,
     /// The only path, the usual case. Several are in `Table::several`, and this has their place.
     only: StoredPath,
     place: Place,

@@ -15,15 +15,23 @@ fn facts(peer: u32) -> PeerFacts {
         allow_own_as: 0,
         import: Import::All,
         local_address: None,
+        scope: 0,
+        interface: None,
+        remote_as: 65000 + peer,
+        cluster_id: Ipv4Addr::new(192, 0, 2, 1),
+        import_filter: Arc::default(),
+        role: None,
+        long_lived: Vec::new(),
     }
 }
 
-fn rib() -> Rib {
+pub(super) fn rib() -> Rib {
     let mut rib = Rib::new(0);
     rib.set_identity(Identity {
         local_as: 64599,
         router_id: Ipv4Addr::new(192, 0, 2, 100),
-        cluster_id: Ipv4Addr::new(192, 0, 2, 100),
+        cluster_ids: [Ipv4Addr::new(192, 0, 2, 100)].into(),
+        decision: Decision::default(),
         addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 100))],
     });
     for peer in 0..PEERS {
@@ -70,8 +78,10 @@ fn picture(rib: &Rib) -> Vec<Picture> {
 
 fn installed(rib: &Rib, prefix: &IpNet) -> Vec<IpAddr> {
     let slot = rib.table.find(prefix).expect("a prefix of the table");
-    let known = rib.next_hops.get(rib.table[slot].installed);
-    known.cloned().unwrap_or_default()
+    let known = rib.forwarding.get(rib.table[slot].installed);
+    let next_hops = known.map(|known| known.next_hops.iter());
+    let addresses = next_hops.into_iter().flatten();
+    addresses.map(|next_hop| next_hop.address).collect()
 }
 
 fn unnumbered(prefix: &IpNet) -> Nlri {
@@ -83,6 +93,15 @@ fn unnumbered(prefix: &IpNet) -> Nlri {
 
 fn announce(rib: &mut Rib, peer: u32, index: u8, path: &[u32]) {
     let nlri = [unnumbered(&prefix(index))];
+    rib.announce(PeerId(peer), via(path), next_hop(peer), &nlri);
+}
+
+pub(super) fn nlri(prefix: IpNet) -> Nlri {
+    unnumbered(&prefix)
+}
+
+pub(super) fn announce_path(rib: &mut Rib, peer: u32, prefix: &str, path: &[u32]) {
+    let nlri = [nlri(prefix.parse().unwrap())];
     rib.announce(PeerId(peer), via(path), next_hop(peer), &nlri);
 }
 
@@ -119,10 +138,11 @@ fn equal_paths_are_installed_together_and_shrink_one_by_one() {
     announce(&mut rib, 1, 1, &[65001, 65100]);
     announce(&mut rib, 2, 1, &[65002, 65100]);
     let set = |peers: &[u32]| {
-        let next_hops = peers.iter().map(|peer| facts(*peer).address).collect();
+        let next_hops = peers.iter().map(|peer| facts(*peer).address.into());
         vec![FibChange::Set {
             prefix: prefix(1),
-            next_hops,
+            next_hops: next_hops.collect(),
+            priority: None,
         }]
     };
     assert_eq!(resolve(&mut rib), set(&[1, 2]));
@@ -214,12 +234,13 @@ fn a_route_of_this_node_is_neither_forwarded_nor_taken_from_others() {
         Verdict::Refused(Refusal::OwnPrefix)
     );
     rib.set_local(&BTreeMap::new());
-    let next_hops = vec![facts(1).address];
+    let next_hops = vec![facts(1).address.into()];
     assert_eq!(
         resolve(&mut rib),
         [FibChange::Set {
             prefix: prefix(1),
-            next_hops
+            next_hops,
+            priority: None,
         }]
     );
 }
@@ -424,7 +445,9 @@ proptest! {
             }
             for change in resolve(&mut rib) {
                 match change {
-                    FibChange::Set { prefix, next_hops } => {
+                    FibChange::Set { prefix, next_hops, .. } => {
+                        let next_hops: Vec<_> =
+                            next_hops.iter().map(|next_hop| next_hop.address).collect();
                         prop_assert!(fib.insert(prefix, next_hops.clone()) != Some(next_hops));
                     }
                     FibChange::Remove { prefix } => prop_assert!(fib.remove(&prefix).is_some()),

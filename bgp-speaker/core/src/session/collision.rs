@@ -70,7 +70,7 @@ impl Session {
             return Some(Verdict::Collision { loser: other });
         }
         let ours = newer.connection.proposal();
-        let keep = if (ours.router_id, ours.local_as) > (agreement.router_id, ours.remote_as) {
+        let keep = if (ours.router_id, ours.local_as) > (agreement.router_id, agreement.remote_as) {
             Direction::Outgoing
         } else {
             Direction::Incoming

@@ -1,13 +1,15 @@
 //! One TCP connection from OPEN on (RFC 4271 section 8.2.2):
 //!
 //! ```text
+//!  start ──DelayOpen──> Delayed ──timer: OPEN sent──> OpenSent
+//!                          └──OPEN: OPEN, KEEPALIVE sent──> OpenConfirm
 //!  start ──OPEN sent──> OpenSent ──OPEN ok, KEEPALIVE sent──> OpenConfirm ──KEEPALIVE──> Established
 //!                          │                                      │                         │  ^
 //!                          └──────── error, loss, stop ───────────┴────────────> Closed <───┘  │ UPDATE,
 //!                                                                                              │ KEEPALIVE,
 //!                                                                                              └ ROUTE-REFRESH
 //! ```
-//! `Idle`, `Connect` and `Active`, the states without a connection, are in [`super::dial`].
+//! `Delayed` is `Connect` or `Active` with the DelayOpenTimer running. `Idle`, `Connect` and `Active`, the states without a connection, are in [`super::dial`].
 
 use super::jitter::Jitter;
 use super::open::{Agreement, Proposal};
@@ -32,6 +34,8 @@ pub(crate) enum Event {
     Lost(String),
     /// We end it: with a NOTIFICATION or without a word.
     Stop(Option<Notification>, String),
+    /// The peer has taken nothing of what we send for too long (RFC 9687).
+    SendHoldExpired,
     /// Time has passed.
     Tick,
 }
@@ -76,6 +80,8 @@ pub(crate) enum Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Closed,
+    /// Our OPEN waits for theirs.
+    Delayed,
     OpenSent,
     OpenConfirm,
     Established,
@@ -83,6 +89,9 @@ pub(crate) enum Phase {
 
 #[derive(Debug)]
 enum State {
+    Delayed {
+        open_at: Instant,
+    },
     OpenSent {
         hold_at: Instant,
     },
@@ -121,20 +130,22 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// A connection that TCP has just established.
-    pub(crate) fn start(proposal: Proposal, seed: u64, now: Instant) -> Self {
-        let open = Action::Send(Control::Open(proposal.open()));
-        Self {
-            state: State::OpenSent {
-                hold_at: now + OPEN_HOLD,
+    pub(crate) fn start(proposal: Proposal, delay: Duration, seed: u64, now: Instant) -> Self {
+        let mut connection = Self {
+            state: State::Delayed {
+                open_at: now + delay,
             },
             proposal,
             jitter: Jitter::new(seed),
-            actions: VecDeque::from([open]),
-        }
+            actions: VecDeque::new(),
+        };
+        connection.tick(now);
+        connection
     }
 
     pub(crate) fn phase(&self) -> Phase {
         match self.state {
+            State::Delayed { .. } => Phase::Delayed,
             State::OpenSent { .. } => Phase::OpenSent,
             State::OpenConfirm { .. } => Phase::OpenConfirm,
             State::Established { .. } => Phase::Established,
@@ -147,7 +158,7 @@ impl Connection {
             State::OpenConfirm { agreement, .. } | State::Established { agreement, .. } => {
                 Some(agreement)
             }
-            State::OpenSent { .. } | State::Closed => None,
+            State::Delayed { .. } | State::OpenSent { .. } | State::Closed => None,
         }
     }
 
@@ -161,6 +172,7 @@ impl Connection {
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         match &self.state {
+            State::Delayed { open_at } => Some(*open_at),
             State::OpenSent { hold_at } => Some(*hold_at),
             State::OpenConfirm { timers, .. } | State::Established { timers, .. } => timers
                 .running
@@ -187,6 +199,20 @@ impl Connection {
                 );
             }
             (_, Event::Tick) => self.tick(now),
+            (_, Event::SendHoldExpired) => {
+                let words = "send hold timer expired: the peer does not read".to_owned();
+                self.end_with(Notification::new(ErrorCode::SEND_HOLD_TIMER_EXPIRED), words);
+            }
+            (State::Delayed { .. }, Event::Open(open)) => {
+                self.send_open(now);
+                self.opened(&open, now);
+            }
+            (
+                State::Delayed { .. },
+                Event::Keepalive | Event::Update(_) | Event::RouteRefresh(_),
+            ) => {
+                self.unexpected(ErrorCode::FSM_UNSPECIFIC);
+            }
             (State::OpenSent { .. }, Event::Open(open)) => self.opened(&open, now),
             (
                 State::OpenSent { .. },
@@ -214,6 +240,14 @@ impl Connection {
                 self.unexpected(ErrorCode::FSM_ESTABLISHED)
             }
         }
+    }
+
+    fn send_open(&mut self, now: Instant) {
+        self.state = State::OpenSent {
+            hold_at: now + OPEN_HOLD,
+        };
+        let open = Control::Open(self.proposal.open());
+        self.actions.push_back(Action::Send(open));
     }
 
     fn opened(&mut self, open: &Open, now: Instant) {
@@ -247,6 +281,7 @@ impl Connection {
 
     fn tick(&mut self, now: Instant) {
         match &mut self.state {
+            State::Delayed { open_at } if now >= *open_at => self.send_open(now),
             State::OpenSent { hold_at } if now >= *hold_at => {
                 self.end_with(hold_expired(), "the peer never sent an OPEN".into());
             }
@@ -266,7 +301,7 @@ impl Connection {
                     self.actions.push_back(Action::Send(Control::Keepalive));
                 }
             }
-            State::OpenSent { .. } | State::Closed => {}
+            State::Delayed { .. } | State::OpenSent { .. } | State::Closed => {}
         }
     }
 
@@ -293,6 +328,17 @@ impl End {
             Cause::Lost => false,
             Cause::Received(notification) | Cause::Sent(notification) => {
                 notification.error_code() == ErrorCode::CEASE_COLLISION
+            }
+        }
+    }
+
+    /// Something is wrong that another attempt may well meet again: attempts are to be spaced.
+    /// Cease is no error (RFC 4486), but a decision.
+    pub(crate) fn is_error(&self) -> bool {
+        match &self.cause {
+            Cause::Lost => false,
+            Cause::Received(notification) | Cause::Sent(notification) => {
+                notification.code != ErrorCode::CEASE_UNSPECIFIC.code
             }
         }
     }

@@ -4,13 +4,20 @@
 //!  Idle ──start──> Connect ──refused, lost──> Active ──retry timer──> Connect
 //!                     └──────connected──────> Engaged ──connection ended──> Active
 //! ```
-//! In `Active` we wait, and accept. A passive session goes from `Idle` to `Active` and stays.
+//! In `Active` we wait, and accept. A passive session goes from `Idle` to `Active` and stays. A
+//! connection that ended with an error leads back to `Idle` for a time that doubles with each such
+//! end (DampPeerOscillations, RFC 4271 section 8.1.1); nobody is accepted then.
 
 use super::jitter::Jitter;
 use std::time::{Duration, Instant};
 
 /// How long TCP may take to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// First time in `Idle` after an error, and the longest.
+const FIRST_HOLD: Duration = Duration::from_secs(1);
+const LONGEST_HOLD: Duration = Duration::from_secs(60);
+/// A session that lasted so long makes earlier errors forgotten.
+const STABLE: Duration = Duration::from_secs(60);
 /// First interval between attempts; doubles up to the configured one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
@@ -21,6 +28,9 @@ pub(crate) struct Dial {
     policy: DialPolicy,
     /// Attempts that have failed since the last session.
     failures: u32,
+    /// Errors since the last session that lasted.
+    errors: u32,
+    up_since: Option<Instant>,
     jitter: Jitter,
 }
 
@@ -29,11 +39,14 @@ pub(crate) struct Dial {
 pub(crate) struct DialPolicy {
     pub(crate) passive: bool,
     pub(crate) retry: Duration,
+    /// How long a connection waits for the peer's OPEN before ours.
+    pub(crate) delay_open: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Idle,
+    IdleHold { until: Instant },
     Connect { give_up_at: Instant },
     Active { retry_at: Option<Instant> },
     Engaged,
@@ -52,6 +65,8 @@ impl Dial {
             state: State::Idle,
             policy,
             failures: 0,
+            errors: 0,
+            up_since: None,
             jitter: Jitter::new(seed),
         }
     }
@@ -59,7 +74,7 @@ impl Dial {
     /// The RFC's name of the state, while there is no connection.
     pub(crate) fn name(&self) -> &'static str {
         match self.state {
-            State::Idle => "Idle",
+            State::Idle | State::IdleHold { .. } => "Idle",
             State::Connect { .. } => "Connect",
             State::Active { .. } | State::Engaged => "Active",
         }
@@ -68,9 +83,22 @@ impl Dial {
     /// Connect at the next tick, unless passive.
     pub(crate) fn start(&mut self, now: Instant) {
         self.failures = 0;
+        self.errors = 0;
+        self.activate(now);
+    }
+
+    fn activate(&mut self, now: Instant) {
         self.state = State::Active {
             retry_at: (!self.policy.passive).then_some(now),
         };
+    }
+
+    pub(crate) fn delay_open(&self) -> Duration {
+        self.policy.delay_open
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state == State::Idle
     }
 
     pub(crate) fn stop(&mut self) {
@@ -99,9 +127,28 @@ impl Dial {
     }
 
     /// The session is up: the next failure is the first.
-    pub(crate) fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self, now: Instant) {
         self.failures = 0;
+        self.up_since = Some(now);
         self.state = State::Engaged;
+    }
+
+    /// The last connection has ended with an error.
+    pub(crate) fn error(&mut self, now: Instant) {
+        if self.state == State::Idle {
+            return;
+        }
+        let since = self.up_since.take();
+        if since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE) {
+            self.errors = 0;
+        }
+        let hold = FIRST_HOLD
+            .saturating_mul(1_u32.checked_shl(self.errors).unwrap_or(u32::MAX))
+            .min(LONGEST_HOLD);
+        self.errors = self.errors.saturating_add(1).min(31);
+        self.state = State::IdleHold {
+            until: now + self.jitter.apply(hold),
+        };
     }
 
     /// There is no connection any more, or none came about. At least `pause` passes.
@@ -124,11 +171,17 @@ impl Dial {
         match self.state {
             State::Connect { give_up_at } => Some(give_up_at),
             State::Active { retry_at } => retry_at,
+            State::IdleHold { until } => Some(until),
             State::Idle | State::Engaged => None,
         }
     }
 
     pub(crate) fn tick(&mut self, now: Instant) -> Option<Step> {
+        if let State::IdleHold { until } = self.state
+            && now >= until
+        {
+            self.activate(now);
+        }
         match self.state {
             State::Active { retry_at: Some(at) } if now >= at => {
                 self.state = State::Connect {
@@ -137,7 +190,11 @@ impl Dial {
                 Some(Step::Connect)
             }
             State::Connect { give_up_at } if now >= give_up_at => Some(Step::GiveUp),
-            State::Idle | State::Connect { .. } | State::Active { .. } | State::Engaged => None,
+            State::Idle
+            | State::IdleHold { .. }
+            | State::Connect { .. }
+            | State::Active { .. }
+            | State::Engaged => None,
         }
     }
 }
@@ -150,6 +207,7 @@ mod tests {
         let policy = DialPolicy {
             passive,
             retry: Duration::from_secs(5),
+            delay_open: Duration::ZERO,
         };
         let mut dial = Dial::new(policy, 1);
         let now = Instant::now();
@@ -196,5 +254,23 @@ mod tests {
         dial.stop();
         dial.failed(Duration::ZERO, now);
         assert_eq!((dial.name(), dial.next_deadline()), ("Idle", None));
+    }
+
+    #[test]
+    fn errors_keep_a_session_idle_ever_longer_until_one_lasts() {
+        let (mut dial, mut now) = dial(true);
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            dial.error(now);
+            assert_eq!(dial.name(), "Idle");
+            let until = dial.next_deadline().expect("the hold ends");
+            let whole = Duration::from_secs(seconds);
+            assert!((whole * 3 / 4..=whole).contains(&(until - now)));
+            now = until;
+            assert_eq!((dial.tick(now), dial.name()), (None, "Active"));
+            dial.succeeded(now);
+        }
+        dial.error(now + STABLE);
+        let hold = dial.next_deadline().expect("the hold ends") - (now + STABLE);
+        assert!(hold <= FIRST_HOLD, "{hold:?}");
     }
 }

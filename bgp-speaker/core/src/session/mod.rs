@@ -20,9 +20,6 @@ use open::{Agreement, Proposal};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Pause after the peer or we refused an OPEN: somebody has to change a configuration.
-const REFUSAL_PAUSE: Duration = Duration::from_secs(3);
-
 /// Who opened a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -112,12 +109,23 @@ impl Session {
             Some(Phase::Established) => "Established",
             Some(Phase::OpenConfirm) => "OpenConfirm",
             Some(Phase::OpenSent) => "OpenSent",
+            Some(Phase::Delayed) => "Connect",
             Some(Phase::Closed) | None => self.dial.name(),
         }
     }
 
     pub(crate) fn is_established(&self) -> bool {
         self.established().is_some()
+    }
+
+    /// Whether it has been stopped, or never started.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.dial.is_stopped()
+    }
+
+    /// Whether there is no connection, open or being opened.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.slots.is_empty() && self.connecting.is_none()
     }
 
     /// The Established connection.
@@ -227,6 +235,12 @@ impl Session {
         }
     }
 
+    /// Ends all connections with a NOTIFICATION, routes included, and dials again.
+    pub(crate) fn reset_hard(&mut self, notification: &Notification, words: &str, now: Instant) {
+        self.end_all(Farewell::Hard(notification), words, now);
+        self.dial.start(now);
+    }
+
     /// Ends all connections with a NOTIFICATION over which RFC 8538 keeps routes, and dials again.
     pub(crate) fn reset(&mut self, notification: &Notification, words: &str, now: Instant) {
         self.end_all(Farewell::Soft(notification), words, now);
@@ -297,7 +311,8 @@ impl Session {
     }
 
     fn begin(&mut self, id: ConnectionId, direction: Direction, now: Instant) {
-        let connection = Connection::start(self.proposal.clone(), self.jitter.next(), now);
+        let (proposal, delay) = (self.proposal.clone(), self.dial.delay_open());
+        let connection = Connection::start(proposal, delay, self.jitter.next(), now);
         self.slots.push(Slot {
             id,
             direction,
@@ -350,7 +365,7 @@ impl Session {
         let agreement = Box::new(agreement);
         slot.up = Some((agreement.clone(), now));
         self.abandon_attempt();
-        self.dial.succeeded();
+        self.dial.succeeded(now);
         self.outputs.push_back(Output::Up(id, agreement));
     }
 
@@ -361,13 +376,11 @@ impl Session {
         let slot = self.slots.remove(index);
         self.outputs.push_back(Output::Close(id));
         if self.slots.is_empty() && self.connecting.is_none() {
-            let refused = slot.up.is_none() && end.cause != Cause::Lost;
-            let pause = if refused {
-                REFUSAL_PAUSE
+            if end.is_error() {
+                self.dial.error(now);
             } else {
-                Duration::ZERO
-            };
-            self.dial.failed(pause, now);
+                self.dial.failed(Duration::ZERO, now);
+            }
         }
         self.outputs.push_back(match slot.up {
             Some((agreement, _)) => Output::Down(end, agreement),
@@ -383,3 +396,6 @@ enum Farewell<'a> {
     Soft(&'a Notification),
     Hard(&'a Notification),
 }
+
+#[cfg(test)]
+mod tests;

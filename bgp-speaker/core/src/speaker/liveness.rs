@@ -26,7 +26,7 @@ pub struct WatchedPath {
 }
 
 impl Speaker {
-    /// The state of a watched path has changed. A failure ends the BGP session and takes the routes
+    /// The state of a watched path has changed, or only its report if `from` says the same state. A failure ends the BGP session and takes the routes
     /// with it, graceful restart or not: who can't be reached can't forward. A peer that closes its
     /// BFD session (AdminDown) or begins it anew says nothing about the path (RFC 5882 section 3.2).
     pub fn path_changed(&mut self, id: PeerId, change: &Transition, now: Instant) {
@@ -39,6 +39,9 @@ impl Speaker {
         }
         let report = change.report;
         peer.record.bfd = Some(report);
+        if change.from == report.state {
+            return;
+        }
         if report.state == State::Up {
             let text = format!("BFD session with {} is up", peer.key);
             return self.notice(id, Severity::Info, text);

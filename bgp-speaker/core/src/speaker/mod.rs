@@ -14,6 +14,8 @@
 mod configure;
 mod convergence;
 mod liveness;
+mod neighbours;
+mod operate;
 mod peer;
 mod report;
 mod restart;
@@ -21,19 +23,22 @@ mod sessions;
 mod status;
 
 pub use liveness::WatchedPath;
-pub use status::{PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
+pub use operate::{Operation, OperationError};
+pub use status::{AdvertisedStatus, PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
 
-use crate::config::{FibChange, LocalRoute, Password, PeerKey, Restart, SpeakerConfig, Stop};
+use crate::config::{
+    BGP_PORT, FibChange, LocalRoute, Password, PeerKey, Restart, SpeakerConfig, Stop,
+};
 use crate::rib::Rib;
-use crate::rib::adj_out::AdjRibOut;
 use crate::rib::export::ExportPolicy;
+use crate::rib::update_group::UpdateGroup;
 use crate::session::connection::Event;
 use crate::wire::{ErrorCode, Notification, encode_notification};
 use convergence::Convergence;
 use ipnet::IpNet;
 use peer::Peer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -150,11 +155,14 @@ pub struct Speaker {
     local_routes: Option<BTreeMap<IpNet, LocalRoute>>,
     peers: BTreeMap<PeerId, Peer>,
     by_key: BTreeMap<PeerKey, PeerId>,
+    /// Routers found on interfaces: link-local address and interface index.
+    neighbours: BTreeMap<String, (Ipv6Addr, u32)>,
     next_peer: u32,
     rib: Rib,
-    groups: BTreeMap<ExportPolicy, AdjRibOut>,
+    groups: BTreeMap<ExportPolicy, UpdateGroup>,
     convergence: Convergence,
     outputs: VecDeque<Output>,
+    draining: bool,
     stopped: bool,
 }
 
@@ -168,11 +176,13 @@ impl Speaker {
             local_routes: None,
             peers: BTreeMap::new(),
             by_key: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
             next_peer: 0,
             rib: Rib::new(seed),
             groups: BTreeMap::new(),
             convergence: Convergence::default(),
             outputs: VecDeque::new(),
+            draining: false,
             stopped: false,
         }
     }
@@ -201,19 +211,25 @@ impl Speaker {
         local: SocketAddr,
         now: Instant,
     ) -> Result<(ConnectionId, SocketOptions), Rejected> {
-        let address = remote.ip().to_canonical();
+        let key = PeerKey {
+            address: remote.ip().to_canonical(),
+            port: BGP_PORT,
+            scope: scope(&remote),
+        };
+        let address = key.address;
         let candidates = self
             .peers
-            .iter_mut()
-            .filter(|(_, peer)| peer.key.address == address);
+            .iter()
+            .filter(|(_, peer)| peer.key.address == address && peer.key.scope == key.scope);
         // Several peers may share an address: the first without a session is meant.
         let best = candidates.min_by_key(|(_, peer)| peer.session.is_established());
-        let Some((id, peer)) = best else {
-            return Err(rejected(format!(
-                "connection from {address}, which is no peer of ours"
-            )));
+        let id = match best {
+            Some((id, _)) => *id,
+            None => self.admit(key, now)?,
         };
-        let id = *id;
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return Err(rejected(format!("connection from {address} refused")));
+        };
         let Some(connection) = peer.session.accept(now) else {
             let name = &peer.config.name;
             return Err(rejected(format!(
@@ -272,9 +288,14 @@ impl Speaker {
         for id in due {
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.session.tick(now);
+                let unread = peer.send_hold_at().is_some_and(|at| at <= now);
+                if let Some(connection) = peer.session.established().filter(|_| unread) {
+                    peer.session.handle(connection, Event::SendHoldExpired, now);
+                }
             }
             self.drain_session(id, now);
             self.sweep_overdue(id, now);
+            self.forget_if_gone(id, now);
         }
         self.check_convergence(now);
     }
@@ -324,6 +345,9 @@ impl Speaker {
             if group.take_caught_up() {
                 self.rib.reclaim_soon();
             }
+            if !group.wants_to_send(connection.peer) {
+                messages.extend(peer.end_refreshes());
+            }
         }
         if messages.is_empty() {
             peer.idle(connection);
@@ -370,7 +394,7 @@ impl Speaker {
                 return;
             }
         }
-        let groups: Vec<&AdjRibOut> = self.groups.values().filter(|g| g.is_behind()).collect();
+        let groups: Vec<&UpdateGroup> = self.groups.values().filter(|g| g.is_behind()).collect();
         self.rib
             .reclaim(|slot| groups.iter().any(|group| group.needs(slot)));
         if self.convergence.take_released() {
@@ -404,6 +428,14 @@ impl Speaker {
         {
             self.outputs.push_back(Output::Transmit(connection));
         }
+    }
+}
+
+/// The interface that an address needs: others are good on any.
+fn scope(address: &SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V6(address) if address.ip().is_unicast_link_local() => address.scope_id(),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => 0,
     }
 }
 

@@ -2,29 +2,37 @@
 
 use super::{ConnectionId, PeerId, SocketOptions, WatchedPath};
 use crate::bfd;
-use crate::config::{PeerConfig, PeerKey, SpeakerConfig};
+use crate::config::{PeerConfig, PeerKey, RemoteAs, SpeakerConfig};
 use crate::rib::PeerFacts;
 use crate::rib::export::ExportPolicy;
 use crate::session::open::{Agreement, Proposal};
 use crate::session::{DialPolicy, Session};
-use crate::wire::{Family, Framer};
+use crate::wire::{Family, Framer, RouteRefresh, encode_route_refresh};
+use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A configured peer.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) key: PeerKey,
+    pub(super) origin: Origin,
     pub(super) config: PeerConfig,
     pub(super) session: Session,
     pub(super) wires: BTreeMap<ConnectionId, Wire>,
     /// The Established connection and the update group it belongs to.
     pub(super) member: Option<(ConnectionId, ExportPolicy)>,
     pub(super) agreement: Option<Box<Agreement>>,
-    /// Families with paths of an ended session, and when they are forgotten.
-    pub(super) stale: BTreeMap<Family, Instant>,
+    /// Families with paths of an ended session.
+    pub(super) stale: BTreeMap<Family, Stale>,
+    /// Families that the peer is sending again (RFC 7313), and when we stop to believe it.
+    pub(super) refreshing: BTreeMap<Family, Instant>,
+    /// Families that the peer is being told again, whose end is to be marked.
+    pub(super) refresh_ends: Vec<Family>,
+    /// Too many prefixes have ended the session until somebody looks after it.
+    pub(super) over_limit: bool,
     /// Families whose End-of-RIB has been received in this session.
     pub(super) end_of_rib: BTreeSet<Family>,
     /// End-of-RIB markers that wait until this speaker has converged.
@@ -43,6 +51,37 @@ pub(super) struct Wire {
     control: VecDeque<Arc<[u8]>>,
     /// The caller knows that there is something to transmit.
     announced: bool,
+    /// Since when the oldest of `control` waits.
+    waiting_since: Option<Instant>,
+}
+
+/// Why a peer is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It is listed.
+    Listed,
+    /// It has connected from within this range.
+    Dynamic(IpNet),
+    /// It has been found on this interface.
+    Interface(Arc<str>),
+}
+
+/// Paths of an ended session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stale {
+    pub(super) until: Instant,
+    pub(super) phase: StalePhase,
+}
+
+/// What becomes of stale paths when their time has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StalePhase {
+    /// They are forgotten (RFC 4724).
+    Restart,
+    /// They are a last resort for so long (RFC 9494).
+    RestartThen(Duration),
+    /// They are a last resort already.
+    LastResort,
 }
 
 /// What the initial exchange of this speaker waits for from a peer.
@@ -64,6 +103,8 @@ pub(super) struct Record {
     pub(super) since: Instant,
     pub(super) updates_received: u64,
     pub(super) faults: u64,
+    /// The peer has been warned about, since its prefixes come near the limit.
+    pub(super) near_limit: bool,
     pub(super) established_count: u64,
     pub(super) bfd: Option<bfd::Report>,
     pub(super) last_error: Option<String>,
@@ -75,6 +116,7 @@ impl Peer {
     pub(super) fn new(
         id: PeerId,
         key: PeerKey,
+        origin: Origin,
         config: PeerConfig,
         proposal: Proposal,
         seed: u64,
@@ -83,12 +125,16 @@ impl Peer {
         let session = Session::new(id, proposal, dial_policy(&config), seed);
         Self {
             key,
+            origin,
             config,
             session,
             wires: BTreeMap::new(),
             member: None,
             agreement: None,
             stale: BTreeMap::new(),
+            refreshing: BTreeMap::new(),
+            refresh_ends: Vec::new(),
+            over_limit: false,
             end_of_rib: BTreeSet::new(),
             held_end_of_rib: Vec::new(),
             initial: Initial::Session,
@@ -98,6 +144,7 @@ impl Peer {
                 since: now,
                 updates_received: 0,
                 faults: 0,
+                near_limit: false,
                 established_count: 0,
                 bfd: None,
                 last_error: None,
@@ -108,16 +155,29 @@ impl Peer {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.stale
-            .values()
-            .copied()
+        let stale = self.stale.values().map(|stale| stale.until);
+        stale
+            .chain(self.refreshing.values().copied())
             .chain(self.session.next_deadline())
+            .chain(self.send_hold_at())
             .min()
     }
 
+    /// When the peer will have left what we send unread for too long (RFC 9687). Keepalives see to
+    /// it that there is something to send.
+    pub(super) fn send_hold_at(&self) -> Option<Instant> {
+        let (connection, _) = self.member.as_ref()?;
+        let since = self.wires.get(connection)?.waiting_since?;
+        Some(since + self.agreement.as_ref()?.send_hold())
+    }
+
+    /// Whether it is to have a session at all.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.config.shutdown.is_none() && !self.over_limit
+    }
+
     pub(super) fn socket_options(&self) -> SocketOptions {
-        let proposal = self.session.proposal();
-        let ebgp = proposal.local_as != proposal.remote_as;
+        let ebgp = self.session.proposal().is_internal() == Some(false);
         let ttl = match self.config.ttl_security {
             Some(_) => 255,
             None if ebgp && !self.config.multihop => 1,
@@ -141,23 +201,41 @@ impl Peer {
             local,
             control: VecDeque::new(),
             announced: false,
+            waiting_since: None,
         };
         self.wires.insert(connection, wire);
     }
 
     /// Queues a message that overtakes UPDATEs; whether the caller has to be told.
-    pub(super) fn send_control(&mut self, connection: ConnectionId, message: Vec<u8>) -> bool {
+    pub(super) fn send_control(
+        &mut self,
+        connection: ConnectionId,
+        message: Vec<u8>,
+        now: Instant,
+    ) -> bool {
         let Some(wire) = self.wires.get_mut(&connection) else {
             return false;
         };
+        wire.waiting_since.get_or_insert(now);
         wire.control.push_back(message.into());
         !std::mem::replace(&mut wire.announced, true)
     }
 
     pub(super) fn take_control(&mut self, connection: ConnectionId) -> Vec<Arc<[u8]>> {
-        let wire = self.wires.get_mut(&connection);
-        wire.map(|wire| wire.control.drain(..).collect())
-            .unwrap_or_default()
+        let Some(wire) = self.wires.get_mut(&connection) else {
+            return Vec::new();
+        };
+        wire.waiting_since = None;
+        wire.control.drain(..).collect()
+    }
+
+    /// Marks the end of what the peer has been told again (RFC 7313).
+    pub(super) fn end_refreshes(&mut self) -> Vec<Arc<[u8]>> {
+        let ends = std::mem::take(&mut self.refresh_ends).into_iter();
+        let markers = ends.map(|family| RouteRefresh { family, subtype: 2 });
+        markers
+            .map(|marker| encode_route_refresh(&marker).into())
+            .collect()
     }
 
     /// There is something to transmit; whether the caller has to be told.
@@ -183,24 +261,48 @@ impl Peer {
         self.wires.get(connection).map(|wire| wire.local)
     }
 
-    /// Facts for the decision process; the identifier is the last one known.
-    pub(super) fn facts(&self, previous: Option<&PeerFacts>) -> PeerFacts {
+    /// Facts for the decision process; what only a session tells is that of the last one.
+    pub(super) fn facts(&self, config: &SpeakerConfig, previous: Option<&PeerFacts>) -> PeerFacts {
         let proposal = self.session.proposal();
-        let known = self.agreement.as_ref().map(|agreement| agreement.router_id);
+        let agreement = self.agreement.as_deref();
+        let remote_as = match (agreement, proposal.remote_as) {
+            (Some(agreement), _) => Some(agreement.remote_as),
+            (None, RemoteAs::Number(number)) => Some(number),
+            (None, RemoteAs::Internal) => Some(proposal.local_as),
+            (None, RemoteAs::External | RemoteAs::Auto) => previous.map(|facts| facts.remote_as),
+        };
+        let last_resort = |(family, stale): (&Family, &Stale)| {
+            (stale.phase == StalePhase::LastResort).then_some(*family)
+        };
         PeerFacts {
             address: self.key.address,
-            router_id: known
+            scope: self.key.scope,
+            interface: match &self.origin {
+                Origin::Interface(name) => Some(Arc::clone(name)),
+                Origin::Listed | Origin::Dynamic(_) => None,
+            },
+            router_id: agreement
+                .map(|agreement| agreement.router_id)
                 .or(previous.map(|facts| facts.router_id))
                 .unwrap_or(Ipv4Addr::UNSPECIFIED),
             local_as: proposal.local_as,
-            ibgp: proposal.local_as == proposal.remote_as,
+            remote_as: remote_as.unwrap_or_default(),
+            ibgp: remote_as == Some(proposal.local_as),
             client: self.config.route_reflector_client,
+            cluster_id: self.cluster_id(config),
             allow_own_as: self.config.allow_own_as,
             import: self.config.import,
+            import_filter: Arc::clone(&self.config.import_filter),
+            role: self.config.role,
+            long_lived: self.stale.iter().filter_map(last_resort).collect(),
             local_address: self
                 .local_address()
                 .or(previous.and_then(|facts| facts.local_address)),
         }
+    }
+
+    fn cluster_id(&self, config: &SpeakerConfig) -> Ipv4Addr {
+        self.config.cluster_id.unwrap_or(config.cluster_id())
     }
 
     /// The update group of a session over `local` with this agreement.
@@ -209,23 +311,39 @@ impl Peer {
         config: &SpeakerConfig,
         agreement: &Agreement,
         local: Option<IpAddr>,
+        draining: bool,
     ) -> ExportPolicy {
         let (local_v4, local_v6) = match local {
             Some(IpAddr::V4(address)) => (Some(address), None),
             Some(IpAddr::V6(address)) => (None, Some(address)),
             None => (None, None),
         };
+        let link_local = local_v6.filter(Ipv6Addr::is_unicast_link_local);
+        let params = &agreement.params;
+        // On a link without other addresses, an IPv4 next hop could not be resolved.
+        let unnumbered = link_local.is_some() && params.extended_next_hop;
         ExportPolicy {
             local_as: self.session.proposal().local_as,
-            ibgp: agreement.params.ibgp,
+            ibgp: params.ibgp,
             client: self.config.route_reflector_client,
             export: self.config.export,
+            filter: Arc::clone(&self.config.export_filter),
             keep_next_hop: self.config.keep_next_hop,
-            next_hop_v4: config.next_hop_v4.or(local_v4),
-            next_hop_v6: config.next_hop_v6.or(local_v6),
-            cluster_id: config.cluster_id(),
-            families: agreement.params.families.clone(),
-            four_octet_as: agreement.params.four_octet_as,
+            next_hop_v4: config.next_hop_v4.or(local_v4).filter(|_| !unnumbered),
+            next_hop_v6: config
+                .next_hop_v6
+                .or(local_v6.filter(|_| link_local.is_none())),
+            link_local,
+            cluster_id: self.cluster_id(config),
+            role: self.config.role,
+            graceful_shutdown: draining || self.config.graceful_shutdown,
+            long_lived: !agreement.long_lived.is_empty(),
+            families: params.families.clone(),
+            four_octet_as: params.four_octet_as,
+            extended_message: params.extended_message,
+            extended_next_hop: params.extended_next_hop,
+            add_path: params.add_path_send.clone(),
+            path_limit: self.config.add_path.send,
         }
     }
 
@@ -254,5 +372,6 @@ pub(super) fn dial_policy(config: &PeerConfig) -> DialPolicy {
     DialPolicy {
         passive: config.passive,
         retry: config.connect_retry,
+        delay_open: config.delay_open,
     }
 }

@@ -1,9 +1,15 @@
 //! What the speaker says about itself.
 
 use super::peer::Peer;
-use super::{PathStatus, PeerId, PeerStatus, RouteStatus, Speaker, SpeakerStatus};
+use super::{
+    AdvertisedStatus, PathStatus, PeerId, PeerStatus, RouteStatus, Speaker, SpeakerStatus,
+};
+use crate::config::PeerKey;
+use crate::filter::Community;
+use crate::rib::attributes::PathAttributes;
 use crate::rib::{Path, Source};
-use crate::wire::Family;
+use crate::wire::{Attributes, Family, Nlri};
+use ipnet::IpNet;
 use std::time::Instant;
 
 impl Speaker {
@@ -36,10 +42,27 @@ impl Speaker {
                 paths: destination
                     .paths()
                     .iter()
-                    .map(|path| self.path_status(path))
+                    .map(|path| self.path_status(&prefix, path))
                     .collect(),
             })
             .collect()
+    }
+
+    /// What a peer has been told or is about to be, in order of prefix; none without a session.
+    pub fn advertised(&self, key: &PeerKey) -> Option<Vec<AdvertisedStatus>> {
+        let id = self.by_key.get(key)?;
+        let (_, policy) = self.peers.get(id)?.member.as_ref()?;
+        let all = self.groups.get(policy)?.advertised(*id, &self.rib);
+        let told = |(nlri, path): (Nlri, PathAttributes)| AdvertisedStatus {
+            prefix: nlri.prefix,
+            path_id: nlri.path_id,
+            next_hop: path.next_hop.address,
+            as_path: path.attributes.as_path.to_string(),
+            local_pref: path.attributes.local_pref,
+            med: path.attributes.med,
+            communities: communities(&path.attributes),
+        };
+        Some(all.into_iter().map(told).collect())
     }
 
     fn peer_status(&self, id: PeerId, peer: &Peer, now: Instant) -> PeerStatus {
@@ -54,7 +77,7 @@ impl Speaker {
             name: peer.config.name.clone(),
             state: peer.record.state.to_owned(),
             since: now.saturating_duration_since(peer.record.since).as_secs(),
-            remote_as: peer.config.remote_as,
+            remote_as: self.remote_as(id, peer),
             local_address: wire.map(|wire| wire.local),
             router_id: agreement.map(|agreement| agreement.router_id),
             hold_time: agreement.map(|agreement| {
@@ -81,8 +104,16 @@ impl Speaker {
         }
     }
 
-    fn path_status(&self, path: &Path) -> PathStatus {
-        let attributes = &path.attributes.attributes;
+    /// The AS number that the peer has or, before it has said so, must have.
+    fn remote_as(&self, id: PeerId, peer: &Peer) -> Option<u32> {
+        let facts = self.rib.peer(id)?;
+        let agreed = peer.agreement.as_ref();
+        let number = agreed.map_or(facts.remote_as, |agreement| agreement.remote_as);
+        (number != 0).then_some(number)
+    }
+
+    fn path_status(&self, prefix: &IpNet, path: &Path) -> PathStatus {
+        let attributes = self.rib.attributes_in_use(prefix, path);
         let (from, next_hop) = match path.source {
             Source::Local => ("local".to_owned(), None),
             Source::Peer(id) => {
@@ -99,10 +130,23 @@ impl Speaker {
             as_path: attributes.as_path.to_string(),
             local_pref: attributes.local_pref,
             med: attributes.med,
+            communities: communities(attributes),
+            path_id: path.path_id(),
             stale: path.stale,
             verdict: path.verdict.to_string(),
         }
     }
+}
+
+fn communities(attributes: &Attributes) -> Vec<String> {
+    let standard = attributes.communities.iter().copied();
+    let large = attributes.large_communities.iter().copied();
+    let extended = attributes.extended_communities.iter().copied();
+    let all = standard
+        .map(Community::Standard)
+        .chain(large.map(Community::Large))
+        .chain(extended.map(Community::Extended));
+    all.map(|community| community.to_string()).collect()
 }
 
 fn family_name(family: &Family) -> String {

@@ -1,20 +1,21 @@
 //! From octets to sessions, and from sessions to the RIBs.
 
-use super::peer::Peer;
+use super::peer::{Peer, StalePhase};
 use super::restart::kept_families;
 use super::{ConnectionId, Notice, Output, PeerId, Severity, Speaker};
-use crate::rib::adj_out::AdjRibOut;
+use crate::config::{Excess, PrefixLimit};
+use crate::rib::update_group::UpdateGroup;
 use crate::session::Output as Session;
 use crate::session::connection::{Cause, Control, End, Event};
 use crate::session::open::Agreement;
 use crate::wire::{
     Announced, AttributeFault, Family, Message, Notification, RouteRefresh, SessionParams, Update,
-    decode, encode_keepalive, encode_notification, encode_open,
+    decode, encode_keepalive, encode_notification, encode_open, encode_route_refresh,
 };
 use std::time::{Duration, Instant};
 
-/// Pause after the limit of prefixes was exceeded.
-const PREFIX_LIMIT_PAUSE: Duration = Duration::from_secs(60);
+/// How long a peer that sends its routes again may take to come to the end (RFC 7313 section 4).
+const REFRESH_BOUND: Duration = Duration::from_secs(300);
 
 /// Octets that a framer is given at a time, which bounds what it keeps.
 const PIECE: usize = 16 * 1024;
@@ -57,18 +58,18 @@ impl Speaker {
         while let Some(peer) = self.peers.get_mut(&id) {
             let Some(output) = peer.session.poll() else {
                 peer.note_state(now);
-                return;
+                break;
             };
             match output {
                 Session::Connect(connection) => {
                     let output = Output::Connect {
                         connection,
-                        target: (peer.key.address, peer.key.port).into(),
+                        target: peer.key.socket_address(),
                         options: peer.socket_options(),
                     };
                     self.outputs.push_back(output);
                 }
-                Session::Send(connection, message) => self.send(connection, &message),
+                Session::Send(connection, message) => self.send(connection, &message, now),
                 Session::Close(connection) => {
                     let last = peer.take_control(connection).concat();
                     peer.wires.remove(&connection);
@@ -76,24 +77,35 @@ impl Speaker {
                 }
                 Session::Up(connection, agreement) => self.session_up(connection, agreement, now),
                 Session::Update(update) => self.update(id, *update, now),
-                Session::RouteRefresh(refresh) => self.route_refresh(id, refresh),
+                Session::RouteRefresh(refresh) => self.route_refresh(id, refresh, now),
                 Session::Down(end, agreement) => self.session_down(id, end, &agreement, now),
                 Session::Failed(end) => self.attempt_failed(id, end),
             }
         }
     }
 
-    fn send(&mut self, connection: ConnectionId, message: &Control) {
+    fn send(&mut self, connection: ConnectionId, message: &Control, now: Instant) {
         let octets = match message {
             Control::Open(open) => encode_open(open),
             Control::Keepalive => encode_keepalive(),
             Control::Notification(notification) => encode_notification(notification),
         };
+        self.send_octets(connection, octets, now);
+    }
+
+    fn send_octets(&mut self, connection: ConnectionId, octets: Vec<u8>, now: Instant) {
         let Some(peer) = self.peers.get_mut(&connection.peer) else {
             return;
         };
-        if peer.send_control(connection, octets) {
+        if peer.send_control(connection, octets, now) {
             self.outputs.push_back(Output::Transmit(connection));
+        }
+    }
+
+    pub(super) fn send_refresh(&mut self, id: PeerId, refresh: RouteRefresh, now: Instant) {
+        let member = self.peers.get(&id).and_then(|peer| peer.member.as_ref());
+        if let Some(connection) = member.map(|(connection, _)| *connection) {
+            self.send_octets(connection, encode_route_refresh(&refresh), now);
         }
     }
 
@@ -103,12 +115,13 @@ impl Speaker {
             return;
         };
         let local = peer.wires.get(&connection).map(|wire| wire.local);
-        let key = peer.export_policy(config, &agreement, local);
+        let key = peer.export_policy(config, &agreement, local, self.draining);
         peer.member = Some((connection, key.clone()));
         peer.end_of_rib.clear();
         peer.record.established_count += 1;
         peer.record.updates_received = 0;
         peer.record.faults = 0;
+        peer.record.near_limit = false;
         peer.record.last_error = None;
         peer.restart_is_over();
         let export = peer.config.export;
@@ -121,7 +134,7 @@ impl Speaker {
         let group = self
             .groups
             .entry(key)
-            .or_insert_with_key(|key| AdjRibOut::new(key.clone(), rib));
+            .or_insert_with_key(|key| UpdateGroup::new(key.clone(), rib));
         group.join(id);
         self.mark_end_of_rib(id, export, &agreement.params.families);
         self.initial_session_up(id, now);
@@ -136,10 +149,13 @@ impl Speaker {
         let text = format!("session with {} is down: {}", peer.key, end.words);
         peer.agreement = None;
         peer.held_end_of_rib.clear();
+        peer.refresh_ends.clear();
+        // What a refresh has not brought again may not have been lost.
+        let refreshing = std::mem::take(&mut peer.refreshing);
         if let Some((_, key)) = peer.member.take()
             && let Some(group) = self.groups.get_mut(&key)
         {
-            group.leave(id);
+            group.forget(id);
             self.rib.reclaim_soon();
         }
         self.drop_empty_groups();
@@ -153,18 +169,13 @@ impl Speaker {
         // connection takes over.
         if !end.is_collision() {
             for family in [Family::IPV4, Family::IPV6] {
-                self.rib.sweep(id, family);
+                if !refreshing.contains_key(&family) {
+                    self.rib.sweep(id, family);
+                }
             }
         }
         self.rib.mark_stale(id, &kept);
-        let restart_time = agreement
-            .graceful_restart
-            .as_ref()
-            .map_or(0, |gr| gr.restart_time);
-        let until = now + Duration::from_secs(restart_time.into());
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.stale = kept.into_iter().map(|family| (family, until)).collect();
-        }
+        self.start_restart_timers(id, &kept, agreement, now);
         self.record_end(id, &end);
         self.notice(id, Severity::Warning, text);
     }
@@ -238,56 +249,115 @@ impl Speaker {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        peer.stale.remove(&family);
+        let was_last_resort = peer
+            .stale
+            .remove(&family)
+            .is_some_and(|stale| stale.phase == StalePhase::LastResort);
         peer.end_of_rib.insert(family);
         let wanted = peer
             .agreement
             .as_ref()
             .map(|agreement| &agreement.params.families);
         let complete = wanted.is_some_and(|all| all.iter().all(|f| peer.end_of_rib.contains(f)));
+        if was_last_resort {
+            self.refresh_facts(id);
+        }
         if complete {
             self.initial_exchange_done(id, now);
         }
     }
 
     fn check_limit(&mut self, id: PeerId, now: Instant) {
+        let received = self.rib.count(id).received;
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let received = self.rib.count(id).received;
-        let Some(limit) = peer
-            .config
-            .max_prefixes
-            .filter(|limit| received > *limit as usize)
-        else {
+        let Some(limit) = peer.config.prefix_limit else {
             return;
         };
-        let family = peer
-            .config
-            .families
-            .first()
-            .copied()
-            .unwrap_or(Family::IPV4);
-        let notification = Notification::max_prefixes(family, limit);
-        let words = format!("peer announced {received} prefixes, over the limit of {limit}");
-        peer.session
-            .pause(&notification, &words, PREFIX_LIMIT_PAUSE, now);
+        let maximum = limit.maximum as usize;
+        let warn_at = maximum.saturating_mul(limit.warn_at.into()) / 100;
+        let near = received > warn_at.min(maximum) && limit.warn_at <= 100;
+        let over = received > maximum;
+        let first = (near || over) && !peer.record.near_limit;
+        if received <= warn_at {
+            peer.record.near_limit = false;
+        }
+        if first {
+            peer.record.near_limit = true;
+            let text = format!("peer announces {received} prefixes; the limit is {maximum}");
+            self.notice(id, Severity::Warning, text);
+        }
+        if over {
+            self.over_limit(id, received, limit, now);
+        }
     }
 
-    fn route_refresh(&mut self, id: PeerId, refresh: RouteRefresh) {
-        let Some(peer) = self.peers.get(&id) else {
+    fn over_limit(&mut self, id: PeerId, received: usize, limit: PrefixLimit, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        // Subtypes 1 and 2 delimit an enhanced refresh (RFC 7313), which we do not offer.
-        if refresh.subtype != 0 {
-            return;
+        let families = &peer.config.families;
+        let family = families.first().copied().unwrap_or(Family::IPV4);
+        let notification = Notification::max_prefixes(family, limit.maximum);
+        let maximum = limit.maximum;
+        let words = format!("peer announced {received} prefixes, over the limit of {maximum}");
+        match limit.excess {
+            Excess::Warn => {}
+            Excess::Restart(pause) => peer.session.pause(&notification, &words, pause, now),
+            Excess::Idle => {
+                peer.over_limit = true;
+                peer.session.stop(Some(&notification), &words, now);
+            }
         }
-        if let Some(group) = peer
-            .member
-            .as_ref()
-            .and_then(|(_, key)| self.groups.get_mut(key))
-        {
-            group.refresh(id, refresh.family);
+    }
+
+    fn route_refresh(&mut self, id: PeerId, refresh: RouteRefresh, now: Instant) {
+        let RouteRefresh { family, subtype } = refresh;
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let agreement = peer.agreement.as_deref();
+        let enhanced = agreement.is_some_and(|agreement| {
+            agreement.enhanced_refresh && agreement.params.families.contains(&family)
+        });
+        match subtype {
+            0 => self.tell_again(id, family, now),
+            1 if enhanced => {
+                peer.refreshing.insert(family, now + REFRESH_BOUND);
+                self.rib.mark_stale(id, &[family]);
+            }
+            2 if enhanced => {
+                if peer.refreshing.remove(&family).is_some() {
+                    self.rib.sweep(id, family);
+                }
+            }
+            // RFC 7313 section 5 wants others ignored.
+            _ => {}
+        }
+    }
+
+    /// Tells a peer everything of a family again, between markers if it understands them and has
+    /// been told everything once (RFC 7313 section 4).
+    pub(super) fn tell_again(&mut self, id: PeerId, family: Family, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some((_, key)) = &peer.member else {
+            return;
+        };
+        let Some(group) = self.groups.get_mut(key) else {
+            return;
+        };
+        let initial = peer.held_end_of_rib.contains(&family) || group.wants_to_send(id);
+        let agreement = peer.agreement.as_deref();
+        let enhanced = agreement.is_some_and(|agreement| {
+            agreement.enhanced_refresh && agreement.params.families.contains(&family)
+        });
+        group.refresh(id, family);
+        if enhanced && !initial && !peer.refresh_ends.contains(&family) {
+            peer.refresh_ends.push(family);
+            self.send_refresh(id, RouteRefresh { family, subtype: 1 }, now);
         }
         self.announce_output(id);
     }
@@ -311,7 +381,10 @@ fn next_event(peer: &mut Peer, connection: ConnectionId) -> Option<Event> {
         .session
         .agreement(connection)
         .map_or(&unknown, |agreement| &agreement.params);
+    let agreed = peer.session.agreement(connection).is_some();
     let wire = peer.wires.get_mut(&connection)?;
+    // We announce RFC 8654, so that a peer that knows it may use it from its OPEN on.
+    wire.framer.set_extended_message(agreed);
     let message = match wire.framer.next_frame() {
         Ok(Some(frame)) => decode(&frame, params),
         Ok(None) => return None,

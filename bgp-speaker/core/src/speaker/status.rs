@@ -34,8 +34,8 @@ pub struct PeerStatus {
     pub state: String,
     /// Seconds in this state.
     pub since: u64,
-    /// AS number that the peer must have.
-    pub remote_as: u32,
+    /// AS number that the peer has or must have; none while any is acceptable.
+    pub remote_as: Option<u32>,
     /// Our address of the session, while there is one.
     pub local_address: Option<IpAddr>,
     /// BGP identifier of the peer, while Established.
@@ -88,8 +88,33 @@ pub struct PathStatus {
     pub local_pref: Option<u32>,
     /// MULTI_EXIT_DISC, if any.
     pub med: Option<u32>,
+    /// Communities of all kinds as text, those that import policy has added too.
+    #[serde(default)]
+    pub communities: Vec<String>,
+    /// The peer's path identifier (RFC 7911); 0 without.
+    #[serde(default)]
+    pub path_id: u32,
     /// Kept from a session that has ended.
     pub stale: bool,
     /// Whether it is in use, and if not, what decided against it.
     pub verdict: String,
+}
+
+/// One path that a peer is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdvertisedStatus {
+    /// Where to.
+    pub prefix: IpNet,
+    /// Our path identifier (RFC 7911); 0 without.
+    pub path_id: u32,
+    /// The next hop that it is told.
+    pub next_hop: IpAddr,
+    /// AS_PATH as text.
+    pub as_path: String,
+    /// LOCAL_PREF, if any.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC, if any.
+    pub med: Option<u32>,
+    /// Communities of all kinds as text.
+    pub communities: Vec<String>,
 }

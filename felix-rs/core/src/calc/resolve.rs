@@ -6,8 +6,7 @@ use crate::objects::Phase;
 use crate::routes::Topology;
 use crate::workloads;
 use ipnet::IpNet;
-use model::dataplane::{IpipDevice, RouteKind};
-use model::{EncapMode, names};
+use model::dataplane::{RouteKind, Tunnel};
 use policy::NetworkSets;
 use policy::ruleset::Op;
 use std::collections::BTreeMap;
@@ -31,6 +30,7 @@ impl Calc {
             dirty.learned = self
                 .fib
                 .keys()
+                .chain(self.strays.keys())
                 .chain(self.desired.learned.keys())
                 .copied()
                 .collect();
@@ -93,19 +93,9 @@ impl Calc {
                     v4.into_iter().chain(v6).map(|ip| (ip, node.name.clone()))
                 })
                 .collect(),
-            ipip: self
-                .underlay
-                .link_named(names::IPIP_DEVICE)
-                .filter(|l| l.up)
-                .map(|l| l.ifindex),
+            tunnels: self.tunnels_up(),
         };
-        let wants_ipip = self.ipip_supported && self.uses_ipip();
-        self.desired.ipip = own_v4.filter(|_| wants_ipip).map(|net| IpipDevice {
-            name: names::IPIP_DEVICE.to_owned(),
-            local: net.addr(),
-            mtu: self.uplink_mtu().saturating_sub(names::IPIP_OVERHEAD),
-            address: self.tunnel_address,
-        });
+        self.desired.tunnels = self.tunnels();
         let masquerade = |pool: &&model::IpPool| pool.nat_outgoing;
         self.compiler.set_network(NetworkSets {
             masquerade: self
@@ -116,7 +106,14 @@ impl Calc {
                 .collect(),
             pools: self.objects.pools().map(|pool| pool.cidr).collect(),
             ipip_peers: node_v4().collect(),
-            ipip_local: self.desired.ipip.as_ref().map(|device| device.local),
+            ipip_local: self
+                .desired
+                .tunnels
+                .values()
+                .find_map(|tunnel| match tunnel {
+                    Tunnel::Ipip(device) => Some(device.local),
+                    Tunnel::Vxlan { .. } => None,
+                }),
         });
         let differs = !topology.same_but_for_blocks(&self.topology);
         self.topology = topology;
@@ -180,6 +177,7 @@ impl Calc {
         let route = self
             .fib
             .get(&prefix)
+            .or_else(|| self.strays.get(&prefix))
             .map(|next_hops| self.topology.route(&prefix, next_hops, &self.underlay));
         let before = match route {
             Some(Ok(kind)) => {
@@ -204,14 +202,8 @@ impl Calc {
         }
     }
 
-    fn uses_ipip(&self) -> bool {
-        let uses =
-            |pool: &model::IpPool| pool.cidr.addr().is_ipv4() && pool.ipip_mode != EncapMode::Never;
-        self.objects.pools().any(uses)
-    }
-
     /// MTU in bytes of the interface that holds this node's address.
-    fn uplink_mtu(&self) -> u32 {
+    pub(super) fn uplink_mtu(&self) -> u32 {
         let own = self.objects.node(&self.node);
         let address = own.and_then(|node| {
             let v4 = node.ipv4_address.map(|net| IpAddr::V4(net.addr()));
@@ -220,15 +212,5 @@ impl Calc {
         address
             .and_then(|address| self.underlay.link_with_address(address))
             .map_or(DEFAULT_MTU, |link| link.mtu)
-    }
-
-    /// MTU in bytes of pods: that of the uplink, less the tunnel's header where a pool uses it.
-    pub fn pod_mtu(&self) -> u32 {
-        let overhead = if self.uses_ipip() {
-            names::IPIP_OVERHEAD
-        } else {
-            0
-        };
-        self.uplink_mtu().saturating_sub(overhead)
     }
 }

@@ -11,7 +11,14 @@ const OUTSIDE: &str = "192.0.2.7";
 const NOBODY: &str = "10.244.0.9";
 
 fn calc() -> Calc {
-    let mut calc = Calc::new("n1", true);
+    let mut calc = Calc::new(
+        "n1",
+        crate::checks::TunnelKinds {
+            ipip: true,
+            vxlan: true,
+        },
+        policy::Options::default(),
+    );
     calc.set_own_blocks([net("10.244.0.0/26")].into());
     for (pod, ip, ifindex) in [("web", POD, 7), ("db", OTHER, 8)] {
         let name = format!("oci{pod}");

@@ -1,16 +1,17 @@
 //! ADD: link, journal, policy, routes, pod, in this order.
 
 use super::{Awaited, Outcome, added, code, failed, key, neighbours, pod_name};
-use crate::agent::addresses::{is_ours, now_ms, owner};
+use crate::agent::addresses::{endpoint_name, is_ours, now_ms, owner};
 use crate::agent::{Agent, Table};
 use crate::store::Write;
 use felix_core::{EndpointKey, LocalEndpoint, Phase};
+use ipam::annotations::Wanted;
 use ipam::journal::Record;
-use ipam::{AssignError, AssignRequest};
+use ipam::{AssignError, AssignRequest, Family};
 use ipnet::IpNet;
 use kernel::LinkError;
 use model::cni::{Failure, Reply, Request};
-use model::dataplane::{Route, RouteKind};
+use model::dataplane::{PodLink, RouteKind};
 use model::{Kind, Labels, Object, ObjectKey, WorkloadEndpoint, names};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -58,8 +59,19 @@ impl Agent {
         {
             return Outcome::Wait(Awaited::Deletion);
         }
-        match self.assign(request, &key) {
-            Ok(ips) => match self.set_up(request, ips, netns, socket) {
+        if self.awaits_pod_object(request, &key) {
+            return Outcome::Wait(Awaited::PodObject);
+        }
+        let wanted = match self.wanted(request) {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                let message = format!("pod {}: {error}", pod_name(request));
+                let failure = failed(code::INVALID_CONFIG, message, "");
+                return Outcome::Answer(Reply::Failed(failure));
+            }
+        };
+        match self.assign(request, &wanted, &key) {
+            Ok(ips) => match self.set_up(request, wanted.mac, ips, netns, socket) {
                 Ok(local) => Outcome::Answer(Reply::Added(added(&local))),
                 Err(failure) => {
                     self.remove_endpoint(&key);
@@ -74,24 +86,31 @@ impl Agent {
         }
     }
 
-    fn assign(&mut self, request: &Request, key: &EndpointKey) -> Result<Vec<IpNet>, AssignError> {
+    fn assign(
+        &mut self,
+        request: &Request,
+        wanted: &Wanted,
+        key: &EndpointKey,
+    ) -> Result<Vec<IpNet>, AssignError> {
         let namespace = ObjectKey::global(Kind::Namespace, &request.namespace);
         let labels: Option<Labels> = match self.calc.objects().get(&namespace) {
             Some(Object::Namespace(namespace)) => Some(namespace.labels.clone()),
             _ => None,
         };
-        let (v4, v6) = self.ipam.families();
-        let neither = !v4 && !v6;
-        let pools = ipam::Pools {
-            any: request.pools.clone(),
-            ..ipam::Pools::default()
+        let (v4, v6) = match &wanted.families {
+            Some(families) => (
+                families.contains(&Family::V4),
+                families.contains(&Family::V6),
+            ),
+            None => self.ipam.families(),
         };
+        let neither = !v4 && !v6;
         let assigned = self.ipam.assign(
             &AssignRequest {
                 owner: owner(key),
                 namespace_labels: labels.as_ref(),
-                requested: &request.ips,
-                pools: &pools,
+                requested: &wanted.ips,
+                pools: &wanted.pools,
                 v4: v4 || neither,
                 v6,
             },
@@ -108,12 +127,13 @@ impl Agent {
     fn set_up(
         &mut self,
         request: &Request,
+        mac: Option<[u8; 6]>,
         ips: Vec<IpNet>,
         netns: &OwnedFd,
         socket: &OwnedFd,
     ) -> Result<LocalEndpoint, Failure> {
         let mtu = request.mtu.unwrap_or_else(|| self.calc.pod_mtu());
-        let mac = request.mac.unwrap_or_else(|| pod_mac(request));
+        let mac = mac.unwrap_or_else(|| pod_mac(request));
         let endpoint = self.endpoint(request, ips, mac);
         let sequence = self.journal.state().next_sequence;
         let mut local = LocalEndpoint {
@@ -122,7 +142,7 @@ impl Agent {
             mtu,
             sequence,
         };
-        self.create_link(&mut local, netns)?;
+        self.create_link(&mut local, request.queues, netns)?;
         let record = Record::Endpoint {
             endpoint: local.endpoint.clone(),
             ifindex: local.ifindex,
@@ -139,6 +159,9 @@ impl Agent {
             ));
         }
         self.calc.set_local(local.clone());
+        // What failed a moment ago is tried again at once: a pod waits for it.
+        self.retry_at = None;
+        self.pending.append(&mut self.deferred);
         // What fails elsewhere is no failure of this pod; `finish` looks at what is its own.
         let failure = self.converge().err();
         if let Some(error) = &failure {
@@ -166,13 +189,12 @@ impl Agent {
                 self.table != Table::InStep || self.actual.routes.get(*ip) != Some(&device)
             });
         if let Some(ip) = missing {
-            let route = Route {
-                dest: *ip,
-                kind: device,
-            };
-            let message = format!("pod {}: not programmed: {route:?}", pod_name(request));
-            let cause = self.last_failure.clone().unwrap_or_default();
-            return Err(failed(code::KERNEL, message, cause));
+            let cause = self
+                .last_failure
+                .as_deref()
+                .unwrap_or("no reason was given");
+            let message = format!("pod {}: {ip} is not in force: {cause}", pod_name(request));
+            return Err(failed(code::KERNEL, message, ""));
         }
         let kernel_failure = |operation: &str, error: String| {
             failed(
@@ -211,7 +233,12 @@ impl Agent {
 
     /// The link, under the next free interface index. What an earlier attempt left under the same
     /// name is replaced.
-    fn create_link(&mut self, local: &mut LocalEndpoint, netns: &OwnedFd) -> Result<(), Failure> {
+    fn create_link(
+        &mut self,
+        local: &mut LocalEndpoint,
+        queues: Option<u32>,
+        netns: &OwnedFd,
+    ) -> Result<(), Failure> {
         let pod = format!("{}/{}", local.endpoint.namespace, local.endpoint.pod);
         let mut replaced = false;
         for _ in 0..INDEX_ATTEMPTS {
@@ -220,10 +247,11 @@ impl Agent {
                 .next_ifindex
                 .checked_add(1)
                 .unwrap_or(names::FIRST_IFINDEX);
-            match self
-                .kernel
-                .create_pod_link(&self.pod_link(local), netns.as_fd())
-            {
+            let wanted = PodLink {
+                queues: queues.unwrap_or(1),
+                ..self.pod_link(local)
+            };
+            match self.kernel.create_pod_link(&wanted, netns.as_fd()) {
                 Ok(link) => {
                     self.calc.on_link(link);
                     return Ok(());
@@ -232,6 +260,11 @@ impl Agent {
                 Err(LinkError::NameTaken { .. }) if !replaced => {
                     replaced = true;
                     self.remove_leftover(&local.endpoint.interface_name);
+                }
+                Err(LinkError::PodNameTaken { pod_name, .. }) => {
+                    let message =
+                        format!("CNI_IFNAME: pod {pod} already has an interface {pod_name}");
+                    return Err(failed(code::INVALID_ENVIRONMENT, message, ""));
                 }
                 Err(error) => {
                     let message = format!("pod {pod}: {error}");
@@ -255,15 +288,9 @@ impl Agent {
     }
 
     fn endpoint(&self, request: &Request, ips: Vec<IpNet>, mac: [u8; 6]) -> WorkloadEndpoint {
-        let doubled = |part: &str| part.replace('-', "--");
         WorkloadEndpoint {
             namespace: request.namespace.clone(),
-            name: format!(
-                "{}-k8s-{}-{}",
-                doubled(&self.options.node_name),
-                doubled(&request.pod),
-                doubled(&request.ifname)
-            ),
+            name: endpoint_name(&self.options.node_name, &request.pod, &request.ifname),
             node: self.options.node_name.clone(),
             pod: request.pod.clone(),
             pod_uid: request.pod_uid.clone(),
@@ -283,7 +310,9 @@ fn assign_failure(error: &AssignError, phase: Phase) -> Failure {
     let code = match error {
         AssignError::Exhausted { .. } => code::NO_ADDRESS,
         AssignError::NeedsBlock { .. } => code::TRY_AGAIN,
-        AssignError::InUse { .. } | AssignError::ForeignBlock { .. } => code::ADDRESS_IN_USE,
+        AssignError::InUse { .. }
+        | AssignError::InUseElsewhere { .. }
+        | AssignError::ForeignBlock { .. } => code::ADDRESS_IN_USE,
         _ => code::INVALID_CONFIG,
     };
     let details = match phase {

@@ -67,9 +67,9 @@ fn other_kinds_and_other_versions_of_ours_are_ignored_with_a_reason() {
             "Deployment is not a kind that Ocicat uses",
         ),
         (
-            "projectcalico.org/v3",
-            "NetworkPolicy",
-            "NetworkPolicy is read in apiVersion networking.k8s.io/v1, not in projectcalico.org/v3",
+            "policy.networking.k8s.io/v1alpha1",
+            "ClusterNetworkPolicy",
+            "ClusterNetworkPolicy is read in apiVersion policy.networking.k8s.io/v1alpha2, not in policy.networking.k8s.io/v1alpha1",
         ),
     ] {
         let document = json!({ "apiVersion": version, "kind": kind });

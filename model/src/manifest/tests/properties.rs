@@ -120,7 +120,7 @@ fn block() -> impl Strategy<Value = Object> {
 }
 
 /// Field names and values that lead deep into the readers.
-fn json_value() -> impl Strategy<Value = Value> {
+pub(super) fn json_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -199,7 +199,23 @@ fn kind() -> impl Strategy<Value = (&'static str, &'static str)> {
         ("v1", "Namespace"),
         ("v1", "Pod"),
         ("v1", "Node"),
+        ("v1", "Service"),
+        ("v1", "ServiceAccount"),
+        ("discovery.k8s.io/v1", "EndpointSlice"),
         ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
+        ("projectcalico.org/v3", "BGPFilter"),
+        ("projectcalico.org/v3", "FelixConfiguration"),
+        ("projectcalico.org/v3", "Tier"),
+        ("projectcalico.org/v3", "NetworkPolicy"),
+        ("projectcalico.org/v3", "GlobalNetworkPolicy"),
+        ("projectcalico.org/v3", "StagedNetworkPolicy"),
+        ("projectcalico.org/v3", "StagedGlobalNetworkPolicy"),
+        ("projectcalico.org/v3", "StagedKubernetesNetworkPolicy"),
+        ("projectcalico.org/v3", "NetworkSet"),
+        ("projectcalico.org/v3", "GlobalNetworkSet"),
+        ("projectcalico.org/v3", "HostEndpoint"),
+        ("projectcalico.org/v3", "Profile"),
         ("projectcalico.org/v3", "IPPool"),
         ("projectcalico.org/v3", "BGPConfiguration"),
         ("projectcalico.org/v3", "BGPPeer"),
@@ -237,7 +253,10 @@ proptest! {
             Ok(Parsed::Invalid { invalid, fallback }) => {
                 prop_assert!(!invalid.field.is_empty());
                 prop_assert_eq!(invalid.object.kind.as_str(), kind);
-                prop_assert_eq!(fallback.is_some(), kind == "NetworkPolicy");
+                // Policies of a namespace always fail closed; global ones where they say for whom.
+                prop_assert!(fallback.is_some() || kind != "NetworkPolicy");
+                let enforced = ["NetworkPolicy", "GlobalNetworkPolicy", "ClusterNetworkPolicy", "BGPFilter"];
+                prop_assert!(fallback.is_none() || enforced.contains(&kind));
                 prop_assert!(fallback.is_none_or(|object| object.key() == invalid.object));
             }
             other => prop_assert!(false, "{:?}", other),

@@ -31,21 +31,6 @@ impl Member {
         }
     }
 
-    /// What it is to be told changes from one table to another: it is behind with both. What it
-    /// has not been sent of the one comes first, withdrawals above all.
-    pub(super) fn move_to(
-        mut self,
-        from: impl Iterator<Item = SlotId>,
-        to: impl Iterator<Item = SlotId>,
-    ) -> Self {
-        let behind = std::mem::take(&mut self.behind);
-        self.holds
-            .extend(from.filter(|slot| !behind.contains(*slot)));
-        self.behind = self.holds.clone();
-        self.behind.extend(to);
-        self
-    }
-
     /// Whether it is to be told states rather than messages.
     pub(super) fn is_behind(&self) -> bool {
         !self.behind.is_empty() || self.octets > QUEUE_LIMIT

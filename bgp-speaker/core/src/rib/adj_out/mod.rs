@@ -12,12 +12,12 @@ mod member;
 use super::attributes::PathAttributes;
 use super::export::ExportPolicy;
 use super::pool::{Pool, PoolId};
+use super::slots::SlotSet;
 use super::table::SlotId;
 use super::{Learned, Rib, Source};
 use crate::speaker::PeerId;
 use crate::wire::{EncodedAttributes, Family, SessionParams, UpdateEncoder};
 use batch::Batch;
-#[cfg(test)]
 use ipnet::IpNet;
 use member::Member;
 use std::collections::BTreeMap;
@@ -57,6 +57,8 @@ struct Exported {
     family: Family,
     source: Source,
     attributes: Arc<PathAttributes>,
+    /// Place of the filter's rule that decides.
+    rule: Option<usize>,
 }
 
 /// Whether a member is told of a prefix, before and after a change.
@@ -87,12 +89,7 @@ impl Change {
 impl AdjRibOut {
     /// A group without members, filled from the Loc-RIB.
     pub(crate) fn new(policy: ExportPolicy, rib: &Rib) -> Self {
-        let params = SessionParams {
-            four_octet_as: policy.four_octet_as,
-            ibgp: policy.ibgp,
-            families: policy.families.clone(),
-            ..SessionParams::default()
-        };
+        let params = policy.session_params();
         let mut group = Self {
             policy,
             params,
@@ -116,14 +113,29 @@ impl AdjRibOut {
         self.members.insert(peer, member);
     }
 
-    /// A member that comes from another group, with what that one has said to it. Prefixes that
-    /// `from` told it and this group does not are withdrawn.
-    pub(crate) fn move_in(&mut self, peer: PeerId, from: &mut Self) {
-        let Some(member) = from.members.remove(&peer) else {
+    /// A member of another group comes along, with what that one has still to say to it, and is
+    /// told what differs.
+    pub(crate) fn take_over(&mut self, other: &mut Self, peer: PeerId) {
+        let Some(mut member) = other.members.remove(&peer) else {
             return self.join(peer);
         };
-        let member = member.move_to(from.told_slots(), self.told_slots());
+        let slots: SlotSet = self.told_slots().chain(other.told_slots()).collect();
+        for slot in slots.iter() {
+            let (before, after) = (other.told_to(peer, slot), self.told_to(peer, slot));
+            if before != after {
+                let told = Told {
+                    before: before.is_some(),
+                    after: after.is_some(),
+                };
+                member.lag(slot, told);
+            }
+        }
         self.members.insert(peer, member);
+    }
+
+    fn told_to(&self, peer: PeerId, slot: SlotId) -> Option<&Offer> {
+        let offer = self.offers.get(*self.told.get(slot.index())?)?;
+        (offer.source != Source::Peer(peer)).then_some(offer)
     }
 
     /// The session has ended.
@@ -187,7 +199,6 @@ impl AdjRibOut {
 
     /// What the peer has been told or is about to be, by prefix. Made from the Loc-RIB again, so it
     /// costs something.
-    #[cfg(test)]
     pub(crate) fn advertised(
         &self,
         peer: PeerId,
@@ -263,7 +274,9 @@ impl AdjRibOut {
             Source::Local => None,
             Source::Peer(peer) => Some(rib.peer(peer)?),
         };
-        let (attributes, next_hop) = self.policy.apply(rib.prefix(slot), path, facts)?;
+        let prefix = rib.prefix(slot);
+        let rule = self.policy.rule(prefix, path).map(|(_, rule)| rule);
+        let (attributes, next_hop) = self.policy.apply(prefix, path, facts, rule)?;
         Some(PathAttributes::new(attributes, next_hop))
     }
 
@@ -272,8 +285,10 @@ impl AdjRibOut {
             return PoolId::NONE;
         };
         let family = Family::of(rib.prefix(slot));
+        let rule = self.policy.rule(rib.prefix(slot), &path);
+        let rule = rule.map(|(place, _)| place);
         if let Some((last, offer)) = &self.last
-            && last.is(family, &path)
+            && last.is(family, &path, rule)
         {
             return *offer;
         }
@@ -285,6 +300,7 @@ impl AdjRibOut {
             family,
             source: path.source,
             attributes: Arc::clone(path.attributes),
+            rule,
         };
         self.last = Some((last, offer));
         offer
@@ -456,8 +472,9 @@ impl Shared {
 }
 
 impl Exported {
-    fn is(&self, family: Family, path: &Learned<'_>) -> bool {
+    fn is(&self, family: Family, path: &Learned<'_>, rule: Option<usize>) -> bool {
         self.family == family
+            && self.rule == rule
             && self.source == path.source
             && Arc::ptr_eq(&self.attributes, path.attributes)
     }

@@ -23,6 +23,15 @@ fn group(rib: &Rib) -> AdjRibOut {
         cluster_id: Ipv4Addr::new(192, 0, 2, 1),
         families: vec![Family::IPV4],
         four_octet_as: true,
+        filter: Arc::default(),
+        link_local: None,
+        role: None,
+        graceful_shutdown: false,
+        long_lived: false,
+        extended_message: false,
+        extended_next_hop: false,
+        add_path: Vec::new(),
+        path_limit: 0,
     };
     AdjRibOut::new(policy, rib)
 }
@@ -33,8 +42,8 @@ fn route(index: u32, round: u32) -> LocalRoute {
     let prefix = IpNet::V4(ipnet::Ipv4Net::new_assert(address, 24));
     let communities = vec![index, round];
     LocalRoute {
-        prefix,
         communities,
+        ..LocalRoute::from(prefix)
     }
 }
 
@@ -121,7 +130,7 @@ fn a_member_that_moves_in_is_told_the_difference() {
     apply(&mut told, &old, &runs);
     set(&mut rib, 1);
     let mut new = group(&rib);
-    new.move_in(QUICK, &mut old);
+    new.take_over(&mut old, QUICK);
     let runs = take_all(&mut new, &rib, QUICK);
     apply(&mut told, &new, &runs);
     assert_eq!(told, advertised(&new, &rib, QUICK));
@@ -225,7 +234,7 @@ impl World {
                 let keep = !self.group.policy.keep_next_hop;
                 let mut new = Self::group_of(&self.rib, keep);
                 for peer in (0..FEEDERS).map(PeerId) {
-                    new.move_in(peer, &mut self.group);
+                    new.take_over(&mut self.group, peer);
                 }
                 self.group = new;
             }
@@ -258,12 +267,19 @@ fn nlri(number: u8) -> Nlri {
 fn facts(peer: u32) -> PeerFacts {
     PeerFacts {
         address: Ipv4Addr::from(0x0a00_0001 + peer).into(),
+        scope: 0,
+        interface: None,
         router_id: Ipv4Addr::from(0xc000_0201 + peer),
         local_as: 64512,
+        remote_as: 65000 + peer,
         ibgp: false,
         client: false,
+        cluster_id: Ipv4Addr::UNSPECIFIED,
         allow_own_as: 0,
         import: Import::All,
+        import_filter: Arc::default(),
+        role: None,
+        long_lived: Vec::new(),
         local_address: None,
     }
 }

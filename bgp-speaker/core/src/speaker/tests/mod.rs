@@ -1,7 +1,9 @@
 mod convergence;
+mod features;
 mod network;
+mod strangers;
 
-use crate::config::{Export, PeerConfig, Stop};
+use crate::config::{Export, PeerConfig, PrefixLimit, Stop};
 use crate::rib::{Path, Source};
 use crate::wire::Family;
 use crate::wire::{Attributes, NextHop, RouteRefresh, encode_route_refresh};
@@ -56,8 +58,9 @@ fn sent(network: &Network, from: usize, to: usize) -> Routes {
     let id = speaker.by_key[&key(to)];
     let (_, group) = speaker.peers[&id].member.as_ref().expect("Established");
     let entries = speaker.groups[group].advertised(id, &speaker.rib);
+    let entries = entries.into_iter();
     entries
-        .map(|(prefix, path)| (prefix, (path.attributes, path.next_hop)))
+        .map(|(nlri, path)| (nlri.prefix, (path.attributes, path.next_hop)))
         .collect()
 }
 
@@ -474,7 +477,7 @@ fn too_many_prefixes_end_the_session_for_a_while() {
         (
             node,
             PeerConfig {
-                max_prefixes: Some(1),
+                prefix_limit: Some(PrefixLimit::new(1)),
                 ..config
             },
         )

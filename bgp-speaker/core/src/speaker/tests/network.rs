@@ -35,6 +35,8 @@ pub(super) struct Network {
     wires: BTreeMap<End, VecDeque<Packet>>,
     /// Pairs of nodes between which octets get lost.
     pub(super) cut: BTreeSet<(usize, usize)>,
+    /// Nodes whose TCP takes nothing.
+    pub(super) stalled: BTreeSet<usize>,
 }
 
 pub(super) fn address(node: usize) -> IpAddr {
@@ -42,10 +44,7 @@ pub(super) fn address(node: usize) -> IpAddr {
 }
 
 pub(super) fn key(node: usize) -> PeerKey {
-    PeerKey {
-        address: address(node),
-        port: 179,
-    }
+    PeerKey::new(address(node), 179)
 }
 
 pub(super) fn prefixes(node: usize) -> [IpNet; 2] {
@@ -58,16 +57,13 @@ pub(super) fn prefixes(node: usize) -> [IpNet; 2] {
 pub(super) fn config(node: usize, local_as: u32, peers: &[(usize, PeerConfig)]) -> SpeakerConfig {
     let number = u8::try_from(node).unwrap() + 1;
     SpeakerConfig {
-        local_as,
-        router_id: Ipv4Addr::new(192, 0, 2, number),
-        listen_port: 179,
         next_hop_v4: Some(Ipv4Addr::new(10, 0, 0, number)),
         next_hop_v6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number.into())),
-        cluster_id: None,
         peers: peers
             .iter()
             .map(|(peer, config)| (key(*peer), config.clone()))
             .collect(),
+        ..SpeakerConfig::new(local_as, Ipv4Addr::new(192, 0, 2, number))
     }
 }
 
@@ -80,6 +76,7 @@ impl Network {
             links: BTreeMap::new(),
             wires: BTreeMap::new(),
             cut: BTreeSet::new(),
+            stalled: BTreeSet::new(),
         };
         for (index, config) in configs.into_iter().enumerate() {
             let routes = prefixes(index).map(LocalRoute::from).into();
@@ -155,6 +152,13 @@ impl Network {
         let (now, node) = (self.now, &mut self.nodes[index]);
         change(&mut node.config);
         node.speaker.set_config(node.config.clone(), now);
+    }
+
+    /// The connection that a node has with another one.
+    pub(super) fn connection(&self, from: usize, to: usize) -> ConnectionId {
+        let mut links = self.links.iter();
+        let link = links.find(|((a, _), (b, _))| (*a, *b) == (from, to));
+        link.expect("a connection").0.1
     }
 
     pub(super) fn set_routes(&mut self, index: usize, routes: &[IpNet]) {
@@ -305,8 +309,11 @@ impl Network {
             && let Some(change) = node.speaker.poll_fib()
         {
             match change {
-                FibChange::Set { prefix, next_hops } => {
-                    node.fib.insert(prefix, next_hops);
+                FibChange::Set {
+                    prefix, next_hops, ..
+                } => {
+                    let addresses = next_hops.iter().map(|next_hop| next_hop.address);
+                    node.fib.insert(prefix, addresses.collect());
                 }
                 FibChange::Remove { prefix } => {
                     node.fib.remove(&prefix);
@@ -347,6 +354,9 @@ impl Network {
     }
 
     fn transmit(&mut self, from: End) {
+        if self.stalled.contains(&from.0) {
+            return;
+        }
         loop {
             let messages = self.nodes[from.0].speaker.transmit(from.1, 512);
             if messages.is_empty() {

@@ -1,0 +1,120 @@
+//! Pools and nodes -> the tunnel devices of this node.
+
+use super::Calc;
+use model::dataplane::{IpipDevice, Tunnel, Vtep, VxlanDevice, vtep_gateway, vtep_mac};
+use model::{EncapMode, Node, names};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+impl Calc {
+    /// The devices that the pools want and this node can have.
+    pub(super) fn tunnels(&self) -> BTreeMap<String, Tunnel> {
+        let own = self.objects.node(&self.node);
+        let v4 = own.and_then(|node| node.ipv4_address);
+        let v6 = own.and_then(|node| node.ipv6_address);
+        let mut tunnels = Vec::new();
+        if let Some(local) = v4.filter(|_| self.tunnel_kinds.ipip && self.uses_ipip()) {
+            tunnels.push(Tunnel::Ipip(IpipDevice {
+                name: names::IPIP_DEVICE.to_owned(),
+                local: local.addr(),
+                mtu: self.tunnel_mtu(names::IPIP_OVERHEAD, |c| c.ipip_mtu),
+                address: self.tunnel_address,
+            }));
+        }
+        if self.tunnel_kinds.vxlan && self.uses_vxlan() {
+            tunnels.extend(v4.map(|net| self.vxlan(net.addr().into())));
+            tunnels.extend(v6.map(|net| self.vxlan(net.addr().into())));
+        }
+        let named = tunnels.into_iter();
+        named.map(|t| (t.name().to_owned(), t)).collect()
+    }
+
+    /// Those that are there and up.
+    pub(super) fn tunnels_up(&self) -> BTreeMap<String, u32> {
+        let devices = [
+            names::IPIP_DEVICE,
+            names::VXLAN_DEVICE,
+            names::VXLAN6_DEVICE,
+        ];
+        let index = |name: &str| {
+            let link = self.underlay.link_named(name).filter(|link| link.up)?;
+            Some((name.to_owned(), link.ifindex))
+        };
+        devices.into_iter().filter_map(index).collect()
+    }
+
+    /// MTU in bytes of pods: that of the uplink, less the greatest header that a pool's tunnel adds.
+    pub fn pod_mtu(&self) -> u32 {
+        let own = self.objects.node(&self.node);
+        let v6 = own.is_some_and(|node| node.ipv6_address.is_some());
+        let vxlan = if v6 {
+            names::VXLAN6_OVERHEAD
+        } else {
+            names::VXLAN_OVERHEAD
+        };
+        match (self.uses_vxlan(), self.uses_ipip()) {
+            (true, _) => self.tunnel_mtu(vxlan, |c| c.vxlan_mtu),
+            (false, true) => self.tunnel_mtu(names::IPIP_OVERHEAD, |c| c.ipip_mtu),
+            (false, false) => self.uplink_mtu(),
+        }
+    }
+
+    fn vxlan(&self, local: IpAddr) -> Tunnel {
+        let (name, overhead, address) = match local {
+            IpAddr::V4(_) => (
+                names::VXLAN_DEVICE,
+                names::VXLAN_OVERHEAD,
+                self.tunnel_address,
+            ),
+            IpAddr::V6(_) => (names::VXLAN6_DEVICE, names::VXLAN6_OVERHEAD, None),
+        };
+        let device = VxlanDevice {
+            name: name.to_owned(),
+            vni: self.vxlan_vni(),
+            port: self.vxlan_port(),
+            local,
+            mtu: self.tunnel_mtu(overhead, |c| match local {
+                IpAddr::V4(_) => c.vxlan_mtu,
+                IpAddr::V6(_) => c.vxlan_mtu_v6,
+            }),
+            mac: vtep_mac(local),
+            address,
+        };
+        let others = self.objects.nodes().filter(|node| node.name != self.node);
+        let ends = others.filter_map(|node| end(node, local.is_ipv4()));
+        Tunnel::Vxlan {
+            device,
+            ends: ends.collect(),
+        }
+    }
+
+    fn uses_ipip(&self) -> bool {
+        let uses =
+            |pool: &model::IpPool| pool.cidr.addr().is_ipv4() && pool.ipip_mode != EncapMode::Never;
+        self.objects.pools().any(uses)
+    }
+
+    fn uses_vxlan(&self) -> bool {
+        self.objects
+            .pools()
+            .any(|pool| pool.vxlan_mode != EncapMode::Never)
+    }
+}
+
+/// A node's end over one family.
+fn end(node: &Node, ipv4: bool) -> Option<Vtep> {
+    let underlay = match ipv4 {
+        true => node.ipv4_address.map(|net| IpAddr::V4(net.addr())),
+        false => node.ipv6_address.map(|net| IpAddr::V6(net.addr())),
+    }?;
+    let mac = vtep_mac(underlay);
+    let mut gateways = BTreeSet::from([vtep_gateway(mac).into()]);
+    if ipv4 {
+        gateways.insert(underlay);
+    }
+    Some(Vtep {
+        underlay,
+        mac,
+        gateways,
+    })
+}
