@@ -180,11 +180,7 @@ impl Builder<'_> {
         if let Some(peer_ip) = object.peer_ip {
             if selects(object, self.own) && Some(peer_ip) != address(self.own) {
                 let remote_as = object.as_number.unwrap_or(self.local_as);
-                self.insert(
-                    object,
-                    PeerKey::new(peer_ip, object.peer_port),
-                    remote_as,
-                );
+                self.insert(object, PeerKey::new(peer_ip, object.peer_port), remote_as);
             }
         } else if let Some(selector) = &object.peer_selector {
             for node in objects.nodes().filter(|node| node.name != self.own.name) {
