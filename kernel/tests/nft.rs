@@ -7,7 +7,8 @@ use common::Namespace;
 use common::ruleset::{ip, representative, rule, set};
 use kernel::{Kernel, NftError};
 use model::{
-    Labels, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol, Selector,
+    Labels, NetworkPolicy, Object, Parsed, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol,
+    Selector,
 };
 use policy::ruleset::{Element, KeyType, Op, Part, Ruleset, SetKind, Statement as S, Verdict};
 use std::net::{IpAddr, UdpSocket};
@@ -182,6 +183,59 @@ fn the_compilers_table_is_read_back_as_the_same_value_and_listed_as_its_text_is(
     for (ours, theirs) in listing(&ours).iter().zip(&listing(&theirs)) {
         assert_eq!(ours, theirs);
     }
+}
+
+/// Everything that only other kinds of policies need: a host endpoint with policies at every
+/// place, a network set, tiers that pass, a staged policy, cluster-wide rules.
+fn told_of_every_kind() -> policy::Compiler {
+    let mut compiler = compiler();
+    compiler.set_options(policy::Options {
+        node: "here".into(),
+        drop_log: Some(policy::DropLog {
+            group: 7,
+            per_second: 10,
+            burst: 20,
+        }),
+        ..policy::Options::default()
+    });
+    let manifests = include_str!("common/every_kind.json");
+    let manifests: Vec<serde_json::Value> = serde_json::from_str(manifests).unwrap();
+    for manifest in manifests {
+        let object = match model::manifest::parse(&manifest).unwrap() {
+            Parsed::Valid { object, .. } => object,
+            other => panic!("{other:?}"),
+        };
+        match object {
+            Object::Tier(tier) => compiler.set_tier(&tier.name.clone(), Some(tier)),
+            Object::NetworkSet(set) => {
+                let (namespace, name) = (set.namespace.clone(), set.name.clone());
+                compiler.set_network_set(namespace.as_deref(), &name, Some(set));
+            }
+            Object::HostEndpoint(host) => {
+                compiler.set_host_endpoint(&host.name.clone(), Some(host));
+            }
+            object => {
+                let policy = policy::Policy::try_from(object).unwrap();
+                compiler.set_policy(&policy.key(), Some(policy));
+            }
+        }
+    }
+    compiler
+}
+
+#[test]
+fn the_table_of_policies_of_every_kind_is_read_back_and_listed_as_its_text_is() {
+    let (ours, theirs) = (Namespace::new(), Namespace::new());
+    let mut kernel = ours.kernel();
+    let mut compiler = told_of_every_kind();
+    kernel.nft_commit(&compiler.resolve()).unwrap();
+    assert_reads(&mut kernel, compiler.ruleset());
+    theirs.nft(&compiler.ruleset().to_string()).unwrap();
+    for (ours, theirs) in listing(&ours).iter().zip(&listing(&theirs)) {
+        assert_eq!(ours, theirs);
+    }
+    let counters = kernel.nft_counters().unwrap();
+    assert!(counters.keys().eq(&compiler.ruleset().counters));
 }
 
 #[test]
