@@ -11,5 +11,6 @@ mod host_ports;
 mod kinds;
 mod nft;
 mod properties;
+mod specification;
 mod table;
 mod updates;
