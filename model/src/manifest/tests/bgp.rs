@@ -153,8 +153,8 @@ fn a_mistake_in_a_peer_is_named_with_its_field() {
             "spec.reachableBy: is not of the family of peerIP",
         ),
         (
-            json!({ "peerIP": "10.0.0.1", "asNumber": 1, "ttlSecurity": 0 }),
-            "spec.ttlSecurity: 0 is not an integer from 1 to 255",
+            json!({ "peerIP": "10.0.0.1", "asNumber": 1, "ttlSecurity": 256 }),
+            "spec.ttlSecurity: 256 is not an integer from 0 to 255",
         ),
         (
             json!({ "peerIP": "10.0.0.1", "asNumber": 1, "filters": ["A"] }),
