@@ -467,36 +467,6 @@ fn a_filter_is_read_in_full() {
 }
 
 #[test]
-fn a_prefix_matches_as_its_operator_and_its_lengths_say() {
-    let prefix = |operator, min_length, max_length| PrefixMatch {
-        cidr: "10.0.0.0/8".parse().unwrap(),
-        operator,
-        min_length,
-        max_length,
-    };
-    let (equal, not_equal) = (MatchOperator::Equal, MatchOperator::NotEqual);
-    for (found, route, expected) in [
-        (prefix(equal, 8, 32), "10.0.0.0/8", true),
-        (prefix(equal, 8, 32), "10.0.0.0/9", false),
-        (prefix(not_equal, 8, 32), "10.0.0.0/9", true),
-        (prefix(MatchOperator::In, 8, 32), "10.0.0.0/8", true),
-        (prefix(MatchOperator::In, 8, 32), "10.1.0.0/16", true),
-        (prefix(MatchOperator::In, 8, 32), "0.0.0.0/0", false),
-        (prefix(MatchOperator::In, 16, 24), "10.0.0.0/8", false),
-        (prefix(MatchOperator::In, 16, 24), "10.0.0.0/25", false),
-        (prefix(MatchOperator::NotIn, 16, 24), "10.0.0.0/25", true),
-        (prefix(MatchOperator::NotIn, 16, 24), "10.0.0.0/24", false),
-        (prefix(MatchOperator::In, 0, 32), "fd00::/8", false),
-    ] {
-        assert_eq!(
-            found.matches(&route.parse().unwrap()),
-            expected,
-            "{found:?} {route}"
-        );
-    }
-}
-
-#[test]
 fn a_mistake_in_a_filter_is_named_and_the_fallback_lets_nothing_pass() {
     for (rule, expected) in [
         (json!({}), "action: is required"),
