@@ -81,10 +81,14 @@ pub(crate) async fn run(
         events,
         buffer: vec![0; READ].into(),
         more: false,
+        deaf: false,
         converged: false,
         rejected: BTreeMap::new(),
     };
     let (stop, done) = loop {
+        if fib.is_closed() && !std::mem::replace(&mut speaker.deaf, true) {
+            speaker.speaker.forget_fib();
+        }
         // A failed path comes before all that peers have to say.
         while let Ok((peer, change)) = path_changes.try_recv() {
             speaker.speaker.path_changed(peer, &change, Instant::now());
@@ -113,7 +117,7 @@ pub(crate) async fn run(
             // Lets the tasks run, and whatever is due.
             () = tokio::task::yield_now(), if speaker.more => {}
             () = sleep_until(deadline) => speaker.speaker.tick(Instant::now()),
-            Ok(permit) = fib.reserve(), if speaker.has_fib_event() => {
+            Ok(permit) = fib.reserve(), if !speaker.deaf && speaker.has_fib_event() => {
                 if let Some(event) = speaker.next_fib_event() {
                     permit.send(event);
                 }
@@ -153,6 +157,8 @@ struct Runtime {
     buffer: Box<[u8]>,
     /// The speaker has more to decide.
     more: bool,
+    /// The owner does not want to know forwarding changes.
+    deaf: bool,
     converged: bool,
     /// When a rejected connection of an address was last logged.
     rejected: BTreeMap<IpAddr, Instant>,
@@ -375,7 +381,10 @@ impl Runtime {
                     self.more = true;
                     return;
                 }
-                Output::Converged => self.converged = true,
+                Output::Converged => {
+                    tracing::info!("all peers have sent their routes");
+                    self.converged = true;
+                }
                 Output::Notice(Notice {
                     peer,
                     severity,

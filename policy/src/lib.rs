@@ -22,10 +22,13 @@ mod ir;
 pub mod program;
 pub mod ruleset;
 
-pub use compiler::{Compiler, HostPort, NetworkSets, Options};
+pub use compiler::{
+    Compiler, Counted, DropLog, Failsafe, HostPort, NetworkSets, Options, Reason as CountedReason,
+};
 pub use endpoint::{Endpoint, EndpointId};
 pub use evaluator::{
-    Action, Decision, Direction, Evaluator, Flow, HostPath, Judgement, Party, Reason, RuleRef,
+    Action, Check, Decision, Difference, Direction, Evaluator, Finding, Flow, HostPath, Judgement,
+    Party, Peer, PortOf, Reason, RuleRef, Service, differences,
 };
 pub use input::{NodePeer, Policy, PolicyKey, PolicyKind};
 pub use ruleset::{ApplyError, Op, Ruleset};

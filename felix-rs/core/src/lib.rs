@@ -7,11 +7,14 @@
 //! |---|---|
 //! | [`calc`] | the state, and what a change of it makes dirty |
 //! | [`objects`] | objects in force: last good versions, restored ones, what is rejected and why |
+//! | [`packet`] | the headers of a logged packet |
 //! | [`revoke`] | which live connections the rules in force deny |
 //! | [`routes`] | Loc-RIB, pools and nodes -> routes, native or through the tunnel |
 //! | [`bgp`] | nodes, peers and configuration -> sessions and what to advertise |
 //! | [`underlay`] | links, addresses and routes of the node that are not ours |
 //! | [`cluster`] | pods, policies and what they refer to, ready to be asked |
+//! | [`mod@diff`] | which connections other policies would allow or deny |
+//! | [`mod@lint`] | what is probably not meant |
 //! | [`mod@why`] | why a connection is allowed or denied |
 //! | [`workloads`] | pods and workload endpoints -> what the policy compiler sees |
 //! | [`checks`] | contradictions between objects, as data |
@@ -21,7 +24,10 @@ pub mod bgp;
 pub mod calc;
 pub mod checks;
 pub mod cluster;
+pub mod diff;
+pub mod lint;
 pub mod objects;
+pub mod packet;
 pub mod plan;
 pub mod revoke;
 pub mod routes;

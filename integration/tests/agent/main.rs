@@ -1,6 +1,7 @@
 //! The node agent on a real kernel: what it promises when input is bad, when it dies, when
 //! others change what is its own, and what the CNI plugin gets from it.
 
+mod addresses;
 mod bad_cni;
 mod bad_input;
 mod chaos;
@@ -11,6 +12,8 @@ mod host_ports;
 mod interrupted;
 mod journal;
 mod libcni;
+mod lifecycle;
+mod live;
 mod node;
 mod others;
 mod plan;

@@ -331,7 +331,7 @@ pub(super) fn fallback(document: &Value, namespace: &str, name: &str) -> Option<
             .unwrap_or_else(|| "default".to_owned()),
         order: match order {
             Ok(stated) => stated.unwrap_or(Order::LAST),
-            Err(_) => Order::new(f64::NEG_INFINITY).expect("invariant: infinity is not NaN"),
+            Err(_) => Order::FIRST,
         },
         selector: subject.selector,
         namespace_selector: subject.namespace_selector,

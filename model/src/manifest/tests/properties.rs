@@ -120,7 +120,7 @@ fn block() -> impl Strategy<Value = Object> {
 }
 
 /// Field names and values that lead deep into the readers.
-fn json_value() -> impl Strategy<Value = Value> {
+pub(super) fn json_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
