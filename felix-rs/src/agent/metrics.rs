@@ -188,8 +188,8 @@ impl Agent {
         text.single(
             "ocicat_ipam_problems",
             Gauge,
-            "What `ocicat ipam check` finds.",
-            self.findings().len(),
+            "What the last look at addresses found; see `ocicat ipam check`.",
+            self.care.reconciler.count(),
         );
         text.single(
             "ocicat_ipam_freed_total",

@@ -263,6 +263,11 @@ impl Reconciler {
         self.findings.since(finding)
     }
 
+    /// How much the last look found.
+    pub fn count(&self) -> usize {
+        self.findings.keys().count()
+    }
+
     /// Whether the last look found something that a second one would act on.
     pub fn is_waiting(&self) -> bool {
         self.findings
