@@ -4,7 +4,7 @@
 //! SIGHUP reads the configuration again, SIGUSR1 logs the state of all sessions, SIGTERM stops so
 //! that a successor can take over (peers keep our routes), SIGINT stops and withdraws them.
 
-use bgp_speaker::{FibEvent, FibEvents, FileConfig, Handle, Options, Stop, spawn};
+use bgp_speaker::{FileConfig, Handle, Options, Stop, spawn};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,7 +61,8 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         restarting: arguments.restarting,
         forwarding_preserved: config.forwarding_preserved,
     })?;
-    tokio::spawn(log_fib(fib));
+    // Nothing is forwarded here.
+    drop(fib);
     configure(&speaker, config);
     let stop = serve(&speaker, &arguments.config).await?;
     log_status(&speaker).await;
@@ -100,18 +101,5 @@ async fn log_status(speaker: &Handle) {
             Err(error) => tracing::error!("cannot print the status: {error}"),
         },
         Err(error) => tracing::error!("{error}"),
-    }
-}
-
-async fn log_fib(mut events: FibEvents) {
-    while let Some(event) = events.recv().await {
-        match event {
-            FibEvent::Changes(changes) => {
-                for change in changes {
-                    tracing::debug!("{change:?}");
-                }
-            }
-            FibEvent::Converged => tracing::info!("all peers have sent their routes"),
-        }
     }
 }
