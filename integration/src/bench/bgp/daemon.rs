@@ -83,14 +83,14 @@ impl Daemon {
 }
 
 fn ours(netns: &Netns, dir: &Path, peers: &[Peer]) -> Result<Process> {
-    let mut text = format!(
-        "localAs: {ASN}\nrouterId: {ADDRESS}\nebgpRequiresPolicy: false\npeers:\n"
-    );
+    let mut text =
+        format!("localAs: {ASN}\nrouterId: {ADDRESS}\nebgpRequiresPolicy: false\npeers:\n");
     for peer in peers {
         let export = if peer.told_all { "All" } else { "OwnRoutes" };
         let _ = writeln!(
             text,
-            "- {{ address: {}, remoteAs: {}, passive: true, holdTime: {}, export: {export} }}",
+            "- {{ address: {}, remoteAs: {}, passive: true, holdTime: {}, \
+             import: All, export: {export} }}",
             peer.address, peer.asn, peer.hold_time
         );
     }
