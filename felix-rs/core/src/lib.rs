@@ -6,6 +6,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`calc`] | the state, and what a change of it makes dirty |
+//! | [`dns`] | what names resolve to, from the pods' own queries |
 //! | [`objects`] | objects in force: last good versions, restored ones, what is rejected and why |
 //! | [`packet`] | the headers of a logged packet |
 //! | [`revoke`] | which live connections the rules in force deny |
@@ -13,6 +14,8 @@
 //! | [`bgp`] | nodes, peers and configuration -> sessions and what to advertise |
 //! | [`underlay`] | links, addresses and routes of the node that are not ours |
 //! | [`cluster`] | pods, policies and what they refer to, ready to be asked |
+//! | [`mod@diff`] | which connections other policies would allow or deny |
+//! | [`mod@lint`] | what is probably not meant |
 //! | [`mod@why`] | why a connection is allowed or denied |
 //! | [`workloads`] | pods and workload endpoints -> what the policy compiler sees |
 //! | [`checks`] | contradictions between objects, as data |
@@ -22,6 +25,9 @@ pub mod bgp;
 pub mod calc;
 pub mod checks;
 pub mod cluster;
+pub mod diff;
+pub mod dns;
+pub mod lint;
 pub mod objects;
 pub mod packet;
 pub mod plan;

@@ -1,7 +1,7 @@
 //! What the agent says about itself: readiness, status of objects, answers to the command line.
 
 use super::{Agent, Table};
-use crate::ctl::{Answer, EndpointLine, NodeReport, Query, Question};
+use crate::ctl::{Answer, EndpointLine, NodeReport, PolicyView, Query, Question};
 use crate::health::Readiness;
 use crate::store::Write;
 use datastore::{Condition, Status};
@@ -249,6 +249,11 @@ impl Agent {
                     Ok(verdicts) => Answer::json(&verdicts),
                     Err(error) => Answer::Error(error.to_string()),
                 });
+            }
+            Question::PolicyView => {
+                let view = View::of(&self.calc);
+                let connections = None;
+                let _ = answer.send(Answer::json(&PolicyView { view, connections }));
             }
             Question::Ruleset => {
                 let _ = answer.send(Answer::Text(self.calc.ruleset().to_string()));
