@@ -14,7 +14,7 @@ mod kubernetes;
 mod order;
 mod peer;
 
-pub(crate) use order::{Cluster, Subject};
+pub(crate) use order::{Cluster, Subject, applying};
 pub(crate) use peer::{Asked, Hint, Member, Namespaces, Owners, PeerSelector, PodPeer, with_name};
 
 use crate::input::PolicyKey;
