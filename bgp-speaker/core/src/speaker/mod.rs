@@ -12,6 +12,7 @@
 mod configure;
 mod convergence;
 mod liveness;
+mod monitor;
 mod neighbours;
 mod operate;
 mod peer;
@@ -27,6 +28,7 @@ pub use status::{PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
 use crate::config::{
     BGP_PORT, FibChange, LocalRoute, Password, PeerKey, Restart, SpeakerConfig, Stop,
 };
+use crate::monitoring::Monitored;
 use crate::rib::Rib;
 use crate::rib::adj_out::AdjRibOut;
 use crate::rib::export::ExportPolicy;
@@ -92,6 +94,8 @@ pub enum Output {
     Fib(FibChange),
     /// The initial exchange is over, and its forwarding changes have been polled.
     Converged,
+    /// Something for those who watch, if somebody does ([`Speaker::set_monitored`]).
+    Monitored(Box<Monitored>),
     /// Something for the log.
     Notice(Notice),
 }
@@ -156,6 +160,8 @@ pub struct Speaker {
     groups: BTreeMap<ExportPolicy, AdjRibOut>,
     convergence: Convergence,
     outputs: VecDeque<Output>,
+    /// Somebody watches.
+    monitored: bool,
     draining: bool,
     stopped: bool,
 }
@@ -176,6 +182,7 @@ impl Speaker {
             groups: BTreeMap::new(),
             convergence: Convergence::default(),
             outputs: VecDeque::new(),
+            monitored: false,
             draining: false,
             stopped: false,
         }
@@ -231,7 +238,7 @@ impl Speaker {
             )));
         };
         let options = peer.socket_options();
-        peer.open_wire(connection, local.ip().to_canonical());
+        peer.open_wire(connection, local, remote.port());
         self.drain_session(id, now);
         Ok((connection, options))
     }
@@ -241,7 +248,7 @@ impl Speaker {
         let Some(peer) = self.peers.get_mut(&connection.peer) else {
             return;
         };
-        peer.open_wire(connection, local.ip().to_canonical());
+        peer.open_wire(connection, local, peer.key.port);
         peer.session.connected(connection, now);
         self.drain_session(connection.peer, now);
     }
