@@ -1,5 +1,6 @@
 //! The configuration file of the `bgp-speaker` program.
 
+use crate::watchers::Monitoring;
 use bgp_core::bfd::Profile;
 use bgp_core::{
     Export, Import, LocalRoute, Password, PeerConfig, PeerKey, PrefixLimit, SpeakerConfig,
@@ -8,7 +9,7 @@ use bgp_core::{
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -72,6 +73,10 @@ pub struct FileConfig {
     pub networks: BTreeSet<LocalRoute>,
     /// The kernel goes on forwarding while no speaker runs.
     pub forwarding_preserved: bool,
+    /// Who is told about sessions and routes as they come.
+    pub monitoring: Monitoring,
+    /// Where the table goes, in MRT format, when it is asked for.
+    pub mrt_table: Option<PathBuf>,
 }
 
 impl FileConfig {
@@ -109,6 +114,11 @@ struct Document {
     networks: Vec<IpNet>,
     #[serde(default)]
     peers: Vec<Peer>,
+    /// Addresses and ports.
+    #[serde(default)]
+    bmp_stations: Vec<SocketAddr>,
+    mrt_updates: Option<PathBuf>,
+    mrt_table: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -212,6 +222,12 @@ impl Document {
             speaker,
             networks,
             forwarding_preserved: self.forwarding_preserved,
+            monitoring: Monitoring {
+                name: self.router_id.to_string(),
+                stations: self.bmp_stations,
+                updates_file: self.mrt_updates,
+            },
+            mrt_table: self.mrt_table,
         })
     }
 }

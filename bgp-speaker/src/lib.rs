@@ -13,7 +13,9 @@ mod handle;
 mod listen;
 mod passwords;
 mod runtime;
+mod station;
 mod sys;
+mod watchers;
 
 pub use bgp_core::{
     Export, FibChange, Import, LocalRoute, Password, PathStatus, PeerConfig, PeerKey, PeerStatus,
@@ -21,3 +23,4 @@ pub use bgp_core::{
 };
 pub use file::{FileConfig, FileError};
 pub use handle::{FibEvent, FibEvents, Gone, Handle, Options, SpawnError, spawn};
+pub use watchers::Monitoring;

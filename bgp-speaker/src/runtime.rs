@@ -6,6 +6,8 @@ use crate::connection::{self, Connection, Outgoing};
 use crate::farewell::Farewells;
 use crate::handle::FibEvent;
 use crate::listen::Listeners;
+use crate::station::Backlog;
+use crate::watchers::{self, Monitoring, Watchers};
 use bgp_core::{
     ConnectionId, FibChange, LocalRoute, Notice, Output, Password, PeerId, Restart, RouteStatus,
     Severity, SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop, WatchedPath,
@@ -35,6 +37,8 @@ pub(crate) enum Command {
     LocalRoutes(BTreeSet<LocalRoute>),
     Status(oneshot::Sender<SpeakerStatus>),
     Routes(oneshot::Sender<Vec<RouteStatus>>),
+    Monitor(Monitoring),
+    MrtTable(oneshot::Sender<Vec<u8>>),
     Shutdown(Stop, oneshot::Sender<()>),
 }
 
@@ -51,6 +55,8 @@ pub(crate) enum Event {
     /// The writer is ready for more.
     Written(ConnectionId),
     Lost(ConnectionId, String),
+    /// A BMP station is connected.
+    Station(SocketAddr, Backlog),
     /// Whether we listen at an address, and if not, why.
     Listening(SocketAddr, Result<(), String>),
 }
@@ -74,6 +80,7 @@ pub(crate) async fn run(
         connections: BTreeMap::new(),
         tasks: JoinSet::new(),
         farewells: Farewells::new(),
+        watchers: Watchers::new(events.clone()),
         events,
         pending: BTreeMap::new(),
         converged: false,
@@ -138,6 +145,7 @@ struct Runtime {
     connections: BTreeMap<ConnectionId, Connection>,
     tasks: JoinSet<()>,
     farewells: Farewells,
+    watchers: Watchers,
     events: mpsc::Sender<Event>,
     /// Forwarding changes that the owner has not taken yet.
     pending: BTreeMap<IpNet, FibChange>,
@@ -169,6 +177,13 @@ impl Runtime {
             }
             Command::Routes(answer) => {
                 let _ = answer.send(self.speaker.routes());
+            }
+            Command::Monitor(monitoring) => {
+                self.watchers.set(monitoring, &mut self.tasks);
+                self.speaker.set_monitored(self.watchers.watch());
+            }
+            Command::MrtTable(answer) => {
+                let _ = answer.send(self.speaker.mrt_table(watchers::since_1970()));
             }
             Command::Shutdown(_, _) => {}
         }
@@ -203,6 +218,12 @@ impl Runtime {
                 if self.connections.remove(&id).is_some() {
                     self.speaker.lost(id, &words, now);
                 }
+            }
+            Event::Station(station, backlog) => {
+                // What was said before is in what there is.
+                self.perform();
+                let all = self.speaker.monitored();
+                self.watchers.connected(station, backlog, &all);
             }
             Event::Listening(address, Ok(())) => drop(self.listen_errors.remove(&address)),
             Event::Listening(address, Err(words)) => {
@@ -330,6 +351,7 @@ impl Runtime {
                     self.pending.insert(change.prefix(), change);
                 }
                 Output::Converged => self.converged = true,
+                Output::Monitored(monitored) => self.watchers.tell(&monitored),
                 Output::Notice(Notice {
                     peer,
                     severity,
@@ -376,6 +398,7 @@ impl Runtime {
         }
         self.speaker.stop(stop, Instant::now());
         self.perform();
+        self.watchers.dismiss();
         let Self {
             connections,
             mut tasks,

@@ -1,4 +1,5 @@
 mod convergence;
+mod liveness;
 mod network;
 
 use crate::config::{Export, PeerConfig, PrefixLimit, Stop};
