@@ -18,7 +18,7 @@ fi
 command -v cargo >/dev/null || die "cargo is not there; install a Rust toolchain (https://rustup.rs)"
 
 # command:package pairs; what is there is not asked for again.
-needs="ip:iproute2 nft:nftables ping:iputils-ping tcpdump:tcpdump vtysh:frr birdc:bird2 modprobe:kmod cc:gcc strace:strace"
+needs="ip:iproute2 nft:nftables ping:iputils-ping tcpdump:tcpdump vtysh:frr birdc:bird2 modprobe:kmod cc:gcc"
 [ -e /usr/lib/cni/ptp ] || [ -e /opt/cni/bin/ptp ] || needs="$needs ptp:containernetworking-plugins"
 
 has_ipip() {

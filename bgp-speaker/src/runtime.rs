@@ -347,9 +347,7 @@ impl Runtime {
                         connection.close(last);
                     }
                 }
-                Output::Fib(change) => {
-                    self.pending.insert(change.prefix(), change);
-                }
+                Output::More => {}
                 Output::Converged => self.converged = true,
                 Output::Monitored(monitored) => self.watchers.tell(&monitored),
                 Output::Notice(Notice {
@@ -361,6 +359,9 @@ impl Runtime {
                     Severity::Warning => tracing::warn!("{peer}: {text}"),
                 },
             }
+        }
+        while let Some(change) = self.speaker.poll_fib() {
+            self.pending.insert(change.prefix(), change);
         }
     }
 

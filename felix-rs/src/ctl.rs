@@ -24,6 +24,7 @@ pub(crate) enum Question {
     Endpoints,
     BgpSummary,
     BgpRoutes,
+    Drops,
     Metrics,
     Plan,
     Ruleset,

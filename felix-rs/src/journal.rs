@@ -84,7 +84,13 @@ impl Journal {
             .write_unwritten()
             .and_then(|()| self.write(record))
             .map(|()| self.state.apply(record));
-        self.trouble = result.as_ref().err().map(ToString::to_string);
+        let before = std::mem::replace(
+            &mut self.trouble,
+            result.as_ref().err().map(ToString::to_string),
+        );
+        if before.is_some() && self.trouble.is_none() {
+            tracing::info!("the journal can be written again");
+        }
         result
     }
 
@@ -108,9 +114,8 @@ impl Journal {
         if self.trouble.is_some() {
             // Says nothing that is not known: whether it can be written is what is asked.
             let probe = Record::NextSequence(self.state.next_sequence);
-            if self.append(&probe).is_ok() {
-                tracing::info!("the journal can be written again");
-            }
+            // Kept as the trouble, if it is one.
+            let _ = self.append(&probe);
         }
     }
 

@@ -43,6 +43,12 @@ pub(crate) struct Options {
     /// at least three times the interval
     #[arg(long, default_value = "900", value_parser = seconds)]
     pub(crate) node_grace: Duration,
+    /// Whether denied packets are reported with the policy that denied them, some of them each second
+    #[arg(long, value_enum, default_value = "on")]
+    pub(crate) drop_log: Switch,
+    /// The nflog group that they take
+    #[arg(long, default_value_t = names::DROP_LOG_GROUP)]
+    pub(crate) drop_log_group: u16,
     /// What is logged: error, warn, info, debug, or a filter such as felix_rs=debug
     #[arg(long, default_value = "info", env = "OCICAT_LOG")]
     pub(crate) log: String,

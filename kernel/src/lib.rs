@@ -40,7 +40,7 @@ pub use link::LinkError;
 pub use monitor::{KernelEvent, monitor};
 pub use neighbour::NeighbourError;
 pub use netlink::{Errno, NetlinkError};
-pub use nft::NftError;
+pub use nft::{Count, NftError};
 pub use packet_log::{LoggedPacket, packet_log};
 pub use pod::PodError;
 pub use route::{KernelRoute, RouteError};

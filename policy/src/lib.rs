@@ -22,7 +22,9 @@ mod ir;
 pub mod program;
 pub mod ruleset;
 
-pub use compiler::{Compiler, HostPort, NetworkSets, Options};
+pub use compiler::{
+    Compiler, Counted, DropLog, Failsafe, HostPort, NetworkSets, Options, Reason as CountedReason,
+};
 pub use endpoint::{Endpoint, EndpointId};
 pub use evaluator::{
     Action, Decision, Direction, Evaluator, Flow, HostPath, Judgement, Party, Reason, RuleRef,

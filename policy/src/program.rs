@@ -3,6 +3,7 @@
 //! A rule whose statement can't be evaluated (the port of a packet without ports, a field of the
 //! other family) does not match, negated or not, as in the kernel (`NFT_BREAK`).
 
+use crate::ruleset::element::spans;
 use crate::ruleset::{
     Chain, CtState, Element, Family, Field, Hook, Part, Rule, Ruleset, Set, SetKind, Statement,
     Verdict,
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 
 /// `NFT_JUMP_STACK_SIZE`
 const MAX_DEPTH: usize = 16;
+const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_ICMPV6: u8 = 58;
 
 /// A packet on its way through this host. With both interfaces it is forwarded, with an incoming
@@ -29,8 +31,8 @@ pub struct Packet {
     pub protocol: u8,
     /// Source and destination port, of protocols that have ports.
     pub ports: Option<(u16, u16)>,
-    /// Type of an ICMPv6 message.
-    pub icmpv6_type: Option<u8>,
+    /// Type and code of an ICMP or ICMPv6 message.
+    pub icmp: Option<(u8, u8)>,
     /// What connection tracking says.
     pub connection: Connection,
     /// The connection's mark.
@@ -55,6 +57,8 @@ pub enum Connection {
     EstablishedOrRelated,
     /// Belongs to none.
     Invalid,
+    /// Taken out of connection tracking.
+    Untracked,
 }
 
 /// What became of the packet.
@@ -83,6 +87,9 @@ pub enum RunError {
     /// A verdict names a chain that is not there.
     #[error("there is no chain {0}")]
     NoSuchChain(String),
+    /// A rule names a counter that is not there.
+    #[error("there is no counter {0}")]
+    NoSuchCounter(String),
     /// Chains call each other too deeply.
     #[error("calls of chain {0} are too deep")]
     TooDeep(String),
@@ -90,6 +97,14 @@ pub enum RunError {
 
 /// Sends `packet` through the base chains of its way.
 pub fn run(ruleset: &Ruleset, packet: &Packet) -> Result<Outcome, RunError> {
+    Ok(run_and_count(ruleset, packet)?.0)
+}
+
+/// Likewise; also tells the named counters that counted it, in order.
+pub fn run_and_count(
+    ruleset: &Ruleset,
+    packet: &Packet,
+) -> Result<(Outcome, Vec<String>), RunError> {
     let hooks: &[Hook] = match (&packet.iif, &packet.oif) {
         (Some(_), Some(_)) => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
         (Some(_), None) => &[Hook::Prerouting, Hook::Input],
@@ -100,6 +115,9 @@ pub fn run(ruleset: &Ruleset, packet: &Packet) -> Result<Outcome, RunError> {
         packet,
         hook: Hook::Prerouting,
         masqueraded: false,
+        mark: packet.mark,
+        untracked: false,
+        counted: vec![],
     };
     for hook in hooks {
         run.hook = *hook;
@@ -112,13 +130,14 @@ pub fn run(ruleset: &Ruleset, packet: &Packet) -> Result<Outcome, RunError> {
         chains.sort_by_key(|(base, _)| base.priority);
         for (_, name) in chains {
             if let End::Dropped { chain, rule } = run.chain(name, 0)? {
-                return Ok(Outcome::Dropped { chain, rule });
+                return Ok((Outcome::Dropped { chain, rule }, run.counted));
             }
         }
     }
-    Ok(Outcome::Accepted {
+    let accepted = Outcome::Accepted {
         masqueraded: run.masqueraded,
-    })
+    };
+    Ok((accepted, run.counted))
 }
 
 struct Run<'a> {
@@ -126,6 +145,9 @@ struct Run<'a> {
     packet: &'a Packet,
     hook: Hook,
     masqueraded: bool,
+    mark: u32,
+    untracked: bool,
+    counted: Vec<String>,
 }
 
 /// How a chain ended.
@@ -184,6 +206,15 @@ impl Run<'_> {
                 }
                 // The packet's destination is that after the translation already.
                 Statement::Dnat { .. } => return Ok(Some(Verdict::Accept)),
+                Statement::SetCtMarkBits(bits) => self.mark |= bits,
+                Statement::NoTrack => self.untracked = true,
+                Statement::RejectTcpReset => return Ok(Some(Verdict::Drop)),
+                Statement::NamedCounter(name) => {
+                    if !self.ruleset.counters.contains(name) {
+                        return Err(RunError::NoSuchCounter(name.clone()));
+                    }
+                    self.counted.push(name.clone());
+                }
                 Statement::Counter | Statement::Limit { .. } | Statement::Log { .. } => {}
                 condition => {
                     if !self.matches(condition)? {
@@ -205,22 +236,39 @@ impl Run<'_> {
             Statement::Family(family) => self.family() == *family,
             Statement::IifnamePrefix { prefix, negate } => name(&packet.iif, prefix, negate),
             Statement::OifnamePrefix { prefix, negate } => name(self.oif(), prefix, negate),
+            Statement::Iifname(wanted) => packet.iif.as_ref().is_some_and(|i| i.name == *wanted),
             Statement::Oifname(wanted) => self.oif().as_ref().is_some_and(|i| i.name == *wanted),
+            Statement::Icmp {
+                family,
+                icmp_type,
+                code,
+                negate,
+            } => {
+                let protocol = match family {
+                    Family::Ipv4 => IPPROTO_ICMP,
+                    Family::Ipv6 => IPPROTO_ICMPV6,
+                };
+                let same = |(t, c)| t == *icmp_type && code.is_none_or(|code| code == c);
+                packet.protocol == protocol && packet.icmp.is_some_and(|m| same(m) != *negate)
+            }
             Statement::L4Proto(number) => packet.protocol == *number,
             Statement::DportRange(first, last) => packet
                 .ports
                 .is_some_and(|(_, dport)| (*first..=*last).contains(&dport)),
             Statement::CtState(CtState::EstablishedOrRelated) => {
-                packet.connection == Connection::EstablishedOrRelated
+                self.connection() == Connection::EstablishedOrRelated
             }
-            Statement::CtState(CtState::Invalid) => packet.connection == Connection::Invalid,
-            Statement::CtMarkBits(bits) => packet.mark & bits == *bits,
+            Statement::CtState(CtState::Invalid) => self.connection() == Connection::Invalid,
+            Statement::CtState(CtState::Untracked) => self.connection() == Connection::Untracked,
+            Statement::CtMarkBits(bits) => {
+                self.connection() != Connection::Untracked && self.mark & bits == *bits
+            }
             Statement::Icmpv6Type { first, last } => {
                 let of_icmpv6 = packet.protocol == IPPROTO_ICMPV6;
                 of_icmpv6
                     && packet
-                        .icmpv6_type
-                        .is_some_and(|t| (*first..=*last).contains(&t))
+                        .icmp
+                        .is_some_and(|(t, _)| (*first..=*last).contains(&t))
             }
             Statement::Ipv6LinkLocalSource => {
                 matches!(packet.source, IpAddr::V6(source) if source.is_unicast_link_local())
@@ -236,6 +284,10 @@ impl Run<'_> {
             }
             Statement::LocalDestination => packet.oif.is_none(),
             Statement::VerdictMap { .. }
+            | Statement::SetCtMarkBits(_)
+            | Statement::NoTrack
+            | Statement::RejectTcpReset
+            | Statement::NamedCounter(_)
             | Statement::Dnat { .. }
             | Statement::Counter
             | Statement::Limit { .. }
@@ -250,6 +302,13 @@ impl Run<'_> {
             .sets
             .get(name)
             .ok_or_else(|| RunError::NoSuchSet(name.to_owned()))
+    }
+
+    fn connection(&self) -> Connection {
+        match self.untracked {
+            true => Connection::Untracked,
+            false => self.packet.connection,
+        }
     }
 
     fn family(&self) -> Family {
@@ -299,7 +358,10 @@ fn find<'a>(set: &'a Set, key: &Element) -> Option<&'a Option<Verdict>> {
         SetKind::Interval => {
             let holds = |element: &Element| {
                 let last = element.end.as_ref().unwrap_or(&element.key);
-                element.key <= key.key && key.key <= *last
+                spans(&set.header.key).all(|span| {
+                    let value = &key.key[span.clone()];
+                    element.key[span.clone()] <= *value && *value <= last[span]
+                })
             };
             let mut candidates = set.elements.iter().filter(|(element, _)| holds(element));
             candidates.next().map(|(_, value)| value)

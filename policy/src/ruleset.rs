@@ -3,14 +3,15 @@
 
 mod apply;
 pub(crate) mod changes;
-mod element;
+pub(crate) mod element;
+mod sizes;
 mod text;
 
 pub use apply::ApplyError;
 pub use element::{Part, decode};
 pub use text::commands;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The whole content of our table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Ruleset {
     pub sets: BTreeMap<String, Set>,
     /// Chains by name.
     pub chains: BTreeMap<String, Chain>,
+    /// Names of counters; what they have counted is no part of the value.
+    pub counters: BTreeSet<String>,
 }
 
 /// A set, or a verdict map, with its elements.
@@ -195,6 +198,8 @@ pub enum Statement {
         /// Matches names without the prefix.
         negate: bool,
     },
+    /// `iifname "eth0"`, exact.
+    Iifname(String),
     /// `oifname "ipip.ocicat"`, exact.
     Oifname(String),
     /// `meta l4proto tcp`.
@@ -230,8 +235,29 @@ pub enum Statement {
         /// Name of the verdict map.
         map: String,
     },
+    /// Type, and code where there is one, of an ICMP or ICMPv6 message; after [`Statement::Family`];
+    /// implies `meta l4proto`. Negated, any other message of the protocol. An ICMPv6 type alone is
+    /// [`Statement::Icmpv6Type`].
+    Icmp {
+        /// ICMP or ICMPv6.
+        family: Family,
+        /// The type.
+        icmp_type: u8,
+        /// The code.
+        code: Option<u8>,
+        /// Matches other messages.
+        negate: bool,
+    },
+    /// `ct mark set ct mark or bits`
+    SetCtMarkBits(u32),
+    /// `notrack`
+    NoTrack,
+    /// `reject with tcp reset`; after [`Statement::L4Proto`]. Ends the rule, and the packet.
+    RejectTcpReset,
     /// `counter`
     Counter,
+    /// `counter name "..."`: a counter of the table, that outlives its rules.
+    NamedCounter(String),
     /// `limit rate N/second burst M packets`
     Limit {
         /// Packets in a second.
@@ -269,6 +295,8 @@ pub enum CtState {
     EstablishedOrRelated,
     /// `invalid`
     Invalid,
+    /// `untracked`
+    Untracked,
 }
 
 /// What happens to the packet.
@@ -289,6 +317,10 @@ pub enum Verdict {
 /// One change of the table. A list of them is one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
+    /// Create a counter, at zero.
+    AddCounter(String),
+    /// Remove a counter that no rule refers to any more.
+    DeleteCounter(String),
     /// Create a set or verdict map, empty.
     AddSet(String, SetHeader),
     /// Add elements; adding one that is there is not an error.

@@ -19,6 +19,7 @@ pub use config::{
     SpeakerConfig, Stop,
 };
 pub use speaker::{
-    ConnectionId, Notice, Operation, OperationError, Output, PathStatus, PeerId, PeerStatus,
-    Rejected, RouteStatus, Severity, SocketOptions, Speaker, SpeakerStatus, WatchedPath,
+    AdvertisedStatus, ConnectionId, Notice, Operation, OperationError, Output, PathStatus, PeerId,
+    PeerStatus, Rejected, RouteStatus, Severity, SocketOptions, Speaker, SpeakerStatus,
+    WatchedPath,
 };

@@ -7,7 +7,7 @@ use crate::registry::{Conflict, Registry};
 use ipnet::IpNet;
 use model::{IpPool, IpamBlock, Labels};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -111,6 +111,8 @@ pub struct Ipam {
     pub(crate) node_labels: Labels,
     pub(crate) pools: BTreeMap<String, IpPool>,
     pub(crate) registry: Registry,
+    /// Blocks that were given back: news of an earlier claim may still be on their way.
+    pub(crate) returned: BTreeSet<IpNet>,
     /// Prefixes by the reservation that names them.
     pub(crate) reservations: BTreeMap<String, Vec<IpNet>>,
     /// Addresses of other nodes' pods in this node's blocks, and whose.
@@ -131,6 +133,7 @@ impl Ipam {
             node_labels: Labels::new(),
             pools: BTreeMap::new(),
             registry: Registry::default(),
+            returned: BTreeSet::new(),
             reservations: BTreeMap::new(),
             foreign: BTreeMap::new(),
             own: BTreeMap::new(),
@@ -153,12 +156,13 @@ impl Ipam {
         self.node_labels = labels;
     }
 
-    /// The datastore has this block, of whatever node. Its word is final.
+    /// The datastore has this block, of whatever node. Its word is final, but for a block that was
+    /// given back: that is ours again only when a claim says so.
     pub fn set_block(&mut self, block: IpamBlock) {
         let cidr = block.cidr.trunc();
         let ours = block.node == self.node;
         self.registry.set(cidr, block.node);
-        if ours && !self.own.contains_key(&cidr) {
+        if ours && !self.own.contains_key(&cidr) && !self.returned.contains(&cidr) {
             let block = self.block_with_held(cidr);
             self.own.insert(
                 cidr,
@@ -182,6 +186,7 @@ impl Ipam {
 
     /// The datastore accepted our claim, or the journal says that it once did.
     pub fn claimed(&mut self, block: IpamBlock) {
+        self.returned.remove(&block.cidr.trunc());
         self.set_block(IpamBlock {
             cidr: block.cidr,
             node: self.node.clone(),

@@ -52,6 +52,7 @@ impl Ipam {
         let idle = self.idle_blocks().contains(&block);
         if let Some(own) = self.own.get_mut(&block).filter(|_| idle) {
             own.leaving = true;
+            self.returned.insert(block);
         }
         idle
     }
@@ -61,6 +62,7 @@ impl Ipam {
         if let Some(own) = self.own.get_mut(&block) {
             own.leaving = false;
         }
+        self.returned.remove(&block);
     }
 
     /// Time has passed: cooldowns may be over.

@@ -1,10 +1,12 @@
 //! Nodes, peers and configuration -> sessions and what to advertise.
 
+mod settings;
+
 use crate::objects::Objects;
 use bgp_core::wire::Family;
-use bgp_core::{Export, LocalRoute, PeerConfig, PeerKey, PrefixLimit, SpeakerConfig};
+use bgp_core::{Export, LocalRoute, PeerConfig, PeerKey, PrefixLimit, RemoteAs, SpeakerConfig};
 use ipnet::IpNet;
-use model::{BgpPeer, Invalid, Kind, NextHopMode, Node, ObjectKey};
+use model::{BgpPeer, BgpPeerType, Invalid, Kind, Node, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -57,10 +59,16 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
         problems,
     };
     for peer in objects.bgp_peers() {
-        builder.add_object(peer);
+        match settings::refused(peer) {
+            Some(field) => builder.refuse(Kind::BgpPeer, &peer.name, field),
+            None => builder.add_object(peer),
+        }
     }
     let in_mesh = own.route_reflector_cluster_id.is_none() && !duplicates.contains(name);
-    if configuration.node_to_node_mesh_enabled && in_mesh {
+    if configuration.node_mesh_password.is_some() {
+        let field = "spec.nodeMeshPassword";
+        builder.refuse(Kind::BgpConfiguration, &configuration.name, field);
+    } else if configuration.node_to_node_mesh_enabled && in_mesh {
         builder.add_mesh(&duplicates, configuration.node_mesh_max_restart_time);
     }
     let Builder {
@@ -147,6 +155,15 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    /// There is no session rather than one that is less restricted than was asked for.
+    fn refuse(&mut self, kind: Kind, name: &str, field: &str) {
+        self.problems.push(Invalid {
+            object: ObjectKey::global(kind, name),
+            field: field.to_owned(),
+            reason: "not supported yet, so there is no session".to_owned(),
+        });
+    }
+
     /// Every other node. The node with the lower address waits, as in Calico: a second connection
     /// between the same two would only have to be torn down again.
     fn add_mesh(&mut self, duplicates: &BTreeSet<String>, restart_time: u16) {
@@ -165,7 +182,8 @@ impl Builder<'_> {
             if Some(session) == ours {
                 continue;
             }
-            let mut peer = self.peer(format!("Node/{}", node.name), self.node_as(node));
+            let remote_as = RemoteAs::Number(self.node_as(node));
+            let mut peer = self.peer(format!("Node/{}", node.name), remote_as);
             peer.passive = ours < Some(session);
             peer.source_address = ours;
             peer.restart_time = restart_time;
@@ -179,29 +197,32 @@ impl Builder<'_> {
         let objects = self.objects;
         if let Some(peer_ip) = object.peer_ip {
             if selects(object, self.own) && Some(peer_ip) != address(self.own) {
-                let remote_as = object.as_number.unwrap_or(self.local_as);
-                self.insert(
-                    object,
-                    PeerKey::new(peer_ip, object.peer_port),
-                    remote_as,
-                );
+                let remote_as = match (object.as_number, object.remote_as) {
+                    (Some(number), _) => RemoteAs::Number(number),
+                    (None, model::RemoteAs::Auto) => RemoteAs::Auto,
+                    (None, model::RemoteAs::Type(BgpPeerType::External)) => RemoteAs::External,
+                    (None, model::RemoteAs::Type(BgpPeerType::Internal)) => RemoteAs::Internal,
+                };
+                self.insert(object, PeerKey::new(peer_ip, object.peer_port), remote_as);
             }
         } else if let Some(selector) = &object.peer_selector {
             for node in objects.nodes().filter(|node| node.name != self.own.name) {
                 let forward = selects(object, self.own) && selector.matches(&node.labels);
-                let reverse = selects(object, node) && selector.matches(&self.own.labels);
+                let reverse = object.reverse_peering
+                    && selects(object, node)
+                    && selector.matches(&self.own.labels);
                 let Some(session) = session_address(self.own, node) else {
                     continue;
                 };
                 if forward || reverse {
                     let key = PeerKey::new(session, self.listen_port());
-                    self.insert(object, key, self.node_as(node));
+                    self.insert(object, key, RemoteAs::Number(self.node_as(node)));
                 }
             }
         }
     }
 
-    fn insert(&mut self, object: &BgpPeer, key: PeerKey, remote_as: u32) {
+    fn insert(&mut self, object: &BgpPeer, key: PeerKey, remote_as: RemoteAs) {
         if let Some(other) = self.peers.get(&key) {
             let reason = format!("{} is the peer of {} already", key.address, other.name);
             self.problems.push(Invalid {
@@ -213,41 +234,39 @@ impl Builder<'_> {
         }
         let mut peer = self.peer(format!("BGPPeer/{}", object.name), remote_as);
         peer.source_address = own_address(self.own, key.address);
-        peer.local_as = object.local_as_number;
-        peer.allow_own_as = object.num_allowed_local_as_numbers;
-        peer.ttl_security = object.ttl_security;
-        peer.multihop = object.ttl_security.is_none();
-        peer.keep_next_hop = object.next_hop_mode == NextHopMode::Keep;
-        if let Some(seconds) = object.max_restart_time {
-            peer.restart_time = seconds;
-        }
-        if let Some(seconds) = object.keepalive_time {
-            peer.hold_time = seconds.saturating_mul(3).max(3);
-        }
+        settings::apply(object, &mut peer);
         self.peers.insert(key, peer);
     }
 
-    fn peer(&self, name: String, remote_as: u32) -> PeerConfig {
+    fn peer(&self, name: String, remote_as: RemoteAs) -> PeerConfig {
+        let internal = self.is_internal(remote_as);
         PeerConfig {
             hold_time: HOLD_TIME,
             connect_retry: CONNECT_RETRY,
             multihop: true,
-            route_reflector_client: self.own.route_reflector_cluster_id.is_some()
-                && remote_as == self.local_as,
+            route_reflector_client: self.own.route_reflector_cluster_id.is_some() && internal,
             prefix_limit: Some(PrefixLimit::new(MAX_PREFIXES)),
             families: families(self.own),
-            export: self.export(remote_as),
+            export: self.export(internal),
             ..PeerConfig::new(name, remote_as)
         }
     }
 
     /// A route reflector passes on what it learns; everybody else says only what is its own.
-    fn export(&self, remote_as: u32) -> Export {
-        let reflects = self.own.route_reflector_cluster_id.is_some() && remote_as == self.local_as;
-        if reflects {
+    fn export(&self, internal: bool) -> Export {
+        if self.own.route_reflector_cluster_id.is_some() && internal {
             Export::All
         } else {
             Export::OwnRoutes
+        }
+    }
+
+    /// A peer that may be either is told no more than an external one.
+    fn is_internal(&self, remote_as: RemoteAs) -> bool {
+        match remote_as {
+            RemoteAs::Number(number) => number == self.local_as,
+            RemoteAs::Internal => true,
+            RemoteAs::External | RemoteAs::Auto => false,
         }
     }
 

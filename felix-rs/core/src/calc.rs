@@ -1,6 +1,7 @@
 //! The state of this node's world. `on_*` store and mark; `resolve` computes what follows.
 
 pub(crate) mod feed;
+mod felix;
 mod resolve;
 mod tunnels;
 
@@ -66,6 +67,8 @@ struct Dirty {
 pub struct Calc {
     node: String,
     tunnel_kinds: TunnelKinds,
+    /// Of the command line; the datastore's configuration is added.
+    policy_options: policy::Options,
     objects: Objects,
     compiler: Compiler,
     local: BTreeMap<EndpointKey, LocalEndpoint>,
@@ -96,12 +99,17 @@ struct Seen {
 
 impl Calc {
     /// The world of node `node`, of which nothing is known yet.
-    pub fn new(node: &str, tunnel_kinds: TunnelKinds) -> Self {
+    pub fn new(node: &str, tunnel_kinds: TunnelKinds, policy_options: policy::Options) -> Self {
+        let policy_options = policy::Options {
+            node: node.to_owned(),
+            ..policy_options
+        };
         Self {
             node: node.to_owned(),
             tunnel_kinds,
+            compiler: Compiler::new(policy_options.clone()),
+            policy_options,
             objects: Objects::default(),
-            compiler: Compiler::new(policy::Options::default()),
             local: BTreeMap::new(),
             by_pod: BTreeMap::new(),
             pods: BTreeMap::new(),
@@ -166,6 +174,10 @@ impl Calc {
                 self.feed_compiler(key, object);
             }
             Kind::IpamBlock => self.on_block(key, object),
+            Kind::FelixConfiguration => {
+                self.dirty.topology = true;
+                self.feed_options();
+            }
             _ => self.feed_compiler(key, object),
         }
     }
@@ -436,6 +448,27 @@ impl Calc {
     /// Our whole table as of the last [`Calc::resolve`].
     pub fn ruleset(&self) -> &Ruleset {
         self.compiler.ruleset()
+    }
+
+    /// What a counter of our table counts, and what the log lines with this prefix are about.
+    pub fn explain(&self, name: &str) -> Option<&policy::Counted> {
+        self.compiler.explain(name.trim())
+    }
+
+    /// All counters of our table.
+    pub fn counters(&self) -> impl Iterator<Item = (&str, &policy::Counted)> {
+        self.compiler.counters()
+    }
+
+    /// Namespace and name of the pod that has this address.
+    pub fn pod_at(&self, address: IpAddr) -> Option<(&str, &str)> {
+        let holds = |known: &&Seen| {
+            let mut nets = known.endpoint.ip_networks.iter();
+            nets.any(|net| net.addr() == address)
+        };
+        let mut all = self.by_pod.iter();
+        all.find(|(_, endpoints)| endpoints.values().any(|known| holds(&known)))
+            .map(|((namespace, pod), _)| (namespace.as_str(), pod.as_str()))
     }
 
     /// Objects in force.

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`calc`] | the state, and what a change of it makes dirty |
 //! | [`objects`] | objects in force: last good versions, restored ones, what is rejected and why |
+//! | [`packet`] | the headers of a logged packet |
 //! | [`revoke`] | which live connections the rules in force deny |
 //! | [`routes`] | Loc-RIB, pools and nodes -> routes, native or through the tunnel |
 //! | [`bgp`] | nodes, peers and configuration -> sessions and what to advertise |
@@ -22,6 +23,7 @@ pub mod calc;
 pub mod checks;
 pub mod cluster;
 pub mod objects;
+pub mod packet;
 pub mod plan;
 pub mod revoke;
 pub mod routes;

@@ -183,6 +183,8 @@ impl fmt::Display for ShowOp<'_> {
             Op::AddRules(chain, rules) => write!(f, "add {} rules to {chain}", rules.len()),
             Op::DeleteChain(name) => write!(f, "delete chain {name}"),
             Op::DeleteSet(name) => write!(f, "delete set {name}"),
+            Op::AddCounter(name) => write!(f, "add counter {name}"),
+            Op::DeleteCounter(name) => write!(f, "delete counter {name}"),
         }
     }
 }

@@ -81,7 +81,7 @@ impl Judge<'_> {
             destination: flow.destination,
             protocol: flow.protocol,
             ports: flow.ports,
-            icmpv6_type: None,
+            icmp: None,
             connection: Connection::New,
             mark: 0,
         };

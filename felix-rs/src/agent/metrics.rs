@@ -5,6 +5,8 @@ use crate::ctl::Answer;
 use crate::metrics::{Exposition, Histogram, Type};
 use bgp_core::SpeakerStatus;
 use felix_core::Phase;
+use policy::CountedReason;
+use std::collections::BTreeMap;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -42,9 +44,10 @@ impl Counters {
 
 impl Agent {
     /// Answers with everything that is counted; the speaker adds its part.
-    pub(super) fn answer_metrics(&self, answer: oneshot::Sender<Answer>) {
+    pub(super) fn answer_metrics(&mut self, answer: oneshot::Sender<Answer>) {
         let mut text = Exposition::default();
         self.node_metrics(&mut text);
+        self.policy_metrics(&mut text);
         let speaker = self.speaker.clone();
         tokio::spawn(async move {
             // A speaker that does not answer has nothing to count.
@@ -54,6 +57,67 @@ impl Agent {
             // Who asked may have hung up.
             let _ = answer.send(Answer::Text(text.finish()));
         });
+    }
+
+    /// What the rules counted, by what decided.
+    fn policy_metrics(&mut self, text: &mut Exposition) {
+        // A table that can't be read is in readiness already.
+        let counts = self.kernel.nft_counters().unwrap_or_default();
+        let mut rows: BTreeMap<[(&str, String); 5], (u64, u64)> = BTreeMap::new();
+        for (name, counted) in self.calc.counters() {
+            let Some(count) = counts.get(name) else {
+                continue;
+            };
+            let policies: Vec<String> = counted.policies.iter().map(ToString::to_string).collect();
+            let labels = [
+                ("direction", counted.direction.to_string()),
+                ("tier", counted.tier.clone()),
+                ("policy", policies.join(",")),
+                ("verdict", verdict(counted.reason)),
+                ("staged", counted.staged.to_string()),
+            ];
+            let sum = rows.entry(labels).or_default();
+            sum.0 += count.packets;
+            sum.1 += count.bytes;
+        }
+        let families: [(&str, &str, fn(&(u64, u64)) -> u64); 2] = [
+            (
+                "ocicat_policy_packets_total",
+                "Packets that a policy decided.",
+                |c| c.0,
+            ),
+            (
+                "ocicat_policy_bytes_total",
+                "Bytes that a policy decided.",
+                |c| c.1,
+            ),
+        ];
+        for (name, help, value) in families {
+            let rows = rows.iter().map(|(labels, sums)| {
+                (
+                    labels
+                        .each_ref()
+                        .map(|(label, text)| (*label, text.as_str())),
+                    value(sums),
+                )
+            });
+            text.family(name, Type::Counter, help, rows);
+        }
+        let drops = &self.drops;
+        let help = "Denied packets that the log told of, of those the kernel let through to it.";
+        text.single(
+            "ocicat_drop_log_packets_total",
+            Type::Counter,
+            help,
+            drops.total,
+        );
+        let help = "Denied packets that the log had no room for.";
+        text.single(
+            "ocicat_drop_log_lost_total",
+            Type::Counter,
+            help,
+            drops.lost,
+        );
     }
 
     fn node_metrics(&self, text: &mut Exposition) {
@@ -161,6 +225,15 @@ impl Agent {
             "From a change of the datastore to the rules in force.",
             &counters.programming,
         );
+    }
+}
+
+fn verdict(reason: CountedReason) -> String {
+    match reason {
+        CountedReason::Rule(action) => action.to_string(),
+        CountedReason::EndOfTier => "end of tier".to_owned(),
+        CountedReason::Unknown => "labels not known".to_owned(),
+        CountedReason::HostEndpoint => "host endpoint".to_owned(),
     }
 }
 

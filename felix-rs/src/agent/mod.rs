@@ -7,6 +7,7 @@
 mod addresses;
 mod apply;
 mod departed;
+mod drops;
 mod facts;
 mod ipam_report;
 mod metrics;
@@ -31,13 +32,14 @@ use bgp_speaker::{FibEvent, Handle, LocalRoute, SpeakerConfig, Stop};
 use felix_core::{Actual, Calc, EndpointKey, Phase};
 use ipam::Ipam;
 use ipnet::IpNet;
-use kernel::{Kernel, KernelEvent};
+use kernel::{Kernel, KernelEvent, LoggedPacket};
 use model::{ObjectKey, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use apply::ApplyError;
+pub(crate) use drops::DropLine;
 pub(crate) use start::{CALLS, print_plan, start};
 
 /// Without an answer of the datastore for this long, the agent goes on from its snapshot.
@@ -59,6 +61,8 @@ pub(crate) struct Inputs {
     pub(crate) said: mpsc::UnboundedReceiver<Said>,
     /// None where live connections are left alone.
     pub(crate) revoker: Option<mpsc::Receiver<revoker::Event>>,
+    /// None where denied packets are not logged.
+    pub(crate) logged: Option<mpsc::Receiver<LoggedPacket>>,
 }
 
 /// Whether our table is what the compiler thinks it is.
@@ -119,6 +123,7 @@ pub(crate) struct Agent {
     started: Instant,
     repairs: u64,
     counters: metrics::Counters,
+    drops: drops::Drops,
     revoker: Revoker,
     /// Connections cut so far.
     revoked: u64,
@@ -171,6 +176,10 @@ impl Agent {
                 }
                 event = next(&mut inputs.revoker) => {
                     self.on_revoker(event.ok_or(Fatal::Gone("revoker thread"))?);
+                }
+                packet = next(&mut inputs.logged) => {
+                    self.on_logged(&packet.ok_or(Fatal::Gone("packet log thread"))?);
+                    continue;
                 }
                 query = inputs.queries.recv() => {
                     self.on_query(query.ok_or(Fatal::Gone("control socket"))?);

@@ -219,6 +219,9 @@ impl Agent {
                     );
                 });
             }
+            Question::Drops => {
+                let _ = answer.send(Answer::json(&self.drops.lines));
+            }
             Question::Metrics => self.answer_metrics(answer),
             Question::Status => {
                 let _ = answer.send(Answer::json(&self.node_report()));

@@ -50,7 +50,7 @@ impl Agent {
 /// Whether an operation can deny what was allowed.
 fn may_deny(op: &Op) -> bool {
     match op {
-        Op::AddSet(..) => false,
+        Op::AddSet(..) | Op::AddCounter(_) | Op::DeleteCounter(_) => false,
         Op::AddElements(..)
         | Op::DeleteElements(..)
         | Op::AddChain(..)

@@ -6,7 +6,7 @@
 
 use super::addresses::by_age;
 use super::apply::is_gateway;
-use super::{Agent, Inputs, Table, metrics, report};
+use super::{Agent, Inputs, Table, drops, metrics, report};
 use crate::ctl::Query;
 use crate::health::Readiness;
 use crate::journal::{Journal, JournalError};
@@ -91,12 +91,22 @@ pub(crate) fn start(
         }
         Switch::Off => (Revoker::off(), None),
     };
+    let logged = match options.drop_log {
+        Switch::On => kernel::packet_log(options.drop_log_group, drops::LENGTH)
+            .inspect_err(|error| tracing::warn!(%error, "denied packets are not logged"))
+            .ok(),
+        Switch::Off => None,
+    };
     let saver = Saver::start(&options.state_dir, &options.node_name).map_err(thread("snapshot"))?;
     let (calls_to, calls) = mpsc::channel(CALLS);
     let cni = cni_socket::listen(&options.socket(names::CNI_SOCKET))?;
     let control = cni_socket::listen(&options.socket(names::CTL_SOCKET))?;
     let mut agent = Agent {
-        calc: Calc::new(&options.node_name, tunnel_kinds(&kernel)),
+        calc: Calc::new(
+            &options.node_name,
+            tunnel_kinds(&kernel),
+            policy_options(&options, logged.is_some()),
+        ),
         ipam: Ipam::new(&options.node_name),
         kernel,
         actual: Actual::default(),
@@ -133,6 +143,7 @@ pub(crate) fn start(
         started: Instant::now(),
         repairs: 0,
         counters: metrics::Counters::default(),
+        drops: drops::Drops::default(),
         revoker,
         revoked: 0,
         revoke_failure: None,
@@ -149,6 +160,7 @@ pub(crate) fn start(
         queries,
         said,
         revoker: revocations,
+        logged,
     };
     Ok((agent, inputs, lock))
 }
@@ -157,6 +169,19 @@ fn tunnel_kinds(kernel: &Kernel) -> TunnelKinds {
     TunnelKinds {
         ipip: kernel.features().ipip,
         vxlan: kernel.features().vxlan,
+    }
+}
+
+fn policy_options(options: &Options, logs: bool) -> policy::Options {
+    let revokes = options.revoke_connections == Switch::On;
+    policy::Options {
+        revoked_mark: revokes.then_some(options.revoked_mark),
+        drop_log: logs.then_some(policy::DropLog {
+            group: options.drop_log_group,
+            per_second: drops::PER_SECOND,
+            burst: drops::BURST,
+        }),
+        ..policy::Options::default()
     }
 }
 
@@ -203,7 +228,11 @@ impl Agent {
 /// `--plan`: read everything, print what would be done, change nothing.
 pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
     let mut kernel = Kernel::open()?;
-    let mut calc = Calc::new(&options.node_name, tunnel_kinds(&kernel));
+    let mut calc = Calc::new(
+        &options.node_name,
+        tunnel_kinds(&kernel),
+        policy_options(&options, options.drop_log == Switch::On),
+    );
     let read =
         |what| move |reason: String| StartError::Read(super::ApplyError::Read { what, reason });
     let mut actual = Actual::default();

@@ -1,5 +1,6 @@
 //! `ocicat`: ask the agent, print a table, JSON or text.
 
+mod drops;
 mod ipam;
 mod table;
 mod why;
@@ -48,6 +49,8 @@ enum Command {
     /// Addresses: pools, blocks, what is wrong
     #[command(subcommand)]
     Ipam(ipam::Ipam),
+    /// What policy denied lately, and which policy
+    Drops,
     /// What the agent would change in the kernel now
     Plan,
     /// The nftables table that should be in force, as nft text
@@ -109,6 +112,7 @@ fn question(command: &Command) -> Question {
         Command::Bgp(Bgp::Summary) => Question::BgpSummary,
         Command::Bgp(Bgp::Routes) => Question::BgpRoutes,
         Command::Ipam(ipam) => Question::Ipam(ipam.question()),
+        Command::Drops => Question::Drops,
         Command::Plan => Question::Plan,
         Command::Ruleset => Question::Ruleset,
         Command::Why {
@@ -171,6 +175,7 @@ fn print(cli: &Cli, answer: Answer) -> Result<String, String> {
             serde_json::from_value(value).map(|verdicts: Vec<_>| why::text(&ends, &verdicts))
         }
         Command::Ipam(ipam) => ipam.table(value),
+        Command::Drops => serde_json::from_value(value).map(|lines: Vec<_>| drops::table(&lines)),
         Command::Plan | Command::Ruleset => Ok(value.to_string()),
     }
     .map_err(unexpected)
@@ -249,7 +254,8 @@ fn summary(peers: &[PeerStatus]) -> String {
         table.row([
             peer.name.clone(),
             peer.key.to_string(),
-            peer.remote_as.map_or_else(String::new, |number| number.to_string()),
+            peer.remote_as
+                .map_or_else(String::new, |number| number.to_string()),
             peer.state.clone(),
             format!("{}s", peer.since),
             peer.received.to_string(),

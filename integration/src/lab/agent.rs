@@ -21,6 +21,7 @@ pub struct Agent {
     dir: PathBuf,
     store: PathBuf,
     binary: PathBuf,
+    flags: Vec<String>,
     process: Option<Process>,
 }
 
@@ -36,6 +37,7 @@ impl Agent {
             dir: lab.subdir(&format!("agent-{node}"))?,
             store: store.path().to_owned(),
             binary: binary("OCICAT_NODE_BIN", "ocicat-node")?,
+            flags: Vec::new(),
             process: None,
         })
     }
@@ -76,6 +78,7 @@ impl Agent {
             .arg(self.run_dir())
             .arg("--state-dir")
             .arg(self.state_dir());
+        command.args(&self.flags);
         self.process = Some(Process::start(
             &self.netns,
             &self.dir,
@@ -116,6 +119,11 @@ impl Agent {
     /// Nobody answers.
     pub fn health(&self, path: &str) -> Result<(u16, String)> {
         http(&self.netns, path)
+    }
+
+    /// Flags for starts from now on, besides those that every agent of a lab has.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
     /// What is started instead of the agent from now on.

@@ -112,9 +112,12 @@ fn left(node: &Node) -> Result<(String, String, Vec<String>, Value, String)> {
         .netns
         .run(&["ip", "neigh", "show", "nud", "permanent"])?;
     let endpoints = node.ctl(&["endpoints"])?;
+    // Blocks come as addresses cool down; they are no pod's.
+    let routes = node.routes()?;
+    let of_pods = routes.lines().filter(|line| !line.contains("blackhole"));
     Ok((
         node.rules(),
-        node.routes()?,
+        of_pods.collect::<Vec<_>>().join("\n"),
         node.links()?,
         endpoints,
         neighbours,

@@ -1,6 +1,8 @@
 //! The node agent on a real kernel: what it promises when input is bad, when it dies, when
 //! others change what is its own, and what the CNI plugin gets from it.
 
+mod addresses;
+mod bad_cni;
 mod bad_input;
 mod chaos;
 mod cluster;
@@ -10,10 +12,13 @@ mod host_ports;
 mod interrupted;
 mod journal;
 mod libcni;
+mod lifecycle;
 mod node;
 mod others;
 mod plan;
+mod podman;
 mod policy;
 mod repair;
 mod restart;
 mod sockets;
+mod tunnels;

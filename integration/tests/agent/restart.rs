@@ -219,7 +219,12 @@ fn after_a_power_cycle_without_the_datastore_blocks_and_policy_are_back_and_dead
         Ok(now) if now == blackholes => Ok(()),
         other => Err(format!("{other:?}")),
     })?;
-    assert_eq!(node.ctl(&["endpoints"])?.as_array().map(Vec::len), Some(0));
+    wait::until(LIMIT, "the dead pods to be gone", || {
+        match node.ctl(&["endpoints"]) {
+            Ok(endpoints) if endpoints == serde_json::json!([]) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
     let web = node.member("web2", "web")?;
     let other = node.member("other2", "other")?;
     web.wait_reaches(&other)?;

@@ -1,5 +1,6 @@
 //! Expressions: what rules are made of in the kernel.
 
+use super::wire::OBJECT_COUNTER;
 use super::wire::{DATA_IS_VERDICT, DATA_VALUE, VERDICT_CHAIN, VERDICT_CODE};
 use crate::netlink::{Attributes, Encoder, be_u16, be_u32};
 use policy::ruleset::Verdict;
@@ -9,6 +10,8 @@ const DATA: u16 = 2;
 /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`.
 const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_DESTINATION: u32 = 2;
+/// `NFT_REJECT_TCP_RST`.
+const REJECT_TCP_RESET: u32 = 1;
 /// `NFT_NAT_DNAT`.
 const NAT_DESTINATION: u32 = 1;
 /// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`.
@@ -66,6 +69,15 @@ pub(super) enum Expression {
         port: u32,
     },
     Counter,
+    /// `NFT_OBJECT_COUNTER` by name.
+    NamedCounter(String),
+    /// Stores a register.
+    SetCt {
+        key: u32,
+        from: u32,
+    },
+    NoTrack,
+    RejectTcpReset,
     Limit {
         rate: u64,
         unit: u64,
@@ -101,6 +113,10 @@ impl Expression {
             Self::DestinationType { .. } => "fib",
             Self::Dnat { .. } => "nat",
             Self::Counter => "counter",
+            Self::NamedCounter(_) => "objref",
+            Self::SetCt { .. } => "ct",
+            Self::NoTrack => "notrack",
+            Self::RejectTcpReset => "reject",
             Self::Limit { .. } => "limit",
             Self::Log { .. } => "log",
             Self::Masquerade { .. } => "masq",
@@ -179,7 +195,16 @@ impl Expression {
                 e.be_u32(3, register(*address));
                 e.be_u32(5, register(*port));
             }
-            Self::Counter => {}
+            Self::Counter | Self::NoTrack => {}
+            Self::NamedCounter(name) => {
+                e.be_u32(1, OBJECT_COUNTER);
+                e.string(2, name);
+            }
+            Self::SetCt { key, from } => {
+                e.be_u32(2, *key);
+                e.be_u32(4, register(*from));
+            }
+            Self::RejectTcpReset => e.be_u32(1, REJECT_TCP_RESET),
             Self::Limit { rate, unit, burst } => {
                 e.attribute(1, &rate.to_be_bytes());
                 e.attribute(2, &unit.to_be_bytes());
@@ -204,6 +229,10 @@ impl Expression {
             "meta" => Self::Meta {
                 key: data.be_u32(2)?,
                 to: word(1)?,
+            },
+            "ct" if data.find(1).is_none() => Self::SetCt {
+                key: data.be_u32(2)?,
+                from: word(4)?,
             },
             "ct" if data.find(3).is_none() => Self::Ct {
                 key: data.be_u32(2)?,
@@ -255,6 +284,9 @@ impl Expression {
                 port: word(5)?,
             },
             "counter" => Self::Counter,
+            "objref" if data.be_u32(1) == Some(OBJECT_COUNTER) => Self::NamedCounter(data.text(2)?),
+            "notrack" => Self::NoTrack,
+            "reject" if data.be_u32(1) == Some(REJECT_TCP_RESET) => Self::RejectTcpReset,
             "limit" if data.be_u32(4) == Some(0) && data.be_u32(5).unwrap_or(0) == 0 => {
                 let number = |kind| data.find(kind)?.try_into().ok().map(u64::from_be_bytes);
                 Self::Limit {

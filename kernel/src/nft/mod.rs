@@ -76,6 +76,15 @@ pub enum NftError {
     },
 }
 
+/// What a counter has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, from the network header on.
+    pub bytes: u64,
+}
+
 /// Our table, as one socket sees it.
 pub(crate) struct Table {
     socket: Socket,
@@ -100,6 +109,11 @@ impl Kernel {
     /// one, never half.
     pub fn nft_replace(&mut self, ruleset: &Ruleset) -> Result<(), NftError> {
         self.nft.replace(ruleset)
+    }
+
+    /// What every counter of our table has counted since it was created, by name.
+    pub fn nft_counters(&mut self) -> Result<BTreeMap<String, Count>, NftError> {
+        self.nft.counters()
     }
 
     /// Our table as a value; `None` if it is not there. [`NftError::Foreign`] names what we never

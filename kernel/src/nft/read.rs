@@ -5,7 +5,7 @@ use super::expression::Expression;
 use super::statement::raise;
 use super::wire::*;
 use super::write::{chain_type, data_type, hook_number};
-use super::{NftError, Table, TableState};
+use super::{Count, NftError, Table, TableState};
 use crate::netlink::{Attributes, Encoder, Flags, Frame, NetlinkError, be_u32};
 use model::names::NFT_TABLE;
 use policy::ruleset::{
@@ -86,7 +86,12 @@ impl Table {
             }
             ruleset.chains.insert(name, Chain { hook, rules });
         }
-        foreign.extend(self.others(GET_OBJECT, "object"));
+        for (name, is_counter) in self.objects()? {
+            match is_counter {
+                true => drop(ruleset.counters.insert(name)),
+                false => foreign.push(format!("object {name}")),
+            }
+        }
         foreign.extend(self.others(GET_FLOWTABLE, "flowtable"));
         if !foreign.is_empty() {
             return Err(NftError::Foreign { objects: foreign });
@@ -219,6 +224,30 @@ impl Table {
                 .map(u64::from_be_bytes)?;
             Some((handle, rule(attributes)))
         })
+    }
+
+    /// Names of objects, and whether they are counters. A kernel without objects has none.
+    fn objects(&mut self) -> Result<Vec<(String, bool)>, NftError> {
+        let object = |attributes: Attributes<'_>| {
+            let is_counter = attributes.be_u32(OBJECT_TYPE) == Some(OBJECT_COUNTER);
+            Some((attributes.text(OBJECT_NAME)?, is_counter))
+        };
+        self.list(GET_OBJECT, "objects", |_| {}, object)
+    }
+
+    /// What every counter has counted since it was created.
+    pub(super) fn counters(&mut self) -> Result<BTreeMap<String, Count>, NftError> {
+        let counter = |attributes: Attributes<'_>| {
+            let data = attributes.inside(OBJECT_DATA);
+            let number = |kind| data.find(kind)?.try_into().ok().map(u64::from_be_bytes);
+            let count = Count {
+                packets: number(COUNTER_PACKETS)?,
+                bytes: number(COUNTER_BYTES)?,
+            };
+            Some((attributes.text(OBJECT_NAME)?, count))
+        };
+        let all = self.list(GET_OBJECT, "counters", |_| {}, counter)?;
+        Ok(all.into_iter().collect())
     }
 
     /// Names of objects of a kind that we never make. A kernel without the kind has none.

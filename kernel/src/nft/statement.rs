@@ -21,6 +21,7 @@ const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
 const AT_MOST: u32 = 3;
 const AT_LEAST: u32 = 5;
+const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_ICMPV6: u8 = 58;
 const IFNAMSIZ: usize = 16;
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
@@ -29,6 +30,8 @@ const RANDOM_FULLY: u32 = 1 << 4;
 const STATE_INVALID: u32 = 1;
 const STATE_ESTABLISHED: u32 = 2;
 const STATE_RELATED: u32 = 4;
+/// `NF_CT_STATE_UNTRACKED_BIT`.
+const STATE_UNTRACKED: u32 = 1 << 6;
 /// Type of a route to an address of this host.
 const RTN_LOCAL: u32 = 2;
 
@@ -42,11 +45,8 @@ pub(super) fn lower(statement: &S) -> Vec<E> {
         S::OifnamePrefix { prefix, negate } => {
             meta_is(META_OIFNAME, operator(*negate), prefix.as_bytes().to_vec())
         }
-        S::Oifname(name) => {
-            let mut padded = name.as_bytes().to_vec();
-            padded.resize(IFNAMSIZ.max(padded.len()), 0);
-            meta_is(META_OIFNAME, EQUAL, padded)
-        }
+        S::Iifname(name) => meta_is(META_IIFNAME, EQUAL, padded(name)),
+        S::Oifname(name) => meta_is(META_OIFNAME, EQUAL, padded(name)),
         S::L4Proto(number) => meta_is(META_L4PROTO, EQUAL, vec![*number]),
         S::DportRange(first, last) => {
             let load = load(Field::Dport, 0);
@@ -69,6 +69,31 @@ pub(super) fn lower(statement: &S) -> Vec<E> {
             expressions.extend(within(load, vec![*first], vec![*last]));
             expressions
         }
+        S::Icmp {
+            family,
+            icmp_type,
+            code,
+            negate,
+        } => icmp(*family, *icmp_type, *code, *negate),
+        S::SetCtMarkBits(bits) => vec![
+            E::Ct {
+                key: CT_MARK,
+                to: 0,
+            },
+            E::Bitwise {
+                from: 0,
+                to: 0,
+                mask: (!bits).to_ne_bytes().to_vec(),
+                xor: bits.to_ne_bytes().to_vec(),
+            },
+            E::SetCt {
+                key: CT_MARK,
+                from: 0,
+            },
+        ],
+        S::NoTrack => vec![E::NoTrack],
+        S::RejectTcpReset => vec![E::RejectTcpReset],
+        S::NamedCounter(name) => vec![E::NamedCounter(name.clone())],
         S::Ipv6LinkLocalSource => link_local_source(),
         S::Lookup {
             fields,
@@ -122,12 +147,30 @@ fn guess(expressions: &[E]) -> Option<S> {
         }
         [E::Ct { key: CT_STATE, .. }, E::Bitwise { mask, .. }, ..] => {
             let bits = u32::from_ne_bytes(mask.as_slice().try_into().ok()?);
-            let states = [CtState::EstablishedOrRelated, CtState::Invalid];
+            let states = [
+                CtState::EstablishedOrRelated,
+                CtState::Invalid,
+                CtState::Untracked,
+            ];
             states
                 .into_iter()
                 .find(|state| state_bits(*state) == bits)
                 .map(S::CtState)
         }
+        [
+            E::Ct { key: CT_MARK, .. },
+            E::Bitwise { xor, .. },
+            E::SetCt { .. },
+            ..,
+        ] => xor
+            .as_slice()
+            .try_into()
+            .ok()
+            .map(u32::from_ne_bytes)
+            .map(S::SetCtMarkBits),
+        [E::NoTrack, ..] => Some(S::NoTrack),
+        [E::RejectTcpReset, ..] => Some(S::RejectTcpReset),
+        [E::NamedCounter(name), ..] => Some(S::NamedCounter(name.clone())),
         [E::Ct { key: CT_MARK, .. }, E::Bitwise { mask, .. }, ..] => mask
             .as_slice()
             .try_into()
@@ -193,6 +236,7 @@ fn guess_meta(key: u32, op: u32, with: &[u8], rest: &[E]) -> Option<S> {
             .into_iter()
             .find(|family| with == [nfproto(*family)])
             .map(S::Family),
+        META_IIFNAME if with.len() >= IFNAMSIZ => Some(S::Iifname(name()?)),
         META_IIFNAME => Some(S::IifnamePrefix {
             prefix: name()?,
             negate,
@@ -203,10 +247,14 @@ fn guess_meta(key: u32, op: u32, with: &[u8], rest: &[E]) -> Option<S> {
             negate,
         }),
         META_L4PROTO => match rest {
+            [payload, compare, ..] if guess_icmp(with, payload, compare).is_some() => {
+                guess_icmp(with, payload, compare)
+            }
             [
                 E::Payload {
                     base: BASE_TRANSPORT,
                     offset: 0,
+                    length: 1,
                     ..
                 },
                 rest @ ..,
@@ -221,6 +269,69 @@ fn guess_meta(key: u32, op: u32, with: &[u8], rest: &[E]) -> Option<S> {
         },
         _ => None,
     }
+}
+
+/// A message of ICMP, or of ICMPv6 that [`S::Icmpv6Type`] does not say: one with a code, or any
+/// other than one.
+fn guess_icmp(protocol: &[u8], payload: &E, compare: &E) -> Option<S> {
+    let E::Payload {
+        base: BASE_TRANSPORT,
+        offset: 0,
+        ..
+    } = payload
+    else {
+        return None;
+    };
+    let E::Compare { op, with, .. } = compare else {
+        return None;
+    };
+    let family = [Family::Ipv4, Family::Ipv6]
+        .into_iter()
+        .find(|family| protocol == [icmp_number(*family)])?;
+    let negate = *op == NOT_EQUAL;
+    let (icmp_type, code) = match with.as_slice() {
+        [icmp_type] => (*icmp_type, None),
+        [icmp_type, code] => (*icmp_type, Some(*code)),
+        _ => return None,
+    };
+    let plain = family == Family::Ipv6 && code.is_none() && !negate;
+    (!plain).then_some(S::Icmp {
+        family,
+        icmp_type,
+        code,
+        negate,
+    })
+}
+
+fn icmp_number(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => IPPROTO_ICMP,
+        Family::Ipv6 => IPPROTO_ICMPV6,
+    }
+}
+
+fn icmp(family: Family, icmp_type: u8, code: Option<u8>, negate: bool) -> Vec<E> {
+    let with: Vec<u8> = [icmp_type].into_iter().chain(code).collect();
+    let mut expressions = meta_is(META_L4PROTO, EQUAL, vec![icmp_number(family)]);
+    expressions.push(E::Payload {
+        base: BASE_TRANSPORT,
+        offset: 0,
+        length: with.len() as u32,
+        to: 0,
+    });
+    expressions.push(E::Compare {
+        from: 0,
+        op: operator(negate),
+        with,
+    });
+    expressions
+}
+
+/// The name of one interface, as long as names can be.
+fn padded(name: &str) -> Vec<u8> {
+    let mut padded = name.as_bytes().to_vec();
+    padded.resize(IFNAMSIZ.max(padded.len()), 0);
+    padded
 }
 
 fn guess_look_up(expressions: &[E]) -> Option<S> {
@@ -412,6 +523,7 @@ fn state_bits(state: CtState) -> u32 {
     match state {
         CtState::EstablishedOrRelated => STATE_ESTABLISHED | STATE_RELATED,
         CtState::Invalid => STATE_INVALID,
+        CtState::Untracked => STATE_UNTRACKED,
     }
 }
 

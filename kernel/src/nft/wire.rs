@@ -29,7 +29,9 @@ pub(super) const NEW_ELEMENTS: u16 = message(12);
 pub(super) const GET_ELEMENTS: u16 = message(13);
 pub(super) const DELETE_ELEMENTS: u16 = message(14);
 pub(super) const GET_GENERATION: u16 = message(16);
+pub(super) const NEW_OBJECT: u16 = message(18);
 pub(super) const GET_OBJECT: u16 = message(19);
+pub(super) const DELETE_OBJECT: u16 = message(20);
 pub(super) const GET_FLOWTABLE: u16 = message(23);
 
 /// `NFT_TABLE_F_DORMANT`, `_OWNER`, `_PERSIST`.
@@ -79,6 +81,15 @@ pub(super) const SET_MAP: u32 = 8;
 pub(super) const SET_CONCAT: u32 = 0x80;
 /// `NFT_DATA_VERDICT`.
 pub(super) const DATA_VERDICT: u32 = 0xffff_ff00;
+
+/// Attributes of objects.
+pub(super) const OBJECT_NAME: u16 = 2;
+pub(super) const OBJECT_TYPE: u16 = 3;
+pub(super) const OBJECT_DATA: u16 = 4;
+/// `NFT_OBJECT_COUNTER`, and its attributes.
+pub(super) const OBJECT_COUNTER: u32 = 1;
+pub(super) const COUNTER_BYTES: u16 = 1;
+pub(super) const COUNTER_PACKETS: u16 = 2;
 
 /// Attributes of lists of elements, and of elements.
 pub(super) const ELEMENTS_SET: u16 = 2;

@@ -97,6 +97,10 @@ impl<'a> Transaction<'a> {
                 self.headers.insert(name.clone(), None);
                 self.simple(DELETE_SET, SET_NAME, name, "delete set");
             }
+            Op::AddCounter(name) => self.counter(NEW_OBJECT, Flags::CREATE, name, "add counter"),
+            Op::DeleteCounter(name) => {
+                self.counter(DELETE_OBJECT, Flags::QUIET, name, "delete counter");
+            }
         }
         Ok(())
     }
@@ -131,6 +135,17 @@ impl<'a> Transaction<'a> {
     fn simple(&mut self, kind: u16, attribute: u16, name: &str, what: &str) {
         let sequence = request(&mut self.encoder, kind, Flags::QUIET, |encoder| {
             encoder.string(attribute, name);
+        });
+        self.names.push((sequence, format!("{what} {name}")));
+    }
+
+    fn counter(&mut self, kind: u16, flags: Flags, name: &str, what: &str) {
+        let sequence = request(&mut self.encoder, kind, flags, |encoder| {
+            encoder.string(OBJECT_NAME, name);
+            encoder.be_u32(OBJECT_TYPE, OBJECT_COUNTER);
+            if kind == NEW_OBJECT {
+                encoder.nested(OBJECT_DATA, |_| {});
+            }
         });
         self.names.push((sequence, format!("{what} {name}")));
     }
@@ -263,7 +278,12 @@ impl<'a> Transaction<'a> {
 
 /// The operations that build a ruleset from nothing. Maps refer to chains, rules to both.
 pub(super) fn creation(ruleset: &Ruleset) -> Vec<Op> {
-    let mut ops = Vec::new();
+    let mut ops: Vec<Op> = ruleset
+        .counters
+        .iter()
+        .cloned()
+        .map(Op::AddCounter)
+        .collect();
     for (name, set) in &ruleset.sets {
         ops.push(Op::AddSet(name.clone(), set.header.clone()));
     }
@@ -294,6 +314,8 @@ fn check(op: &Op) -> Result<(), NftError> {
         Op::AddRules(name, _) => ("add rules to chain", name),
         Op::DeleteChain(name) => ("delete chain", name),
         Op::DeleteSet(name) => ("delete set", name),
+        Op::AddCounter(name) => ("add counter", name),
+        Op::DeleteCounter(name) => ("delete counter", name),
     };
     let error = |reason: String| NftError::Unencodable {
         op: format!("{what} {name}"),
@@ -341,7 +363,9 @@ fn text(statement: &Statement) -> Option<&str> {
         Statement::IifnamePrefix { prefix, .. }
         | Statement::OifnamePrefix { prefix, .. }
         | Statement::Log { prefix, .. } => Some(prefix),
-        Statement::Oifname(name) => Some(name),
+        Statement::Iifname(name) | Statement::Oifname(name) | Statement::NamedCounter(name) => {
+            Some(name)
+        }
         Statement::Lookup { set, .. } => Some(set),
         Statement::VerdictMap { map, .. } => Some(map),
         Statement::Verdict(verdict) => target(verdict),

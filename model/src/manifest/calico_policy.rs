@@ -16,6 +16,7 @@ const TYPES: &[(&str, Direction)] = &[
     ("Ingress", Direction::Ingress),
     ("Egress", Direction::Egress),
 ];
+const BESIDE_DELETE: &str = "may not stand beside stagedAction Delete";
 /// Tiers whose place and default action are given.
 const FIXED_TIERS: &[(&str, f64, TierDefault)] = &[
     ("kube-admin", 1e3, TierDefault::Pass),
@@ -78,7 +79,7 @@ pub(super) fn staged(body: &mut Body<'_>) -> Result<Object, Problem> {
         },
         Staged::Delete => {
             let tier = tier_name(&mut spec)?;
-            nothing_else(&spec)?;
+            spec.refuse_unknown(BESIDE_DELETE)?;
             CalicoPolicy {
                 staged: Some(StagedAction::Delete),
                 tier,
@@ -93,7 +94,7 @@ pub(super) fn staged_kubernetes(body: &mut Body<'_>) -> Result<Object, Problem> 
     let mut spec = body.spec()?;
     let staged = staged_action(&mut spec, &mut body.warnings)?;
     if matches!(staged, Staged::Delete) {
-        nothing_else(&spec)?;
+        spec.refuse_unknown(BESIDE_DELETE)?;
     }
     let mut policy = network_policy::policy(body, &mut spec)?;
     if !matches!(staged, Staged::Set) {
@@ -133,16 +134,6 @@ fn staged_action(spec: &mut Fields<'_>, warnings: &mut Vec<String>) -> Result<St
         }
         _ => Staged::Set,
     })
-}
-
-fn nothing_else(spec: &Fields<'_>) -> Result<(), Problem> {
-    match spec.unknown().into_iter().next() {
-        None => Ok(()),
-        Some(field) => Err(Problem {
-            field,
-            reason: "may not stand beside stagedAction Delete".to_owned(),
-        }),
-    }
 }
 
 /// A policy that states nothing and selects everybody.
@@ -340,7 +331,7 @@ pub(super) fn fallback(document: &Value, namespace: &str, name: &str) -> Option<
             .unwrap_or_else(|| "default".to_owned()),
         order: match order {
             Ok(stated) => stated.unwrap_or(Order::LAST),
-            Err(_) => Order::new(f64::NEG_INFINITY).expect("invariant: infinity is not NaN"),
+            Err(_) => Order::FIRST,
         },
         selector: subject.selector,
         namespace_selector: subject.namespace_selector,

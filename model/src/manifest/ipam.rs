@@ -28,7 +28,7 @@ const ASSIGNMENT_MODES: &[(&str, AssignmentMode)] = &[
 
 pub(super) fn pool(body: &mut Body<'_>) -> Result<Object, Problem> {
     let mut spec = body.spec()?;
-    let cidr = network(&spec.need("cidr")?)?;
+    let cidr = syntax::exact_network(&spec.need("cidr")?)?;
     let flag = |spec: &mut Fields<'_>, name| spec.take(name).map_or(Ok(false), Item::boolean);
     let pool = IpPool {
         name: body.name.clone(),
@@ -67,7 +67,7 @@ pub(super) fn pool(body: &mut Body<'_>) -> Result<Object, Problem> {
 
 pub(super) fn block(body: &mut Body<'_>) -> Result<Object, Problem> {
     let mut spec = body.spec()?;
-    let cidr = network(&spec.need("cidr")?)?;
+    let cidr = syntax::exact_network(&spec.need("cidr")?)?;
     let affinity = spec.need("affinity")?;
     let node = affinity
         .text()?
@@ -114,21 +114,11 @@ pub(super) fn reservation(body: &mut Body<'_>) -> Result<Object, Problem> {
 fn addresses(item: &Item<'_>) -> Result<IpNet, Problem> {
     match item.parse::<IpAddr>("an address") {
         Ok(address) => Ok(IpNet::from(address)),
-        Err(_) => network(item),
+        Err(_) => syntax::exact_network(item),
     }
 }
 
 /// A prefix whose host bits are zero.
-fn network(item: &Item<'_>) -> Result<IpNet, Problem> {
-    let network: IpNet = item.parse("a CIDR such as \"10.244.0.0/16\"")?;
-    if network.addr() != network.network() {
-        let truncated = network.trunc();
-        return Err(item.problem(format!(
-            "\"{network}\" has host bits set; its network is \"{truncated}\""
-        )));
-    }
-    Ok(network)
-}
 
 fn block_size(spec: &mut Fields<'_>, cidr: IpNet) -> Result<u8, Problem> {
     let (default, range) = match cidr {

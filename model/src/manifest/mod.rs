@@ -9,15 +9,20 @@
 //! | `reader` | typed access to fields, which keeps the path for messages and notices unread fields |
 //! | `syntax` | names, labels, AS numbers, durations |
 //! | `label_selector` | Kubernetes label selectors |
-//! | `core`, `node`, `network_policy`, `bgp`, `ipam`, `workload` | the kinds |
+//! | `core`, `service`, `node`, `network_policy` | kinds of Kubernetes |
+//! | `cluster_policy`, `calico_policy`, `calico_rule`, `endpoints` | policy and what it selects |
+//! | `bgp`, `bgp_peer`, `bgp_filter`, `felix`, `ipam`, `workload` | further kinds of Calico |
 //! | `write` | objects -> documents |
 
 mod bgp;
+mod bgp_filter;
+mod bgp_peer;
 mod calico_policy;
 mod calico_rule;
 mod cluster_policy;
 mod core;
 mod endpoints;
+mod felix;
 mod ipam;
 mod label_selector;
 mod network_policy;
@@ -156,7 +161,9 @@ fn known(version: &str, kind: &str) -> Option<(Kind, Read)> {
         ("projectcalico.org/v3", "BGPConfiguration") => {
             (Kind::BgpConfiguration, bgp::configuration)
         }
-        ("projectcalico.org/v3", "BGPPeer") => (Kind::BgpPeer, bgp::peer),
+        ("projectcalico.org/v3", "FelixConfiguration") => (Kind::FelixConfiguration, felix::read),
+        ("projectcalico.org/v3", "BGPFilter") => (Kind::BgpFilter, bgp_filter::read),
+        ("projectcalico.org/v3", "BGPPeer") => (Kind::BgpPeer, bgp_peer::read),
         ("projectcalico.org/v3", "Node") => (Kind::Node, node::calico),
         ("projectcalico.org/v3", "WorkloadEndpoint") => (Kind::WorkloadEndpoint, workload::read),
         ("projectcalico.org/v3", "IPAMBlock") => (Kind::IpamBlock, ipam::block),
@@ -295,6 +302,7 @@ fn fallback(kind: Kind, document: &Value, namespace: &str, name: &str) -> Option
             calico_policy::fallback(document, namespace, name)
         }
         Kind::ClusterNetworkPolicy => cluster_policy::fallback(document, name),
+        Kind::BgpFilter => Some(bgp_filter::fallback(name)),
         _ => None,
     }
 }

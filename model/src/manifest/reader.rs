@@ -14,6 +14,7 @@ pub(super) struct Problem {
 }
 
 /// A value and where it stands.
+#[derive(Clone)]
 pub(super) struct Item<'a> {
     value: &'a Value,
     path: String,
@@ -223,6 +224,17 @@ impl<'a> Fields<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The first field that nobody asked for is a mistake, for `reason`.
+    pub(super) fn refuse_unknown(&self, reason: &str) -> Result<(), Problem> {
+        match self.unknown().into_iter().next() {
+            None => Ok(()),
+            Some(field) => Err(Problem {
+                field,
+                reason: reason.to_owned(),
+            }),
+        }
     }
 
     /// Paths of the fields that nobody asked for, in order.

@@ -132,6 +132,26 @@ pub(super) fn network(item: &Item<'_>, warnings: &mut Vec<String>) -> Result<IpN
     Ok(truncated)
 }
 
+/// A prefix whose host bits are zero.
+pub(super) fn exact_network(item: &Item<'_>) -> Result<IpNet, Problem> {
+    let network: IpNet = item.parse("a CIDR such as \"10.244.0.0/16\"")?;
+    let truncated = network.trunc();
+    if network != truncated {
+        return Err(item.problem(format!(
+            "\"{network}\" has host bits set; its network is \"{truncated}\""
+        )));
+    }
+    Ok(network)
+}
+
+/// Key of a Secret (`IsConfigMapKey` of Kubernetes).
+pub(super) fn secret_key(text: &str) -> Check {
+    let inside = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    let good = (1..=253).contains(&text.len()) && text.bytes().all(inside);
+    good.then_some(())
+        .ok_or("a key of a Secret (at most 253 of a-z, A-Z, 0-9, _, . and -)")
+}
+
 /// An AS number: 1 to 4294967295 as a number or a string, or RFC 5396 asdot (`"1.10"`).
 pub(super) fn as_number(item: &Item<'_>) -> Result<u32, Problem> {
     let number = match item.value() {
@@ -162,11 +182,15 @@ fn parse_as_number(text: &str) -> Option<u32> {
 }
 
 /// A Go duration of whole seconds, such as `90s`, `2m` or `1h0m30s`, of at most `most` seconds.
-pub(super) fn seconds(item: &Item<'_>, most: u16) -> Result<u16, Problem> {
+pub(super) fn seconds<T>(item: &Item<'_>, most: T) -> Result<T, Problem>
+where
+    T: TryFrom<u64> + PartialOrd + std::fmt::Display,
+{
     let found = item
         .value()
         .as_str()
         .and_then(parse_seconds)
+        .and_then(|found| T::try_from(found).ok())
         .filter(|found| *found <= most);
     found.ok_or_else(|| {
         item.is_not(&format!(
@@ -175,7 +199,27 @@ pub(super) fn seconds(item: &Item<'_>, most: u16) -> Result<u16, Problem> {
     })
 }
 
-fn parse_seconds(text: &str) -> Option<u16> {
+/// A Go duration in whole milliseconds, such as `50ms`, or in whole seconds.
+pub(super) fn milliseconds(
+    item: &Item<'_>,
+    range: std::ops::RangeInclusive<u32>,
+) -> Result<u32, Problem> {
+    let number = |text: &str| match text.strip_suffix("ms") {
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok(),
+        Some(_) => None,
+        None => parse_seconds(text).and_then(|seconds| seconds.checked_mul(1000)),
+    };
+    let found = item.value().as_str().and_then(number);
+    let found = found.and_then(|found| u32::try_from(found).ok());
+    found.filter(|found| range.contains(found)).ok_or_else(|| {
+        let (least, most) = (range.start(), range.end());
+        item.is_not(&format!(
+            "a duration such as \"50ms\", {least}ms to {most}ms"
+        ))
+    })
+}
+
+fn parse_seconds(text: &str) -> Option<u64> {
     if text == "0" {
         return Some(0);
     }
@@ -193,11 +237,7 @@ fn parse_seconds(text: &str) -> Option<u16> {
         total = total.checked_add(number.checked_mul(unit)?)?;
         rest = &rest[length + 1..];
     }
-    if text.is_empty() {
-        None
-    } else {
-        u16::try_from(total).ok()
-    }
+    (!text.is_empty()).then_some(total)
 }
 
 /// An address that a node or a peer can have.

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 /// Calico `BGPConfiguration`, the object named `default`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BgpConfiguration {
     /// Its name.
     pub name: String,
@@ -147,6 +148,7 @@ pub struct SecretKeyRef {
 /// one of `peer_ip`, `peer_selector`, `peer_interface`, `peer_prefix` and `local_workload_selector`
 /// says with whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BgpPeer {
     /// Its name.
     pub name: String,
@@ -251,6 +253,12 @@ impl BgpPeer {
             graceful_shutdown: false,
             shutdown: None,
         }
+    }
+}
+
+impl Default for BgpPeer {
+    fn default() -> Self {
+        Self::new("")
     }
 }
 

@@ -11,9 +11,32 @@ use std::net::IpAddr;
 /// Place among tiers or policies: lower first, [`Order::LAST`] where the manifest has none. Ties
 /// go by name. Never NaN.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "Option<f64>", into = "Option<f64>")]
 pub struct Order(f64);
 
+/// Not a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an order is a number")]
+pub struct OrderError;
+
+// JSON has no infinity.
+impl From<Order> for Option<f64> {
+    fn from(order: Order) -> Self {
+        (order != Order::LAST).then_some(order.0)
+    }
+}
+
+impl TryFrom<Option<f64>> for Order {
+    type Error = OrderError;
+
+    fn try_from(order: Option<f64>) -> Result<Self, OrderError> {
+        order.map_or(Ok(Order::LAST), |order| Order::new(order).ok_or(OrderError))
+    }
+}
+
 impl Order {
+    /// Before every other number.
+    pub const FIRST: Self = Self(f64::MIN);
     /// After every number.
     pub const LAST: Self = Self(f64::INFINITY);
 

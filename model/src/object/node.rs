@@ -20,6 +20,7 @@ pub struct Node {
     pub ipv6_address: Option<Ipv6Net>,
     /// Every address that its status lists (`status.addresses` of types `InternalIP` and
     /// `ExternalIP`; `spec.addresses` of Calico's Node). [`Node::all_addresses`] adds the two above.
+    #[serde(default)]
     pub addresses: BTreeSet<IpAddr>,
     /// Its AS number; none means that of the [`BgpConfiguration`](super::BgpConfiguration).
     pub as_number: Option<u32>,

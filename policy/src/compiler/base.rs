@@ -1,15 +1,18 @@
 //! The chains that every node has: they give pods their own addresses only, send the packets of
 //! isolated pods to the chains of their policies, and masquerade.
 
-use super::NetworkSets;
-use super::sets::Sets;
+use super::host::HostChains;
+use super::sets::{Sets, size_for};
+use super::{NetworkSets, Options};
 use crate::hash::content_name;
 use crate::intervals::{self, Ranges};
+use crate::ir::{Direction, Place};
 use crate::ruleset::{
     BaseHook, Chain, ChainType, CtState, Element, Family, Field, Hook, KeyType, Part, Rule, Set,
     SetHeader, SetKind, Statement, Verdict,
 };
 use ipnet::IpNet;
+use model::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -19,11 +22,11 @@ pub(super) const LOCAL: [&str; 2] = ["local4", "local6"];
 pub(super) const EGRESS: &str = "eg";
 /// Interface of an isolated local pod -> chain of its ingress policies.
 pub(super) const INGRESS: &str = "ing";
+/// Interface of a local pod -> chain of its policies for what it sends to this node.
+pub(super) const OWN_NODE: &str = "own";
 /// Who may send us protocol 4.
 pub(super) const IPIP: &str = "ipip";
 
-/// Chain that masquerades; it is there only where something is masqueraded.
-pub(super) const NAT: &str = "postrouting";
 const SOURCES: &str = "masq";
 const POOLS: &str = "pools";
 const TUNNEL: &str = "tunnel";
@@ -31,11 +34,10 @@ const TUNNEL: &str = "tunnel";
 /// IPv4 in IPv4 (RFC 2003).
 const IPPROTO_IPIP: u8 = 4;
 const IPPROTO_UDP: u8 = 17;
-/// RFC 7348, section 5.
-const VXLAN_PORT: u16 = 4789;
+const IPPROTO_TCP: u8 = 6;
 
 /// `filter` at [`Hook::Prerouting`], before connection tracking.
-const PRIORITY_RAW: i32 = -300;
+pub(super) const PRIORITY_RAW: i32 = -300;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
 
@@ -49,12 +51,13 @@ pub(super) fn declare(sets: &mut Sets) {
     }
     sets.declare(EGRESS, &[KeyType::Ifindex], true);
     sets.declare(INGRESS, &[KeyType::Ifindex], true);
+    sets.declare(OWN_NODE, &[KeyType::Ifindex], true);
     sets.declare(IPIP, &[KeyType::Ipv4], false);
 }
 
 /// True for the base name of a counted set that these chains, or all chains, look up.
 pub(super) fn is_base(base: &str) -> bool {
-    LOCAL.contains(&base) || [EGRESS, INGRESS, IPIP].contains(&base)
+    LOCAL.contains(&base) || [EGRESS, INGRESS, OWN_NODE, IPIP].contains(&base)
 }
 
 /// True for the name of a set that belongs to these chains and has one content for ever.
@@ -64,29 +67,42 @@ pub(super) fn is_own_set(name: &str) -> bool {
         .any(|own| name.starts_with(own))
 }
 
-/// The chains, given the names that the sets have, and the sets that belong to these chains only.
-pub(super) fn chains(
-    prefix: &str,
-    network: &NetworkSets,
-    sets: &Sets,
-) -> (BTreeMap<String, Chain>, BTreeMap<String, Set>) {
-    let (rules, mut own_sets) = masquerade(network);
-    let mut chains = BTreeMap::from([
-        ("spoof".to_owned(), spoof(prefix, sets)),
-        ("forward".to_owned(), forward(prefix, sets)),
-        ("input".to_owned(), input(network, sets, &mut own_sets)),
-    ]);
-    if !rules.is_empty() {
-        let hook = hook(Hook::Postrouting, ChainType::Nat, PRIORITY_SRCNAT);
+/// What the chains are made of.
+pub(super) struct Base<'a> {
+    pub(super) options: &'a Options,
+    pub(super) network: &'a NetworkSets,
+    pub(super) sets: &'a Sets,
+    /// Pods have policies for what they send to this node.
+    pub(super) own_node: bool,
+    pub(super) hosts: &'a HostChains,
+}
+
+impl Base<'_> {
+    /// The chains, and the sets that belong to these chains only.
+    pub(super) fn chains(&self) -> (BTreeMap<String, Chain>, BTreeMap<String, Set>) {
+        let (rules, mut own_sets) = masquerade(self.network);
+        let mut chains = self.hosts.chains(&self.options.interface_prefix);
         chains.insert(
-            "postrouting".to_owned(),
-            Chain {
-                hook: Some(hook),
-                rules,
-            },
+            "spoof".to_owned(),
+            spoof(&self.options.interface_prefix, self.sets),
         );
+        chains.insert("forward".to_owned(), self.forward());
+        chains.insert("input".to_owned(), self.input(&mut own_sets));
+        if let Some(output) = self.output() {
+            chains.insert("output".to_owned(), output);
+        }
+        if !rules.is_empty() {
+            let hook = hook(Hook::Postrouting, ChainType::Nat, PRIORITY_SRCNAT);
+            chains.insert(
+                "postrouting".to_owned(),
+                Chain {
+                    hook: Some(hook),
+                    rules,
+                },
+            );
+        }
+        (chains, own_sets)
     }
-    (chains, own_sets)
 }
 
 /// Pods speak with their own addresses only. Neighbour discovery also from link-local ones, but
@@ -117,11 +133,142 @@ fn spoof(prefix: &str, sets: &Sets) -> Chain {
     }
 }
 
-/// Only packets from or to pods are ever dropped here: what else this host forwards is none of our
-/// business.
-fn forward(prefix: &str, sets: &Sets) -> Chain {
+impl Base<'_> {
+    /// Packets of connections that policy does not allow any more.
+    fn revoked(&self) -> Vec<Rule> {
+        let Some(bit) = self.options.revoked_mark else {
+            return vec![];
+        };
+        let marked = Statement::CtMarkBits(bit);
+        vec![
+            rule([
+                marked.clone(),
+                Statement::L4Proto(IPPROTO_TCP),
+                Statement::Counter,
+                Statement::RejectTcpReset,
+            ]),
+            drop_rule([marked]),
+        ]
+    }
+
+    /// Only packets from or to pods, and through host endpoints, are ever dropped here: what else
+    /// this host forwards is none of our business.
+    fn forward(&self) -> Chain {
+        let mut rules = self.revoked();
+        rules.extend(forward(self.options, self.sets));
+        rules.extend(self.hosts.dispatch(Direction::Ingress, Place::HostForward));
+        for (field, map) in [(Field::Iif, EGRESS), (Field::Oif, INGRESS)] {
+            rules.push(rule([Statement::VerdictMap {
+                fields: vec![field],
+                map: self.sets.name(map),
+            }]));
+        }
+        rules.extend(self.hosts.dispatch(Direction::Egress, Place::HostForward));
+        Chain {
+            hook: Some(hook(Hook::Forward, ChainType::Filter, PRIORITY_FILTER)),
+            rules,
+        }
+    }
+
+    /// Packets for our tunnel come from nodes that we know; tunnels of others are none of our
+    /// business. What pods send to their own node is subject to cluster-wide policies only, and
+    /// neighbour discovery to none.
+    fn input(&self, own_sets: &mut BTreeMap<String, Set>) -> Chain {
+        let mut rules = Vec::from_iter(self.tunnel_input(own_sets));
+        let hosts = self.hosts.dispatch(Direction::Ingress, Place::Host);
+        if self.own_node || !hosts.is_empty() {
+            let from_pod = Statement::IifnamePrefix {
+                prefix: self.options.interface_prefix.clone(),
+                negate: false,
+            };
+            for mut cut in self.revoked() {
+                cut.statements.insert(0, from_pod.clone());
+                rules.push(cut);
+            }
+            rules.push(accept([Statement::CtState(CtState::EstablishedOrRelated)]));
+            rules.push(accept([
+                Statement::Family(Family::Ipv6),
+                Statement::Icmpv6Type {
+                    first: 133,
+                    last: 137,
+                },
+            ]));
+        }
+        if self.own_node {
+            rules.push(rule([Statement::VerdictMap {
+                fields: vec![Field::Iif],
+                map: self.sets.name(OWN_NODE),
+            }]));
+        }
+        if !hosts.is_empty() {
+            rules.push(accept([
+                Statement::Family(Family::Ipv4),
+                Statement::L4Proto(IPPROTO_IPIP),
+                lookup(&[Field::Ipv4Saddr], self.sets.name(IPIP), false),
+            ]));
+            rules.extend(hosts);
+        }
+        Chain {
+            hook: Some(hook(Hook::Input, ChainType::Filter, PRIORITY_FILTER)),
+            rules,
+        }
+    }
+
+    /// What this host sends, where it is a host endpoint. Its own pods always hear from it.
+    fn output(&self) -> Option<Chain> {
+        let hosts = self.hosts.dispatch(Direction::Egress, Place::Host);
+        if hosts.is_empty() {
+            return None;
+        }
+        let mut rules = vec![
+            accept([Statement::CtState(CtState::EstablishedOrRelated)]),
+            accept([
+                Statement::Family(Family::Ipv6),
+                Statement::Icmpv6Type {
+                    first: 133,
+                    last: 137,
+                },
+            ]),
+            accept([
+                Statement::Family(Family::Ipv4),
+                Statement::L4Proto(IPPROTO_IPIP),
+                lookup(&[Field::Ipv4Daddr], self.sets.name(IPIP), false),
+            ]),
+        ];
+        rules.extend(hosts);
+        Some(Chain {
+            hook: Some(hook(Hook::Output, ChainType::Filter, PRIORITY_FILTER)),
+            rules,
+        })
+    }
+
+    fn tunnel_input(&self, own_sets: &mut BTreeMap<String, Set>) -> Option<Rule> {
+        let local = self.network.ipip_local?;
+        let local = ranges(&[IpNet::from(IpAddr::V4(local))].into(), Family::Ipv4);
+        let name = format!("{TUNNEL}_{}", content_name(&local));
+        own_sets.insert(name.clone(), interval_set(Family::Ipv4, &local));
+        Some(drop_rule([
+            Statement::Family(Family::Ipv4),
+            Statement::L4Proto(IPPROTO_IPIP),
+            lookup(&[Field::Ipv4Daddr], name, false),
+            lookup(&[Field::Ipv4Saddr], self.sets.name(IPIP), true),
+        ]))
+    }
+}
+
+fn accept(matches: impl IntoIterator<Item = Statement>) -> Rule {
+    rule(
+        matches
+            .into_iter()
+            .chain([Statement::Verdict(Verdict::Accept)]),
+    )
+}
+
+/// What policies never get to see.
+fn forward(options: &Options, sets: &Sets) -> Vec<Rule> {
+    let prefix = &options.interface_prefix;
     let from_pod = || Statement::IifnamePrefix {
-        prefix: prefix.to_owned(),
+        prefix: prefix.clone(),
         negate: false,
     };
     let to_pod = || Statement::OifnamePrefix {
@@ -129,7 +276,7 @@ fn forward(prefix: &str, sets: &Sets) -> Chain {
         negate: false,
     };
     let invalid = || Statement::CtState(CtState::Invalid);
-    let (vxlan, vxlan_port) = (Statement::L4Proto(IPPROTO_UDP), VXLAN_PORT);
+    let (vxlan, vxlan_port) = (Statement::L4Proto(IPPROTO_UDP), options.vxlan_port);
     let mut rules = vec![
         rule([
             Statement::CtState(CtState::EstablishedOrRelated),
@@ -148,39 +295,7 @@ fn forward(prefix: &str, sets: &Sets) -> Chain {
         let unknown = lookup(&[Field::Oif, daddr(family)], sets.name(LOCAL[at]), true);
         rules.push(drop_rule([to_pod(), Statement::Family(family), unknown]));
     }
-    for (field, map) in [(Field::Iif, EGRESS), (Field::Oif, INGRESS)] {
-        rules.push(rule([Statement::VerdictMap {
-            fields: vec![field],
-            map: sets.name(map),
-        }]));
-    }
-    let hook = hook(Hook::Forward, ChainType::Filter, PRIORITY_FILTER);
-    Chain {
-        hook: Some(hook),
-        rules,
-    }
-}
-
-/// Packets for our tunnel come from nodes that we know; tunnels of others are none of our business.
-/// Anything else that pods send to their own node is allowed.
-fn input(network: &NetworkSets, sets: &Sets, own_sets: &mut BTreeMap<String, Set>) -> Chain {
-    let rule = network.ipip_local.map(|local| {
-        let local = ranges(&[IpNet::from(IpAddr::V4(local))].into(), Family::Ipv4);
-        let name = format!("{TUNNEL}_{}", content_name(&local));
-        own_sets.insert(name.clone(), interval_set(Family::Ipv4, &local));
-        drop_rule([
-            Statement::Family(Family::Ipv4),
-            Statement::L4Proto(IPPROTO_IPIP),
-            lookup(&[Field::Ipv4Daddr], name, false),
-            lookup(&[Field::Ipv4Saddr], sets.name(IPIP), true),
-        ])
-    });
-    let rules = Vec::from_iter(rule);
-    let hook = hook(Hook::Input, ChainType::Filter, PRIORITY_FILTER);
-    Chain {
-        hook: Some(hook),
-        rules,
-    }
+    rules
 }
 
 fn masquerade(network: &NetworkSets) -> (Vec<Rule>, BTreeMap<String, Set>) {
@@ -234,7 +349,24 @@ pub(super) fn interval_set(family: Family, ranges: &Ranges) -> Set {
     }
 }
 
-fn hook(hook: Hook, chain_type: ChainType, priority: i32) -> BaseHook {
+/// A set of protocols and ports, named by content; none where there are no ports.
+pub(super) fn port_set(ports: &[(Protocol, u16)]) -> Option<(String, Set)> {
+    let elements: BTreeMap<_, _> = ports
+        .iter()
+        .map(|(protocol, port)| [Part::Proto(protocol.number()), Part::Port(*port)])
+        .map(|parts| (Element::exact(&parts), None))
+        .collect();
+    let header = SetHeader {
+        key: vec![KeyType::Proto, KeyType::Port],
+        kind: SetKind::Hash,
+        verdict_map: false,
+        size: Some(size_for(elements.len())),
+    };
+    let name = format!("f{}", content_name(&ports));
+    (!elements.is_empty()).then_some((name, Set { header, elements }))
+}
+
+pub(super) fn hook(hook: Hook, chain_type: ChainType, priority: i32) -> BaseHook {
     BaseHook {
         hook,
         chain_type,

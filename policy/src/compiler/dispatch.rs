@@ -1,6 +1,7 @@
 //! Which interface belongs to whom, and which chains its packets go to.
 
 use super::base;
+use super::groups::Slot;
 use super::sets::Sets;
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::ir::Direction;
@@ -11,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Dispatch {
     /// More than one owner only while the input contradicts itself.
     owners: BTreeMap<u32, BTreeSet<EndpointId>>,
-    chains: BTreeMap<(u32, Direction), String>,
 }
 
 impl Dispatch {
@@ -41,29 +41,17 @@ impl Dispatch {
         self.owners.get(&interface).into_iter().flatten()
     }
 
-    /// Remembers the chain of an interface; returns the one before.
-    pub(super) fn set_chain(
-        &mut self,
-        interface: u32,
-        direction: Direction,
-        chain: Option<String>,
-    ) -> Option<String> {
-        match chain {
-            Some(chain) => self.chains.insert((interface, direction), chain),
-            None => self.chains.remove(&(interface, direction)),
-        }
+    pub(super) fn interfaces(&self) -> impl Iterator<Item = u32> {
+        self.owners.keys().copied()
     }
 
-    /// Puts the chain of an interface into the verdict map.
-    pub(super) fn assign(
-        interface: u32,
-        direction: Direction,
-        chain: Option<&String>,
-        sets: &mut Sets,
-    ) {
-        let map = match direction {
-            Direction::Ingress => base::INGRESS,
-            Direction::Egress => base::EGRESS,
+    /// Puts the chain of a pod into its verdict map.
+    pub(super) fn assign(slot: &Slot, chain: Option<&String>, sets: &mut Sets) {
+        let (map, interface) = match slot {
+            Slot::Pod(interface, Direction::Ingress) => (base::INGRESS, *interface),
+            Slot::Pod(interface, Direction::Egress) => (base::EGRESS, *interface),
+            Slot::OwnNode(interface) => (base::OWN_NODE, *interface),
+            Slot::Host(..) => return,
         };
         let element = Element::exact(&[Part::Ifindex(interface)]);
         sets.assign(

@@ -1,48 +1,45 @@
 //! Namespaces, policies and endpoints -> the table, incrementally.
 
 mod base;
+mod counters;
 mod dispatch;
+mod groups;
+mod host;
 mod host_ports;
+mod inputs;
 mod layout;
 mod members;
+mod options;
 mod pod_sets;
-mod policy_sets;
 mod ports;
+mod relay;
 mod sets;
+mod told;
+
+pub use counters::{Action, Counted, Direction, Reason};
+pub use host_ports::HostPort;
+pub use options::{DropLog, Failsafe, Options};
 
 use crate::endpoint::{Endpoint, EndpointId};
-use crate::input::{NodePeer, Policy, PolicyKey};
-use crate::ir::{Direction, PolicySet};
+use crate::hash::content_name;
+use crate::input::{Policy, PolicyKey};
+use crate::ir::{self, Cluster, Member, Place, PolicySet, Subject};
 use crate::ruleset::changes::Changes;
 use crate::ruleset::{Element, Op, Part, Ruleset};
+use base::Base;
 use dispatch::Dispatch;
-pub use host_ports::HostPort;
+use groups::{ContentName, Groups, Slot, Wanted};
+use host::HostChains;
 use host_ports::HostPorts;
 use ipnet::IpNet;
-use layout::Layout;
-use members::Members;
-use model::{EndpointSlice, HostEndpoint, Labels, NetworkSet, Profile, ServiceAccount, Tier};
+use members::{MemberId, Members};
 use pod_sets::PodSets;
-use policy_sets::PolicySets;
+use relay::Users;
 use sets::Sets;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-
-/// What does not change while the process runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
-    /// Names of the host's ends of pod links begin with this.
-    pub interface_prefix: String,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            interface_prefix: model::names::INTERFACE_PREFIX.to_owned(),
-        }
-    }
-}
+use told::Told;
 
 /// Addresses that matter besides those of pods.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,78 +56,39 @@ pub struct NetworkSets {
 }
 
 /// Compiles what it has been told to a [`Ruleset`]: a function of the current state, whatever the
-/// order of the updates was.
+/// order of the updates was, but for the declared sizes of sets that shrank.
 #[derive(Debug)]
 pub struct Compiler {
     options: Options,
-    namespaces: BTreeMap<String, Labels>,
-    policies: BTreeMap<PolicyKey, Policy>,
     told: Told,
+    /// By namespace; those without one are cluster-wide.
+    policies: BTreeMap<Option<String>, BTreeMap<PolicyKey, Policy>>,
     endpoints: Endpoints,
     network: NetworkSets,
     dirty: Dirty,
     members: Members,
     pod_sets: PodSets,
-    policy_sets: PolicySets,
+    groups: Groups,
+    users: Users,
     dispatch: Dispatch,
+    hosts: HostChains,
+    own_node: bool,
+    /// Names of chains that are neither a group's nor a host port's.
+    base_chains: BTreeSet<String>,
     host_ports: HostPorts,
     sets: Sets,
     ruleset: Ruleset,
 }
 
-/// What was told since the last resolve.
+/// What was told since the last resolve, besides what [`Told`] remembers itself.
 #[derive(Debug, Default)]
 struct Dirty {
     endpoints: BTreeSet<EndpointId>,
-    /// Namespaces with other labels.
-    labels: BTreeSet<String>,
     /// Namespaces with other policies; none for cluster-wide ones.
     policies: BTreeSet<Option<String>>,
     /// The network as it was compiled last.
     network: Option<NetworkSets>,
-}
-
-/// What was told that policies refer to.
-#[derive(Debug, Default)]
-struct Told {
-    tiers: Table<String, Tier>,
-    network_sets: Table<(Option<String>, String), NetworkSet>,
-    host_endpoints: Table<String, HostEndpoint>,
-    host_interfaces: BTreeMap<String, BTreeSet<IpAddr>>,
-    service_accounts: Table<(String, String), ServiceAccount>,
-    profiles: Table<String, Profile>,
-    endpoint_slices: Table<(String, String), EndpointSlice>,
-    nodes: Table<String, NodePeer>,
-    domains: Table<String, BTreeSet<IpAddr>>,
-}
-
-/// Values by key, and which keys changed.
-#[derive(Debug)]
-struct Table<K, V> {
-    values: BTreeMap<K, V>,
-    changed: BTreeSet<K>,
-}
-
-impl<K: Ord + Clone, V: PartialEq> Table<K, V> {
-    fn set(&mut self, key: K, value: Option<V>) {
-        if self.values.get(&key) == value.as_ref() {
-            return;
-        }
-        self.changed.insert(key.clone());
-        match value {
-            Some(value) => drop(self.values.insert(key, value)),
-            None => drop(self.values.remove(&key)),
-        }
-    }
-}
-
-impl<K, V> Default for Table<K, V> {
-    fn default() -> Self {
-        Self {
-            values: BTreeMap::new(),
-            changed: BTreeSet::new(),
-        }
-    }
+    options: bool,
 }
 
 #[derive(Debug, Default)]
@@ -143,6 +101,13 @@ struct Endpoints {
     by_namespace: BTreeMap<String, BTreeSet<EndpointId>>,
 }
 
+/// Whose policies may be others than before.
+#[derive(Debug, Default)]
+struct Affected {
+    interfaces: BTreeSet<u32>,
+    hosts: bool,
+}
+
 impl Compiler {
     /// A compiler that knows nothing yet: its table lets no pod speak.
     pub fn new(options: Options) -> Self {
@@ -150,9 +115,8 @@ impl Compiler {
         base::declare(&mut sets);
         Self {
             options,
-            namespaces: BTreeMap::new(),
-            policies: BTreeMap::new(),
             told: Told::default(),
+            policies: BTreeMap::new(),
             endpoints: Endpoints::default(),
             network: NetworkSets::default(),
             dirty: Dirty {
@@ -161,129 +125,16 @@ impl Compiler {
             },
             members: Members::default(),
             pod_sets: PodSets::default(),
-            policy_sets: PolicySets::default(),
+            groups: Groups::default(),
+            users: Users::default(),
             dispatch: Dispatch::default(),
+            hosts: HostChains::default(),
+            own_node: false,
+            base_chains: BTreeSet::new(),
             host_ports: HostPorts::default(),
             sets,
             ruleset: Ruleset::default(),
         }
-    }
-
-    /// A namespace has these labels, or is gone. Each has the label
-    /// `kubernetes.io/metadata.name`, told or not.
-    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
-        let labels = labels.map(|labels| members::with_name(labels, name));
-        if self.namespaces.get(name) == labels.as_ref() {
-            return;
-        }
-        match labels {
-            Some(labels) => drop(self.namespaces.insert(name.to_owned(), labels)),
-            None => drop(self.namespaces.remove(name)),
-        }
-        self.dirty.labels.insert(name.to_owned());
-    }
-
-    /// A policy of any kind says this, or is gone.
-    pub fn set_policy(&mut self, key: &PolicyKey, policy: Option<Policy>) {
-        if self.policies.get(key) == policy.as_ref() {
-            return;
-        }
-        match policy {
-            Some(policy) => drop(self.policies.insert(key.clone(), policy)),
-            None => drop(self.policies.remove(key)),
-        }
-        self.dirty.policies.insert(key.namespace.clone());
-    }
-
-    /// A tier says this, or is gone. The tiers `kube-admin`, `default` and `kube-baseline` exist
-    /// without being told; other tiers that policies name and nobody told stand last, by name.
-    pub fn set_tier(&mut self, name: &str, tier: Option<Tier>) {
-        self.told.tiers.set(name.to_owned(), tier);
-    }
-
-    /// A `NetworkSet` (with a namespace) or `GlobalNetworkSet` says this, or is gone.
-    pub fn set_network_set(
-        &mut self,
-        namespace: Option<&str>,
-        name: &str,
-        network_set: Option<NetworkSet>,
-    ) {
-        let key = (namespace.map(str::to_owned), name.to_owned());
-        self.told.network_sets.set(key, network_set);
-    }
-
-    /// A host endpoint of any node says this, or is gone.
-    pub fn set_host_endpoint(&mut self, name: &str, endpoint: Option<HostEndpoint>) {
-        self.told.host_endpoints.set(name.to_owned(), endpoint);
-    }
-
-    /// The interfaces of this host that are no pod's, by name, with their addresses: host
-    /// endpoints without an interface name are found by address.
-    pub fn set_host_interfaces(&mut self, interfaces: BTreeMap<String, BTreeSet<IpAddr>>) {
-        self.told.host_interfaces = interfaces;
-    }
-
-    /// A service account has these labels, or is gone.
-    pub fn set_service_account(
-        &mut self,
-        namespace: &str,
-        name: &str,
-        account: Option<ServiceAccount>,
-    ) {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.told.service_accounts.set(key, account);
-    }
-
-    /// A profile has these labels, or is gone.
-    pub fn set_profile(&mut self, name: &str, profile: Option<Profile>) {
-        self.told.profiles.set(name.to_owned(), profile);
-    }
-
-    /// An endpoint slice says this, or is gone.
-    pub fn set_endpoint_slice(
-        &mut self,
-        namespace: &str,
-        name: &str,
-        slice: Option<EndpointSlice>,
-    ) {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.told.endpoint_slices.set(key, slice);
-    }
-
-    /// A node looks like this to policies, or is gone.
-    pub fn set_node(&mut self, name: &str, node: Option<NodePeer>) {
-        self.told.nodes.set(name.to_owned(), node);
-    }
-
-    /// What a name resolves to, in lower case without a final dot, as of the answers whose time
-    /// to live (and grace) has not passed; empty when there are none any more.
-    pub fn set_domain(&mut self, name: &str, addresses: BTreeSet<IpAddr>) {
-        let addresses = (!addresses.is_empty()).then_some(addresses);
-        self.told.domains.set(name.to_owned(), addresses);
-    }
-
-    /// A pod anywhere in the cluster looks like this, or is gone.
-    pub fn set_endpoint(&mut self, id: &EndpointId, endpoint: Option<Endpoint>) {
-        let told = &mut self.endpoints.told;
-        if told.get(id).map(Arc::as_ref) == endpoint.as_ref() {
-            return;
-        }
-        match endpoint {
-            Some(endpoint) => drop(told.insert(id.clone(), Arc::new(endpoint))),
-            None => drop(told.remove(id)),
-        }
-        self.dirty.endpoints.insert(id.clone());
-    }
-
-    /// The addresses that matter besides those of pods.
-    pub fn set_network(&mut self, network: NetworkSets) {
-        let before = std::mem::replace(&mut self.network, network);
-        self.dirty.network.get_or_insert(before);
-    }
-
-    /// All ports of this node that lead to pods, and where.
-    pub fn set_host_ports(&mut self, ports: BTreeMap<HostPort, SocketAddr>) {
-        self.host_ports.set(ports);
     }
 
     /// The operations that bring the table up to date since the last call, as one valid
@@ -292,8 +143,10 @@ impl Compiler {
         let dirty = std::mem::take(&mut self.dirty);
         let mut changes = Changes::default();
         self.count_peers_of_nodes(dirty.network.as_ref());
-        let interfaces = self.move_endpoints(&dirty);
-        let new_chains = self.dispatch(interfaces, &mut changes);
+        let affected = self.move_members(&dirty);
+        self.assign(&affected);
+        let renewed = self.relay(dirty.options, &mut changes);
+        let base_changed = self.dispatch(affected.hosts || dirty.options);
         let host_ports = self.host_ports.settle(&mut self.sets, &mut changes);
         let renamed = self.sets.commit(&self.ruleset, &mut changes);
         if host_ports || renamed.iter().any(|name| self.host_ports.looks_up(name)) {
@@ -301,17 +154,17 @@ impl Compiler {
             self.host_ports
                 .render(prefix, &self.sets, &self.ruleset, &mut changes);
         }
-        let base_changed = renamed.iter().any(|name| base::is_base(name));
-        if dirty.network.is_some() || base_changed {
+        let base_renamed = renamed.iter().any(|name| base::is_base(name));
+        if dirty.network.is_some() || dirty.options || base_changed || base_renamed {
             self.render_base(&mut changes);
         }
-        for layout in self
-            .policy_sets
-            .to_render(&new_chains, &renamed, base_changed)
-        {
-            let chain = layout.render(&self.sets);
-            if self.ruleset.chains.get(&layout.chain) != Some(&chain) {
-                changes.chains.insert(layout.chain.clone(), Some(chain));
+        for (name, layout) in self.groups.layouts() {
+            if base_renamed || renewed.contains(name) || layout.uses(&renamed) {
+                for (name, chain) in layout.render(&self.sets) {
+                    if self.ruleset.chains.get(&name) != Some(&chain) {
+                        changes.chains.insert(name, Some(chain));
+                    }
+                }
             }
         }
         let ops = changes.ops(&self.ruleset);
@@ -324,6 +177,26 @@ impl Compiler {
         &self.ruleset
     }
 
+    /// What is counted in the counter of this name, and logged with this prefix.
+    pub fn explain(&self, name: &str) -> Option<&Counted> {
+        self.users.counted(name)
+    }
+
+    /// All counters of the table, as of the last [`Self::resolve`].
+    pub fn counters(&self) -> impl Iterator<Item = (&str, &Counted)> {
+        self.users.all_counted()
+    }
+
+    /// Names and patterns of names (with a leading `*.`) that policies of local pods speak of, for
+    /// [`Self::set_domain`].
+    pub fn domain_names(&self) -> BTreeSet<&str> {
+        let in_use = self.members.in_use().filter_map(|peer| match peer {
+            ir::PeerSelector::Domains(names) => Some(names),
+            _ => None,
+        });
+        in_use.flatten().map(String::as_str).collect()
+    }
+
     fn count_peers_of_nodes(&mut self, before: Option<&NetworkSets>) {
         let Some(before) = before else { return };
         let (old, new) = (&before.ipip_peers, &self.network.ipip_peers);
@@ -334,143 +207,247 @@ impl Compiler {
         }
     }
 
-    /// Counts endpoints out of sets and into sets. Returns the interfaces whose policies may be
-    /// others than before.
-    fn move_endpoints(&mut self, dirty: &Dirty) -> BTreeSet<u32> {
+    /// Counts members out of sets and into sets.
+    fn move_members(&mut self, dirty: &Dirty) -> Affected {
+        let namespaces: BTreeSet<String> = keys(self.told.namespaces.take_changed());
+        let accounts: BTreeSet<(String, String)> = keys(self.told.service_accounts.take_changed());
+        let profiles: BTreeSet<String> = keys(self.told.profiles.take_changed());
         let mut moved = dirty.endpoints.clone();
-        let namespaces = &self.endpoints.by_namespace;
-        moved.extend(
-            dirty
-                .labels
-                .iter()
-                .filter_map(|name| namespaces.get(name))
-                .flatten()
-                .cloned(),
-        );
-        let mut interfaces = BTreeSet::new();
+        moved.extend(self.endpoints.inheriting(&namespaces, &accounts, &profiles));
+        let mut affected = Affected::default();
         for id in moved {
-            let old = self.endpoints.compiled.get(&id).cloned();
-            let new = self.endpoints.told.get(&id).cloned();
-            let (old, new) = (old.as_deref(), new.as_deref());
-            self.members.set(
-                &id,
-                old,
-                new,
-                &self.namespaces,
-                &self.pod_sets,
-                &mut self.sets,
-            );
-            if old != new {
-                count_local(&mut self.sets, old, -1);
-                count_local(&mut self.sets, new, 1);
-                interfaces.extend(self.dispatch.set_owner(&id, old, new));
-                self.endpoints.compile(&id);
-            }
+            self.move_endpoint(&id, &mut affected);
         }
-        for id in dirty
-            .policies
-            .iter()
-            .filter_map(|n| self.endpoints.by_namespace.get(n.as_ref()?))
-            .flatten()
-        {
-            interfaces.extend(
-                self.endpoints
-                    .compiled
-                    .get(id)
-                    .and_then(|endpoint| endpoint.local),
-            );
+        for namespace in &dirty.policies {
+            let Some(namespace) = namespace else { continue };
+            let ids = self
+                .endpoints
+                .by_namespace
+                .get(namespace)
+                .into_iter()
+                .flatten();
+            let compiled = ids.filter_map(|id| self.endpoints.compiled.get(id));
+            affected
+                .interfaces
+                .extend(compiled.filter_map(|endpoint| endpoint.local));
         }
-        interfaces
+        let tiers = !self.told.tiers.take_changed().is_empty();
+        let everywhere = tiers || dirty.policies.contains(&None);
+        if everywhere {
+            affected.interfaces.extend(self.dispatch.interfaces());
+        }
+        affected.hosts = everywhere;
+        affected.hosts |= !self.told.host_interfaces.take_changed().is_empty();
+        self.move_others(&namespaces, &mut affected);
+        affected
     }
 
-    /// Sends the packets of these interfaces to the chains that their pods need. Returns the names
-    /// of chains that are needed for the first time.
-    fn dispatch(&mut self, interfaces: BTreeSet<u32>, changes: &mut Changes) -> BTreeSet<String> {
-        let mut new_chains = BTreeSet::new();
-        for interface in interfaces {
-            for direction in Direction::BOTH {
-                let wanted = self.wanted(interface, direction);
-                let chain = wanted.as_ref().map(layout::chain_name);
-                let before = self.dispatch.set_chain(interface, direction, chain.clone());
-                if before == chain {
+    fn move_endpoint(&mut self, id: &EndpointId, affected: &mut Affected) {
+        let old = self.endpoints.compiled.get(id).cloned();
+        let new = self.endpoints.told.get(id).cloned();
+        let (old, new) = (old.as_deref(), new.as_deref());
+        let owners = self.told.owners();
+        self.members.set(
+            &MemberId::Endpoint(id.clone()),
+            old.map(Member::Endpoint),
+            new.map(Member::Endpoint),
+            owners,
+            &self.pod_sets,
+            &mut self.sets,
+        );
+        affected
+            .interfaces
+            .extend(new.and_then(|endpoint| endpoint.local));
+        if old != new {
+            count_local(&mut self.sets, old, -1);
+            count_local(&mut self.sets, new, 1);
+            affected
+                .interfaces
+                .extend(self.dispatch.set_owner(id, old, new));
+            self.endpoints.compile(id);
+        }
+    }
+
+    /// Members that are no pods.
+    fn move_others(&mut self, namespaces: &BTreeSet<String>, affected: &mut Affected) {
+        let in_changed = |(namespace, _): &&(Option<String>, String)| {
+            namespace
+                .as_ref()
+                .is_some_and(|name| namespaces.contains(name))
+        };
+        let mut network_sets = self.told.network_sets.take_changed();
+        let told: BTreeSet<_> = network_sets.iter().map(|(key, _)| key.clone()).collect();
+        let inheriting = self.told.network_sets.values.keys().filter(in_changed);
+        let inheriting = inheriting
+            .filter(|key| !told.contains(*key))
+            .cloned()
+            .collect::<Vec<_>>();
+        for key in inheriting {
+            let same = self.told.network_sets.values.get(&key).cloned();
+            network_sets.push((key, same));
+        }
+        for ((namespace, name), old) in &network_sets {
+            let id = MemberId::NetworkSet(namespace.clone(), name.clone());
+            self.move_other(&id, old.as_ref().map(Member::NetworkSet));
+        }
+        for (name, old) in self.told.host_endpoints.take_changed() {
+            affected.hosts = true;
+            let id = MemberId::HostEndpoint(name);
+            self.move_other(&id, old.as_ref().map(Member::HostEndpoint));
+        }
+        for (name, old) in self.told.nodes.take_changed() {
+            self.move_other(&MemberId::Node(name), old.as_ref().map(Member::Node));
+        }
+        for (name, old) in self.told.domains.take_changed() {
+            let old = old.as_ref().map(|old| Member::Domain(&name, old));
+            self.move_other(&MemberId::Domain(name.clone()), old);
+        }
+        for ((namespace, name), old) in self.told.endpoint_slices.take_changed() {
+            let id = MemberId::Slice(namespace, name);
+            self.move_other(&id, old.as_ref().map(Member::Slice));
+        }
+    }
+
+    fn move_other(&mut self, id: &MemberId, old: Option<Member<'_>>) {
+        let owners = self.told.owners();
+        let new = self.told.member(id);
+        self.members
+            .set(id, old, new, owners, &self.pod_sets, &mut self.sets);
+    }
+
+    /// Gives the affected endpoints their policy sets.
+    fn assign(&mut self, affected: &Affected) {
+        let mut known = BTreeMap::new();
+        for interface in &affected.interfaces {
+            for direction in ir::Direction::BOTH {
+                let wanted = self.wanted(*interface, direction, Place::Pod, &mut known);
+                self.groups
+                    .assign(&Slot::Pod(*interface, direction), wanted);
+            }
+            let egress = ir::Direction::Egress;
+            let wanted = self.wanted(*interface, egress, Place::OwnNode, &mut known);
+            self.groups.assign(&Slot::OwnNode(*interface), wanted);
+        }
+        if affected.hosts {
+            self.assign_hosts();
+        }
+    }
+
+    fn assign_hosts(&mut self) {
+        let owners = host::Owners::new(&self.told, &self.options);
+        let mut wanted = BTreeMap::new();
+        for endpoint in owners.endpoints() {
+            for (direction, place) in host::PLACES {
+                let policies = self
+                    .policies
+                    .get(&None)
+                    .into_iter()
+                    .flat_map(BTreeMap::values);
+                let subject = Subject::Host(endpoint);
+                let Some(set) = PolicySet::of(subject, direction, place, policies, self.cluster())
+                else {
                     continue;
-                }
-                Dispatch::assign(interface, direction, chain.as_ref(), &mut self.sets);
-                if let (Some(set), Some(chain)) = (wanted, chain)
-                    && self.policy_sets.add_user(&chain, &set)
-                {
-                    new_chains.insert(chain);
-                }
-                before
-                    .iter()
-                    .for_each(|name| self.policy_sets.remove_user(name));
+                };
+                let one = Wanted {
+                    content: content_name(&set),
+                    set: Arc::new(set),
+                    class: content_name(&("host endpoint", &endpoint.name)),
+                };
+                wanted.insert(Slot::Host(endpoint.name.clone(), direction, place), one);
             }
         }
-        let unused = self.policy_sets.remove_unused();
-        let never_used = |layout: &Layout| new_chains.contains(&layout.chain);
-        let (never_used, unused): (Vec<_>, Vec<_>) = unused.into_iter().partition(never_used);
-        new_chains.retain(|name| never_used.iter().all(|layout| layout.chain != *name));
-        new_chains
-            .iter()
-            .for_each(|name| self.declare(name, changes));
-        unused
-            .iter()
-            .for_each(|layout| self.forget(layout, changes));
-        new_chains
+        let gone = self
+            .groups
+            .slots()
+            .filter(|slot| matches!(slot, Slot::Host(..)));
+        let gone: Vec<_> = gone
+            .filter(|slot| !wanted.contains_key(slot))
+            .cloned()
+            .collect();
+        gone.iter().for_each(|slot| self.groups.assign(slot, None));
+        for (slot, wanted) in wanted {
+            self.groups.assign(&slot, Some(wanted));
+        }
     }
 
-    fn wanted(&self, interface: u32, direction: Direction) -> Option<PolicySet> {
+    fn cluster(&self) -> Cluster<'_> {
+        Cluster {
+            tiers: &self.told.tiers.values,
+            owners: self.told.owners(),
+        }
+    }
+
+    /// The policy set of a pod; endpoints that are alike have the same.
+    fn wanted(
+        &self,
+        interface: u32,
+        direction: ir::Direction,
+        place: Place,
+        known: &mut BTreeMap<(ContentName, ir::Direction, Place), Option<Wanted>>,
+    ) -> Option<Wanted> {
         let mut owners = self.dispatch.owners(interface);
         let endpoint = self.endpoints.compiled.get(owners.next()?)?;
+        let class = class(endpoint);
         if owners.next().is_some() {
-            return Some(PolicySet::deny(direction));
+            let set = PolicySet::deny(direction);
+            return (place == Place::Pod).then(|| Wanted {
+                content: content_name(&set),
+                set: Arc::new(set),
+                class: content_name(&("several owners", interface)),
+            });
         }
-        let policies = self.policies.values().filter_map(|policy| match policy {
-            Policy::Kubernetes(policy) if policy.namespace == endpoint.namespace => Some(policy),
-            _ => None,
+        let key = (class.clone(), direction, place);
+        let wanted = known.entry(key).or_insert_with(|| {
+            let own = self.policies.get(&Some(endpoint.namespace.clone()));
+            let policies = own.into_iter().chain(self.policies.get(&None));
+            let policies = policies.flat_map(BTreeMap::values);
+            let subject = Subject::Pod(endpoint);
+            let set = PolicySet::of(subject, direction, place, policies, self.cluster())?;
+            Some(Wanted {
+                content: content_name(&set),
+                set: Arc::new(set),
+                class,
+            })
         });
-        PolicySet::of(endpoint, direction, policies)
+        wanted.clone()
     }
 
-    fn declare(&mut self, name: &str, changes: &mut Changes) {
-        let Some(layout) = self.policy_sets.get(name) else {
-            return;
-        };
-        changes.new_sets.extend(layout.fixed.clone());
-        for (base, pod_set) in &layout.pod_sets {
-            if !self.pod_sets.add_user(base, pod_set) {
-                continue;
-            }
-            self.sets.declare(base, &pod_set.key(), false);
-            for peer in pod_set.terms.keys() {
-                let compiled = &self.endpoints.compiled;
-                let members = self
-                    .members
-                    .add_user(peer, base, compiled, &self.namespaces);
-                for endpoint in members.iter().filter_map(|id| compiled.get(id)) {
-                    pod_set.count(base, peer, endpoint, 1, &mut self.sets);
-                }
-            }
+    /// Sends packets to the chains of those whom they concern. Returns whether base chains may be
+    /// others than before.
+    fn dispatch(&mut self, hosts: bool) -> bool {
+        let moved = self.groups.take_moved();
+        let mut of_hosts = hosts;
+        for slot in &moved {
+            of_hosts |= matches!(slot, Slot::Host(..));
+            Dispatch::assign(slot, self.groups.chain(slot), &mut self.sets);
         }
-    }
-
-    fn forget(&mut self, layout: &Layout, changes: &mut Changes) {
-        for base in layout.pod_sets.keys() {
-            if let Some(pod_set) = self.pod_sets.remove_user(base) {
-                self.sets.forget(base);
-                pod_set
-                    .terms
-                    .keys()
-                    .for_each(|peer| self.members.remove_user(peer, base));
-            }
+        let own_node = self
+            .groups
+            .slots()
+            .any(|slot| matches!(slot, Slot::OwnNode(_)));
+        let differs = std::mem::replace(&mut self.own_node, own_node) != own_node;
+        if !of_hosts {
+            return differs;
         }
-        changes.gone_sets.extend(layout.fixed.keys().cloned());
-        changes.chains.insert(layout.chain.clone(), None);
+        let owners = host::Owners::new(&self.told, &self.options);
+        let hosts = owners.chains(|endpoint, direction, place| {
+            let slot = Slot::Host(endpoint.name.clone(), direction, place);
+            self.groups.chain(&slot).cloned()
+        });
+        let differ = hosts != self.hosts;
+        self.hosts = hosts;
+        differs || differ
     }
 
-    fn render_base(&self, changes: &mut Changes) {
-        let prefix = &self.options.interface_prefix;
-        let (chains, own_sets) = base::chains(prefix, &self.network, &self.sets);
+    fn render_base(&mut self, changes: &mut Changes) {
+        let (chains, own_sets) = Base {
+            options: &self.options,
+            network: &self.network,
+            sets: &self.sets,
+            own_node: self.own_node,
+            hosts: &self.hosts,
+        }
+        .chains();
         let is_ours = |name: &&String| base::is_own_set(name);
         let gone = self
             .ruleset
@@ -483,9 +460,11 @@ impl Compiler {
             .into_iter()
             .filter(|(name, _)| !self.ruleset.sets.contains_key(name));
         changes.new_sets.extend(added);
-        if self.ruleset.chains.contains_key(base::NAT) && !chains.contains_key(base::NAT) {
-            changes.chains.insert(base::NAT.to_owned(), None);
+        let names: BTreeSet<String> = chains.keys().cloned().collect();
+        for gone in self.base_chains.difference(&names) {
+            changes.chains.insert(gone.clone(), None);
         }
+        self.base_chains = names;
         for (name, chain) in chains {
             if self.ruleset.chains.get(&name) != Some(&chain) {
                 changes.chains.insert(name, Some(chain));
@@ -494,7 +473,56 @@ impl Compiler {
     }
 }
 
+fn keys<K: Ord, V>(changed: Vec<(K, Option<V>)>) -> BTreeSet<K> {
+    changed.into_iter().map(|(key, _)| key).collect()
+}
+
+/// All of an endpoint that policies can see.
+fn class(endpoint: &Endpoint) -> ContentName {
+    content_name(&(
+        &endpoint.namespace,
+        &endpoint.labels,
+        &endpoint.ports,
+        endpoint.labels_known,
+        &endpoint.service_account,
+        &endpoint.profiles,
+    ))
+}
+
 impl Endpoints {
+    /// Those that inherit labels from any of these.
+    fn inheriting(
+        &self,
+        namespaces: &BTreeSet<String>,
+        accounts: &BTreeSet<(String, String)>,
+        profiles: &BTreeSet<String>,
+    ) -> BTreeSet<EndpointId> {
+        let mut found = BTreeSet::new();
+        for name in namespaces {
+            found.extend(self.by_namespace.get(name).into_iter().flatten().cloned());
+        }
+        for (namespace, account) in accounts {
+            let here = self.by_namespace.get(namespace).into_iter().flatten();
+            let runs_as = |id: &&EndpointId| {
+                let endpoint = self.compiled.get(*id);
+                endpoint.is_some_and(|e| e.service_account.as_ref() == Some(account))
+            };
+            found.extend(here.filter(runs_as).cloned());
+        }
+        if !profiles.is_empty() {
+            let names_one = |(_, endpoint): &(&EndpointId, &Arc<Endpoint>)| {
+                endpoint.profiles.iter().any(|name| profiles.contains(name))
+            };
+            found.extend(
+                self.compiled
+                    .iter()
+                    .filter(names_one)
+                    .map(|(id, _)| id.clone()),
+            );
+        }
+        found
+    }
+
     /// The endpoint goes into the table as told.
     fn compile(&mut self, id: &EndpointId) {
         if let Some(old) = self.compiled.remove(id)

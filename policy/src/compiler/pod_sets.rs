@@ -1,22 +1,24 @@
-//! Sets of pods: which selectors put which elements into them.
+//! Sets of peers: which selectors put which elements into them.
 //!
-//! The name of such a set derives from its selectors and ports, so that policy sets which need
-//! the same one share it, and a change of policies leaves it alone that does not concern it.
+//! A set of one selector is named by its content: whoever needs it shares it. A set of several
+//! belongs to one chain and is named by its place there, so that a policy more or less is some
+//! elements more or less. Beside a set of what may have prefixes (network sets) stands a twin that
+//! holds these.
 
 use super::base::saddr;
 use super::sets::Sets;
-use crate::endpoint::Endpoint;
 use crate::hash::content_name;
-use crate::intervals::family_of;
-use crate::ir::{self, PodPeer};
+use crate::intervals::{self, Ranges, family_of};
+use crate::ir::{self, Member, PeerSelector};
 use crate::ruleset::{Element, Family, KeyType, Part};
+use ipnet::IpNet;
 use model::Protocol;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What each selector puts into a set.
-pub(super) type Terms = BTreeMap<PodPeer, BTreeSet<Term>>;
+pub(super) type Terms = BTreeMap<PeerSelector, BTreeSet<Term>>;
 
-/// The addresses of the pods of some selectors, or their addresses and ports.
+/// The addresses of the members of some selectors, or their addresses and ports.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct PodSet {
     pub(super) family: Family,
@@ -31,21 +33,34 @@ pub(super) enum Form {
     AddressAndPort,
 }
 
-/// What is put in for every address of a pod.
+/// What is put in for every address of a member.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Term {
     /// The address.
     Address,
     /// The address with this port.
     Port(Protocol, u16),
-    /// The address with the pod's own ports of this name.
+    /// The address with the member's own ports of this name.
     NamedPort(Protocol, String),
+    /// The address with each of the member's own ports.
+    OwnPorts,
+    /// The address of a member without ports, which has all of them.
+    Portless,
+}
+
+/// Name of the twin of a set, which holds prefixes.
+pub(super) fn twin(base: &str) -> String {
+    format!("{base}w")
 }
 
 impl PodSet {
-    /// Base name, from the content.
-    pub(super) fn base(&self) -> String {
-        format!("s{}", content_name(self))
+    /// Base name: from the content where whoever needs the set may share it, from `place`
+    /// otherwise.
+    pub(super) fn base(&self, place: &str) -> String {
+        match self.terms.len() {
+            0 | 1 => format!("s{}", content_name(self)),
+            _ => format!("m{}", content_name(&(place, self.family, self.form))),
+        }
     }
 
     pub(super) fn key(&self) -> Vec<KeyType> {
@@ -56,39 +71,94 @@ impl PodSet {
         }
     }
 
-    /// Adds to the references of what `peer` puts in for `endpoint`, or subtracts from them.
+    /// True where members may be prefixes.
+    pub(super) fn has_twin(&self) -> bool {
+        self.terms.keys().any(PeerSelector::has_prefixes)
+    }
+
+    /// Adds to the references of what `peer` puts in for `member`, or subtracts from them.
     pub(super) fn count(
         &self,
         base: &str,
-        peer: &PodPeer,
-        endpoint: &Endpoint,
+        peer: &PeerSelector,
+        member: Member<'_>,
         delta: i64,
         sets: &mut Sets,
     ) {
-        for ip in &endpoint.ips {
-            if family_of(*ip) != self.family {
-                continue;
-            }
-            let address = Part::Address(*ip);
+        let terms = self.terms.get(peer).into_iter().flatten();
+        terms.for_each(|term| self.count_term(base, term, member, delta, sets));
+    }
+
+    /// Adds to the references of what one term puts in, or subtracts from them.
+    pub(super) fn count_term(
+        &self,
+        base: &str,
+        term: &Term,
+        member: Member<'_>,
+        delta: i64,
+        sets: &mut Sets,
+    ) {
+        for ip in member.ips().filter(|ip| family_of(*ip) == self.family) {
+            let address = Part::Address(ip);
             let mut count = |parts: &[Part]| sets.count(base, Element::exact(parts), delta);
-            for term in self.terms.get(peer).into_iter().flatten() {
-                match term {
-                    Term::Address => count(&[address]),
-                    Term::Port(protocol, port) => {
-                        count(&[address, Part::Proto(protocol.number()), Part::Port(*port)]);
-                    }
-                    Term::NamedPort(protocol, name) => {
-                        for port in ir::numbers(endpoint, *protocol, name) {
-                            count(&[address, Part::Proto(protocol.number()), Part::Port(port)]);
-                        }
+            let port = |protocol: Protocol, port: u16| {
+                [address, Part::Proto(protocol.number()), Part::Port(port)]
+            };
+            match term {
+                Term::Address => count(&[address]),
+                Term::Port(protocol, number) => count(&port(*protocol, *number)),
+                Term::NamedPort(protocol, name) => {
+                    for number in ir::numbers(member.ports(), *protocol, name) {
+                        count(&port(*protocol, number));
                     }
                 }
+                Term::OwnPorts => {
+                    for own in member.ports() {
+                        count(&port(own.protocol, own.port));
+                    }
+                }
+                Term::Portless if member.ports().is_empty() => count(&[address]),
+                Term::Portless => {}
             }
         }
     }
+
+    /// The elements of the twin, given the prefixes that each selector's members have.
+    pub(super) fn prefixes<'a>(
+        &self,
+        of: impl Fn(&PeerSelector) -> Vec<&'a IpNet>,
+    ) -> BTreeSet<Element> {
+        let mut by_port: BTreeMap<Option<(Protocol, u16)>, Vec<(u128, u128)>> = BTreeMap::new();
+        for (peer, terms) in self.terms.iter().filter(|(peer, _)| peer.has_prefixes()) {
+            let of_family = of(peer).into_iter();
+            let of_family = of_family.filter(|net| family_of(net.addr()) == self.family);
+            let ranges: Vec<_> = of_family.map(intervals::prefix_range).collect();
+            for term in terms {
+                let port = match term {
+                    Term::Address => None,
+                    Term::Port(protocol, port) => Some((*protocol, *port)),
+                    Term::NamedPort(..) | Term::OwnPorts | Term::Portless => continue,
+                };
+                by_port.entry(port).or_default().extend(&ranges);
+            }
+        }
+        let address = |number| Part::Address(intervals::address(self.family, number));
+        let mut elements = BTreeSet::new();
+        for (port, ranges) in by_port {
+            for (first, last) in Ranges::union(ranges).iter() {
+                let mut parts = vec![(address(first), address(last))];
+                if let Some((protocol, port)) = port {
+                    let (protocol, port) = (Part::Proto(protocol.number()), Part::Port(port));
+                    parts.extend([(protocol, protocol), (port, port)]);
+                }
+                elements.insert(Element::ranges(&parts));
+            }
+        }
+        elements
+    }
 }
 
-/// Sets of pods in use, by base name.
+/// Sets of peers in use, by base name.
 #[derive(Debug, Default)]
 pub(super) struct PodSets {
     by_base: BTreeMap<String, (PodSet, usize)>,
@@ -99,17 +169,23 @@ impl PodSets {
         self.by_base.get(base).map(|(set, _)| set)
     }
 
-    /// One more policy set uses the set; true where it is the first.
-    pub(super) fn add_user(&mut self, base: &str, set: &PodSet) -> bool {
-        if let Some((_, users)) = self.by_base.get_mut(base) {
-            *users += 1;
-            return false;
+    /// One more chain uses the set, or the same with other selectors. Returns the set as it was
+    /// before.
+    pub(super) fn put(&mut self, base: &str, set: &PodSet) -> Option<PodSet> {
+        if let Some((old, _)) = self.by_base.get_mut(base) {
+            return Some(std::mem::replace(old, set.clone()));
         }
-        self.by_base.insert(base.to_owned(), (set.clone(), 1));
-        true
+        self.by_base.insert(base.to_owned(), (set.clone(), 0));
+        None
     }
 
-    /// One policy set less uses the set; returns it where that was the last.
+    pub(super) fn add_user(&mut self, base: &str) {
+        if let Some((_, users)) = self.by_base.get_mut(base) {
+            *users += 1;
+        }
+    }
+
+    /// One chain less uses the set; returns it where that was the last.
     pub(super) fn remove_user(&mut self, base: &str) -> Option<PodSet> {
         let (_, users) = self.by_base.get_mut(base)?;
         *users -= 1;

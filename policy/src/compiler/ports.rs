@@ -1,6 +1,5 @@
 //! Port ranges of policies, merged, and as statements.
 
-use crate::hash::base32;
 use crate::intervals::Ranges;
 use crate::ir::Ports;
 use crate::ruleset::Statement;
@@ -17,7 +16,7 @@ pub(super) fn as_range(ports: &Ports) -> Option<PortRange> {
             first,
             last,
         } => Some((*protocol, *first, *last)),
-        Ports::Any | Ports::Named { .. } => None,
+        Ports::Any | Ports::Protocol(_) | Ports::Named { .. } | Ports::Own => None,
     }
 }
 
@@ -54,17 +53,6 @@ pub(super) fn expand(ranges: &[PortRange]) -> impl Iterator<Item = (Protocol, u1
     ranges
         .iter()
         .flat_map(|&(protocol, first, last)| (first..=last).map(move |port| (protocol, port)))
-}
-
-/// Part of the name of the sets of one port range.
-pub(super) fn range_kind((protocol, first, last): PortRange) -> String {
-    let protocol = match protocol {
-        Protocol::Tcp => 't',
-        Protocol::Udp => 'u',
-        Protocol::Sctp => 's',
-    };
-    let ports = (usize::from(first) << 16) | usize::from(last);
-    format!("{protocol}{}", base32(ports))
 }
 
 pub(super) fn port_match((protocol, first, last): PortRange) -> Vec<Statement> {

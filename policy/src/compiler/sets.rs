@@ -20,6 +20,8 @@ pub(super) struct Sets {
 struct Live {
     key: Vec<KeyType>,
     verdict_map: bool,
+    /// The ranges that the set has to hold, of a set of ranges.
+    ranges: Option<BTreeSet<Element>>,
     /// The name in the ruleset; empty before the first commit.
     name: String,
     /// References beyond the first, of elements with more than one.
@@ -33,9 +35,33 @@ struct Live {
 impl Sets {
     /// A set, empty at first.
     pub(super) fn declare(&mut self, base: &str, key: &[KeyType], verdict_map: bool) {
+        self.add(base, key, verdict_map, None);
+    }
+
+    /// A set of ranges, empty at first.
+    pub(super) fn declare_ranges(&mut self, base: &str, key: &[KeyType]) {
+        self.add(base, key, false, Some(BTreeSet::new()));
+    }
+
+    /// What a set of ranges has to hold.
+    pub(super) fn replace_ranges(&mut self, base: &str, ranges: BTreeSet<Element>) {
+        if let Some(live) = self.live.get_mut(base) {
+            live.ranges = Some(ranges);
+            self.touched.insert(base.to_owned());
+        }
+    }
+
+    fn add(
+        &mut self,
+        base: &str,
+        key: &[KeyType],
+        verdict_map: bool,
+        ranges: Option<BTreeSet<Element>>,
+    ) {
         let live = Live {
             key: key.to_vec(),
             verdict_map,
+            ranges,
             name: String::new(),
             extra: BTreeMap::new(),
             deltas: vec![],
@@ -49,7 +75,9 @@ impl Sets {
     pub(super) fn forget(&mut self, base: &str) {
         if let Some(live) = self.live.remove(base) {
             self.touched.remove(base);
-            self.forgotten.insert(live.name);
+            if !live.name.is_empty() {
+                self.forgotten.insert(live.name);
+            }
         }
     }
 
@@ -101,9 +129,16 @@ impl Live {
         let old = from.sets.get(&self.name).map_or(&none, |set| &set.elements);
         let mut change = self.settle_counts(old);
         self.settle_verdicts(old, &mut change);
+        self.settle_ranges(old, &mut change);
         let kept = old.len() - change.removed.len();
-        let size = size_for(kept + change.added.len());
-        let name = format!("{base}_{:02}", size.ilog2());
+        let size = self.ranges.is_none().then(|| {
+            let declared = from.sets.get(&self.name).and_then(|set| set.header.size);
+            resized(declared, kept + change.added.len())
+        });
+        let name = match size {
+            Some(size) => format!("{base}_{:02}", size.ilog2()),
+            None => base.to_owned(),
+        };
         if name == self.name {
             if !(change.added.is_empty() && change.removed.is_empty()) {
                 changes.elements.insert(name, change);
@@ -115,9 +150,12 @@ impl Live {
         elements.append(&mut change.added);
         let header = SetHeader {
             key: self.key.clone(),
-            kind: SetKind::Hash,
+            kind: match self.ranges {
+                None => SetKind::Hash,
+                Some(_) => SetKind::Interval,
+            },
             verdict_map: self.verdict_map,
-            size: Some(size),
+            size,
         };
         if !self.name.is_empty() {
             changes.gone_sets.insert(std::mem::take(&mut self.name));
@@ -161,6 +199,18 @@ impl Live {
         }
     }
 
+    fn settle_ranges(&self, old: &Elements, change: &mut ElementChanges) {
+        let Some(ranges) = &self.ranges else { return };
+        let gone = old.iter().filter(|(element, _)| !ranges.contains(element));
+        change
+            .removed
+            .extend(gone.map(|(element, _)| (element.clone(), None)));
+        let added = ranges.iter().filter(|element| !old.contains_key(element));
+        change
+            .added
+            .extend(added.map(|element| (element.clone(), None)));
+    }
+
     fn settle_verdicts(&mut self, old: &Elements, change: &mut ElementChanges) {
         for (element, verdict) in std::mem::take(&mut self.verdicts) {
             let before = old.get(&element);
@@ -177,8 +227,19 @@ impl Live {
     }
 }
 
+/// The size of a set that has one already: it shrinks only when it would be no more than half as
+/// full as it may be, so that a count that goes up and down does not replace the set each time.
+/// Sizes, and nothing else, depend on history.
+fn resized(declared: Option<u32>, count: usize) -> u32 {
+    let wanted = size_for(count);
+    match declared {
+        Some(declared) if wanted < declared && size_for(count * 2) >= declared => declared,
+        _ => wanted,
+    }
+}
+
 /// The declared size of a set of `count` elements: a power of four from 64 on, at most three
-/// quarters full. It depends on the count alone, so that the table never depends on history.
+/// quarters full.
 pub(super) fn size_for(count: usize) -> u32 {
     let mut size = 64_u32;
     while count > size as usize / 4 * 3 && size < 1 << 30 {
@@ -232,5 +293,11 @@ mod tests {
         assert_eq!(ruleset.sets.keys().collect::<Vec<_>>(), ["a_08"]);
         assert_eq!(ruleset.sets["a_08"].elements.len(), 49);
         assert_eq!(ruleset.sets["a_08"].header.size, Some(256));
+        sets.count("a", element(48), -1);
+        commit(&mut sets, &mut ruleset);
+        assert_eq!(ruleset.sets.keys().collect::<Vec<_>>(), ["a_08"]);
+        (24..48).for_each(|n| sets.count("a", element(n), -1));
+        commit(&mut sets, &mut ruleset);
+        assert_eq!(ruleset.sets.keys().collect::<Vec<_>>(), ["a_06"]);
     }
 }

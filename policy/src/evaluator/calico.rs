@@ -52,7 +52,7 @@ impl Evaluator {
     ) -> bool {
         let entity = match subject {
             CalicoSubject::Pod(pod) => self.pod_entity(pod),
-            CalicoSubject::Host(host) => host_entity(host),
+            CalicoSubject::Host(host) => self.host_entity(host),
         };
         // What only makes sense for hosts is not for pods.
         let for_hosts = policy.do_not_track || policy.pre_dnat;
@@ -187,7 +187,7 @@ impl Evaluator {
         let hosts = self.host_endpoints.values();
         let hosts = hosts
             .filter(|host| host.expected_ips.contains(&address))
-            .map(host_entity);
+            .map(|host| self.host_entity(host));
         let sets = self.network_sets.values();
         let sets = sets.filter(|set| set.nets.iter().any(|net| net.contains(&address)));
         let sets = sets.map(|set| {
@@ -207,15 +207,7 @@ impl Evaluator {
 
     /// A pod with the labels that Calico adds, over those of its profiles.
     fn pod_entity<'a>(&'a self, pod: &'a Endpoint) -> Entity<'a> {
-        let profiles = pod
-            .profiles
-            .iter()
-            .filter_map(|name| self.profiles.get(name));
-        let mut labels = Labels::new();
-        for profile in profiles {
-            labels.extend(profile.labels_to_apply.clone());
-        }
-        labels.extend(pod.labels.clone());
+        let mut labels = self.inherited(&pod.profiles, &pod.labels);
         labels.insert(LABEL_NAMESPACE.to_owned(), pod.namespace.clone());
         labels.insert(LABEL_ORCHESTRATOR.to_owned(), "k8s".to_owned());
         if let Some(account) = &pod.service_account {
@@ -227,6 +219,26 @@ impl Evaluator {
             service_account: pod.service_account.as_deref(),
             ports: &pod.ports,
         }
+    }
+
+    fn host_entity<'a>(&self, host: &'a HostEndpoint) -> Entity<'a> {
+        Entity {
+            namespace: None,
+            labels: self.inherited(&host.profiles, &host.labels),
+            service_account: None,
+            ports: &host.ports,
+        }
+    }
+
+    /// An endpoint's own labels over those of its profiles.
+    fn inherited(&self, profiles: &[String], own: &Labels) -> Labels {
+        let known = profiles.iter().filter_map(|name| self.profiles.get(name));
+        let mut labels = Labels::new();
+        for profile in known {
+            labels.extend(profile.labels_to_apply.clone());
+        }
+        labels.extend(own.clone());
+        labels
     }
 
     /// Namespaces have their name as a label, under Kubernetes' name for it and Calico's.
@@ -281,15 +293,6 @@ const LABEL_NAME: &str = "projectcalico.org/name";
 const LABEL_NAMESPACE: &str = "projectcalico.org/namespace";
 const LABEL_ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
 const LABEL_SERVICE_ACCOUNT: &str = "projectcalico.org/serviceaccount";
-
-fn host_entity(host: &HostEndpoint) -> Entity<'_> {
-    Entity {
-        namespace: None,
-        labels: host.labels.clone(),
-        service_account: None,
-        ports: &host.ports,
-    }
-}
 
 /// Whether a rule looks at who is there. In a namespaced policy a `notSelector` alone does: it is
 /// for what is in the policy's namespace.

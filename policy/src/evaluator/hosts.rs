@@ -40,6 +40,9 @@ const FAILSAFE_OUT: [(u8, u16); 9] = [
     (TCP, 6667),
 ];
 
+/// The profile that allows what no policy decides.
+const ALLOWS: &str = "projectcalico-default-allow";
+
 /// Policies of a host endpoint that are asked together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -145,8 +148,9 @@ impl Walk<'_> {
                 }
             }
         }
-        let forwarded = self.path == HostPath::Forward;
-        let reason = if forwarded {
+        let profiles = &self.host.profiles;
+        let allowed = self.path == HostPath::Forward || profiles.iter().any(|one| one == ALLOWS);
+        let reason = if allowed {
             Reason::NoPolicy
         } else {
             Reason::HostEndpoint

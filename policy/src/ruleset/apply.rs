@@ -66,6 +66,17 @@ pub enum ApplyError {
         /// A chain with a rule that uses it.
         by: String,
     },
+    /// No such counter.
+    #[error("there is no counter {0}")]
+    NoSuchCounter(String),
+    /// Something still refers to the counter.
+    #[error("counter {counter} is used by chain {by}")]
+    CounterInUse {
+        /// The counter.
+        counter: String,
+        /// A chain with a rule that uses it.
+        by: String,
+    },
     /// Something still refers to the chain, or it has rules.
     #[error("chain {chain} is used by {by}")]
     ChainInUse {
@@ -96,6 +107,11 @@ impl Ruleset {
             Op::AddRules(name, rules) => self.add_rules(name, rules),
             Op::DeleteChain(name) => self.delete_chain(name),
             Op::DeleteSet(name) => self.delete_set(name),
+            Op::AddCounter(name) => {
+                self.counters.insert(name.clone());
+                Ok(())
+            }
+            Op::DeleteCounter(name) => self.delete_counter(name),
         }
     }
 
@@ -181,6 +197,9 @@ impl Ruleset {
                     self.check_target(Some(verdict))?;
                     continue;
                 }
+                Statement::NamedCounter(counter) if !self.counters.contains(counter) => {
+                    return Err(ApplyError::NoSuchCounter(counter.clone()));
+                }
                 _ => continue,
             };
             let header = &self.set(set_name)?.header;
@@ -238,6 +257,22 @@ impl Ruleset {
         }
         self.sets.remove(name);
         Ok(())
+    }
+
+    fn delete_counter(&mut self, name: &str) -> Result<(), ApplyError> {
+        let counts =
+            |s: &Statement| matches!(s, Statement::NamedCounter(counter) if counter == name);
+        for (by, chain) in &self.chains {
+            let mut statements = chain.rules.iter().flat_map(|rule| &rule.statements);
+            if statements.any(counts) {
+                let (counter, by) = (name.to_owned(), by.clone());
+                return Err(ApplyError::CounterInUse { counter, by });
+            }
+        }
+        match self.counters.remove(name) {
+            true => Ok(()),
+            false => Err(ApplyError::NoSuchCounter(name.to_owned())),
+        }
     }
 
     fn check_target(&self, verdict: Option<&Verdict>) -> Result<(), ApplyError> {

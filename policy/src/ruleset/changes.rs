@@ -18,6 +18,10 @@ pub(crate) struct Changes {
     pub(crate) elements: BTreeMap<String, ElementChanges>,
     /// Chains to create or rewrite, or to remove (`None`).
     pub(crate) chains: BTreeMap<String, Option<Chain>>,
+    /// Counters to create.
+    pub(crate) new_counters: BTreeSet<String>,
+    /// Counters to remove.
+    pub(crate) gone_counters: BTreeSet<String>,
 }
 
 /// What changes in one set. An element in both gets another verdict.
@@ -50,6 +54,12 @@ impl Ruleset {
             .keys()
             .filter(|name| !desired.sets.contains_key(*name));
         changes.gone_sets = gone.cloned().collect();
+        let missing = |from: &Self, other: &Self| {
+            let names = from.counters.difference(&other.counters);
+            names.cloned().collect()
+        };
+        changes.new_counters = missing(desired, self);
+        changes.gone_counters = missing(self, desired);
         for (name, chain) in &desired.chains {
             if self.chains.get(name) != Some(chain) {
                 changes.chains.insert(name.clone(), Some(chain.clone()));
@@ -112,6 +122,7 @@ impl Changes {
     /// of references. Within a set, deletions come first: they make room.
     pub(crate) fn ops(&self, from: &Ruleset) -> Vec<Op> {
         let mut ops = vec![];
+        ops.extend(self.new_counters.iter().cloned().map(Op::AddCounter));
         for (name, set) in &self.new_sets {
             ops.push(Op::AddSet(name.clone(), set.header.clone()));
         }
@@ -179,6 +190,7 @@ impl Changes {
                 .iter()
                 .map(|name| Op::DeleteSet(name.clone())),
         );
+        ops.extend(self.gone_counters.iter().cloned().map(Op::DeleteCounter));
     }
 
     /// Carries the changes out.
@@ -195,6 +207,10 @@ impl Changes {
             ruleset.sets.remove(&name);
         }
         ruleset.sets.extend(self.new_sets);
+        ruleset
+            .counters
+            .retain(|name| !self.gone_counters.contains(name));
+        ruleset.counters.extend(self.new_counters);
         for (name, chain) in self.chains {
             match chain {
                 Some(chain) => drop(ruleset.chains.insert(name, chain)),

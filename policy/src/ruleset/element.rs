@@ -48,6 +48,15 @@ impl Element {
         }
     }
 
+    /// The element of a range of each field, both ends included.
+    pub fn ranges(parts: &[(Part, Part)]) -> Self {
+        let (first, last): (Vec<_>, Vec<_>) = parts.iter().copied().unzip();
+        Self {
+            key: encode(&first),
+            end: Some(encode(&last)),
+        }
+    }
+
     /// The element of a range of one field, both ends included.
     pub fn range(first: Part, last: Part) -> Self {
         Self {
@@ -66,6 +75,20 @@ fn encode(parts: &[Part]) -> Box<[u8]> {
         }
     }
     key.into_boxed_slice()
+}
+
+/// Where the fields of a key begin and end.
+pub(crate) fn spans(types: &[KeyType]) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
+    let padded = types.len() > 1;
+    types.iter().scan(0, move |at, field| {
+        let start = *at;
+        *at += if padded {
+            field.len().next_multiple_of(4)
+        } else {
+            field.len()
+        };
+        Some(start..start + field.len())
+    })
 }
 
 /// Length in bytes of a key of these fields.

@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 impl Display for Ruleset {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "table inet {} {{", model::names::NFT_TABLE)?;
+        for name in &self.counters {
+            writeln!(f, "\tcounter {name} {{ packets 0 bytes 0; }}")?;
+        }
         for (name, set) in &self.sets {
             write_set(f, name, set)?;
         }
@@ -85,6 +88,8 @@ fn command(op: &Op, table: &str, headers: &BTreeMap<&str, &SetHeader>) -> String
             .collect(),
         Op::DeleteChain(name) => format!("delete chain {table} {name}\n"),
         Op::DeleteSet(name) => format!("delete {} {table} {name}\n", keyword(name)),
+        Op::AddCounter(name) => format!("add counter {table} {name}\n"),
+        Op::DeleteCounter(name) => format!("delete counter {table} {name}\n"),
     }
 }
 
@@ -202,6 +207,7 @@ impl Display for Statement {
             Self::OifnamePrefix { prefix, negate } => {
                 write!(f, "oifname {}\"{prefix}*\"", not(negate))
             }
+            Self::Iifname(name) => write!(f, "iifname \"{name}\""),
             Self::Oifname(name) => write!(f, "oifname \"{name}\""),
             Self::L4Proto(number) => write!(f, "meta l4proto {number}"),
             Self::DportRange(first, last) if first == last => write!(f, "th dport {first}"),
@@ -210,6 +216,7 @@ impl Display for Statement {
                 f.write_str("ct state established,related")
             }
             Self::CtState(CtState::Invalid) => f.write_str("ct state invalid"),
+            Self::CtState(CtState::Untracked) => f.write_str("ct state untracked"),
             Self::CtMarkBits(bits) => write!(f, "ct mark and {bits:#x} == {bits:#x}"),
             Self::Icmpv6Type { first, last } if first == last => write!(f, "icmpv6 type {first}"),
             Self::Icmpv6Type { first, last } => write!(f, "icmpv6 type {first}-{last}"),
@@ -222,6 +229,26 @@ impl Display for Statement {
                 write!(f, "{} {}@{set}", field_list(fields), not(negate))
             }
             Self::VerdictMap { fields, map } => write!(f, "{} vmap @{map}", field_list(fields)),
+            Self::Icmp {
+                family,
+                icmp_type,
+                code,
+                negate,
+            } => {
+                let protocol = icmp_number(*family);
+                write!(f, "meta l4proto {protocol} ")?;
+                match code {
+                    None => write!(f, "@th,0,8 {}{icmp_type}", not(negate)),
+                    Some(code) => {
+                        let both = u16::from_be_bytes([*icmp_type, *code]);
+                        write!(f, "@th,0,16 {}{both}", not(negate))
+                    }
+                }
+            }
+            Self::SetCtMarkBits(bits) => write!(f, "ct mark set ct mark or {bits:#x}"),
+            Self::NoTrack => f.write_str("notrack"),
+            Self::RejectTcpReset => f.write_str("reject with tcp reset"),
+            Self::NamedCounter(name) => write!(f, "counter name \"{name}\""),
             Self::Counter => f.write_str("counter"),
             Self::Limit { per_second, burst } => {
                 write!(f, "limit rate {per_second}/second burst {burst} packets")
@@ -241,6 +268,13 @@ impl Display for Statement {
             Self::Masquerade => f.write_str("masquerade fully-random"),
             Self::Verdict(verdict) => verdict.fmt(f),
         }
+    }
+}
+
+fn icmp_number(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => 1,
+        Family::Ipv6 => 58,
     }
 }
 

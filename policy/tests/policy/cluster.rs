@@ -253,7 +253,7 @@ fn packet(source: &End, destination: &End, protocol: u8, port: Option<u16>) -> P
         destination: destination.address,
         protocol,
         ports: port.map(|port| (40_000, port)),
-        icmpv6_type: None,
+        icmp: None,
         connection: Connection::New,
         mark: 0,
     }

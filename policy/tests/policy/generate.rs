@@ -216,6 +216,7 @@ fn slice(there: f64) -> BoxedStrategy<Change> {
                 service: service.to_owned(),
                 addresses,
                 ports,
+                ready_nodes: BTreeSet::new(),
             });
             Change::EndpointSlice(namespace, name, slice)
         })
@@ -247,6 +248,7 @@ fn hosts(there: f64) -> BoxedStrategy<Change> {
                 interface_name,
                 expected_ips: addresses.into_iter().collect(),
                 ports,
+                profiles: vec![],
             },
         );
         Change::HostEndpoint(name, host)

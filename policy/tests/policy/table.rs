@@ -82,7 +82,7 @@ fn packet(from: (u32, &str), to: (u32, &str)) -> Packet {
         destination: to.1.parse().unwrap(),
         protocol: 6,
         ports: Some((40_000, 8080)),
-        icmpv6_type: None,
+        icmp: None,
         connection: Connection::New,
         mark: 0,
     }
@@ -148,7 +148,7 @@ fn neighbour_discovery_may_come_from_link_local_addresses_but_router_advertiseme
     ] {
         let mut packet = packet((A, "fe80::1234"), (OUTSIDE, "ff02::1"));
         packet.oif = None;
-        (packet.protocol, packet.ports, packet.icmpv6_type) = (58, None, Some(icmpv6_type));
+        (packet.protocol, packet.ports, packet.icmp) = (58, None, Some((icmpv6_type, 0)));
         assert_eq!(passes(&mut compiler, &packet), allowed, "{icmpv6_type}");
     }
 }
@@ -158,7 +158,7 @@ fn policies_judge_forwarded_messages_that_look_like_neighbour_discovery() {
     for icmpv6_type in 133..=137 {
         let pass = |compiler: &mut Compiler, from, to| {
             let mut packet = packet(from, to);
-            (packet.protocol, packet.ports, packet.icmpv6_type) = (58, None, Some(icmpv6_type));
+            (packet.protocol, packet.ports, packet.icmp) = (58, None, Some((icmpv6_type, 0)));
             passes(compiler, &packet)
         };
         let outside = (OUTSIDE, "2001:db8::1");

@@ -1,9 +1,6 @@
-//! Path attributes, each set stored once however many prefixes share it.
+//! Path attributes with what the decision asks about them.
 
 use crate::wire::{Attributes, NextHop};
-use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, DefaultHasher};
-use std::sync::Arc;
 
 /// Attributes and next hop of a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,37 +32,6 @@ impl PathAttributes {
     }
 }
 
-/// Every set of attributes in use.
-#[derive(Debug, Default)]
-pub(crate) struct Interner {
-    // A fixed hasher: the same input gives the same run.
-    sets: HashSet<Arc<PathAttributes>, BuildHasherDefault<DefaultHasher>>,
-    sweep_at: usize,
-}
-
-impl Interner {
-    const FIRST_SWEEP: usize = 1024;
-
-    /// The one copy of these attributes.
-    pub(crate) fn intern(&mut self, attributes: PathAttributes) -> Arc<PathAttributes> {
-        if let Some(known) = self.sets.get(&attributes) {
-            return Arc::clone(known);
-        }
-        if self.sets.len() >= self.sweep_at.max(Self::FIRST_SWEEP) {
-            self.sets.retain(|set| Arc::strong_count(set) > 1);
-            self.sweep_at = self.sets.len() * 2;
-        }
-        let set = Arc::new(attributes);
-        self.sets.insert(Arc::clone(&set));
-        set
-    }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.sets.len()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,27 +50,6 @@ mod tests {
             },
             next_hop,
         )
-    }
-
-    #[test]
-    fn equal_attributes_are_stored_once() {
-        let mut interner = Interner::default();
-        let first = interner.intern(attributes(1));
-        assert!(Arc::ptr_eq(&first, &interner.intern(attributes(1))));
-        assert!(!Arc::ptr_eq(&first, &interner.intern(attributes(2))));
-    }
-
-    #[test]
-    fn attributes_that_nobody_uses_are_forgotten() {
-        let mut interner = Interner::default();
-        for med in 0..10_000 {
-            interner.intern(attributes(med));
-        }
-        assert!(
-            interner.len() <= Interner::FIRST_SWEEP + 1,
-            "{} kept",
-            interner.len()
-        );
     }
 
     #[test]

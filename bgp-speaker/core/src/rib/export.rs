@@ -219,14 +219,14 @@ fn prepend(path: &mut AsPath, as_number: u32) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config::Import;
     use crate::rib::attributes::PathAttributes;
     use crate::speaker::PeerId;
     use std::sync::Arc;
 
-    fn policy(ibgp: bool) -> ExportPolicy {
+    pub(crate) fn policy(ibgp: bool) -> ExportPolicy {
         ExportPolicy {
             local_as: 64512,
             ibgp,

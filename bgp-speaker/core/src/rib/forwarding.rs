@@ -1,11 +1,12 @@
 //! From Loc-RIB to the forwarding table: next hops of the paths in use, and their weights.
 
+use super::attributes::PathAttributes;
 use super::decision::Verdict;
-use super::{Destination, Path, Rib, Source};
+use super::pool::PoolId;
+use super::table::SlotId;
+use super::{Rib, Source};
 use crate::config::{FibChange, FibNextHop};
 use crate::wire::Attributes;
-use ipnet::IpNet;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Subtype of the link bandwidth community (draft-ietf-idr-link-bandwidth), whose type is two-octet
@@ -14,69 +15,86 @@ const LINK_BANDWIDTH: u8 = 4;
 const TWO_OCTET_AS: u8 = 0x00;
 const NON_TRANSITIVE: u8 = 0x40;
 
+/// What the forwarding table has been told about a prefix.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Forwarding {
+    pub(super) next_hops: Vec<FibNextHop>,
+    pub(super) priority: Option<u32>,
+}
+
 impl Rib {
     /// The difference to what the forwarding table has been told. Routes of this node are not
     /// forwarded to anybody.
-    pub(super) fn fib_change(
-        &mut self,
-        prefix: &IpNet,
-        destination: &mut Destination,
-    ) -> Option<FibChange> {
-        let next_hops = self.next_hops(prefix, destination);
-        let best = destination.best().filter(|_| !next_hops.is_empty());
-        let priority = best.and_then(|path| self.learned(prefix, path).priority);
-        let told = match priority {
-            Some(priority) => self.priorities.insert(*prefix, priority),
-            None if self.priorities.is_empty() => None,
-            None => self.priorities.remove(prefix),
-        };
-        if next_hops == destination.installed && priority == told {
+    pub(super) fn fib_change(&mut self, slot: SlotId) -> Option<FibChange> {
+        let wanted = self.wanted(slot);
+        let installed = self.table[slot].installed;
+        let nothing = Forwarding::default();
+        if wanted == *self.forwarding.get(installed).unwrap_or(&nothing) {
             return None;
         }
-        destination.installed.clone_from(&next_hops);
-        let prefix = *prefix;
-        Some(if next_hops.is_empty() {
+        let id = if wanted.next_hops.is_empty() {
+            PoolId::NONE
+        } else {
+            let is = |known: &Forwarding| *known == wanted;
+            self.forwarding.intern(&wanted, is, || wanted.clone())
+        };
+        self.forwarding.hold(id);
+        self.forwarding.release(installed);
+        self.table[slot].installed = id;
+        let prefix = *self.table[slot].prefix();
+        Some(if wanted.next_hops.is_empty() {
             FibChange::Remove { prefix }
         } else {
             FibChange::Set {
                 prefix,
-                next_hops,
-                priority,
+                next_hops: wanted.next_hops,
+                priority: wanted.priority,
             }
         })
     }
 
-    fn next_hops(&self, prefix: &IpNet, destination: &Destination) -> Vec<FibNextHop> {
-        let in_use = destination.paths.iter().filter(|path| {
-            matches!(path.verdict, Verdict::Best | Verdict::Multipath)
-                && path.source != Source::Local
-        });
-        let mut bandwidths = BTreeMap::new();
-        for path in in_use {
-            let attributes = &self.learned(prefix, path).attributes.attributes;
-            bandwidths.insert(self.way(path), link_bandwidth(attributes));
+    fn wanted(&self, slot: SlotId) -> Forwarding {
+        let mut ways = Vec::new();
+        let mut priority = None;
+        for (verdict, _, path) in self.usable(slot) {
+            let in_use = matches!(verdict, Verdict::Best | Verdict::Multipath);
+            if !in_use || path.source == Source::Local {
+                continue;
+            }
+            if verdict == Verdict::Best {
+                priority = path.priority;
+            }
+            let bandwidth = link_bandwidth(&path.attributes.attributes);
+            ways.push((self.way(path.source, path.attributes), bandwidth));
         }
-        let weights = weights(bandwidths.values().copied());
-        let ways = bandwidths.into_keys().zip(weights);
-        ways.map(|((address, scope), weight)| FibNextHop {
-            address,
-            scope,
-            weight,
-        })
-        .collect()
+        if ways.len() > 1 {
+            ways.sort_by_key(|(way, _)| *way);
+            ways.dedup_by_key(|(way, _)| *way);
+        }
+        let weights = weights(ways.iter().map(|(_, bandwidth)| *bandwidth));
+        let weighted = ways.iter().zip(weights);
+        Forwarding {
+            next_hops: weighted
+                .map(|(((address, scope), _), weight)| FibNextHop {
+                    address: *address,
+                    scope: *scope,
+                    weight,
+                })
+                .collect(),
+            priority,
+        }
     }
 
     /// Address and interface to forward to. Of two addresses the global one is used, as it can be
     /// resolved by itself, unless the peer is on a link where only link-local ones are known.
-    fn way(&self, path: &Path) -> (IpAddr, u32) {
-        let next_hop = path.attributes.next_hop;
-        let scope = match path.source {
+    fn way(&self, source: Source, path: &PathAttributes) -> (IpAddr, u32) {
+        let scope = match source {
             Source::Local => 0,
             Source::Peer(peer) => self.peer(peer).map_or(0, |facts| facts.scope),
         };
-        let address = match next_hop.link_local {
+        let address = match path.next_hop.link_local {
             Some(link_local) if scope != 0 => link_local.into(),
-            Some(_) | None => next_hop.address,
+            Some(_) | None => path.next_hop.address,
         };
         match address {
             IpAddr::V6(v6) if v6.is_unicast_link_local() => (address, scope),

@@ -10,7 +10,6 @@ use crate::wire::{Attributes, Family};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
 impl Rib {
     /// Gives every path its verdict and puts the best one first.
@@ -41,16 +40,8 @@ impl Rib {
                 Verdict::Lost(_) => 2,
                 Verdict::Refused(_) => 3,
             };
-            (rank, path.source, path.path_id)
+            (rank, path.source, path.path_id())
         });
-    }
-
-    fn set_overlays(&mut self, prefix: &IpNet, overlays: Vec<Overlay>) {
-        if !overlays.is_empty() {
-            self.overlays.insert(*prefix, overlays);
-        } else if !self.overlays.is_empty() {
-            self.overlays.remove(prefix);
-        }
     }
 
     /// A path as the decision sees it, and what policy has changed of it.
@@ -73,16 +64,14 @@ impl Rib {
         let candidate = candidate(path, &attributes, facts.router_id, Some(facts), decision);
         let attributes = match attributes {
             Cow::Borrowed(_) if priority.is_none() => return Ok((candidate, None)),
-            Cow::Borrowed(_) => Arc::clone(&path.attributes),
-            Cow::Owned(changed) => {
-                let changed = PathAttributes::new(changed, path.attributes.next_hop);
-                self.interner.intern(changed)
-            }
+            Cow::Borrowed(unchanged) => unchanged.clone(),
+            Cow::Owned(changed) => changed,
         };
+        let attributes = PathAttributes::new(attributes, path.attributes.next_hop);
         let overlay = Overlay {
             source: path.source,
-            path_id: path.path_id,
-            attributes,
+            path_id: path.path_id(),
+            announcement: self.intern(path.source, attributes),
             priority,
         };
         Ok((candidate, Some(overlay)))
@@ -167,7 +156,7 @@ fn candidate(
         router_id: attributes.originator_id.unwrap_or(router_id),
         cluster_list_length: attributes.cluster_list.len(),
         peer_address: facts.map(|facts| facts.address),
-        path_id: path.path_id,
+        path_id: path.path_id(),
         as_path: (!decision.as_path_relax).then(|| attributes.as_path.clone()),
     }
 }

@@ -5,24 +5,35 @@
 //! and why a path is not in use is there to be read. The Adj-RIB-Outs are in [`adj_out`].
 
 pub(crate) mod adj_out;
+mod adj_out_paths;
 pub(crate) mod attributes;
 pub(crate) mod decision;
 pub(crate) mod export;
 mod forwarding;
 mod import;
 mod own;
+mod pool;
+pub(crate) mod slots;
+pub(crate) mod table;
+pub(crate) mod update_group;
 
-use crate::config::{Decision, FibChange, FibNextHop, Import, LocalRoute, Role};
+use crate::config::{Decision, FibChange, Import, LocalRoute, Role};
 use crate::filter::Filter;
 use crate::speaker::PeerId;
 use crate::wire::{AsPath, Attributes, Family, NextHop, Nlri};
-use attributes::{Interner, PathAttributes};
-use decision::{Refusal, Verdict};
+use attributes::PathAttributes;
+use decision::Verdict;
+use forwarding::Forwarding;
 use ipnet::IpNet;
 use own::OwnPrefixes;
-use std::collections::{BTreeMap, BTreeSet};
+use pool::{Pool, PoolId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use table::{SlotId, StoredPath, Table};
+
+/// Forwarding changes that room is kept for when there are none.
+const FIB_QUEUE: usize = 1024;
 
 /// LOCAL_PREF of a path that has none.
 pub(crate) const DEFAULT_LOCAL_PREF: u32 = crate::wire::DEFAULT_LOCAL_PREF;
@@ -38,12 +49,11 @@ pub(crate) enum Source {
 #[derive(Debug, Clone)]
 pub(crate) struct Path {
     pub(crate) source: Source,
-    /// The peer's path identifier (RFC 7911); 0 without.
-    pub(crate) path_id: u32,
     pub(crate) attributes: Arc<PathAttributes>,
     /// Kept from a session that has ended (RFC 4724).
     pub(crate) stale: bool,
     pub(crate) verdict: Verdict,
+    stored: StoredPath,
 }
 
 /// What the decision needs to know about a peer; of the last session if there is none.
@@ -89,34 +99,12 @@ pub(crate) struct Count {
     pub(crate) stale: usize,
 }
 
-/// Adj-RIBs-In and Loc-RIB.
+/// Somebody's path, without the prefix: many prefixes share one.
 #[derive(Debug)]
-pub(crate) struct Rib {
-    identity: Identity,
-    peers: BTreeMap<PeerId, PeerFacts>,
-    counts: BTreeMap<PeerId, Count>,
-    table: BTreeMap<IpNet, Destination>,
-    own: OwnPrefixes,
-    dirty: BTreeSet<IpNet>,
-    interner: Interner,
-    overlays: BTreeMap<IpNet, Vec<Overlay>>,
-    /// Interface and metric of routes of this node that have any.
-    local_marks: BTreeMap<IpNet, LocalMark>,
-    /// Metrics that the forwarding table has been told.
-    priorities: BTreeMap<IpNet, u32>,
-}
-
-/// What import policy has made of a path, for the few paths that it changes.
-#[derive(Debug)]
-struct Overlay {
+pub(crate) struct Announcement {
     source: Source,
-    path_id: u32,
     attributes: Arc<PathAttributes>,
-    /// Its metric in the kernel.
-    priority: Option<u32>,
 }
-
-type LocalMark = (Option<String>, Option<u32>);
 
 /// A path after import policy, as export policy sees it.
 #[derive(Debug, Clone, Copy)]
@@ -124,15 +112,55 @@ pub(crate) struct Learned<'a> {
     pub(crate) source: Source,
     pub(crate) attributes: &'a Arc<PathAttributes>,
     pub(crate) interface: Option<&'a str>,
+    /// Its metric in the kernel, where somebody has said one.
     pub(crate) priority: Option<u32>,
 }
 
-/// All that is known about a prefix.
+/// What import policy has made of a path, for the few paths that it changes.
+#[derive(Debug)]
+struct Overlay {
+    source: Source,
+    path_id: u32,
+    announcement: PoolId<Announcement>,
+    priority: Option<u32>,
+}
+
+/// Interface and metric of a route of this node.
+type LocalMark = (Option<String>, Option<u32>);
+
+/// Adj-RIBs-In and Loc-RIB.
+#[derive(Debug)]
+pub(crate) struct Rib {
+    identity: Identity,
+    peers: BTreeMap<PeerId, PeerFacts>,
+    counts: BTreeMap<PeerId, Count>,
+    table: Table,
+    announcements: Pool<Announcement>,
+    forwarding: Pool<Forwarding>,
+    overlays: BTreeMap<IpNet, Vec<Overlay>>,
+    /// Marks of routes of this node that have any.
+    local_marks: BTreeMap<IpNet, LocalMark>,
+    own: OwnPrefixes,
+    /// Prefixes with a route of this node.
+    local: BTreeSet<IpNet>,
+    dirty: Vec<SlotId>,
+    fib_dirty: VecDeque<SlotId>,
+    vacant: Vec<SlotId>,
+    /// How many of `vacant` somebody needed when they were last looked at.
+    needed: usize,
+}
+
+/// All that is known about a prefix, to be worked on.
 #[derive(Debug, Default)]
 pub(crate) struct Destination {
     paths: Vec<Path>,
-    /// What the forwarding table has been told; empty: nothing.
-    installed: Vec<FibNextHop>,
+}
+
+impl Path {
+    /// The peer's path identifier (RFC 7911); 0 without.
+    pub(crate) fn path_id(&self) -> u32 {
+        self.stored.path_id
+    }
 }
 
 impl Destination {
@@ -140,16 +168,11 @@ impl Destination {
     pub(crate) fn paths(&self) -> &[Path] {
         &self.paths
     }
-
-    fn best(&self) -> Option<&Path> {
-        self.paths
-            .first()
-            .filter(|path| path.verdict == Verdict::Best)
-    }
 }
 
 impl Rib {
-    pub(crate) fn new() -> Self {
+    /// Empty tables; nothing that can be seen depends on the seed.
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             identity: Identity {
                 local_as: 0,
@@ -160,20 +183,24 @@ impl Rib {
             },
             peers: BTreeMap::new(),
             counts: BTreeMap::new(),
-            table: BTreeMap::new(),
-            own: OwnPrefixes::default(),
-            dirty: BTreeSet::new(),
-            interner: Interner::default(),
+            table: Table::new(seed),
+            announcements: Pool::default(),
+            forwarding: Pool::default(),
             overlays: BTreeMap::new(),
             local_marks: BTreeMap::new(),
-            priorities: BTreeMap::new(),
+            own: OwnPrefixes::default(),
+            local: BTreeSet::new(),
+            dirty: Vec::new(),
+            fib_dirty: VecDeque::new(),
+            vacant: Vec::new(),
+            needed: 0,
         }
     }
 
     pub(crate) fn set_identity(&mut self, identity: Identity) {
         if self.identity != identity {
             self.identity = identity;
-            self.dirty.extend(self.table.keys().copied());
+            self.mark_dirty_where(|_, _| true);
         }
     }
 
@@ -181,7 +208,9 @@ impl Rib {
     pub(crate) fn set_peer(&mut self, peer: PeerId, facts: PeerFacts) {
         if self.peers.get(&peer) != Some(&facts) {
             self.peers.insert(peer, facts);
-            self.dirty_from(Source::Peer(peer));
+            if self.count(peer).received > 0 {
+                self.mark_dirty_where(|rib, slot| rib.has_path_of(slot, Source::Peer(peer)));
+            }
         }
     }
 
@@ -200,84 +229,136 @@ impl Rib {
         self.counts.get(&peer).copied().unwrap_or_default()
     }
 
-    pub(crate) fn table(&self) -> &BTreeMap<IpNet, Destination> {
-        &self.table
+    /// Number of prefixes.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
     }
 
-    /// The one copy of these attributes.
-    pub(crate) fn intern(
+    /// All prefixes, in order, with what is known about each.
+    pub(crate) fn destinations(&self) -> impl Iterator<Item = (IpNet, Destination)> {
+        let slots = self.table.sorted().into_iter();
+        slots
+            .filter(|slot| !self.table.paths(*slot).is_empty())
+            .map(|slot| (*self.table[slot].prefix(), self.destination(slot)))
+    }
+
+    /// All prefixes by number; a number may be in use that has no path.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = SlotId> {
+        self.table.slots()
+    }
+
+    /// The prefix with this number.
+    pub(crate) fn prefix(&self, slot: SlotId) -> &IpNet {
+        self.table[slot].prefix()
+    }
+
+    /// A peer announces prefixes with the same attributes.
+    pub(crate) fn announce(
         &mut self,
+        peer: PeerId,
         attributes: Attributes,
         next_hop: NextHop,
-    ) -> Arc<PathAttributes> {
-        self.interner
-            .intern(PathAttributes::new(attributes, next_hop))
-    }
-
-    /// A peer announces a prefix.
-    pub(crate) fn announce(&mut self, peer: PeerId, nlri: Nlri, attributes: &Arc<PathAttributes>) {
-        let Nlri { prefix, path_id } = nlri;
-        let paths = &mut self.table.entry(prefix).or_default().paths;
-        let count = self.counts.entry(peer).or_default();
-        match paths
-            .iter_mut()
-            .find(|path| path.source == Source::Peer(peer) && path.path_id == path_id)
-        {
-            Some(path) => {
-                let was_stale = std::mem::take(&mut path.stale);
-                count.stale -= usize::from(was_stale);
-                let unchanged = Arc::ptr_eq(&path.attributes, attributes);
-                if unchanged && !(was_stale && self.overlays.contains_key(&prefix)) {
-                    return;
-                }
-                path.attributes = Arc::clone(attributes);
-            }
-            None => {
-                count.received += 1;
-                let source = Source::Peer(peer);
-                paths.push(Path::new(source, path_id, Arc::clone(attributes)));
-            }
-        }
-        self.dirty.insert(prefix);
-    }
-
-    /// A peer withdraws a prefix.
-    pub(crate) fn withdraw(&mut self, peer: PeerId, nlri: Nlri) {
-        let Nlri { prefix, path_id } = nlri;
-        let Some(destination) = self.table.get_mut(&prefix) else {
-            return;
-        };
+        prefixes: &[Nlri],
+    ) {
+        let attributes = PathAttributes::new(attributes, next_hop);
         let source = Source::Peer(peer);
-        if let Some(index) = destination
-            .paths
-            .iter()
-            .position(|path| path.source == source && path.path_id == path_id)
-        {
-            let path = destination.paths.remove(index);
-            let count = self.counts.entry(peer).or_default();
-            count.received -= 1;
-            count.stale -= usize::from(path.stale);
-            self.dirty.insert(prefix);
+        let announcement = self.intern(source, attributes);
+        self.announcements.hold(announcement);
+        let mut count = self.count(peer);
+        for nlri in prefixes {
+            match self.put(nlri, source, announcement) {
+                Put::Added => count.received += 1,
+                Put::Replaced { stale } => count.stale -= usize::from(stale),
+            }
         }
+        self.counts.insert(peer, count);
+        self.announcements.release(announcement);
+    }
+
+    /// A peer withdraws prefixes.
+    pub(crate) fn withdraw(&mut self, peer: PeerId, prefixes: &[Nlri]) {
+        let mut count = self.count(peer);
+        for nlri in prefixes {
+            if let Some(path) = self.take(nlri, Source::Peer(peer)) {
+                count.received -= 1;
+                count.stale -= usize::from(path.stale);
+            }
+        }
+        self.counts.insert(peer, count);
+    }
+
+    fn intern(&mut self, source: Source, attributes: PathAttributes) -> PoolId<Announcement> {
+        let key = (source, attributes);
+        let is = |known: &Announcement| known.source == key.0 && *known.attributes == key.1;
+        // Cloned only if it is kept, which is once for many prefixes.
+        self.announcements.intern(&key, is, || Announcement {
+            source: key.0,
+            attributes: Arc::new(key.1.clone()),
+        })
+    }
+
+    fn source(&self, path: &StoredPath) -> Source {
+        let announcement = self.announcements.get(path.announcement);
+        announcement.map_or(Source::Local, |announcement| announcement.source)
+    }
+
+    /// Where among a prefix's paths that of a source is.
+    fn position(&self, slot: SlotId, path_id: u32, source: Source) -> Option<usize> {
+        let mut paths = self.table.paths(slot).iter();
+        paths.position(|path| path.path_id == path_id && self.source(path) == source)
+    }
+
+    fn put(&mut self, nlri: &Nlri, source: Source, announcement: PoolId<Announcement>) -> Put {
+        let slot = self.table.find_or_insert(&nlri.prefix);
+        let Some(index) = self.position(slot, nlri.path_id, source) else {
+            let path = StoredPath::new(announcement, nlri.path_id);
+            self.table.add_path(slot, path);
+            self.announcements.hold(announcement);
+            self.mark_dirty(slot);
+            return Put::Added;
+        };
+        let path = &mut self.table.paths_mut(slot)[index];
+        let stale = std::mem::take(&mut path.stale);
+        let before = std::mem::replace(&mut path.announcement, announcement);
+        if before != announcement {
+            self.announcements.hold(announcement);
+            self.announcements.release(before);
+            self.mark_dirty(slot);
+        } else if stale && self.overlays.contains_key(&nlri.prefix) {
+            // Being stale may be what policy has changed it for.
+            self.mark_dirty(slot);
+        }
+        Put::Replaced { stale }
+    }
+
+    fn take(&mut self, nlri: &Nlri, source: Source) -> Option<StoredPath> {
+        let slot = self.table.find(&nlri.prefix)?;
+        let index = self.position(slot, nlri.path_id, source)?;
+        let path = self.table.remove_path(slot, index);
+        self.announcements.release(path.announcement);
+        self.mark_dirty(slot);
+        Some(path)
     }
 
     /// The session has ended and the peer's paths of some families are kept for the time being.
     pub(crate) fn mark_stale(&mut self, peer: PeerId, families: &[Family]) {
-        let count = self.counts.entry(peer).or_default();
-        for (prefix, destination) in &mut self.table {
-            if !families.contains(&Family::of(prefix)) {
+        let mut count = self.count(peer);
+        if count.received == 0 || families.is_empty() {
+            return;
+        }
+        for slot in self.table.slots().collect::<Vec<_>>() {
+            if !families.contains(&Family::of(self.table[slot].prefix())) {
                 continue;
             }
-            let source = Source::Peer(peer);
-            for path in destination
-                .paths
-                .iter_mut()
-                .filter(|path| path.source == source)
-            {
-                count.stale += usize::from(!path.stale);
-                path.stale = true;
+            for index in 0..self.table.paths(slot).len() {
+                if self.source(&self.table.paths(slot)[index]) == Source::Peer(peer) {
+                    let path = &mut self.table.paths_mut(slot)[index];
+                    count.stale += usize::from(!path.stale);
+                    path.stale = true;
+                }
             }
         }
+        self.counts.insert(peer, count);
     }
 
     /// Forgets the paths of a family that have not been announced again.
@@ -296,139 +377,296 @@ impl Rib {
 
     /// Replaces the routes of this node.
     pub(crate) fn set_local(&mut self, routes: &BTreeMap<IpNet, LocalRoute>) {
-        let gone: Vec<IpNet> = self
-            .table
-            .iter()
-            .filter(|(prefix, destination)| {
-                !routes.contains_key(*prefix)
-                    && destination
-                        .paths
-                        .iter()
-                        .any(|path| path.source == Source::Local)
-            })
-            .map(|(prefix, _)| *prefix)
-            .collect();
-        for prefix in gone {
-            self.local_marks.remove(&prefix);
-            if let Some(destination) = self.table.get_mut(&prefix) {
-                destination
-                    .paths
-                    .retain(|path| path.source != Source::Local);
-                self.dirty.insert(prefix);
+        let mut local = std::mem::take(&mut self.local);
+        local.retain(|prefix| {
+            let stays = routes.contains_key(prefix);
+            if !stays {
+                self.take(&unnumbered(prefix), Source::Local);
+                self.local_marks.remove(prefix);
             }
-        }
+            stays
+        });
         for (prefix, route) in routes {
-            self.set_local_route(*prefix, route);
+            let attributes = PathAttributes::new(local_attributes(route), unspecified(prefix));
+            let announcement = self.intern(Source::Local, attributes);
+            self.announcements.hold(announcement);
+            self.put(&unnumbered(prefix), Source::Local, announcement);
+            self.announcements.release(announcement);
+            self.mark_local(prefix, route);
+            local.insert(*prefix);
         }
-        for changed in self.own.replace(routes.keys()) {
-            let within = self.table.range(own::range_within(&changed));
-            self.dirty.extend(within.map(|(prefix, _)| *prefix));
+        self.local = local;
+        let changed = self.own.replace(routes.keys());
+        if !changed.is_empty() {
+            self.mark_dirty_where(|rib, slot| changed.covers(rib.prefix(slot)));
         }
     }
 
-    fn set_local_route(&mut self, prefix: IpNet, route: &LocalRoute) {
+    fn mark_local(&mut self, prefix: &IpNet, route: &LocalRoute) {
         let mark = (route.interface.clone(), route.priority);
-        let marked = if mark == LocalMark::default() {
-            self.local_marks.remove(&prefix).is_some()
+        let changed = if mark == LocalMark::default() {
+            self.local_marks.remove(prefix).is_some()
         } else {
-            self.local_marks.insert(prefix, mark.clone()) != Some(mark)
+            self.local_marks.insert(*prefix, mark.clone()) != Some(mark)
         };
-        let attributes = self.intern(local_attributes(route), unspecified(&prefix));
-        let paths = &mut self.table.entry(prefix).or_default().paths;
-        match paths.iter_mut().find(|path| path.source == Source::Local) {
-            Some(path) if Arc::ptr_eq(&path.attributes, &attributes) && !marked => return,
-            Some(path) => path.attributes = attributes,
-            None => paths.push(Path::new(Source::Local, 0, attributes)),
+        if let Some(slot) = self.table.find(prefix).filter(|_| changed) {
+            self.mark_dirty(slot);
         }
-        self.dirty.insert(prefix);
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
 
-    /// Decides about everything that has changed. Returns the forwarding changes that follow, and
-    /// the prefixes, whose [`Rib::best`] may be another one.
-    pub(crate) fn resolve(&mut self) -> (Vec<FibChange>, BTreeSet<IpNet>) {
-        let dirty = std::mem::take(&mut self.dirty);
-        let mut table = std::mem::take(&mut self.table);
-        let mut changes = Vec::new();
-        for prefix in &dirty {
-            let Some(destination) = table.get_mut(prefix) else {
-                continue;
-            };
-            self.decide(prefix, destination);
-            changes.extend(self.fib_change(prefix, destination));
-            if destination.paths.is_empty() {
-                table.remove(prefix);
+    /// Decides about some of what has changed. Returns the prefixes, whose [`Rib::best`] may be
+    /// another one.
+    pub(crate) fn resolve(&mut self, limit: usize) -> Vec<SlotId> {
+        let rest = self.dirty.split_off(self.dirty.len().min(limit));
+        let dirty = std::mem::replace(&mut self.dirty, rest);
+        let mut destination = Destination::default();
+        for slot in &dirty {
+            self.table[*slot].dirty = false;
+            self.load(*slot, &mut destination);
+            if !destination.paths.is_empty() {
+                let prefix = *self.table[*slot].prefix();
+                self.decide(&prefix, &mut destination);
+                self.store(*slot, &destination);
+            } else if !self.overlays.is_empty() {
+                let prefix = *self.table[*slot].prefix();
+                self.set_overlays(&prefix, Vec::new());
+            }
+            let entry = &mut self.table[*slot];
+            if !std::mem::replace(&mut entry.fib_dirty, true) {
+                self.fib_dirty.push_back(*slot);
             }
         }
-        self.table = table;
-        (changes, dirty)
+        dirty
+    }
+
+    /// The next change of the forwarding table. What changes before it is asked for again is told
+    /// once, as it is then.
+    pub(crate) fn poll_fib(&mut self) -> Option<FibChange> {
+        while let Some(slot) = self.fib_dirty.pop_front() {
+            self.table[slot].fib_dirty = false;
+            let change = self.fib_change(slot);
+            if self.table.paths(slot).is_empty() {
+                self.vacate(slot);
+            }
+            if change.is_some() {
+                return change;
+            }
+        }
+        self.fib_dirty.shrink_to(FIB_QUEUE);
+        None
     }
 
     /// The best path to a prefix.
-    pub(crate) fn best(&self, prefix: &IpNet) -> Option<&Path> {
-        self.table.get(prefix)?.best()
+    pub(crate) fn best(&self, slot: SlotId) -> Option<Learned<'_>> {
+        let path = self.table.paths(slot).first()?;
+        let announcement = self.announcements.get(path.announcement)?;
+        let learned = || self.learned(slot, path, announcement);
+        (path.verdict == Verdict::Best).then(learned)
     }
 
-    /// A path to a prefix as import policy has left it.
-    pub(crate) fn learned<'a>(&'a self, prefix: &IpNet, path: &'a Path) -> Learned<'a> {
-        let (interface, priority) = match path.source {
-            Source::Peer(_) => (None, None),
-            Source::Local => match self.local_marks.get(prefix) {
-                Some((interface, priority)) => (interface.as_deref(), *priority),
-                None => (None, None),
-            },
+    /// The paths to a prefix that may be used, the best one first.
+    pub(crate) fn usable(&self, slot: SlotId) -> impl Iterator<Item = (Verdict, u32, Learned<'_>)> {
+        let paths = self.table.paths(slot).iter();
+        let usable = paths.filter(|path| !matches!(path.verdict, Verdict::Refused(_)));
+        usable.filter_map(move |path| {
+            let announcement = self.announcements.get(path.announcement)?;
+            let learned = self.learned(slot, path, announcement);
+            Some((path.verdict, path.path_id, learned))
+        })
+    }
+
+    /// A path as import policy has left it.
+    fn learned<'a>(
+        &'a self,
+        slot: SlotId,
+        path: &StoredPath,
+        announcement: &'a Announcement,
+    ) -> Learned<'a> {
+        let mut learned = Learned {
+            source: announcement.source,
+            attributes: &announcement.attributes,
+            interface: None,
+            priority: None,
         };
+        if self.overlays.is_empty() && self.local_marks.is_empty() {
+            return learned;
+        }
+        let prefix = self.prefix(slot);
+        if learned.source == Source::Local {
+            if let Some((interface, priority)) = self.local_marks.get(prefix) {
+                (learned.interface, learned.priority) = (interface.as_deref(), *priority);
+            }
+            return learned;
+        }
         let mut overlays = self.overlays.get(prefix).into_iter().flatten();
-        let overlay =
-            overlays.find(|other| (other.source, other.path_id) == (path.source, path.path_id));
-        Learned {
-            source: path.source,
-            attributes: overlay.map_or(&path.attributes, |overlay| &overlay.attributes),
-            interface,
-            priority: overlay.map_or(priority, |overlay| overlay.priority),
+        let is =
+            |other: &&Overlay| (other.source, other.path_id) == (announcement.source, path.path_id);
+        if let Some(overlay) = overlays.find(is)
+            && let Some(changed) = self.announcements.get(overlay.announcement)
+        {
+            learned.attributes = &changed.attributes;
+            learned.priority = overlay.priority;
+        }
+        learned
+    }
+
+    /// Attributes of a path of a [`Destination`] as import policy has left them.
+    pub(crate) fn attributes_in_use<'a>(
+        &'a self,
+        prefix: &IpNet,
+        path: &'a Path,
+    ) -> &'a Attributes {
+        let overlays = self.overlays.get(prefix).into_iter().flatten();
+        let mut changed = overlays
+            .filter(|other| (other.source, other.path_id) == (path.source, path.path_id()))
+            .filter_map(|overlay| self.announcements.get(overlay.announcement));
+        let attributes = changed
+            .next()
+            .map_or(&path.attributes, |changed| &changed.attributes);
+        &attributes.attributes
+    }
+
+    fn set_overlays(&mut self, prefix: &IpNet, overlays: Vec<Overlay>) {
+        if overlays.is_empty() && self.overlays.is_empty() {
+            return;
+        }
+        for overlay in &overlays {
+            self.announcements.hold(overlay.announcement);
+        }
+        let before = if overlays.is_empty() {
+            self.overlays.remove(prefix)
+        } else {
+            self.overlays.insert(*prefix, overlays)
+        };
+        for overlay in before.into_iter().flatten() {
+            self.announcements.release(overlay.announcement);
         }
     }
 
-    fn remove_paths(&mut self, peer: PeerId, remove: impl Fn(&IpNet, &Path) -> bool) {
-        let count = self.counts.entry(peer).or_default();
+    /// Gives back the slots of prefixes that are gone, unless somebody still `needs` one.
+    pub(crate) fn reclaim(&mut self, needs: impl Fn(SlotId) -> bool) {
+        if self.vacant.len() < 2 * self.needed {
+            return;
+        }
+        let mut vacant = std::mem::take(&mut self.vacant);
+        vacant.retain(|slot| {
+            let entry = &self.table[*slot];
+            let in_use = entry.dirty || entry.fib_dirty || !self.table.paths(*slot).is_empty();
+            let needed = !in_use && needs(*slot);
+            if in_use {
+                self.table[*slot].vacant = false;
+            } else if !needed {
+                self.table.remove(*slot);
+            }
+            needed
+        });
+        self.needed = vacant.len();
+        self.vacant = vacant;
+    }
+
+    /// Somebody needs fewer slots than before.
+    pub(crate) fn reclaim_soon(&mut self) {
+        self.needed = 0;
+    }
+
+    fn vacate(&mut self, slot: SlotId) {
+        if !std::mem::replace(&mut self.table[slot].vacant, true) {
+            self.vacant.push(slot);
+        }
+    }
+
+    fn destination(&self, slot: SlotId) -> Destination {
+        let mut destination = Destination::default();
+        self.load(slot, &mut destination);
+        destination
+    }
+
+    fn load(&self, slot: SlotId, destination: &mut Destination) {
+        destination.paths.clear();
+        for stored in self.table.paths(slot) {
+            if let Some(announcement) = self.announcements.get(stored.announcement) {
+                destination.paths.push(Path {
+                    source: announcement.source,
+                    attributes: Arc::clone(&announcement.attributes),
+                    stale: stored.stale,
+                    verdict: stored.verdict,
+                    stored: *stored,
+                });
+            }
+        }
+    }
+
+    /// Order and verdicts, which is what a decision changes.
+    fn store(&mut self, slot: SlotId, destination: &Destination) {
+        let stored = self.table.paths_mut(slot).iter_mut();
+        for (stored, path) in stored.zip(&destination.paths) {
+            *stored = StoredPath {
+                verdict: path.verdict,
+                ..path.stored
+            };
+        }
+    }
+
+    fn mark_dirty(&mut self, slot: SlotId) {
+        if !std::mem::replace(&mut self.table[slot].dirty, true) {
+            self.dirty.push(slot);
+        }
+    }
+
+    fn mark_dirty_where(&mut self, marked: impl Fn(&Self, SlotId) -> bool) {
+        let slots = self.table.slots().filter(|slot| marked(self, *slot));
+        for slot in slots.collect::<Vec<_>>() {
+            self.mark_dirty(slot);
+        }
+    }
+
+    fn has_path_of(&self, slot: SlotId, source: Source) -> bool {
+        let mut paths = self.table.paths(slot).iter();
+        paths.any(|path| self.source(path) == source)
+    }
+
+    fn remove_paths(&mut self, peer: PeerId, remove: impl Fn(&IpNet, &StoredPath) -> bool) {
+        let mut count = self.count(peer);
         if count.received == 0 {
             return;
         }
-        for (prefix, destination) in &mut self.table {
-            destination.paths.retain(|path| {
-                let gone = path.source == Source::Peer(peer) && remove(prefix, path);
-                if gone {
-                    count.received -= 1;
-                    count.stale -= usize::from(path.stale);
-                    self.dirty.insert(*prefix);
+        for slot in self.table.slots().collect::<Vec<_>>() {
+            let mut index = 0;
+            while let Some(path) = self.table.paths(slot).get(index) {
+                let gone = self.source(path) == Source::Peer(peer)
+                    && remove(self.table[slot].prefix(), path);
+                if !gone {
+                    index += 1;
+                    continue;
                 }
-                !gone
-            });
+                let path = self.table.remove_path(slot, index);
+                count.received -= 1;
+                count.stale -= usize::from(path.stale);
+                self.announcements.release(path.announcement);
+                self.mark_dirty(slot);
+            }
         }
-    }
-
-    fn dirty_from(&mut self, source: Source) {
-        let touched = self
-            .table
-            .iter()
-            .filter(|(_, destination)| destination.paths.iter().any(|path| path.source == source));
-        self.dirty.extend(touched.map(|(prefix, _)| *prefix));
+        self.counts.insert(peer, count);
     }
 }
 
-impl Path {
-    fn new(source: Source, path_id: u32, attributes: Arc<PathAttributes>) -> Self {
-        let verdict = Verdict::Refused(Refusal::ImportPolicy);
-        Self {
-            source,
-            path_id,
-            attributes,
-            stale: false,
-            verdict,
-        }
+/// What became of an announcement.
+enum Put {
+    Added,
+    /// There was a path of that source before, and whether it was stale.
+    Replaced {
+        stale: bool,
+    },
+}
+
+fn unnumbered(prefix: &IpNet) -> Nlri {
+    Nlri {
+        prefix: *prefix,
+        path_id: 0,
     }
 }
 

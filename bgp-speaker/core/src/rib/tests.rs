@@ -1,3 +1,4 @@
+use super::decision::Refusal;
 use super::*;
 use crate::wire::AsSegment;
 use proptest::prelude::*;
@@ -24,8 +25,8 @@ fn facts(peer: u32) -> PeerFacts {
     }
 }
 
-fn rib() -> Rib {
-    let mut rib = Rib::new();
+pub(super) fn rib() -> Rib {
+    let mut rib = Rib::new(0);
     rib.set_identity(Identity {
         local_as: 64599,
         router_id: Ipv4Addr::new(192, 0, 2, 100),
@@ -46,50 +47,82 @@ fn prefix(index: u8) -> IpNet {
     ))
 }
 
-fn nlri(prefix: IpNet) -> Nlri {
-    Nlri { prefix, path_id: 0 }
-}
-
-fn via(rib: &mut Rib, peer: u32, path: &[u32]) -> Arc<PathAttributes> {
-    let attributes = Attributes {
+fn via(path: &[u32]) -> Attributes {
+    Attributes {
         as_path: AsPath(vec![AsSegment::Sequence(path.to_vec())]),
         ..Attributes::default()
-    };
-    rib.intern(
-        attributes,
-        NextHop {
-            address: facts(peer).address,
-            link_local: None,
-        },
-    )
+    }
+}
+
+fn next_hop(peer: u32) -> NextHop {
+    NextHop {
+        address: facts(peer).address,
+        link_local: None,
+    }
 }
 
 /// Everything that can be seen of a prefix: next hops installed, and paths.
-type Picture = (IpNet, Vec<FibNextHop>, Vec<(Source, Verdict, bool)>);
+type Picture = (IpNet, Vec<IpAddr>, Vec<(Source, Verdict, bool)>);
 
 fn picture(rib: &Rib) -> Vec<Picture> {
-    let table = rib.table.iter();
-    table
+    rib.destinations()
         .map(|(prefix, destination)| {
             let paths = destination.paths.iter();
             let paths = paths
                 .map(|path| (path.source, path.verdict, path.stale))
                 .collect();
-            (*prefix, destination.installed.clone(), paths)
+            (prefix, installed(rib, &prefix), paths)
         })
         .collect()
 }
 
+fn installed(rib: &Rib, prefix: &IpNet) -> Vec<IpAddr> {
+    let slot = rib.table.find(prefix).expect("a prefix of the table");
+    let known = rib.forwarding.get(rib.table[slot].installed);
+    let next_hops = known.map(|known| known.next_hops.iter());
+    let addresses = next_hops.into_iter().flatten();
+    addresses.map(|next_hop| next_hop.address).collect()
+}
+
 fn announce(rib: &mut Rib, peer: u32, index: u8, path: &[u32]) {
-    let attributes = via(rib, peer, path);
-    rib.announce(PeerId(peer), nlri(prefix(index)), &attributes);
+    let nlri = [unnumbered(&prefix(index))];
+    rib.announce(PeerId(peer), via(path), next_hop(peer), &nlri);
+}
+
+pub(super) fn nlri(prefix: IpNet) -> Nlri {
+    unnumbered(&prefix)
+}
+
+pub(super) fn announce_path(rib: &mut Rib, peer: u32, prefix: &str, path: &[u32]) {
+    let nlri = [nlri(prefix.parse().unwrap())];
+    rib.announce(PeerId(peer), via(path), next_hop(peer), &nlri);
+}
+
+fn withdraw(rib: &mut Rib, peer: u32, index: u8) {
+    rib.withdraw(PeerId(peer), &[unnumbered(&prefix(index))]);
+}
+
+/// Decides about everything, and takes what follows for the forwarding table.
+fn resolve(rib: &mut Rib) -> Vec<FibChange> {
+    while rib.is_dirty() {
+        rib.resolve(2);
+    }
+    let changes = std::iter::from_fn(|| rib.poll_fib()).collect();
+    rib.reclaim(|_| false);
+    changes
 }
 
 fn verdict_of(rib: &mut Rib, peer: u32, index: u8) -> Verdict {
-    rib.resolve();
-    let paths = rib.table[&prefix(index)].paths.iter();
-    let mut paths = paths.filter(|path| path.source == Source::Peer(PeerId(peer)));
-    paths.next().expect("the path is kept").verdict
+    verdict_at(rib, peer, &prefix(index))
+}
+
+fn verdict_at(rib: &mut Rib, peer: u32, prefix: &IpNet) -> Verdict {
+    resolve(rib);
+    let slot = rib.table.find(prefix).expect("a prefix of the table");
+    let destination = rib.destination(slot);
+    let mut paths = destination.paths.iter();
+    let path = paths.find(|path| path.source == Source::Peer(PeerId(peer)));
+    path.expect("the path is kept").verdict
 }
 
 #[test]
@@ -105,19 +138,19 @@ fn equal_paths_are_installed_together_and_shrink_one_by_one() {
             priority: None,
         }]
     };
-    assert_eq!(rib.resolve().0, set(&[1, 2]));
-    rib.withdraw(PeerId(1), nlri(prefix(1)));
-    assert_eq!(rib.resolve().0, set(&[2]));
-    rib.withdraw(PeerId(2), nlri(prefix(1)));
-    assert_eq!(rib.resolve().0, [FibChange::Remove { prefix: prefix(1) }]);
-    assert!(rib.table.is_empty());
+    assert_eq!(resolve(&mut rib), set(&[1, 2]));
+    withdraw(&mut rib, 1, 1);
+    assert_eq!(resolve(&mut rib), set(&[2]));
+    withdraw(&mut rib, 2, 1);
+    assert_eq!(resolve(&mut rib), [FibChange::Remove { prefix: prefix(1) }]);
+    assert_eq!((rib.len(), rib.slots().count()), (0, 0));
 }
 
 #[test]
 fn an_announcement_that_changes_nothing_changes_nothing() {
     let mut rib = rib();
     announce(&mut rib, 1, 1, &[65001]);
-    rib.resolve();
+    resolve(&mut rib);
     announce(&mut rib, 1, 1, &[65001]);
     assert!(!rib.is_dirty());
 }
@@ -157,15 +190,11 @@ fn paths_that_must_not_be_used_are_kept_with_the_reason() {
             address: address.parse().unwrap(),
             link_local: None,
         };
-        let attributes = rib.intern(Attributes::default(), next_hop);
-        rib.announce(PeerId(2), nlri(prefix(2)), &attributes);
+        let nlri = [unnumbered(&prefix(2))];
+        rib.announce(PeerId(2), Attributes::default(), next_hop, &nlri);
         assert_eq!(verdict_of(&mut rib, 2, 2), refused(reason), "{address}");
     }
 
-    let next_hop = NextHop {
-        address: facts(3).address,
-        link_local: None,
-    };
     let ours = Ipv4Addr::new(192, 0, 2, 100);
     let originator = Attributes {
         originator_id: Some(ours),
@@ -179,8 +208,8 @@ fn paths_that_must_not_be_used_are_kept_with_the_reason() {
         (originator, Refusal::OwnOriginator),
         (cluster, Refusal::OwnCluster),
     ] {
-        let attributes = rib.intern(attributes, next_hop);
-        rib.announce(PeerId(3), nlri(prefix(3)), &attributes);
+        let nlri = [unnumbered(&prefix(3))];
+        rib.announce(PeerId(3), attributes, next_hop(3), &nlri);
         assert_eq!(verdict_of(&mut rib, 3, 3), refused(reason));
     }
 }
@@ -189,10 +218,10 @@ fn paths_that_must_not_be_used_are_kept_with_the_reason() {
 fn a_route_of_this_node_is_neither_forwarded_nor_taken_from_others() {
     let mut rib = rib();
     announce(&mut rib, 1, 1, &[65001]);
-    rib.resolve();
+    resolve(&mut rib);
     let route = LocalRoute::from(prefix(1));
     rib.set_local(&BTreeMap::from([(prefix(1), route)]));
-    assert_eq!(rib.resolve().0, [FibChange::Remove { prefix: prefix(1) }]);
+    assert_eq!(resolve(&mut rib), [FibChange::Remove { prefix: prefix(1) }]);
     assert_eq!(
         verdict_of(&mut rib, 1, 1),
         Verdict::Refused(Refusal::OwnPrefix)
@@ -200,7 +229,7 @@ fn a_route_of_this_node_is_neither_forwarded_nor_taken_from_others() {
     rib.set_local(&BTreeMap::new());
     let next_hops = vec![facts(1).address.into()];
     assert_eq!(
-        rib.resolve().0,
+        resolve(&mut rib),
         [FibChange::Set {
             prefix: prefix(1),
             next_hops,
@@ -210,12 +239,14 @@ fn a_route_of_this_node_is_neither_forwarded_nor_taken_from_others() {
 }
 
 fn verdict_on(rib: &mut Rib, text: &str) -> Verdict {
-    let (prefix, attributes) = (text.parse().unwrap(), via(rib, 1, &[65001]));
-    rib.announce(PeerId(1), nlri(prefix), &attributes);
-    rib.resolve();
-    let paths = rib.table[&prefix].paths.iter();
-    let mut paths = paths.filter(|path| path.source == Source::Peer(PeerId(1)));
-    paths.next().expect("the path is kept").verdict
+    let prefix = text.parse().unwrap();
+    rib.announce(
+        PeerId(1),
+        via(&[65001]),
+        next_hop(1),
+        &[unnumbered(&prefix)],
+    );
+    verdict_at(rib, 1, &prefix)
 }
 
 #[test]
@@ -269,7 +300,7 @@ fn nobody_takes_a_part_of_a_route_of_this_node() {
     };
     rib.set_local(&own(&["10.1.1.64/26", "fd00:1::/122", "0.0.0.0/0"]));
     let part: IpNet = "10.1.1.64/27".parse().unwrap();
-    assert_eq!(rib.resolve().0, [FibChange::Remove { prefix: part }]);
+    assert_eq!(resolve(&mut rib), [FibChange::Remove { prefix: part }]);
     for text in ["10.1.1.64/27", "10.1.1.127/32", "fd00:1::3f/128"] {
         let refused = Verdict::Refused(Refusal::WithinOwnPrefix);
         assert_eq!(verdict_on(&mut rib, text), refused, "{text}");
@@ -283,7 +314,7 @@ fn nobody_takes_a_part_of_a_route_of_this_node() {
         assert_eq!(verdict_on(&mut rib, text), Verdict::Best, "{text}");
     }
     rib.set_local(&BTreeMap::new());
-    let mut restored: Vec<_> = rib.resolve().0.iter().map(FibChange::prefix).collect();
+    let mut restored: Vec<_> = resolve(&mut rib).iter().map(FibChange::prefix).collect();
     restored.sort();
     let expected = ["10.1.1.64/27", "10.1.1.127/32", "fd00:1::3f/128"];
     assert_eq!(
@@ -297,7 +328,7 @@ fn stale_paths_forward_until_they_are_swept() {
     let mut rib = rib();
     announce(&mut rib, 1, 1, &[65001]);
     announce(&mut rib, 1, 2, &[65001]);
-    rib.resolve();
+    resolve(&mut rib);
     rib.mark_stale(PeerId(1), &[Family::IPV4]);
     assert_eq!(
         rib.count(PeerId(1)),
@@ -307,9 +338,9 @@ fn stale_paths_forward_until_they_are_swept() {
         }
     );
     announce(&mut rib, 1, 1, &[65001]);
-    assert_eq!(rib.resolve().0, []);
+    assert_eq!(resolve(&mut rib), []);
     rib.sweep(PeerId(1), Family::IPV4);
-    assert_eq!(rib.resolve().0, [FibChange::Remove { prefix: prefix(2) }]);
+    assert_eq!(resolve(&mut rib), [FibChange::Remove { prefix: prefix(2) }]);
     assert_eq!(
         rib.count(PeerId(1)),
         Count {
@@ -358,7 +389,7 @@ fn play(rib: &mut Rib, steps: &[Step]) -> Final {
                 paths.insert((*peer, *index), path.clone());
             }
             Step::Withdraw(peer, index) => {
-                rib.withdraw(PeerId(*peer), nlri(prefix(*index)));
+                withdraw(rib, *peer, *index);
                 paths.remove(&(*peer, *index));
             }
             Step::Local(index, present) => {
@@ -370,10 +401,10 @@ fn play(rib: &mut Rib, steps: &[Step]) -> Final {
                 }
                 rib.set_local(&local);
             }
-            Step::Resolve => drop(rib.resolve()),
+            Step::Resolve => drop(resolve(rib)),
         }
     }
-    rib.resolve();
+    resolve(rib);
     (paths, local)
 }
 
@@ -393,7 +424,7 @@ proptest! {
         for ((peer, index), path) in order {
             announce(&mut rebuilt, *peer, *index, path);
         }
-        rebuilt.resolve();
+        resolve(&mut rebuilt);
         prop_assert_eq!(picture(&grown), picture(&rebuilt));
     }
 
@@ -405,26 +436,28 @@ proptest! {
             if !matches!(step, Step::Resolve) {
                 play_one(&mut rib, step);
             }
-            for change in rib.resolve().0 {
+            for change in resolve(&mut rib) {
                 match change {
                     FibChange::Set { prefix, next_hops, .. } => {
+                        let next_hops: Vec<_> =
+                            next_hops.iter().map(|next_hop| next_hop.address).collect();
                         prop_assert!(fib.insert(prefix, next_hops.clone()) != Some(next_hops));
                     }
                     FibChange::Remove { prefix } => prop_assert!(fib.remove(&prefix).is_some()),
                 }
             }
         }
-        let installed = rib.table.iter().filter(|(_, destination)| !destination.installed.is_empty());
-        let installed: BTreeMap<_, _> =
-            installed.map(|(prefix, destination)| (*prefix, destination.installed.clone())).collect();
-        prop_assert_eq!(fib, installed);
+        let destinations = rib.destinations();
+        let all = destinations.map(|(prefix, _)| (prefix, installed(&rib, &prefix)));
+        let used = all.filter(|(_, next_hops)| !next_hops.is_empty());
+        prop_assert_eq!(fib, used.collect::<BTreeMap<_, _>>());
     }
 }
 
 fn play_one(rib: &mut Rib, step: &Step) {
     match step {
         Step::Announce(peer, index, path) => announce(rib, *peer, *index, path),
-        Step::Withdraw(peer, index) => rib.withdraw(PeerId(*peer), nlri(prefix(*index))),
+        Step::Withdraw(peer, index) => withdraw(rib, *peer, *index),
         Step::Local(index, true) => {
             let route = LocalRoute::from(own_prefix(*index));
             rib.set_local(&BTreeMap::from([(route.prefix, route)]));

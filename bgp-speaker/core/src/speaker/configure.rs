@@ -4,7 +4,7 @@ use super::peer::{Initial, Origin, Peer, dial_policy};
 use super::{ConnectionId, Output, PeerId, Speaker};
 use crate::config::{PeerConfig, PeerKey, SpeakerConfig};
 use crate::rib::Identity;
-use crate::rib::adj_out::AdjRibOut;
+use crate::rib::update_group::UpdateGroup;
 use crate::session::open::Proposal;
 use crate::wire::{ErrorCode, Notification};
 use std::net::IpAddr;
@@ -191,6 +191,7 @@ impl Speaker {
         peer.stale.clear();
         self.drain_session(id, now);
         self.rib.retain_families(id, &[]);
+        self.refresh_facts(id);
     }
 
     /// Moves every Established peer to the update group that it belongs to now.
@@ -216,18 +217,17 @@ impl Speaker {
         if new == old {
             return;
         }
+        let Some(mut other) = self.groups.remove(&old) else {
+            return;
+        };
         peer.member = Some((connection, new.clone()));
-        let (told, markers) = self
-            .groups
-            .get_mut(&old)
-            .map(|group| group.leave(id))
-            .unwrap_or_default();
         let rib = &self.rib;
         let group = self
             .groups
             .entry(new)
-            .or_insert_with_key(|key| AdjRibOut::new(key.clone(), rib));
-        group.move_in(id, told, markers);
+            .or_insert_with_key(|key| UpdateGroup::new(key.clone(), rib));
+        group.take_over(&mut other, id, rib);
+        self.groups.insert(old, other);
         self.announce_output(id);
     }
 

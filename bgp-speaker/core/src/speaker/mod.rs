@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! set_config, set_local_routes ─┐                       ┌─> poll: Connect, Close, Transmit
-//! accept, connected, received ──┼─> Session ──> Rib ────┼─> poll: Fib, Converged, Notice
-//! tick ─────────────────────────┘            └> AdjRibOut ─> transmit
+//! accept, connected, received ──┼─> Session ──> Rib ────┼─> poll: Converged, More, Notice
+//! tick ─────────────────────────┘       │    └> AdjRibOut ─> transmit
+//!                                       └> poll_fib
 //! ```
 //! The caller performs what [`Speaker::poll`] says until it says nothing more, fetches octets
-//! with [`Speaker::transmit`] whenever a connection can take some, and calls [`Speaker::tick`] at
+//! with [`Speaker::transmit`] whenever a connection can take some and forwarding changes with
+//! [`Speaker::poll_fib`] whenever it can apply some, and calls [`Speaker::tick`] at
 //! [`Speaker::next_deadline`].
 
 mod configure;
@@ -23,15 +25,15 @@ mod status;
 
 pub use liveness::WatchedPath;
 pub use operate::{Operation, OperationError};
-pub use status::{PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
+pub use status::{AdvertisedStatus, PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
 
 use crate::config::{
     BGP_PORT, FibChange, LocalRoute, Password, PeerKey, Restart, SpeakerConfig, Stop,
 };
 use crate::monitoring::Monitored;
 use crate::rib::Rib;
-use crate::rib::adj_out::AdjRibOut;
 use crate::rib::export::ExportPolicy;
+use crate::rib::update_group::UpdateGroup;
 use crate::session::connection::Event;
 use crate::wire::{ErrorCode, Notification, encode_notification};
 use convergence::Convergence;
@@ -41,6 +43,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// Prefixes decided about at once: a few milliseconds, so that nothing waits for long.
+const ROUND: usize = 16 * 1024;
 
 /// A peer for as long as it is configured; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,12 +95,13 @@ pub enum Output {
         /// The path, in place of an earlier one; `None` ends it, saying AdminDown.
         path: Option<Box<WatchedPath>>,
     },
-    /// Forwarding changes.
-    Fib(FibChange),
-    /// The initial exchange is over, and its forwarding changes have been polled.
+    /// The initial exchange is over: what [`Speaker::poll_fib`] still says is the last of it.
     Converged,
     /// Something for those who watch, if somebody does ([`Speaker::set_monitored`]).
     Monitored(Box<Monitored>),
+    /// There is more to decide than was done at once: call [`Speaker::poll`] again soon, after
+    /// whatever else is due.
+    More,
     /// Something for the log.
     Notice(Notice),
 }
@@ -157,7 +163,7 @@ pub struct Speaker {
     neighbours: BTreeMap<String, (Ipv6Addr, u32)>,
     next_peer: u32,
     rib: Rib,
-    groups: BTreeMap<ExportPolicy, AdjRibOut>,
+    groups: BTreeMap<ExportPolicy, UpdateGroup>,
     convergence: Convergence,
     outputs: VecDeque<Output>,
     /// Somebody watches.
@@ -178,7 +184,7 @@ impl Speaker {
             by_key: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             next_peer: 0,
-            rib: Rib::new(),
+            rib: Rib::new(seed),
             groups: BTreeMap::new(),
             convergence: Convergence::default(),
             outputs: VecDeque::new(),
@@ -315,6 +321,12 @@ impl Speaker {
         self.outputs.pop_front()
     }
 
+    /// The next forwarding change. Changes of a prefix that come before it is asked for are told
+    /// as one.
+    pub fn poll_fib(&mut self) -> Option<FibChange> {
+        self.rib.poll_fib()
+    }
+
     /// Messages for a connection, about `limit` octets of them; empty if there are none for now.
     pub fn transmit(&mut self, connection: ConnectionId, limit: usize) -> Vec<Arc<[u8]>> {
         let Some(peer) = self.peers.get_mut(&connection.peer) else {
@@ -325,7 +337,10 @@ impl Speaker {
             .group_of(connection)
             .and_then(|key| self.groups.get_mut(key))
         {
-            messages.extend(group.take(connection.peer, limit));
+            messages.extend(group.take(connection.peer, &self.rib, limit));
+            if group.take_caught_up() {
+                self.rib.reclaim_soon();
+            }
             if !group.wants_to_send(connection.peer) {
                 messages.extend(peer.end_refreshes());
             }
@@ -362,15 +377,21 @@ impl Speaker {
             return;
         }
         if self.rib.is_dirty() {
-            let (changes, prefixes) = self.rib.resolve();
-            self.outputs.extend(changes.into_iter().map(Output::Fib));
+            let prefixes = self.rib.resolve(ROUND);
             for group in self.groups.values_mut() {
                 group.update(&prefixes, &self.rib);
             }
             for id in self.peer_ids() {
                 self.announce_output(id);
             }
+            if self.rib.is_dirty() {
+                self.outputs.push_back(Output::More);
+                return;
+            }
         }
+        let groups = &self.groups;
+        self.rib
+            .reclaim(|slot| groups.values().any(|group| group.needs(slot)));
         if self.convergence.take_released() {
             self.release_end_of_rib();
         }

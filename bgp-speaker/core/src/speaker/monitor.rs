@@ -5,6 +5,7 @@ use super::{ConnectionId, Output, PeerId, Speaker};
 use crate::monitoring::mrt::{TablePath, TablePeer, TableWriter};
 use crate::monitoring::{DownReason, Monitored, MonitoredEvent, MonitoredPeer};
 use crate::rib::Source;
+use crate::rib::attributes::PathAttributes;
 use crate::session::connection::{Cause, End};
 use crate::session::open::Agreement;
 use crate::wire::{Family, Nlri, SessionParams, Update, UpdateEncoder, encode_notification};
@@ -43,8 +44,8 @@ impl Speaker {
             let params = as_received(agreement);
             let encoder = UpdateEncoder::new(&params);
             let mut octets = Vec::new();
-            for ((family, _), (attributes, next_hop, nlri)) in tables.remove(id).unwrap_or_default()
-            {
+            for ((family, _), (path, nlri)) in tables.remove(id).unwrap_or_default() {
+                let (attributes, next_hop) = (&path.attributes, path.next_hop);
                 // What cannot be written is what a session like this one could not have carried.
                 let _ = encoder.announce(family, attributes, next_hop, nlri, &mut octets);
             }
@@ -79,7 +80,7 @@ impl Speaker {
             });
         }
         let mut table = TableWriter::new(router_id, &peers, time);
-        for (prefix, destination) in self.rib.table() {
+        for (prefix, destination) in self.rib.destinations() {
             let paths = destination.paths().iter().filter_map(|path| {
                 let (peer, next_hop) = match path.source {
                     Source::Local => (0, None),
@@ -87,12 +88,12 @@ impl Speaker {
                 };
                 Some(TablePath {
                     peer,
-                    path_id: path.path_id,
+                    path_id: path.path_id(),
                     attributes: &path.attributes.attributes,
                     next_hop,
                 })
             });
-            table.prefix(*prefix, &paths.collect::<Vec<_>>());
+            table.prefix(prefix, &paths.collect::<Vec<_>>());
         }
         table.finish()
     }
@@ -180,24 +181,22 @@ impl Speaker {
     }
 
     /// Paths by peer, those with the same attributes together.
-    fn adj_ribs_in(&self) -> BTreeMap<PeerId, Bundles<'_>> {
-        let mut tables = BTreeMap::<_, Bundles<'_>>::new();
-        for (prefix, destination) in self.rib.table() {
+    fn adj_ribs_in(&self) -> BTreeMap<PeerId, Bundles> {
+        let mut tables = BTreeMap::<_, Bundles>::new();
+        for (prefix, destination) in self.rib.destinations() {
             for path in destination.paths().iter().filter(|path| !path.stale) {
                 let Source::Peer(id) = path.source else {
                     continue;
                 };
-                let key = (
-                    Family::of(prefix),
-                    std::ptr::from_ref(&*path.attributes).addr(),
-                );
-                let bundle = tables.entry(id).or_default().entry(key).or_insert_with(|| {
-                    let attributes = &path.attributes;
-                    (&attributes.attributes, attributes.next_hop, Vec::new())
-                });
-                bundle.2.push(Nlri {
-                    path_id: path.path_id,
-                    prefix: *prefix,
+                let shared = Arc::as_ptr(&path.attributes).addr();
+                let bundle = tables
+                    .entry(id)
+                    .or_default()
+                    .entry((Family::of(&prefix), shared))
+                    .or_insert_with(|| (Arc::clone(&path.attributes), Vec::new()));
+                bundle.1.push(Nlri {
+                    path_id: path.path_id(),
+                    prefix,
                 });
             }
         }
@@ -205,8 +204,8 @@ impl Speaker {
     }
 }
 
-type Bundles<'a> =
-    BTreeMap<(Family, usize), (&'a crate::wire::Attributes, crate::wire::NextHop, Vec<Nlri>)>;
+/// By family and the place of what they share.
+type Bundles = BTreeMap<(Family, usize), (Arc<PathAttributes>, Vec<Nlri>)>;
 
 fn up(wire: &Wire) -> MonitoredEvent {
     let [sent_open, received_open] = wire.opens.clone();

@@ -1,10 +1,14 @@
 //! What the speaker says about itself.
 
 use super::peer::Peer;
-use super::{PathStatus, PeerId, PeerStatus, RouteStatus, Speaker, SpeakerStatus};
+use super::{
+    AdvertisedStatus, PathStatus, PeerId, PeerStatus, RouteStatus, Speaker, SpeakerStatus,
+};
+use crate::config::PeerKey;
 use crate::filter::Community;
+use crate::rib::attributes::PathAttributes;
 use crate::rib::{Path, Source};
-use crate::wire::{Attributes, Family};
+use crate::wire::{Attributes, Family, Nlri};
 use ipnet::IpNet;
 use std::time::Instant;
 
@@ -15,7 +19,7 @@ impl Speaker {
             local_as: self.config.as_ref().map(|config| config.local_as),
             router_id: self.config.as_ref().map(|config| config.router_id),
             converged: self.convergence.is_reached(),
-            prefixes: self.rib.table().len(),
+            prefixes: self.rib.len(),
             listen_error: None,
             peers: self
                 .by_key
@@ -31,17 +35,34 @@ impl Speaker {
 
     /// Every path to every prefix, with what decided for or against it.
     pub fn routes(&self) -> Vec<RouteStatus> {
-        let table = self.rib.table().iter();
+        let table = self.rib.destinations();
         table
             .map(|(prefix, destination)| RouteStatus {
-                prefix: *prefix,
+                prefix,
                 paths: destination
                     .paths()
                     .iter()
-                    .map(|path| self.path_status(prefix, path))
+                    .map(|path| self.path_status(&prefix, path))
                     .collect(),
             })
             .collect()
+    }
+
+    /// What a peer has been told or is about to be, in order of prefix; none without a session.
+    pub fn advertised(&self, key: &PeerKey) -> Option<Vec<AdvertisedStatus>> {
+        let id = self.by_key.get(key)?;
+        let (_, policy) = self.peers.get(id)?.member.as_ref()?;
+        let all = self.groups.get(policy)?.advertised(*id, &self.rib);
+        let told = |(nlri, path): (Nlri, PathAttributes)| AdvertisedStatus {
+            prefix: nlri.prefix,
+            path_id: nlri.path_id,
+            next_hop: path.next_hop.address,
+            as_path: path.attributes.as_path.to_string(),
+            local_pref: path.attributes.local_pref,
+            med: path.attributes.med,
+            communities: communities(&path.attributes),
+        };
+        Some(all.into_iter().map(told).collect())
     }
 
     fn peer_status(&self, id: PeerId, peer: &Peer, now: Instant) -> PeerStatus {
@@ -72,7 +93,7 @@ impl Speaker {
                 .collect(),
             received: count.received,
             stale: count.stale,
-            advertised: group.map_or(0, |group| group.advertised(id).count()),
+            advertised: group.map_or(0, |group| group.count(id)),
             updates_received: peer.record.updates_received,
             faults: peer.record.faults,
             established_count: peer.record.established_count,
@@ -92,7 +113,7 @@ impl Speaker {
     }
 
     fn path_status(&self, prefix: &IpNet, path: &Path) -> PathStatus {
-        let attributes = &self.rib.learned(prefix, path).attributes.attributes;
+        let attributes = self.rib.attributes_in_use(prefix, path);
         let (from, next_hop) = match path.source {
             Source::Local => ("local".to_owned(), None),
             Source::Peer(id) => {
@@ -110,7 +131,7 @@ impl Speaker {
             local_pref: attributes.local_pref,
             med: attributes.med,
             communities: communities(attributes),
-            path_id: path.path_id,
+            path_id: path.path_id(),
             stale: path.stale,
             verdict: path.verdict.to_string(),
         }

@@ -4,13 +4,14 @@ use super::peer::{Peer, StalePhase};
 use super::restart::kept_families;
 use super::{ConnectionId, Notice, Output, PeerId, Severity, Speaker};
 use crate::config::{Excess, PrefixLimit};
-use crate::rib::adj_out::AdjRibOut;
+use crate::rib::update_group::UpdateGroup;
 use crate::session::Output as Session;
 use crate::session::connection::{Cause, Control, End, Event};
 use crate::session::open::Agreement;
 use crate::wire::{
-    AttributeFault, Family, Message, MessageType, Notification, RouteRefresh, SessionParams,
-    Update, decode, encode_keepalive, encode_notification, encode_open, encode_route_refresh,
+    Announced, AttributeFault, Family, Message, MessageType, Notification, RouteRefresh,
+    SessionParams, Update, decode, encode_keepalive, encode_notification, encode_open,
+    encode_route_refresh,
 };
 use std::time::{Duration, Instant};
 
@@ -130,7 +131,7 @@ impl Speaker {
         let group = self
             .groups
             .entry(key)
-            .or_insert_with_key(|key| AdjRibOut::new(key.clone(), rib));
+            .or_insert_with_key(|key| UpdateGroup::new(key.clone(), rib));
         group.join(id);
         self.mark_end_of_rib(id, export, &agreement.params.families);
         self.initial_session_up(id, now);
@@ -156,7 +157,8 @@ impl Speaker {
         if let Some((_, key)) = peer.member.take()
             && let Some(group) = self.groups.get_mut(&key)
         {
-            group.leave(id);
+            group.forget(id);
+            self.rib.reclaim_soon();
         }
         self.drop_empty_groups();
         let kept = if end.keeps_routes(agreement) {
@@ -218,16 +220,12 @@ impl Speaker {
         };
         peer.record.updates_received += 1;
         self.monitor_update(id, &update);
-        for nlri in &update.withdrawn {
-            self.rib.withdraw(id, *nlri);
+        if !update.withdrawn.is_empty() {
+            self.rib.withdraw(id, &update.withdrawn);
         }
-        for announced in &update.announced {
-            let attributes = self
-                .rib
-                .intern(update.attributes.clone(), announced.next_hop);
-            for nlri in &announced.nlri {
-                self.rib.announce(id, *nlri, &attributes);
-            }
+        for Announced { next_hop, nlri } in &update.announced {
+            let attributes = update.attributes.clone();
+            self.rib.announce(id, attributes, *next_hop, nlri);
         }
         self.note_faults(id, &update.faults);
         if let Some(family) = update.end_of_rib {

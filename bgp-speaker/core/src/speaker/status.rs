@@ -99,3 +99,22 @@ pub struct PathStatus {
     /// Whether it is in use, and if not, what decided against it.
     pub verdict: String,
 }
+
+/// One path that a peer is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdvertisedStatus {
+    /// Where to.
+    pub prefix: IpNet,
+    /// Our path identifier (RFC 7911); 0 without.
+    pub path_id: u32,
+    /// The next hop that it is told.
+    pub next_hop: IpAddr,
+    /// AS_PATH as text.
+    pub as_path: String,
+    /// LOCAL_PREF, if any.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC, if any.
+    pub med: Option<u32>,
+    /// Communities of all kinds as text.
+    pub communities: Vec<String>,
+}

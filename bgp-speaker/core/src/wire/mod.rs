@@ -60,6 +60,7 @@ pub use open::{AS_TRANS, decode_open, encode_open};
 pub use refresh::encode_route_refresh;
 pub use types::*;
 pub use update::MAX_AS_PATH_LENGTH;
+pub(crate) use update_encoder::EncodedAttributes;
 pub use update_encoder::{DEFAULT_LOCAL_PREF, EncodeError, UpdateEncoder};
 
 /// Decodes one frame. OPEN, NOTIFICATION, KEEPALIVE and ROUTE-REFRESH do not depend on `params`.

@@ -239,7 +239,11 @@ impl fmt::Display for Notification {
         if let Some(cause) = self.hard_reset_cause() {
             // Its data is not looked into again: a hard reset within a hard reset is nonsense,
             // and the depth of recursion is not the peer's to choose.
-            return write!(f, " because of {}", cause.error_code());
+            write!(f, " because of {}", cause.error_code())?;
+            return match cause.text() {
+                Some(text) => write!(f, ": {text:?}"),
+                None => Ok(()),
+            };
         }
         if !self.data.is_empty() {
             f.write_str(", data ")?;
@@ -336,7 +340,7 @@ mod tests {
         let note = Notification::with_text(ErrorCode::CEASE_ADMIN_SHUTDOWN, "x").into_hard_reset();
         assert_eq!(
             note.to_string(),
-            "Cease/Hard Reset because of Cease/Administrative Shutdown"
+            "Cease/Hard Reset because of Cease/Administrative Shutdown: \"x\""
         );
         let cause = note.hard_reset_cause().unwrap();
         assert_eq!(cause.text(), Some("x"));

@@ -19,6 +19,37 @@ const FIXED: usize = HEADER_LENGTH + 4;
 /// form since their length is known last.
 const MP_HEADER: usize = 4;
 
+/// AFI, SAFI and the reserved octet of MP_REACH_NLRI beside its header and next hop.
+const MP_REACH_FIXED: usize = MP_HEADER + 4;
+/// Octets of an IPv6 prefix with a path identifier.
+const LONGEST_NLRI: usize = 4 + 1 + 16;
+
+/// Attributes and next hop, encoded for all sessions with the same parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct EncodedAttributes {
+    /// The next hop as MP_REACH_NLRI has it, if it goes there, then the attributes.
+    octets: Box<[u8]>,
+    /// Octets of the next hop.
+    next_hop: u8,
+}
+
+impl EncodedAttributes {
+    fn form(&self) -> Form<'_> {
+        let (next_hop, attributes) = self
+            .octets
+            .split_at_checked(usize::from(self.next_hop))
+            .unwrap_or_default();
+        if next_hop.is_empty() {
+            Form::Announce { attributes }
+        } else {
+            Form::MpReach {
+                attributes,
+                next_hop,
+            }
+        }
+    }
+}
+
 /// What can't be said in an UPDATE on this session. Nothing was appended then.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
@@ -84,6 +115,17 @@ impl<'a> UpdateEncoder<'a> {
         prefixes: impl IntoIterator<Item = Nlri>,
         out: &mut Vec<u8>,
     ) -> Result<usize, EncodeError> {
+        let encoded = self.encode_attributes(family, attributes, next_hop)?;
+        self.pack(family, encoded.form(), prefixes, out)
+    }
+
+    /// Attributes and next hop as they go into UPDATEs with prefixes of `family`.
+    pub(crate) fn encode_attributes(
+        &self,
+        family: Family,
+        attributes: &Attributes,
+        next_hop: NextHop,
+    ) -> Result<EncodedAttributes, EncodeError> {
         check_family(family)?;
         let classic = match (family, next_hop.address) {
             (Family::IPV4, IpAddr::V4(_)) => true,
@@ -91,21 +133,44 @@ impl<'a> UpdateEncoder<'a> {
             (Family::IPV6, IpAddr::V6(_)) => false,
             (_, next_hop) => return Err(EncodeError::NextHop { next_hop, family }),
         };
-        let mut blob = Vec::with_capacity(64);
+        let mut octets = Vec::with_capacity(128);
         let classic_next_hop = match next_hop.address {
             IpAddr::V4(address) if classic => Some(address),
-            _ => None,
-        };
-        attribute_encoder::encode(attributes, classic_next_hop, self.params, &mut blob);
-        let form = if classic {
-            Form::Announce { attributes: &blob }
-        } else {
-            Form::MpReach {
-                attributes: &blob,
-                next_hop,
+            _ => {
+                multiprotocol::encode_next_hop(&next_hop, &mut octets);
+                None
             }
         };
-        self.pack(family, form, prefixes, out)
+        let next_hop = octets.len();
+        attribute_encoder::encode(attributes, classic_next_hop, self.params, &mut octets);
+        Ok(EncodedAttributes {
+            octets: octets.into(),
+            next_hop: u8::try_from(next_hop).unwrap_or(u8::MAX),
+        })
+    }
+
+    /// Announces prefixes with attributes that were encoded for `family` and equal parameters.
+    ///
+    /// # Errors
+    /// [`EncodeError::AttributesTooLong`] unless [`UpdateEncoder::has_room`].
+    pub(crate) fn announce_encoded(
+        &self,
+        family: Family,
+        attributes: &EncodedAttributes,
+        prefixes: impl IntoIterator<Item = Nlri>,
+        out: &mut Vec<u8>,
+    ) -> Result<usize, EncodeError> {
+        self.pack(family, attributes.form(), prefixes, out)
+    }
+
+    /// Whether a message has room for any prefix beside these attributes.
+    pub(crate) fn has_room(&self, attributes: &EncodedAttributes) -> bool {
+        let limit = if self.params.extended_message {
+            MAX_EXTENDED_LENGTH
+        } else {
+            MAX_LENGTH
+        };
+        attributes.octets.len() + FIXED + MP_REACH_FIXED + LONGEST_NLRI <= limit
     }
 
     /// Withdraws prefixes of `family`. Returns how many messages were appended.
@@ -230,7 +295,8 @@ enum Form<'a> {
     MpUnreach,
     MpReach {
         attributes: &'a [u8],
-        next_hop: NextHop,
+        /// With its length.
+        next_hop: &'a [u8],
     },
 }
 
@@ -269,7 +335,7 @@ impl Form<'_> {
                 out.extend_from_slice(&[attribute::MP_FLAGS, attribute::MP_REACH_NLRI, 0, 0]);
                 out.extend_from_slice(&family.afi.to_be_bytes());
                 out.push(family.safi);
-                multiprotocol::encode_next_hop(next_hop, out);
+                out.extend_from_slice(next_hop);
                 out.push(0);
             }
         }

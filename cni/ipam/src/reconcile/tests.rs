@@ -85,6 +85,7 @@ impl World {
             service_account: None,
             annotations: model::Annotations::new(),
             ports: Vec::new(),
+            service_account: None,
             host_network: false,
             finished,
         });

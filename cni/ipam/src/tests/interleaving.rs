@@ -246,12 +246,8 @@ impl Cluster {
         };
         match self.datastore.create(&block) {
             Ok(()) => {
-                for (_, agent) in self
-                    .agents
-                    .iter_mut()
-                    .enumerate()
-                    .filter(|(i, _)| *i != node)
-                {
+                // The agent that claimed it hears of it too, later.
+                for agent in &mut self.agents {
                     agent.news.push_back((cidr, Some(block.node.clone())));
                 }
                 self.agents[node].ipam.claimed(block);

@@ -2,6 +2,7 @@
 
 mod assign;
 mod claims;
+mod give_back;
 mod interleaving;
 mod pools;
 

@@ -153,3 +153,106 @@ fn a_node_without_an_address_has_no_sessions_and_says_so() {
         "Node/n1: spec.bgp.ipv4Address: missing: without an address this node has no BGP sessions"
     );
 }
+
+#[test]
+fn a_peer_that_asks_for_what_is_not_there_gets_no_session_and_the_others_keep_theirs() {
+    let secret = Some(model::SecretKeyRef {
+        name: "bgp".into(),
+        key: "rack".into(),
+        optional: false,
+    });
+    let guarded = BgpPeer {
+        password: secret.clone(),
+        ..peer("guarded", "10.1.0.1")
+    };
+    let filtered = BgpPeer {
+        filters: vec!["own".into()],
+        ..peer("filtered", "10.1.0.2")
+    };
+    let plain = peer("plain", "10.1.0.3");
+    let own = Object::Node(node("n1", "10.1.0.11/24"));
+    let peers = [guarded, filtered, plain].map(Object::BgpPeer);
+    let objects_with_peers = objects(peers.into_iter().chain([own]));
+    let found = sessions("n1", &objects_with_peers);
+    let names: Vec<_> = found
+        .config
+        .unwrap()
+        .peers
+        .into_values()
+        .map(|p| p.name)
+        .collect();
+    assert_eq!(names, ["BGPPeer/plain"]);
+    let fields: Vec<_> = found.problems.iter().map(|p| p.field.as_str()).collect();
+    assert_eq!(fields, ["spec.filters", "spec.password"]);
+
+    let configuration = model::BgpConfiguration {
+        node_mesh_password: secret,
+        ..model::BgpConfiguration::default()
+    };
+    let all = three_nodes()
+        .into_iter()
+        .chain([Object::BgpConfiguration(configuration)]);
+    let found = sessions("n1", &objects(all));
+    assert!(found.config.unwrap().peers.is_empty());
+    assert_eq!(found.problems[0].field, "spec.nodeMeshPassword");
+}
+
+#[test]
+fn settings_of_a_peer_reach_its_session() {
+    let object = BgpPeer {
+        passive: true,
+        shutdown: Some("swap".into()),
+        hold_time: Some(9),
+        keepalive_time: Some(3),
+        use_node_ip: false,
+        ttl_security: Some(1),
+        long_lived_stale_time: Some(60),
+        bfd: Some(model::BfdProfile::default()),
+        max_prefixes: Some(model::MaxPrefixes {
+            limit: 7,
+            warn_percent: 50,
+            restart_after: None,
+        }),
+        ..peer("rack", "10.1.0.1")
+    };
+    let all = [
+        Object::BgpPeer(object),
+        Object::Node(node("n1", "10.1.0.11/24")),
+    ];
+    let config = sessions("n1", &objects(all)).config.unwrap();
+    let found = config.peers.into_values().next().unwrap();
+    assert!(found.passive && !found.multihop);
+    assert_eq!(found.shutdown.as_deref(), Some("swap"));
+    assert_eq!((found.hold_time, found.ttl_security), (9, Some(1)));
+    assert_eq!(
+        (found.source_address, found.long_lived_stale_time),
+        (None, 60)
+    );
+    assert_eq!(found.bfd, Some(bgp_core::bfd::Profile::default()));
+    let limit = PrefixLimit {
+        maximum: 7,
+        warn_at: 50,
+        excess: bgp_core::Excess::Idle,
+    };
+    assert_eq!(found.prefix_limit, Some(limit));
+}
+
+#[test]
+fn a_selected_node_does_not_peer_back_where_it_is_told_not_to() {
+    let one_way = BgpPeer {
+        peer_ip: None,
+        as_number: None,
+        node_selector: Selector::Eq("rack".into(), "n1".into()),
+        peer_selector: Some(Selector::Eq("rack".into(), "n2".into())),
+        reverse_peering: false,
+        ..peer("one-way", "10.1.0.1")
+    };
+    let no_mesh = model::BgpConfiguration {
+        node_to_node_mesh_enabled: false,
+        ..model::BgpConfiguration::default()
+    };
+    let others = [Object::BgpPeer(one_way), Object::BgpConfiguration(no_mesh)];
+    let objects = objects(three_nodes().into_iter().chain(others));
+    assert_eq!(peers("n1", &objects).len(), 1);
+    assert!(peers("n2", &objects).is_empty());
+}

@@ -178,7 +178,7 @@ fn facts() -> Vec<Fact> {
 }
 
 fn told(facts: impl IntoIterator<Item = Fact>) -> Calc {
-    let mut calc = Calc::new("n1", ALL_TUNNELS);
+    let mut calc = Calc::new("n1", ALL_TUNNELS, policy::Options::default());
     for fact in facts {
         tell(&mut calc, fact);
     }
@@ -342,7 +342,7 @@ proptest! {
         resolve_after in 0_usize..16,
     ) {
         let expected = told(facts());
-        let mut calc = Calc::new("n1", ALL_TUNNELS);
+        let mut calc = Calc::new("n1", ALL_TUNNELS, policy::Options::default());
         for (index, fact) in order.into_iter().enumerate() {
             tell(&mut calc, fact);
             if index % 5 == resolve_after % 5 {

@@ -17,7 +17,7 @@ impl Calc {
             tunnels.push(Tunnel::Ipip(IpipDevice {
                 name: names::IPIP_DEVICE.to_owned(),
                 local: local.addr(),
-                mtu: self.uplink_mtu().saturating_sub(names::IPIP_OVERHEAD),
+                mtu: self.tunnel_mtu(names::IPIP_OVERHEAD, |c| c.ipip_mtu),
                 address: self.tunnel_address,
             }));
         }
@@ -52,12 +52,11 @@ impl Calc {
         } else {
             names::VXLAN_OVERHEAD
         };
-        let overhead = match (self.uses_vxlan(), self.uses_ipip()) {
-            (true, _) => vxlan,
-            (false, true) => names::IPIP_OVERHEAD,
-            (false, false) => 0,
-        };
-        self.uplink_mtu().saturating_sub(overhead)
+        match (self.uses_vxlan(), self.uses_ipip()) {
+            (true, _) => self.tunnel_mtu(vxlan, |c| c.vxlan_mtu),
+            (false, true) => self.tunnel_mtu(names::IPIP_OVERHEAD, |c| c.ipip_mtu),
+            (false, false) => self.uplink_mtu(),
+        }
     }
 
     fn vxlan(&self, local: IpAddr) -> Tunnel {
@@ -71,10 +70,13 @@ impl Calc {
         };
         let device = VxlanDevice {
             name: name.to_owned(),
-            vni: names::VXLAN_VNI,
-            port: names::VXLAN_PORT,
+            vni: self.vxlan_vni(),
+            port: self.vxlan_port(),
             local,
-            mtu: self.uplink_mtu().saturating_sub(overhead),
+            mtu: self.tunnel_mtu(overhead, |c| match local {
+                IpAddr::V4(_) => c.vxlan_mtu,
+                IpAddr::V6(_) => c.vxlan_mtu_v6,
+            }),
             mac: vtep_mac(local),
             address,
         };

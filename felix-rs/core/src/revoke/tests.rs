@@ -17,6 +17,7 @@ fn calc() -> Calc {
             ipip: true,
             vxlan: true,
         },
+        policy::Options::default(),
     );
     calc.set_own_blocks([net("10.244.0.0/26")].into());
     for (pod, ip, ifindex) in [("web", POD, 7), ("db", OTHER, 8)] {

@@ -28,6 +28,7 @@ fn workload(node: &str, pod: &str, address: &str) -> WorkloadEndpoint {
         ip_networks: vec![address.parse().unwrap()],
         labels: Labels::from([("app".to_owned(), pod.to_owned())]),
         ports: vec![],
+        host_ports: vec![],
     }
 }
 
@@ -192,7 +193,14 @@ fn staged_policies_say_what_they_would_do() {
 
 #[test]
 fn an_agent_knows_the_addresses_of_its_links() {
-    let mut calc = Calc::new("n1", true);
+    let mut calc = Calc::new(
+        "n1",
+        crate::checks::TunnelKinds {
+            ipip: true,
+            vxlan: true,
+        },
+        policy::Options::default(),
+    );
     for object in view().objects {
         calc.on_update(Update::Apply {
             object,

@@ -255,6 +255,11 @@ impl Agent {
                     replaced = true;
                     self.remove_leftover(&local.endpoint.interface_name);
                 }
+                Err(LinkError::PodNameTaken { pod_name, .. }) => {
+                    let message =
+                        format!("CNI_IFNAME: pod {pod} already has an interface {pod_name}");
+                    return Err(failed(code::INVALID_ENVIRONMENT, message, ""));
+                }
                 Err(error) => {
                     let message = format!("pod {pod}: {error}");
                     return Err(failed(code::KERNEL, message, ""));

@@ -120,7 +120,7 @@ fn block() -> impl Strategy<Value = Object> {
 }
 
 /// Field names and values that lead deep into the readers.
-fn json_value() -> impl Strategy<Value = Value> {
+pub(super) fn json_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -204,6 +204,8 @@ fn kind() -> impl Strategy<Value = (&'static str, &'static str)> {
         ("discovery.k8s.io/v1", "EndpointSlice"),
         ("networking.k8s.io/v1", "NetworkPolicy"),
         ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
+        ("projectcalico.org/v3", "BGPFilter"),
+        ("projectcalico.org/v3", "FelixConfiguration"),
         ("projectcalico.org/v3", "Tier"),
         ("projectcalico.org/v3", "NetworkPolicy"),
         ("projectcalico.org/v3", "GlobalNetworkPolicy"),
@@ -253,7 +255,7 @@ proptest! {
                 prop_assert_eq!(invalid.object.kind.as_str(), kind);
                 // Policies of a namespace always fail closed; global ones where they say for whom.
                 prop_assert!(fallback.is_some() || kind != "NetworkPolicy");
-                let enforced = ["NetworkPolicy", "GlobalNetworkPolicy", "ClusterNetworkPolicy"];
+                let enforced = ["NetworkPolicy", "GlobalNetworkPolicy", "ClusterNetworkPolicy", "BGPFilter"];
                 prop_assert!(fallback.is_none() || enforced.contains(&kind));
                 prop_assert!(fallback.is_none_or(|object| object.key() == invalid.object));
             }

@@ -1,6 +1,8 @@
 mod convergence;
+mod features;
 mod liveness;
 mod network;
+mod strangers;
 
 use crate::config::{Export, PeerConfig, PrefixLimit, Stop};
 use crate::rib::{Path, Source};
@@ -56,9 +58,10 @@ fn sent(network: &Network, from: usize, to: usize) -> Routes {
     let speaker = &network.nodes[from].speaker;
     let id = speaker.by_key[&key(to)];
     let (_, group) = speaker.peers[&id].member.as_ref().expect("Established");
-    let entries = speaker.groups[group].advertised(id);
+    let entries = speaker.groups[group].advertised(id, &speaker.rib);
+    let entries = entries.into_iter();
     entries
-        .map(|(prefix, path)| (*prefix, (path.attributes.clone(), path.next_hop)))
+        .map(|(nlri, path)| (nlri.prefix, (path.attributes, path.next_hop)))
         .collect()
 }
 
@@ -67,13 +70,10 @@ fn received(network: &Network, at: usize, from: usize) -> Routes {
     let speaker = &network.nodes[at].speaker;
     let source = Source::Peer(speaker.by_key[&key(from)]);
     let mut routes = Routes::new();
-    for (prefix, destination) in speaker.rib.table() {
+    for (prefix, destination) in speaker.rib.destinations() {
         let mut paths = destination.paths().iter();
         if let Some(Path { attributes, .. }) = paths.find(|path| path.source == source) {
-            routes.insert(
-                *prefix,
-                (attributes.attributes.clone(), attributes.next_hop),
-            );
+            routes.insert(prefix, (attributes.attributes.clone(), attributes.next_hop));
         }
     }
     routes

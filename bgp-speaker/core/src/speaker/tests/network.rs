@@ -37,6 +37,8 @@ pub(super) struct Network {
     wires: BTreeMap<End, VecDeque<Packet>>,
     /// Pairs of nodes between which octets get lost.
     pub(super) cut: BTreeSet<(usize, usize)>,
+    /// Nodes whose TCP takes nothing.
+    pub(super) stalled: BTreeSet<usize>,
 }
 
 pub(super) fn address(node: usize) -> IpAddr {
@@ -76,6 +78,7 @@ impl Network {
             links: BTreeMap::new(),
             wires: BTreeMap::new(),
             cut: BTreeSet::new(),
+            stalled: BTreeSet::new(),
         };
         for (index, config) in configs.into_iter().enumerate() {
             let routes = prefixes(index).map(LocalRoute::from).into();
@@ -152,6 +155,13 @@ impl Network {
         let (now, node) = (self.now, &mut self.nodes[index]);
         change(&mut node.config);
         node.speaker.set_config(node.config.clone(), now);
+    }
+
+    /// The connection that a node has with another one.
+    pub(super) fn connection(&self, from: usize, to: usize) -> ConnectionId {
+        let mut links = self.links.iter();
+        let link = links.find(|((a, _), (b, _))| (*a, *b) == (from, to));
+        link.expect("a connection").0.1
     }
 
     pub(super) fn set_routes(&mut self, index: usize, routes: &[IpNet]) {
@@ -285,22 +295,34 @@ impl Network {
                     self.send((index, connection), &last);
                     self.close((index, connection));
                 }
-                Output::Fib(FibChange::Set {
-                    prefix, next_hops, ..
-                }) => {
-                    let addresses = next_hops.iter().map(|next_hop| next_hop.address);
-                    node.fib.insert(prefix, addresses.collect());
-                }
-                Output::Fib(FibChange::Remove { prefix }) => {
-                    node.fib.remove(&prefix);
-                    node.removed.push(prefix);
-                }
+                Output::More => {}
                 Output::Converged => {
                     assert_eq!(node.converged_at.replace(self.now), None, "said once");
                 }
                 Output::Notice(notice) => node.notices.push(notice),
                 Output::Rekey { .. } | Output::Watch { .. } => {}
                 Output::Monitored(monitored) => node.monitored.push(*monitored),
+            }
+        }
+        self.forward(index);
+    }
+
+    fn forward(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        while node.running
+            && let Some(change) = node.speaker.poll_fib()
+        {
+            match change {
+                FibChange::Set {
+                    prefix, next_hops, ..
+                } => {
+                    let addresses = next_hops.iter().map(|next_hop| next_hop.address);
+                    node.fib.insert(prefix, addresses.collect());
+                }
+                FibChange::Remove { prefix } => {
+                    node.fib.remove(&prefix);
+                    node.removed.push(prefix);
+                }
             }
         }
     }
@@ -336,6 +358,9 @@ impl Network {
     }
 
     fn transmit(&mut self, from: End) {
+        if self.stalled.contains(&from.0) {
+            return;
+        }
         loop {
             let messages = self.nodes[from.0].speaker.transmit(from.1, 512);
             if messages.is_empty() {

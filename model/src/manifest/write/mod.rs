@@ -1,22 +1,49 @@
-//! Objects that agents write -> documents that [`parse`](super::parse) reads back.
+//! Objects -> documents that [`parse`](super::parse) reads back as the same object.
+
+mod bgp;
+mod policy;
+mod pool;
 
 use crate::object::{IpamBlock, Node, Object, Protocol, WorkloadEndpoint};
 use serde_json::{Map, Value, json};
 
-/// The document of a `WorkloadEndpoint`, an `IPAMBlock` or a `Node` (`projectcalico.org/v3`), the
-/// kinds that agents write; none for the kinds that only users write.
+/// The document of an object of `projectcalico.org/v3`, a `NetworkPolicy` or a
+/// `ClusterNetworkPolicy`; none for what Kubernetes alone writes, and for a policy of which a part
+/// failed closed, which no document says.
 pub fn to_manifest(object: &Object) -> Option<Value> {
     match object {
         Object::WorkloadEndpoint(endpoint) => Some(workload_endpoint(endpoint)),
         Object::IpamBlock(block) => Some(ipam_block(block)),
         Object::Node(node) => Some(self::node(node)),
-        _ => None,
+        Object::IpPool(pool) => Some(pool::pool(pool)),
+        Object::IpReservation(reservation) => Some(pool::reservation(reservation)),
+        Object::NetworkPolicy(policy) => policy::network_policy(policy),
+        Object::ClusterNetworkPolicy(policy) => policy::cluster_policy(policy),
+        Object::CalicoPolicy(policy) => policy::calico_policy(policy),
+        Object::StagedKubernetesPolicy(staged) => policy::staged_kubernetes(staged),
+        Object::Tier(tier) => Some(policy::tier(tier)),
+        Object::NetworkSet(set) => Some(policy::network_set(set)),
+        Object::HostEndpoint(endpoint) => Some(policy::host_endpoint(endpoint)),
+        Object::Profile(profile) => Some(policy::profile(profile)),
+        Object::BgpConfiguration(configuration) => Some(bgp::configuration(configuration)),
+        Object::BgpPeer(peer) => Some(bgp::peer(peer)),
+        Object::BgpFilter(filter) => Some(bgp::filter(filter)),
+        Object::FelixConfiguration(felix) => Some(bgp::felix(felix)),
+        Object::Namespace(_)
+        | Object::Pod(_)
+        | Object::ServiceAccount(_)
+        | Object::Service(_)
+        | Object::EndpointSlice(_) => None,
     }
 }
 
-fn document(kind: &str, metadata: Value, spec: Value) -> Value {
+fn calico(kind: &str, metadata: Value, spec: Value) -> Value {
+    document("projectcalico.org/v3", kind, metadata, spec)
+}
+
+fn document(version: &str, kind: &str, metadata: Value, spec: Value) -> Value {
     json!({
-        "apiVersion": "projectcalico.org/v3",
+        "apiVersion": version,
         "kind": kind,
         "metadata": without_nulls(metadata),
         "spec": without_nulls(spec),
@@ -62,7 +89,7 @@ fn workload_endpoint(endpoint: &WorkloadEndpoint) -> Value {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let mut document = document(
+    let mut document = calico(
         "WorkloadEndpoint",
         json!({
             "name": endpoint.name,
@@ -95,7 +122,7 @@ fn protocol(protocol: Protocol) -> &'static str {
 }
 
 fn ipam_block(block: &IpamBlock) -> Value {
-    document(
+    calico(
         "IPAMBlock",
         json!({ "name": block.name() }),
         json!({ "cidr": block.cidr.to_string(), "affinity": format!("host:{}", block.node) }),
@@ -113,7 +140,7 @@ fn node(node: &Node) -> Value {
         "asNumber": node.as_number,
         "routeReflectorClusterID": node.route_reflector_cluster_id,
     }));
-    document(
+    calico(
         "Node",
         json!({ "name": node.name, "labels": node.labels }),
         json!({ "bgp": bgp, "addresses": addresses.collect::<Value>() }),

@@ -1,0 +1,52 @@
+//! What `FelixConfiguration` changes: the object `node.<name>` wins over `default`, field by field.
+
+use super::Calc;
+use model::{FailsafePort, FelixConfiguration, names};
+
+impl Calc {
+    /// The value of a field, if it is configured.
+    fn configured<T>(&self, field: impl Fn(&FelixConfiguration) -> Option<T>) -> Option<T> {
+        let of_node = format!("node.{}", self.node);
+        [of_node.as_str(), "default"].into_iter().find_map(|name| {
+            let mut all = self.objects.felix_configurations();
+            all.find(|object| object.name == name).and_then(&field)
+        })
+    }
+
+    /// Tells the compiler what is configured.
+    pub(super) fn feed_options(&mut self) {
+        let mut options = self.policy_options.clone();
+        options.vxlan_port = self.vxlan_port();
+        let ports = |ports: Vec<FailsafePort>| {
+            let ports = ports.into_iter();
+            ports.map(|port| (port.protocol, port.port)).collect()
+        };
+        if let Some(inbound) = self.configured(|c| c.failsafe_inbound_host_ports.clone()) {
+            options.failsafe.inbound = ports(inbound);
+        }
+        if let Some(outbound) = self.configured(|c| c.failsafe_outbound_host_ports.clone()) {
+            options.failsafe.outbound = ports(outbound);
+        }
+        self.compiler.set_options(options);
+    }
+
+    pub(super) fn vxlan_port(&self) -> u16 {
+        let port = self.configured(|c| c.vxlan_port);
+        port.unwrap_or(names::VXLAN_PORT)
+    }
+
+    pub(super) fn vxlan_vni(&self) -> u32 {
+        let vni = self.configured(|c| c.vxlan_vni);
+        vni.unwrap_or(names::VXLAN_VNI)
+    }
+
+    /// MTU of a tunnel that is configured, or what is left of the uplink's by its header.
+    pub(super) fn tunnel_mtu(
+        &self,
+        overhead: u32,
+        field: impl Fn(&FelixConfiguration) -> Option<u32>,
+    ) -> u32 {
+        let configured = self.configured(field).filter(|mtu| *mtu != 0);
+        configured.unwrap_or_else(|| self.uplink_mtu().saturating_sub(overhead))
+    }
+}

@@ -1,0 +1,71 @@
+//! What the table is made with, besides what is to be enforced.
+
+use model::{Protocol, names};
+
+/// How the table is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Names of the host's ends of pod links begin with this.
+    pub interface_prefix: String,
+    /// This node's name: whose host endpoints are enforced.
+    pub node: String,
+    /// Bit of the connection mark (`ct mark`) that cuts a connection: its packets are dropped, in
+    /// TCP with a reset. None looks at no mark.
+    pub revoked_mark: Option<u32>,
+    /// Bit of the connection mark of what a policy before destination NAT has allowed: other
+    /// policies of the host endpoint are skipped.
+    pub admitted_mark: u32,
+    /// Where denied packets are reported; none reports none.
+    pub drop_log: Option<DropLog>,
+    /// What policies of host endpoints can't forbid.
+    pub failsafe: Failsafe,
+    /// UDP port of VXLAN: pods must not send to it.
+    pub vxlan_port: u16,
+}
+
+/// An nflog group that gets the first bytes of denied packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DropLog {
+    /// The group.
+    pub group: u16,
+    /// Packets in a second, for each place where packets are denied.
+    pub per_second: u32,
+    /// How many packets may come at once.
+    pub burst: u32,
+}
+
+/// Ports through which a host can always be repaired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failsafe {
+    /// Ports of the host.
+    pub inbound: Vec<(Protocol, u16)>,
+    /// Ports of others.
+    pub outbound: Vec<(Protocol, u16)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            interface_prefix: names::INTERFACE_PREFIX.to_owned(),
+            node: String::new(),
+            revoked_mark: Some(names::REVOKED_MARK),
+            admitted_mark: names::ADMITTED_MARK,
+            drop_log: None,
+            failsafe: Failsafe::default(),
+            vxlan_port: names::VXLAN_PORT,
+        }
+    }
+}
+
+/// Calico's: SSH, DHCP, DNS, BGP, etcd, Typha and the Kubernetes API.
+impl Default for Failsafe {
+    fn default() -> Self {
+        let tcp = |port| (Protocol::Tcp, port);
+        let udp = |port| (Protocol::Udp, port);
+        let both = [179, 2379, 2380, 5473, 6443, 6666, 6667].map(tcp);
+        Self {
+            inbound: [tcp(22), udp(68)].into_iter().chain(both).collect(),
+            outbound: [udp(53), udp(67)].into_iter().chain(both).collect(),
+        }
+    }
+}

@@ -1,0 +1,488 @@
+//! Rules of `projectcalico.org/v3` policies -> clauses.
+
+use super::peer::{EntityPeer, Namespaces, PeerSelector};
+use super::{Clause, Direction, End, Guard, IcmpMessage, Peer, Place, Ports, clause, numbers};
+use crate::intervals::{self, Ranges};
+use crate::ruleset::Family;
+use ipnet::IpNet;
+use model::{
+    CalicoPort, CalicoRule, EntityRule, IcmpMatch, IpVersion, NamedPort, Protocol, Selector,
+};
+use std::collections::BTreeSet;
+
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+const WITH_PORTS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+/// Where a rule stands.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    /// The namespace of its policy.
+    pub(super) namespace: Option<&'a str>,
+    pub(super) direction: Direction,
+    pub(super) place: Place,
+    /// Ports of the endpoint that the policy selects.
+    pub(super) own_ports: &'a [NamedPort],
+}
+
+/// Some packets of those that a rule speaks of: their protocol, if it is one, and guards that they
+/// share.
+struct Case {
+    ports: Ports,
+    /// Set where the protocol has ports.
+    protocol: Option<Protocol>,
+    guards: BTreeSet<Guard>,
+}
+
+/// The clauses of one rule.
+pub(super) fn lower(rule: &CalicoRule, scope: Scope<'_>) -> Vec<Clause> {
+    let mut clauses = vec![];
+    for case in cases(rule) {
+        let (peer_end, own_end) = match scope.direction {
+            Direction::Ingress => (&rule.source, &rule.destination),
+            Direction::Egress => (&rule.destination, &rule.source),
+        };
+        let (source, destination) = (End::Source, End::Destination);
+        let (peer_side, own_side) = match scope.direction {
+            Direction::Ingress => (source, destination),
+            Direction::Egress => (destination, source),
+        };
+        let Some(own) = own_guards(own_end, own_side, scope) else {
+            continue;
+        };
+        for (peer, mut guards) in peers(peer_end, peer_side, scope) {
+            guards.extend(own.iter().cloned());
+            guards.extend(case.guards.iter().cloned());
+            for (ports, more) in port_choices(rule, &case, &peer, scope) {
+                if let Some(mut found) = clause(peer.clone(), ports, everybody) {
+                    found.guards = guards.union(&more).cloned().collect();
+                    clauses.push(found);
+                }
+            }
+        }
+    }
+    clauses
+}
+
+fn everybody() -> PeerSelector {
+    PeerSelector::Entities(EntityPeer {
+        namespaces: Namespaces::Any,
+        selector: Selector::All,
+        service_accounts: None,
+    })
+}
+
+/// The rule's protocol, family and ICMP conditions, as cases that exclude each other or not: a
+/// packet that is in one of them satisfies them.
+fn cases(rule: &CalicoRule) -> Vec<Case> {
+    let families = FAMILIES.into_iter().filter(|family| match rule.ip_version {
+        None => true,
+        Some(IpVersion::V4) => *family == Family::Ipv4,
+        Some(IpVersion::V6) => *family == Family::Ipv6,
+    });
+    let of_families = rule.ip_version.is_some() || rule.icmp.is_some() || rule.not_icmp.is_some();
+    let mut cases = vec![];
+    match of_families {
+        false => cases.extend(protocol_cases(rule, None)),
+        true => families.for_each(|family| cases.extend(protocol_cases(rule, Some(family)))),
+    }
+    if let Some(unwanted) = rule.not_protocol {
+        cases.retain(|case| number(&case.ports) != Some(unwanted));
+        for case in cases
+            .iter_mut()
+            .filter(|case| number(&case.ports).is_none())
+        {
+            case.guards.insert(Guard::NotProtocol(unwanted));
+        }
+    }
+    cases
+}
+
+fn number(ports: &Ports) -> Option<u8> {
+    match ports {
+        Ports::Protocol(number) => Some(*number),
+        Ports::Range { protocol, .. } => Some(protocol.number()),
+        Ports::Any | Ports::Named { .. } | Ports::Own => None,
+    }
+}
+
+fn protocol_cases(rule: &CalicoRule, family: Option<Family>) -> Vec<Case> {
+    let shared = BTreeSet::from_iter(family.map(Guard::Family));
+    let case = |protocol: Option<u8>, more: &[Guard]| {
+        let with_ports = WITH_PORTS
+            .into_iter()
+            .find(|p| Some(p.number()) == protocol);
+        Case {
+            ports: match (with_ports, protocol) {
+                (Some(protocol), _) => all_ports(protocol),
+                (None, Some(number)) => Ports::Protocol(number),
+                (None, None) => Ports::Any,
+            },
+            protocol: with_ports,
+            guards: shared.iter().chain(more).cloned().collect(),
+        }
+    };
+    if let (Some(message), Some(family)) = (rule.icmp, family) {
+        let protocol = rule.protocol.unwrap_or(icmp_of(family));
+        let wanted = icmp_guard(message, family, false);
+        return match (wanted, message.code) {
+            (Some(guard), _) if protocol == icmp_of(family) => vec![case(Some(protocol), &[guard])],
+            (None, None) => vec![case(Some(protocol), &[])],
+            _ => vec![],
+        };
+    }
+    if let (Some(message), Some(family)) = (rule.not_icmp, family) {
+        let icmp = icmp_of(family);
+        let unwanted = icmp_guard(message, family, true);
+        let others = || case(None, &[Guard::NotProtocol(icmp)]);
+        let rest = unwanted.map(|guard| case(Some(icmp), &[guard]));
+        return match rule.protocol {
+            Some(protocol) if protocol != icmp => vec![case(Some(protocol), &[])],
+            Some(_) => rest.into_iter().collect(),
+            None => rest.into_iter().chain([others()]).collect(),
+        };
+    }
+    let ends = [&rule.source, &rule.destination];
+    let wants_ports = ends.iter().any(|end| end.ports.is_some());
+    let spares_ports = ends.iter().any(|end| !end.not_ports.is_empty());
+    match rule.protocol {
+        Some(protocol) => {
+            let one = case(Some(protocol), &[]);
+            let impossible = wants_ports && one.protocol.is_none();
+            Vec::from_iter((!impossible).then_some(one))
+        }
+        None if wants_ports || spares_ports => {
+            let mut cases: Vec<Case> = WITH_PORTS
+                .iter()
+                .map(|protocol| case(Some(protocol.number()), &[]))
+                .collect();
+            if !wants_ports {
+                let others = WITH_PORTS.map(|protocol| Guard::NotProtocol(protocol.number()));
+                cases.push(case(None, &others));
+            }
+            cases
+        }
+        None => vec![case(None, &[])],
+    }
+}
+
+fn icmp_of(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => 1,
+        Family::Ipv6 => 58,
+    }
+}
+
+/// `None` where any message of the protocol is meant.
+fn icmp_guard(message: IcmpMatch, family: Family, negate: bool) -> Option<Guard> {
+    let message = IcmpMessage {
+        icmp_type: message.icmp_type?,
+        code: message.code,
+    };
+    Some(Guard::Icmp {
+        family,
+        message,
+        negate,
+    })
+}
+
+fn all_ports(protocol: Protocol) -> Ports {
+    Ports::Range {
+        protocol,
+        first: 0,
+        last: u16::MAX,
+    }
+}
+
+/// What an end's positive selectors select; none where it has none. In a namespaced policy a
+/// `notSelector` alone is for what is in the policy's namespace.
+fn selected(end: &EntityRule, scope: Scope<'_>) -> Option<PeerSelector> {
+    let spares = scope.namespace.is_some() && end.not_selector.is_some();
+    let selective = end.selector.is_some()
+        || end.namespace_selector.is_some()
+        || end.service_accounts.is_some()
+        || spares;
+    selective.then(|| {
+        PeerSelector::Entities(EntityPeer {
+            namespaces: match (&end.namespace_selector, scope.namespace) {
+                (Some(selector), _) => Namespaces::Selected(selector.clone()),
+                (None, Some(own)) => Namespaces::Named(own.to_owned()),
+                (None, None) => Namespaces::Any,
+            },
+            selector: end.selector.clone().unwrap_or(Selector::All),
+            service_accounts: end.service_accounts.clone(),
+        })
+    })
+}
+
+fn nets(nets: &[IpNet], end: End, negate: bool) -> Guard {
+    let of = |family| {
+        let of_family = nets
+            .iter()
+            .filter(|net| intervals::family_of(net.addr()) == family);
+        Ranges::union(of_family.map(intervals::prefix_range))
+    };
+    Guard::Nets {
+        end,
+        v4: of(Family::Ipv4),
+        v6: of(Family::Ipv6),
+        negate,
+    }
+}
+
+fn negations(end: &EntityRule, side: End) -> BTreeSet<Guard> {
+    let mut guards = BTreeSet::new();
+    if !end.not_nets.is_empty() {
+        guards.insert(nets(&end.not_nets, side, true));
+    }
+    if let Some(selector) = &end.not_selector {
+        let peer = PeerSelector::Entities(EntityPeer {
+            namespaces: Namespaces::Any,
+            selector: selector.clone(),
+            service_accounts: None,
+        });
+        guards.insert(Guard::Selected {
+            end: side,
+            peer,
+            negate: true,
+        });
+    }
+    guards
+}
+
+/// Conditions on the endpoint's own end; `None` where they can't be met.
+fn own_guards(end: &EntityRule, side: End, scope: Scope<'_>) -> Option<BTreeSet<Guard>> {
+    let mut guards = negations(end, side);
+    if let Some(wanted) = &end.nets {
+        guards.insert(nets(wanted, side, false));
+    }
+    let service = match (&end.services, side) {
+        (None, _) => None,
+        (Some(service), End::Source) => Some(PeerSelector::Service {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+        }),
+        (Some(_), End::Destination) => return None,
+    };
+    for peer in selected(end, scope).into_iter().chain(service) {
+        guards.insert(Guard::Selected {
+            end: side,
+            peer,
+            negate: false,
+        });
+    }
+    Some(guards)
+}
+
+/// Who is at the other end, and what else holds there besides ports.
+fn peers(end: &EntityRule, side: End, scope: Scope<'_>) -> Vec<(Peer, BTreeSet<Guard>)> {
+    let mut guards = negations(end, side);
+    let wanted_nets = end.nets.as_ref().map(|wanted| nets(wanted, side, false));
+    let peer = match (&end.services, selected(end, scope)) {
+        (Some(service), selected) => {
+            guards.extend(selected.map(|peer| Guard::Selected {
+                end: side,
+                peer,
+                negate: false,
+            }));
+            Some(PeerSelector::Service {
+                namespace: service.namespace.clone(),
+                name: service.name.clone(),
+            })
+        }
+        (None, selected) => selected,
+    };
+    match (peer, wanted_nets) {
+        (Some(peer), wanted) => {
+            guards.extend(wanted);
+            vec![(Peer::Selected(peer), guards)]
+        }
+        (None, Some(Guard::Nets { v4, v6, .. })) => [(Family::Ipv4, v4), (Family::Ipv6, v6)]
+            .map(|(family, ranges)| (Peer::Addresses(family, ranges), guards.clone()))
+            .into(),
+        (None, _) => vec![(Peer::Anyone, guards)],
+    }
+}
+
+/// Destination ports of the clauses, with the conditions on both ends' ports.
+fn port_choices(
+    rule: &CalicoRule,
+    case: &Case,
+    peer: &Peer,
+    scope: Scope<'_>,
+) -> Vec<(Ports, BTreeSet<Guard>)> {
+    let Some(protocol) = case.protocol else {
+        return vec![(
+            service_ports(case.ports.clone(), peer, scope),
+            BTreeSet::new(),
+        )];
+    };
+    let mut shared = BTreeSet::new();
+    shared.extend(unwanted_ports(&rule.source, End::Source, protocol, scope));
+    shared.extend(unwanted_ports(
+        &rule.destination,
+        End::Destination,
+        protocol,
+        scope,
+    ));
+    let sources = source_choices(&rule.source, protocol, scope);
+    let mut choices = vec![];
+    for destination in destination_choices(&rule.destination, protocol, peer, scope) {
+        for source in &sources {
+            let mut guards = shared.clone();
+            guards.extend(source.clone());
+            guards.extend(destination.1.clone());
+            choices.push((destination.0.clone(), guards));
+        }
+    }
+    choices
+}
+
+/// The ports of a Service are those of its endpoints.
+fn service_ports(ports: Ports, peer: &Peer, scope: Scope<'_>) -> Ports {
+    let is_service = matches!(peer, Peer::Selected(PeerSelector::Service { .. }));
+    match ports {
+        Ports::Any if is_service && scope.direction == Direction::Egress => Ports::Own,
+        ports => ports,
+    }
+}
+
+fn ranges(ports: &[CalicoPort]) -> Ranges {
+    Ranges::union(ports.iter().filter_map(|port| match port {
+        CalicoPort::Range(first, last) => Some((u128::from(*first), u128::from(*last))),
+        CalicoPort::Named(_) => None,
+    }))
+}
+
+fn names(ports: &[CalicoPort]) -> impl Iterator<Item = &String> {
+    ports.iter().filter_map(|port| match port {
+        CalicoPort::Named(name) => Some(name),
+        CalicoPort::Range(..) => None,
+    })
+}
+
+/// True where named ports of this end are those of the pod that the policy selects.
+fn is_own(end: End, scope: Scope<'_>) -> bool {
+    end == End::Destination && scope.direction == Direction::Ingress && scope.place == Place::Pod
+}
+
+fn unwanted_ports(end: &EntityRule, side: End, protocol: Protocol, scope: Scope<'_>) -> Vec<Guard> {
+    let mut numeric = ranges(&end.not_ports);
+    let mut guards = vec![];
+    for name in names(&end.not_ports) {
+        if is_own(side, scope) {
+            let own = numbers(scope.own_ports, protocol, name);
+            let own = own.map(|number| (u128::from(number), u128::from(number)));
+            numeric = Ranges::union(numeric.iter().chain(own));
+        } else {
+            guards.push(Guard::NamedPort {
+                end: side,
+                peer: everybody(),
+                protocol,
+                name: name.clone(),
+                negate: true,
+            });
+        }
+    }
+    if !numeric.is_empty() {
+        guards.push(Guard::Ports {
+            end: side,
+            ports: numeric,
+            negate: true,
+        });
+    }
+    guards
+}
+
+fn source_choices(end: &EntityRule, protocol: Protocol, scope: Scope<'_>) -> Vec<Vec<Guard>> {
+    let Some(ports) = &end.ports else {
+        return vec![vec![]];
+    };
+    let numeric = ranges(ports);
+    let mut choices = vec![];
+    if !numeric.is_empty() {
+        choices.push(vec![Guard::Ports {
+            end: End::Source,
+            ports: numeric,
+            negate: false,
+        }]);
+    }
+    choices.extend(names(ports).map(|name| {
+        vec![Guard::NamedPort {
+            end: End::Source,
+            peer: selected(end, scope).unwrap_or_else(everybody),
+            protocol,
+            name: name.clone(),
+            negate: false,
+        }]
+    }));
+    choices
+}
+
+fn destination_choices(
+    end: &EntityRule,
+    protocol: Protocol,
+    peer: &Peer,
+    scope: Scope<'_>,
+) -> Vec<(Ports, Vec<Guard>)> {
+    let Some(ports) = &end.ports else {
+        let service = matches!(peer, Peer::Selected(PeerSelector::Service { .. }))
+            && scope.direction == Direction::Egress;
+        return match service {
+            true => vec![(Ports::Own, vec![Guard::Protocol(protocol.number())])],
+            false => vec![(all_ports(protocol), vec![])],
+        };
+    };
+    let range = |first, last| Ports::Range {
+        protocol,
+        first,
+        last,
+    };
+    let narrow = |number| u16::try_from(number).unwrap_or(u16::MAX);
+    let numeric = ranges(ports);
+    let mut choices: Vec<(Ports, Vec<Guard>)> = numeric
+        .iter()
+        .map(|(first, last)| (range(narrow(first), narrow(last)), vec![]))
+        .collect();
+    for name in names(ports) {
+        if is_own(End::Destination, scope) {
+            let own = numbers(scope.own_ports, protocol, name);
+            choices.extend(own.map(|number| (range(number, number), vec![])));
+        } else if scope.direction == Direction::Egress {
+            choices.push(named_of_peer(end, protocol, name, peer, scope));
+        } else {
+            let guard = named_guard(end, protocol, name, scope);
+            choices.push((all_ports(protocol), vec![guard]));
+        }
+    }
+    choices
+}
+
+/// The peer is looked up with its port at once where it is one that has ports.
+fn named_of_peer(
+    end: &EntityRule,
+    protocol: Protocol,
+    name: &str,
+    peer: &Peer,
+    scope: Scope<'_>,
+) -> (Ports, Vec<Guard>) {
+    match peer {
+        Peer::Anyone => {}
+        Peer::Selected(selector) if selector.has_ports() => {}
+        _ => {
+            let guard = named_guard(end, protocol, name, scope);
+            return (all_ports(protocol), vec![guard]);
+        }
+    }
+    let name = name.to_owned();
+    (Ports::Named { protocol, name }, vec![])
+}
+
+fn named_guard(end: &EntityRule, protocol: Protocol, name: &str, scope: Scope<'_>) -> Guard {
+    Guard::NamedPort {
+        end: End::Destination,
+        peer: selected(end, scope).unwrap_or_else(everybody),
+        protocol,
+        name: name.to_owned(),
+        negate: false,
+    }
+}
