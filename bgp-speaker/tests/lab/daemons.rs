@@ -4,18 +4,25 @@
 use super::{Daemon, Lab, eventually, path};
 
 impl Lab {
-    /// GoBGP; `neighbor` are further lines of the neighbor, in TOML.
-    pub(crate) fn gobgp(&self, neighbor: &str) -> Daemon {
+    /// GoBGP; with further lines, in TOML, of the neighbor and of its transport.
+    pub(crate) fn gobgp(&self, auth: &str, transport: &str) -> Daemon {
+        let family = |name: &str| {
+            format!(
+                "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\n\
+                 afi-safi-name = \"{name}\"\n\
+                 [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n"
+            )
+        };
         let config = self.write(
             "gobgpd.toml",
             &format!(
                 "[global.config]\nas = 65001\nrouter-id = \"192.0.2.2\"\n\
                  [[neighbors]]\n[neighbors.config]\nneighbor-address = \"10.0.0.1\"\n\
-                 peer-as = 4200000001\n[neighbors.timers.config]\nconnect-retry = 1\n\
-                 [neighbors.transport.config]\nlocal-address = \"10.0.0.2\"\n\
-                 [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\n\
-                 afi-safi-name = \"ipv4-unicast\"\n[[neighbors.afi-safis]]\n\
-                 [neighbors.afi-safis.config]\nafi-safi-name = \"ipv6-unicast\"\n{neighbor}\n"
+                 peer-as = 4200000001\n{auth}[neighbors.timers.config]\nconnect-retry = 1\n\
+                 [neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 60\n\
+                 {}{}[neighbors.transport.config]\nlocal-address = \"10.0.0.2\"\n{transport}\n",
+                family("ipv4-unicast"),
+                family("ipv6-unicast")
             ),
         );
         let arguments = ["-f", path(&config), "--api-hosts", "127.0.0.1:50051"];
@@ -36,7 +43,8 @@ impl Lab {
         self.theirs.run("gobgp", words)
     }
 
-    /// OpenBGPD; `neighbor` are further lines of the neighbor.
+    /// OpenBGPD, with a session for each IP version, since it has one next hop for each; `neighbor`
+    /// are further lines of both.
     pub(crate) fn openbgpd(&self, neighbor: &str) -> Daemon {
         let socket = self.path("bgpd.sock");
         let config = self.write(
@@ -45,11 +53,15 @@ impl Lab {
                 "AS 65001\nrouter-id 192.0.2.2\nfib-update no\nsocket \"{}\"\n\
                  network 10.2.0.0/24\nnetwork fd02::/64\n\
                  neighbor 10.0.0.1 {{\n remote-as 4200000001\n local-address 10.0.0.2\n \
-                 announce IPv4 unicast\n announce IPv6 unicast\n {neighbor}\n}}\n\
+                 announce IPv4 unicast\n announce IPv6 none\n {neighbor}\n}}\n\
+                 neighbor fd00::1 {{\n remote-as 4200000001\n local-address fd00::2\n \
+                 announce IPv4 none\n announce IPv6 unicast\n {neighbor}\n}}\n\
                  allow from any\nallow to any\n",
                 path(&socket)
             ),
         );
+        // What it is jailed in; the service of the package would make it.
+        std::fs::create_dir_all("/run/openbgpd").unwrap();
         // It refuses a configuration that others may read.
         super::run("chmod", &["600", path(&config)]);
         let arguments = ["-d", "-f", path(&config)];

@@ -113,7 +113,11 @@ impl Lab {
 
     /// BIRD with further options of the session, and further protocols.
     pub(crate) fn bird_with(&self, their_as: u32, own: &str, options: &str, more: &str) -> Daemon {
-        let ours = own.replace('2', "1");
+        let ours = if own.contains(':') {
+            "fd00::1"
+        } else {
+            "10.0.0.1"
+        };
         let config = self.write(
             "bird.conf",
             &format!(
