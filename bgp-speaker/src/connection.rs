@@ -1,23 +1,22 @@
-//! A TCP connection: a task that reads, a task that writes, and what the loop holds of them.
+//! A TCP connection: what the loop holds of it, a task that waits until there is something to read,
+//! and one that waits until there is room to write. The loop reads and writes itself.
 
 use crate::drops::Drops;
 use crate::runtime::Event;
 use crate::sys;
 use bgp_core::{ConnectionId, Password, SocketOptions};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Octets read at a time.
-const READ: usize = 64 * 1024;
+/// Pieces written with one call.
+const PIECES: usize = 64;
 /// How long a peer that does not read is borne with (RFC 9687).
 const SEND_HOLD: Duration = Duration::from_secs(480);
 /// How long the peer has to close its side after our last message: closing with unread octets
@@ -32,19 +31,28 @@ const ANSWER: Duration = Duration::from_secs(9);
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// While it is being opened.
-    pub(crate) options: Option<SocketOptions>,
-    /// The writer has messages and will say when it wants more.
-    pub(crate) writing: bool,
-    /// The socket once more, to change its password; only if it has one.
-    signed: Option<OwnedFd>,
-    outgoing: Option<mpsc::UnboundedSender<Outgoing>>,
+    options: Option<SocketOptions>,
+    open: Option<Open>,
     dialling: Option<AbortHandle>,
 }
 
-/// For the writer. The loop sends no second batch before the first is written.
+/// A connection once it is there.
 #[derive(Debug)]
-pub(crate) enum Outgoing {
-    Messages(Vec<Arc<[u8]>>),
+struct Open {
+    stream: Arc<TcpStream>,
+    /// Its segments are signed.
+    signed: bool,
+    /// The loop has read what there was.
+    drained: Arc<Notify>,
+    /// The task that waits for room has messages and will say when they are written.
+    writing: bool,
+    outgoing: mpsc::UnboundedSender<Outgoing>,
+}
+
+/// For the task that waits for room. The loop sends no second batch before the first is written.
+#[derive(Debug)]
+enum Outgoing {
+    Messages(Backlog),
     /// The end of the connection.
     Last(Vec<u8>),
 }
@@ -57,22 +65,117 @@ impl Connection {
 
     /// Signs with another password from here on, retransmissions included.
     pub(crate) fn rekey(&self, peer: IpAddr, password: &Password) -> io::Result<()> {
-        match &self.signed {
-            Some(socket) => sys::set_md5_password(socket, sys::host(peer), Some(password.expose())),
-            None => Ok(()),
+        match &self.open {
+            Some(open) if open.signed => {
+                let secret = Some(password.expose());
+                sys::set_md5_password(&open.stream, sys::host(peer), secret)
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
-    pub(crate) fn send(&self, outgoing: Outgoing) {
-        if let Some(sender) = &self.outgoing {
-            // A writer that is gone has told why, and the event is on its way.
-            let _ = sender.send(outgoing);
+    /// Reads without waiting.
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.open {
+            Some(open) => open.stream.try_read(buffer),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Tell again when there is something to read.
+    pub(crate) fn wait_readable(&self) {
+        if let Some(open) = &self.open {
+            open.drained.notify_one();
+        }
+    }
+
+    /// Whether what was to be written earlier still waits for room.
+    pub(crate) fn is_writing(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.writing)
+    }
+
+    /// What had to wait for room is written.
+    pub(crate) fn written(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.writing = false;
+        }
+    }
+
+    /// Writes without waiting; what is left is to go to [`Connection::write`].
+    pub(crate) fn try_write(&self, messages: Vec<Arc<[u8]>>) -> Backlog {
+        let mut backlog = Backlog::new(messages);
+        if let Some(open) = &self.open {
+            // What is wrong with the connection will be found by those that wait for it.
+            let _ = backlog.write(&open.stream);
+        }
+        backlog
+    }
+
+    /// Has messages written as there is room.
+    pub(crate) fn write(&mut self, messages: Backlog) {
+        if let Some(open) = self.open.as_mut().filter(|_| !messages.is_empty()) {
+            open.writing = true;
+            // A task that is gone has told why, and the event is on its way.
+            let _ = open.outgoing.send(Outgoing::Messages(messages));
         }
     }
 
     /// Sends `last` after what is being written, then closes.
     pub(crate) fn close(self, last: Vec<u8>) {
-        self.send(Outgoing::Last(last));
+        if let Some(open) = &self.open {
+            let _ = open.outgoing.send(Outgoing::Last(last));
+        }
+    }
+}
+
+/// Messages of which some octets may be written.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    messages: VecDeque<Arc<[u8]>>,
+    /// Octets of the first one that are.
+    written: usize,
+}
+
+impl Backlog {
+    pub(crate) fn new(messages: Vec<Arc<[u8]>>) -> Self {
+        Self {
+            messages: messages.into(),
+            written: 0,
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Writes as much as there is room for.
+    fn write(&mut self, stream: &TcpStream) -> io::Result<()> {
+        while !self.messages.is_empty() {
+            let mut skip = self.written;
+            let pieces: Vec<IoSlice<'_>> = self
+                .messages
+                .iter()
+                .take(PIECES)
+                .map(|message| IoSlice::new(&message[std::mem::take(&mut skip)..]))
+                .collect();
+            let count = match stream.try_write_vectored(&pieces) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            self.advance(count);
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.written += count;
+        while let Some(first) = self.messages.front()
+            && self.written >= first.len()
+        {
+            self.written -= first.len();
+            self.messages.pop_front();
+        }
     }
 }
 
@@ -108,9 +211,7 @@ pub(crate) fn dial(
     });
     Connection {
         options: Some(options),
-        writing: false,
-        signed: None,
-        outgoing: None,
+        open: None,
         dialling: Some(task),
     }
 }
@@ -200,7 +301,7 @@ fn set_ttl(socket: &Socket, ipv4: bool, ttl: u8) -> io::Result<()> {
     }
 }
 
-/// Starts reading and writing.
+/// Starts the tasks of a connection that is there.
 pub(crate) fn serve(
     id: ConnectionId,
     stream: TcpStream,
@@ -208,54 +309,52 @@ pub(crate) fn serve(
     events: mpsc::Sender<Event>,
     tasks: &mut JoinSet<()>,
 ) -> Connection {
-    let duplicate = || stream.as_fd().try_clone_to_owned().ok();
-    let signed = signed.then(duplicate).flatten();
-    let (reader, writer) = stream.into_split();
+    let stream = Arc::new(stream);
+    let drained = Arc::new(Notify::new());
     // The loop bounds this queue: one batch, and the last message.
     let (sender, outgoing) = mpsc::unbounded_channel();
-    let reading = tasks.spawn(read(id, reader, events.clone()));
-    tasks.spawn(write(id, writer, outgoing, events, reading));
+    let reading = wait_readable(
+        id,
+        Arc::clone(&stream),
+        Arc::clone(&drained),
+        events.clone(),
+    );
+    let reading = tasks.spawn(reading);
+    tasks.spawn(write(id, Arc::clone(&stream), outgoing, events, reading));
     Connection {
         options: None,
-        writing: false,
-        signed,
-        outgoing: Some(sender),
+        open: Some(Open {
+            stream,
+            signed,
+            drained,
+            writing: false,
+            outgoing: sender,
+        }),
         dialling: None,
     }
 }
 
-async fn read(id: ConnectionId, stream: OwnedReadHalf, events: mpsc::Sender<Event>) {
+async fn wait_readable(
+    id: ConnectionId,
+    stream: Arc<TcpStream>,
+    drained: Arc<Notify>,
+    events: mpsc::Sender<Event>,
+) {
     loop {
-        let event = match next_octets(&stream).await {
-            Ok(octets) if octets.is_empty() => {
-                Event::Lost(id, "the peer closed the connection".into())
-            }
-            Ok(octets) => Event::Received(id, octets),
+        let event = match stream.readable().await {
+            Ok(()) => Event::Readable(id),
             Err(error) => Event::Lost(id, words(&error)),
         };
-        let over = matches!(event, Event::Lost(..));
-        if events.send(event).await.is_err() || over {
+        if events.send(event).await.is_err() {
             return;
         }
-    }
-}
-
-/// Takes memory only when there is something to read: most of many connections are idle.
-async fn next_octets(stream: &OwnedReadHalf) -> io::Result<Vec<u8>> {
-    loop {
-        stream.readable().await?;
-        let mut octets = Vec::with_capacity(READ);
-        match stream.try_read_buf(&mut octets) {
-            Ok(_) => return Ok(octets),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
+        drained.notified().await;
     }
 }
 
 async fn write(
     id: ConnectionId,
-    mut stream: OwnedWriteHalf,
+    stream: Arc<TcpStream>,
     mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
     events: mpsc::Sender<Event>,
     reading: AbortHandle,
@@ -263,7 +362,7 @@ async fn write(
     while let Some(batch) = outgoing.recv().await {
         match batch {
             Outgoing::Messages(messages) => {
-                let writing = write_all(&mut stream, &messages);
+                let writing = write_all(&stream, messages);
                 let failure = match tokio::time::timeout(SEND_HOLD, writing).await {
                     Ok(Ok(())) => None,
                     Ok(Err(error)) => Some(words(&error)),
@@ -278,11 +377,9 @@ async fn write(
                 }
             }
             Outgoing::Last(last) => {
-                // The peer may be gone already, and the session is over in any case.
-                let _ = stream.write_all(&last).await;
-                let _ = stream.shutdown().await;
+                reading.abort();
                 drop(events);
-                wait_for(&reading).await;
+                farewell(&stream, last).await;
                 break;
             }
         }
@@ -290,25 +387,34 @@ async fn write(
     reading.abort();
 }
 
-async fn write_all(stream: &mut OwnedWriteHalf, messages: &[Arc<[u8]>]) -> io::Result<()> {
-    // Small messages go out in one segment.
-    if messages.len() > 1 {
-        return stream.write_all(&messages.concat()).await;
+async fn write_all(stream: &TcpStream, mut messages: Backlog) -> io::Result<()> {
+    loop {
+        messages.write(stream)?;
+        if messages.is_empty() {
+            return Ok(());
+        }
+        stream.writable().await?;
     }
-    for message in messages {
-        stream.write_all(message).await?;
-    }
-    Ok(())
 }
 
-/// Until the peer has closed its side too, or [`LINGER`] is over.
-async fn wait_for(reading: &AbortHandle) {
-    let closed = async {
-        while !reading.is_finished() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+/// The last message, and then until the peer has closed its side too or [`LINGER`] is over.
+async fn farewell(stream: &TcpStream, last: Vec<u8>) {
+    let farewell = async {
+        // The peer may be gone already, and the session is over in any case.
+        write_all(stream, Backlog::new(vec![last.into()])).await?;
+        SockRef::from(stream).shutdown(Shutdown::Write)?;
+        let mut unread = [0; 4096];
+        loop {
+            stream.readable().await?;
+            match stream.try_read(&mut unread) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
         }
     };
-    let _ = tokio::time::timeout(LINGER, closed).await;
+    let _: Result<io::Result<()>, _> = tokio::time::timeout(LINGER, farewell).await;
 }
 
 /// An error of a connection in words that name the cause.

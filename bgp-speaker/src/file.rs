@@ -1,18 +1,20 @@
 //! The configuration file of the `bgp-speaker` program.
 
+mod filter;
+mod peer;
+
 use crate::watchers::Monitoring;
-use bgp_core::bfd::Profile;
-use bgp_core::{
-    Export, Import, LocalRoute, Password, PeerConfig, PeerKey, PrefixLimit, SpeakerConfig,
-    wire::Family,
-};
+use bgp_core::{Decision, DynamicPeers, LocalRoute, PeerConfig, PeerKey, SpeakerConfig};
+use filter::{EntryText, RuleText};
 use ipnet::IpNet;
+use peer::{Filters, Peer, Place};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::{NonZeroU8, NonZeroU32};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+
+pub use filter::RuleError;
 
 /// Why a configuration file is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +38,43 @@ pub enum FileError {
         source: Box<serde_saphyr::Error>,
     },
     /// Two peers are the same.
-    #[error("{}: peers: {key} is listed twice", path.display())]
+    #[error("{}: peers: {place} is listed twice", path.display())]
     Twice {
         /// Which file.
         path: PathBuf,
+        /// Address, range or interface.
+        place: String,
+    },
+    /// A peer that is nowhere, or in two places.
+    #[error("{}: peers: {name}: one of address, range and interface must be set", path.display())]
+    Place {
+        /// Which file.
+        path: PathBuf,
         /// The peer.
-        key: PeerKey,
+        name: String,
+    },
+    /// A filter that nobody has written.
+    #[error("{}: peers: {name}: there is no filter {filter}", path.display())]
+    NoFilter {
+        /// Which file.
+        path: PathBuf,
+        /// The peer.
+        name: String,
+        /// The filter.
+        filter: String,
+    },
+    /// A rule that cannot be used.
+    #[error("{}: filters: {filter}: rule {number}: {source}", path.display())]
+    Rule {
+        /// Which file.
+        path: PathBuf,
+        /// The filter.
+        filter: String,
+        /// Which rule, from 1 on.
+        number: usize,
+        /// Why.
+        #[source]
+        source: RuleError,
     },
     /// A password that cannot be used.
     #[error("{}: peers: {name}: passwordFile: {source}", path.display())]
@@ -112,6 +145,15 @@ struct Document {
     forwarding_preserved: bool,
     #[serde(default)]
     networks: Vec<IpNet>,
+    /// RFC 8212: external peers get and give nothing unless somebody says what.
+    #[serde(default = "default_requires_policy")]
+    ebgp_requires_policy: bool,
+    #[serde(default)]
+    decision: DecisionText,
+    #[serde(default)]
+    prefix_lists: BTreeMap<String, Vec<EntryText>>,
+    #[serde(default)]
+    filters: BTreeMap<String, Vec<RuleText>>,
     #[serde(default)]
     peers: Vec<Peer>,
     /// Addresses and ports.
@@ -121,65 +163,16 @@ struct Document {
     mrt_table: Option<PathBuf>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Peer {
-    name: Option<String>,
-    address: IpAddr,
-    #[serde(default = "default_port")]
-    port: u16,
-    remote_as: u32,
-    local_as: Option<u32>,
-    #[serde(default)]
-    passive: bool,
-    hold_time: Option<u16>,
-    /// Seconds.
-    connect_retry: Option<u16>,
-    restart_time: Option<u16>,
-    #[serde(default)]
-    allow_own_as: u8,
-    ttl_security: Option<u8>,
-    #[serde(default)]
-    multihop: bool,
-    source_address: Option<IpAddr>,
-    bind_device: Option<String>,
-    /// A file with the password of TCP MD5 signatures.
-    password_file: Option<PathBuf>,
-    bfd: Option<Bfd>,
-    #[serde(default)]
-    route_reflector_client: bool,
-    #[serde(default)]
-    keep_next_hop: bool,
-    max_prefixes: Option<u32>,
-    #[serde(default)]
-    export: ExportRule,
-    #[serde(default)]
-    import: ImportRule,
-}
-
-/// Intervals in milliseconds.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Bfd {
-    min_transmit: Option<NonZeroU32>,
-    min_receive: Option<NonZeroU32>,
-    multiplier: Option<NonZeroU8>,
-    #[serde(default)]
-    passive: bool,
-}
-
 #[derive(Debug, Default, Deserialize)]
-enum ExportRule {
-    #[default]
-    OwnRoutes,
-    All,
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DecisionText {
+    always_compare_med: Option<bool>,
+    maximum_paths: Option<u16>,
+    as_path_relax: Option<bool>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-enum ImportRule {
-    #[default]
-    All,
-    None,
+fn default_requires_policy() -> bool {
+    true
 }
 
 fn default_port() -> u16 {
@@ -188,35 +181,27 @@ fn default_port() -> u16 {
 
 impl Document {
     fn check(self, path: &Path) -> Result<FileConfig, FileError> {
-        let mut peers = BTreeMap::new();
-        for peer in self.peers {
-            let key = PeerKey::new(peer.address, peer.port);
-            let password = peer.password(path)?;
-            let config = PeerConfig {
-                password,
-                ..peer.config()
-            };
-            if matches!(config.hold_time, 1 | 2) {
-                return Err(FileError::HoldTime {
-                    path: path.to_owned(),
-                    name: config.name,
-                });
-            }
-            if peers.insert(key, config).is_some() {
-                return Err(FileError::Twice {
-                    path: path.to_owned(),
-                    key,
-                });
-            }
-        }
-        let speaker = SpeakerConfig {
+        let filters = self.filters(path)?;
+        let usual = Decision::default();
+        let decision = &self.decision;
+        let mut speaker = SpeakerConfig {
             listen_port: self.listen_port,
             next_hop_v4: self.next_hop_v4,
             next_hop_v6: self.next_hop_v6,
             cluster_id: self.cluster_id,
-            peers,
+            decision: Decision {
+                always_compare_med: decision
+                    .always_compare_med
+                    .unwrap_or(usual.always_compare_med),
+                maximum_paths: decision.maximum_paths.unwrap_or(usual.maximum_paths).max(1),
+                as_path_relax: decision.as_path_relax.unwrap_or(usual.as_path_relax),
+            },
             ..SpeakerConfig::new(self.local_as, self.router_id)
         };
+        for peer in &self.peers {
+            let config = self.peer(peer, &filters, path)?;
+            add(&mut speaker, peer, config, path)?;
+        }
         let networks = self.networks.into_iter().map(LocalRoute::from).collect();
         Ok(FileConfig {
             speaker,
@@ -230,83 +215,90 @@ impl Document {
             mrt_table: self.mrt_table,
         })
     }
-}
 
-impl Bfd {
-    fn profile(&self) -> Profile {
-        let usual = Profile::default();
-        let interval = |given: Option<NonZeroU32>, usual| {
-            given.map_or(usual, |milliseconds| {
-                Duration::from_millis(milliseconds.get().into())
-            })
-        };
-        Profile {
-            min_tx: interval(self.min_transmit, usual.min_tx),
-            min_rx: interval(self.min_receive, usual.min_rx),
-            multiplier: self.multiplier.unwrap_or(usual.multiplier),
-            passive: self.passive,
-        }
+    fn filters(&self, path: &Path) -> Result<Filters, FileError> {
+        let lists = self.prefix_lists.iter();
+        let lists = lists
+            .map(|(name, entries)| (name.clone(), Arc::new(filter::list(entries))))
+            .collect();
+        let filters = self.filters.iter().map(|(name, rules)| {
+            let filter = filter::filter(rules, &lists);
+            let filter = filter.map_err(|(place, source)| FileError::Rule {
+                path: path.to_owned(),
+                filter: name.clone(),
+                number: place + 1,
+                source,
+            })?;
+            Ok((name.clone(), Arc::new(filter)))
+        });
+        filters.collect()
     }
-}
 
-impl Peer {
-    /// What the password file says, without the end of its line.
-    fn password(&self, config: &Path) -> Result<Option<Password>, FileError> {
-        let Some(path) = &self.password_file else {
-            return Ok(None);
-        };
-        let text = std::fs::read_to_string(path).map_err(|source| FileError::Read {
-            path: path.clone(),
-            source,
+    fn peer(&self, peer: &Peer, filters: &Filters, path: &Path) -> Result<PeerConfig, FileError> {
+        let config = peer.config(filters, self.ebgp_requires_policy);
+        let config = config.map_err(|filter| FileError::NoFilter {
+            path: path.to_owned(),
+            name: peer.name(),
+            filter,
         })?;
-        let password = Password::new(text.trim_end_matches(['\n', '\r']));
-        password.map(Some).map_err(|source| FileError::Password {
-            path: config.to_owned(),
-            name: self
-                .name
-                .clone()
-                .unwrap_or_else(|| self.address.to_string()),
-            source,
+        if matches!(config.hold_time, 1 | 2) {
+            return Err(FileError::HoldTime {
+                path: path.to_owned(),
+                name: config.name,
+            });
+        }
+        Ok(PeerConfig {
+            password: peer.password(path)?,
+            ..config
         })
     }
+}
 
-    fn config(self) -> PeerConfig {
-        let name = self.name.unwrap_or_else(|| self.address.to_string());
-        let usual = PeerConfig::new(name, self.remote_as);
-        PeerConfig {
-            local_as: self.local_as,
-            passive: self.passive,
-            hold_time: self.hold_time.unwrap_or(usual.hold_time),
-            connect_retry: self.connect_retry.map_or(usual.connect_retry, |seconds| {
-                Duration::from_secs(seconds.into())
-            }),
-            restart_time: self.restart_time.unwrap_or(usual.restart_time),
-            allow_own_as: self.allow_own_as,
-            ttl_security: self.ttl_security,
-            multihop: self.multihop,
-            source_address: self.source_address,
-            bind_device: self.bind_device,
-            bfd: self.bfd.map(|bfd| bfd.profile()),
-            route_reflector_client: self.route_reflector_client,
-            keep_next_hop: self.keep_next_hop,
-            prefix_limit: self.max_prefixes.map(PrefixLimit::new),
-            families: vec![Family::IPV4, Family::IPV6],
-            export: match self.export {
-                ExportRule::OwnRoutes => Export::OwnRoutes,
-                ExportRule::All => Export::All,
-            },
-            import: match self.import {
-                ImportRule::All => Import::All,
-                ImportRule::None => Import::None,
-            },
-            ..usual
+/// Puts a peer where it belongs, unless there is one already.
+fn add(
+    speaker: &mut SpeakerConfig,
+    peer: &Peer,
+    config: PeerConfig,
+    path: &Path,
+) -> Result<(), FileError> {
+    let place = peer.place().ok_or_else(|| FileError::Place {
+        path: path.to_owned(),
+        name: peer.name(),
+    })?;
+    let (twice, place) = match place {
+        Place::Address(address) => {
+            let key = PeerKey::new(address, peer.port);
+            let before = speaker.peers.insert(key, config);
+            (before.is_some(), key.to_string())
         }
+        Place::Range(range, limit) => {
+            let peers = DynamicPeers {
+                limit,
+                peer: config,
+            };
+            let before = speaker.dynamic_peers.insert(range.trunc(), peers);
+            (before.is_some(), range.to_string())
+        }
+        Place::Interface(interface) => {
+            let peers = &mut speaker.interface_peers;
+            let before = peers.insert(interface.clone(), config);
+            (before.is_some(), interface)
+        }
+    };
+    if twice {
+        return Err(FileError::Twice {
+            path: path.to_owned(),
+            place,
+        });
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bgp_core::filter::{Action, Community, Operation};
+    use bgp_core::{Excess, Export, Import, RemoteAs};
     use std::io::Write;
 
     fn read(text: &str) -> Result<FileConfig, FileError> {
@@ -325,10 +317,12 @@ mod tests {
         let config = read(&text).unwrap();
         assert_eq!(config.speaker.listen_port, 179);
         let key = PeerKey::new("10.0.0.1".parse().unwrap(), 179);
-        assert_eq!(
-            config.speaker.peers[&key],
-            PeerConfig::new("10.0.0.1", 65001)
-        );
+        let expected = PeerConfig {
+            import: Import::Unstated,
+            export: Export::Unstated,
+            ..PeerConfig::new("10.0.0.1", 65001)
+        };
+        assert_eq!(config.speaker.peers[&key], expected);
         assert_eq!(config.networks.len(), 1);
     }
 
@@ -340,10 +334,101 @@ mod tests {
             (format!("{HEAD}{twice}"), "peers: ::1 is listed twice"),
             (format!("{HEAD}{hold}"), "peers: tor: holdTime"),
             (format!("{HEAD}colour: red"), "colour"),
+            (
+                format!("{HEAD}peers: [{{name: tor, remoteAs: 1}}]"),
+                "peers: tor: one of address, range and interface",
+            ),
+            (
+                format!("{HEAD}peers: [{{address: '::1', remoteAs: 1, importFilters: [gone]}}]"),
+                "peers: ::1: there is no filter gone",
+            ),
+            (
+                format!("{HEAD}filters: {{f: [{{action: Accept, cidr: 10.0.0.0/8}}]}}"),
+                "filters: f: rule 1: cidr and matchOperator",
+            ),
+            (
+                format!(
+                    "{HEAD}filters: {{f: [{{action: Accept}}, \
+                     {{action: Reject, communities: ['1:2:3:4']}}]}}"
+                ),
+                "filters: f: rule 2: community: \"1:2:3:4\" is no community",
+            ),
+            (
+                format!("{HEAD}filters: {{f: [{{action: Accept, prefixList: gone}}]}}"),
+                "filters: f: rule 1: prefixList: there is no list gone",
+            ),
+            (
+                format!(
+                    "{HEAD}filters: {{f: [{{action: Accept, cidr: 10.0.0.0/8, \
+                     matchOperator: In, prefixLength: {{min: 25, max: 24}}}}]}}"
+                ),
+                "prefixLength: min must not exceed max",
+            ),
+            (
+                format!("{HEAD}filters: {{f: [{{action: Reject, operations: [{{setMed: 1}}]}}]}}"),
+                "filters: f: rule 1: operations: only with action Accept",
+            ),
             ("localAs: many".to_owned(), "localAs"),
         ] {
             let error = read(&text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn filters_and_peers_of_all_kinds_are_read() {
+        let text = format!(
+            "{HEAD}
+decision: {{ maximumPaths: 1, asPathRelax: false }}
+prefixLists:
+  ours: [{{ action: Accept, cidr: 10.0.0.0/8, max: 24 }}]
+filters:
+  tag:
+  - action: Accept
+    prefixList: ours
+    peerType: eBGP
+    operations:
+    - addCommunity: '64512:7'
+    - prependASPath: [64512]
+  - action: Reject
+peers:
+- {{ address: 10.0.0.1, remoteAs: external, importFilters: [tag] }}
+- range: 10.0.0.0/24
+  remoteAs: auto
+  limit: 5
+  maxPrefixes: {{ maximum: 10, excess: Idle }}
+  export: All
+- {{ interface: eth0, remoteAs: external, import: None }}
+"
+        );
+        let speaker = read(&text).unwrap().speaker;
+        assert_eq!(speaker.decision.maximum_paths, 1);
+        let tor = &speaker.peers[&PeerKey::new("10.0.0.1".parse().unwrap(), 179)];
+        assert_eq!(tor.remote_as, RemoteAs::External);
+        assert_eq!((tor.import, tor.export), (Import::All, Export::Unstated));
+        let rules = &tor.import_filter.rules;
+        let community: Community = "64512:7".parse().unwrap();
+        assert_eq!(
+            rules[0].operations,
+            [
+                Operation::AddCommunity(community),
+                Operation::PrependAsPath(vec![64512])
+            ]
+        );
+        assert_eq!(rules[1].action, Action::Reject);
+        let range = &speaker.dynamic_peers[&"10.0.0.0/24".parse::<IpNet>().unwrap()];
+        assert_eq!(range.limit, 5);
+        let limit = range.peer.prefix_limit.unwrap();
+        assert_eq!((limit.maximum, limit.excess), (10, Excess::Idle));
+        assert_eq!(range.peer.export, Export::All);
+        assert_eq!(speaker.interface_peers["eth0"].import, Import::None);
+    }
+
+    #[test]
+    fn without_the_demand_for_policies_the_usual_ones_hold() {
+        let peers = "peers: [{ address: 10.0.0.1, remoteAs: 65001 }]";
+        let config = read(&format!("{HEAD}ebgpRequiresPolicy: false\n{peers}")).unwrap();
+        let (_, peer) = config.speaker.peers.first_key_value().unwrap();
+        assert_eq!((peer.import, peer.export), (Import::All, Export::OwnRoutes));
     }
 }

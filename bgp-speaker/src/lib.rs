@@ -21,6 +21,6 @@ pub use bgp_core::{
     Export, FibChange, Import, LocalRoute, Password, PathStatus, PeerConfig, PeerKey, PeerStatus,
     RouteStatus, SpeakerConfig, SpeakerStatus, Stop, wire::Family,
 };
-pub use file::{FileConfig, FileError};
+pub use file::{FileConfig, FileError, RuleError};
 pub use handle::{FibEvent, FibEvents, Gone, Handle, Options, SpawnError, spawn};
 pub use watchers::Monitoring;

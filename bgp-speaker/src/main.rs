@@ -5,7 +5,7 @@
 //! table in MRT format, SIGTERM stops so that a successor can take over (peers keep our routes),
 //! SIGINT stops and withdraws them.
 
-use bgp_speaker::{FibEvent, FibEvents, FileConfig, Handle, Options, Stop, spawn};
+use bgp_speaker::{FileConfig, Handle, Options, Stop, spawn};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -62,7 +62,8 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         restarting: arguments.restarting,
         forwarding_preserved: config.forwarding_preserved,
     })?;
-    tokio::spawn(log_fib(fib));
+    // Nothing is forwarded here.
+    drop(fib);
     let mut table = config.mrt_table.clone();
     configure(&speaker, config);
     let stop = serve(&speaker, &arguments.config, &mut table).await?;
@@ -128,18 +129,5 @@ async fn write_table(speaker: &Handle, path: &Path) {
     match written {
         Ok(()) => tracing::info!("the table is in {}", path.display()),
         Err(error) => tracing::error!("cannot write {}: {error}", path.display()),
-    }
-}
-
-async fn log_fib(mut events: FibEvents) {
-    while let Some(event) = events.recv().await {
-        match event {
-            FibEvent::Changes(changes) => {
-                for change in changes {
-                    tracing::debug!("{change:?}");
-                }
-            }
-            FibEvent::Converged => tracing::info!("all peers have sent their routes"),
-        }
     }
 }

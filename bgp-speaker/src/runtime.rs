@@ -1,18 +1,17 @@
 //! The loop that owns the speaker. It never waits for a peer nor for its owner: connections have
-//! tasks of their own, and forwarding changes wait here, merged per prefix.
+//! tasks that wait for them, and forwarding changes wait in the speaker, merged per prefix.
 
 use crate::bfd::{self, Bfd};
-use crate::connection::{self, Connection, Outgoing};
+use crate::connection::{self, Backlog, Connection};
 use crate::farewell::Farewells;
 use crate::handle::FibEvent;
 use crate::listen::Listeners;
-use crate::station::Backlog;
+use crate::station::Feed;
 use crate::watchers::{self, Monitoring, Watchers};
 use bgp_core::{
-    ConnectionId, FibChange, LocalRoute, Notice, Output, Password, PeerId, Restart, RouteStatus,
-    Severity, SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop, WatchedPath,
+    ConnectionId, LocalRoute, Notice, Output, Password, PeerId, Restart, RouteStatus, Severity,
+    SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop, WatchedPath,
 };
-use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
@@ -25,8 +24,12 @@ use tokio::task::JoinSet;
 const EVENT_QUEUE: usize = 128;
 /// Events handled before decisions are taken and passed on.
 const BATCH: usize = 64;
-/// Octets handed to a connection's writer at a time.
+/// Octets read before decisions are taken and passed on: some milliseconds of work.
+const READ: usize = 256 * 1024;
+/// Octets written to a connection before others have their turn.
 const WRITE: usize = 256 * 1024;
+/// Forwarding changes handed to the owner at a time.
+const FIB_BATCH: usize = 8192;
 /// How long connections may take to send their last message.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -51,12 +54,13 @@ pub(crate) enum Event {
     },
     Connected(ConnectionId, TcpStream),
     ConnectFailed(ConnectionId, String),
-    Received(ConnectionId, Vec<u8>),
-    /// The writer is ready for more.
+    /// There is something to read.
+    Readable(ConnectionId),
+    /// What did not fit at once is written.
     Written(ConnectionId),
     Lost(ConnectionId, String),
     /// A BMP station is connected.
-    Station(SocketAddr, Backlog),
+    Station(SocketAddr, Feed),
     /// Whether we listen at an address, and if not, why.
     Listening(SocketAddr, Result<(), String>),
 }
@@ -82,11 +86,16 @@ pub(crate) async fn run(
         farewells: Farewells::new(),
         watchers: Watchers::new(events.clone()),
         events,
-        pending: BTreeMap::new(),
+        buffer: vec![0; READ].into(),
+        more: false,
+        deaf: false,
         converged: false,
         rejected: BTreeMap::new(),
     };
     let (stop, done) = loop {
+        if fib.is_closed() && !std::mem::replace(&mut speaker.deaf, true) {
+            speaker.speaker.forget_fib();
+        }
         // A failed path comes before all that peers have to say.
         while let Ok((peer, change)) = path_changes.try_recv() {
             speaker.speaker.path_changed(peer, &change, Instant::now());
@@ -102,15 +111,20 @@ pub(crate) async fn run(
                 Some(command) => speaker.command(command),
                 None => break (Stop::Planned, None),
             },
-            Some(event) = event_queue.recv() => {
-                speaker.event(event);
+            Some(event) = event_queue.recv(), if !speaker.more => {
+                let mut octets = speaker.event(event);
                 for _ in 1..BATCH {
+                    if octets >= READ {
+                        break;
+                    }
                     let Ok(event) = event_queue.try_recv() else { break };
-                    speaker.event(event);
+                    octets += speaker.event(event);
                 }
             }
+            // Lets the tasks run, and whatever is due.
+            () = tokio::task::yield_now(), if speaker.more => {}
             () = sleep_until(deadline) => speaker.speaker.tick(Instant::now()),
-            Ok(permit) = fib.reserve(), if speaker.has_fib_event() => {
+            Ok(permit) = fib.reserve(), if !speaker.deaf && speaker.has_fib_event() => {
                 if let Some(event) = speaker.next_fib_event() {
                     permit.send(event);
                 }
@@ -147,8 +161,12 @@ struct Runtime {
     farewells: Farewells,
     watchers: Watchers,
     events: mpsc::Sender<Event>,
-    /// Forwarding changes that the owner has not taken yet.
-    pending: BTreeMap<IpNet, FibChange>,
+    /// What is read goes through here.
+    buffer: Box<[u8]>,
+    /// The speaker has more to decide.
+    more: bool,
+    /// The owner does not want to know forwarding changes.
+    deaf: bool,
     converged: bool,
     /// When a rejected connection of an address was last logged.
     rejected: BTreeMap<IpAddr, Instant>,
@@ -197,7 +215,8 @@ impl Runtime {
         }
     }
 
-    fn event(&mut self, event: Event) {
+    /// Returns how many octets were read.
+    fn event(&mut self, event: Event) -> usize {
         let now = Instant::now();
         match event {
             Event::Accepted { stream, remote } => self.accepted(stream, remote, now),
@@ -207,10 +226,10 @@ impl Runtime {
                     self.speaker.connect_failed(id, &words, now);
                 }
             }
-            Event::Received(id, octets) => self.speaker.received(id, &octets, now),
+            Event::Readable(id) => return self.read(id, now),
             Event::Written(id) => {
                 if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.writing = false;
+                    connection.written();
                     self.transmit(id);
                 }
             }
@@ -219,11 +238,11 @@ impl Runtime {
                     self.speaker.lost(id, &words, now);
                 }
             }
-            Event::Station(station, backlog) => {
+            Event::Station(station, feed) => {
                 // What was said before is in what there is.
                 self.perform();
                 let all = self.speaker.monitored();
-                self.watchers.connected(station, backlog, &all);
+                self.watchers.connected(station, feed, &all);
             }
             Event::Listening(address, Ok(())) => drop(self.listen_errors.remove(&address)),
             Event::Listening(address, Err(words)) => {
@@ -233,6 +252,37 @@ impl Runtime {
                 }
             }
         }
+        0
+    }
+
+    /// Reads what there is, and no more than others can wait for.
+    fn read(&mut self, id: ConnectionId, now: Instant) -> usize {
+        let mut octets = 0;
+        while octets < READ {
+            let Some(connection) = self.connections.get(&id) else {
+                break;
+            };
+            match connection.try_read(&mut self.buffer) {
+                Ok(0) => {
+                    self.connections.remove(&id);
+                    let words = "the peer closed the connection";
+                    self.speaker.lost(id, words, now);
+                }
+                Ok(count) => {
+                    octets += count;
+                    self.speaker.received(id, &self.buffer[..count], now);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    self.connections.remove(&id);
+                    self.speaker.lost(id, &connection::words(&error), now);
+                }
+            }
+        }
+        if let Some(connection) = self.connections.get(&id) {
+            connection.wait_readable();
+        }
+        octets
     }
 
     fn accepted(&mut self, stream: TcpStream, remote: SocketAddr, now: Instant) {
@@ -324,6 +374,7 @@ impl Runtime {
 
     /// Does what the speaker asks for.
     fn perform(&mut self) {
+        self.more = false;
         while let Some(output) = self.speaker.poll() {
             match output {
                 Output::Connect {
@@ -347,8 +398,14 @@ impl Runtime {
                         connection.close(last);
                     }
                 }
-                Output::More => {}
-                Output::Converged => self.converged = true,
+                Output::More => {
+                    self.more = true;
+                    return;
+                }
+                Output::Converged => {
+                    tracing::info!("all peers have sent their routes");
+                    self.converged = true;
+                }
                 Output::Monitored(monitored) => self.watchers.tell(&monitored),
                 Output::Notice(Notice {
                     peer,
@@ -360,34 +417,36 @@ impl Runtime {
                 },
             }
         }
-        while let Some(change) = self.speaker.poll_fib() {
-            self.pending.insert(change.prefix(), change);
-        }
     }
 
     fn transmit(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        if connection.writing {
+        if connection.is_writing() {
             return;
         }
+        // At once as far as it goes; the task waits for room for the rest.
         let messages = self.speaker.transmit(id, WRITE);
-        if !messages.is_empty() {
-            connection.writing = true;
-            connection.send(Outgoing::Messages(messages));
+        let rest = connection.try_write(messages);
+        if rest.is_empty() {
+            let more = self.speaker.transmit(id, WRITE);
+            connection.write(Backlog::new(more));
+        } else {
+            connection.write(rest);
         }
     }
 
     fn has_fib_event(&self) -> bool {
-        self.converged || !self.pending.is_empty()
+        self.converged || self.speaker.has_fib_changes()
     }
 
     /// Changes first: what follows from the initial exchange comes before its end.
     fn next_fib_event(&mut self) -> Option<FibEvent> {
-        if !self.pending.is_empty() {
-            let pending = std::mem::take(&mut self.pending);
-            return Some(FibEvent::Changes(pending.into_values().collect()));
+        let changes = std::iter::from_fn(|| self.speaker.poll_fib());
+        let changes: Vec<_> = changes.take(FIB_BATCH).collect();
+        if !changes.is_empty() {
+            return Some(FibEvent::Changes(changes));
         }
         std::mem::take(&mut self.converged).then_some(FibEvent::Converged)
     }

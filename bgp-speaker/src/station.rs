@@ -18,7 +18,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 const BACKLOG: usize = 4096;
 
 /// What a station is told next.
-pub(crate) type Backlog = mpsc::Sender<Arc<[u8]>>;
+pub(crate) type Feed = mpsc::Sender<Arc<[u8]>>;
 
 /// Stays connected to the station until the other end of `stay` is gone.
 pub(crate) async fn run(
@@ -59,18 +59,18 @@ pub(crate) async fn run(
     }
 }
 
-/// Until the station or its backlog is gone.
+/// Until the station or its feed is gone.
 async fn serve(
     target: SocketAddr,
     mut stream: TcpStream,
     name: &str,
     events: &mpsc::Sender<Event>,
 ) {
-    let (backlog, mut messages) = mpsc::channel::<Arc<[u8]>>(BACKLOG);
+    let (feed, mut messages) = mpsc::channel::<Arc<[u8]>>(BACKLOG);
     let description = concat!("Ocicat bgp-speaker ", env!("CARGO_PKG_VERSION"));
     let initiation = bmp::initiation(name, description);
     if stream.write_all(&initiation).await.is_err()
-        || events.send(Event::Station(target, backlog)).await.is_err()
+        || events.send(Event::Station(target, feed)).await.is_err()
     {
         return;
     }

@@ -1,7 +1,7 @@
 //! Those who watch: BMP stations, and an MRT file of updates.
 
 use crate::runtime::Event;
-use crate::station::{self, Backlog};
+use crate::station::{self, Feed};
 use bgp_core::monitoring::{Monitored, bmp, mrt};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -35,7 +35,7 @@ pub(crate) struct Watchers {
     events: mpsc::Sender<Event>,
     /// Dropped to have the tasks of the stations end.
     stay: Option<watch::Sender<()>>,
-    stations: BTreeMap<SocketAddr, Backlog>,
+    stations: BTreeMap<SocketAddr, Feed>,
     file: Option<SyncSender<Arc<[u8]>>>,
     lost: u64,
 }
@@ -75,17 +75,17 @@ impl Watchers {
     }
 
     /// A station is connected: it is told first what there is.
-    pub(crate) fn connected(&mut self, station: SocketAddr, backlog: Backlog, all: &[Monitored]) {
+    pub(crate) fn connected(&mut self, station: SocketAddr, feed: Feed, all: &[Monitored]) {
         let now = since_1970();
         for monitored in all {
             let mut octets = Vec::new();
             bmp::encode(monitored, now, &mut octets);
-            if backlog.try_send(octets.into()).is_err() {
+            if feed.try_send(octets.into()).is_err() {
                 // Dropping it has it connected anew.
                 return;
             }
         }
-        self.stations.insert(station, backlog);
+        self.stations.insert(station, feed);
     }
 
     /// Tells all.
@@ -96,7 +96,7 @@ impl Watchers {
             bmp::encode(monitored, now, &mut octets);
             let octets: Arc<[u8]> = octets.into();
             self.stations
-                .retain(|_, backlog| backlog.try_send(Arc::clone(&octets)).is_ok());
+                .retain(|_, feed| feed.try_send(Arc::clone(&octets)).is_ok());
         }
         if let Some(file) = &self.file {
             let mut octets = Vec::new();

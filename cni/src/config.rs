@@ -15,6 +15,9 @@ use std::time::Duration;
 /// Seconds to wait for the agent's reply unless `timeout` says otherwise.
 const TIMEOUT: u64 = 30;
 
+/// More queues than a link of a pod ever needs.
+const MAX_QUEUES: u64 = 256;
+
 /// What every command needs.
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -44,6 +47,7 @@ pub(crate) struct Wishes {
     pub(crate) pools: Vec<String>,
     pub(crate) mac: Option<[u8; 6]>,
     pub(crate) mtu: Option<u32>,
+    pub(crate) queues: Option<u32>,
 }
 
 impl Config {
@@ -118,6 +122,10 @@ impl Wishes {
                 None => None,
             },
             mtu,
+            queues: match root.get("num_queues")? {
+                Some(field) => Some(field.number(1, MAX_QUEUES)? as u32),
+                None => None,
+            },
         })
     }
 }

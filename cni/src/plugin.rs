@@ -189,6 +189,7 @@ fn request(command: Command, attachment: &Attachment, config: &Config) -> Reques
         pools: wishes.pools.clone(),
         mac: wishes.mac.or(pod.mac),
         mtu: wishes.mtu,
+        queues: wishes.queues,
         valid_attachments: config.valid_attachments.clone(),
         prev_ips: prev_ips.map(|(ip, _)| *ip).collect(),
     }

@@ -3,7 +3,7 @@
 use model::manifest::{self, Parsed};
 use model::{Invalid, Object, ObjectKey};
 use serde_json::Value;
-use serde_saphyr::options::DuplicateKeyPolicy;
+use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -85,6 +85,8 @@ pub(crate) fn parse(text: &str) -> Result<Contents, String> {
         duplicate_keys: DuplicateKeyPolicy::Error,
         strict_booleans: true,
         with_snippet: false,
+        // JSON has no NaN: as text it is the mistake of one field, not of the whole file.
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
         budget: serde_saphyr::budget! {
             max_documents: 1 << 20,
             max_events: 1 << 26,

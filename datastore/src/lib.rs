@@ -17,6 +17,7 @@
 //! | `filesystem` | which file systems can't be shared this way |
 //! | `document` | the text of a file -> objects |
 //! | `index` | the objects of all files -> `Update`s; pure |
+//! | `load` | files read once, for commands |
 //! | `tree` | the folders and their inotify watches |
 //! | `watcher` | the thread that ties these together |
 //! | `writer` | atomic, exclusive writes, and [`Status`] |
@@ -25,11 +26,13 @@ mod directory;
 mod document;
 mod filesystem;
 mod index;
+mod load;
 mod tree;
 mod watcher;
 mod writer;
 
 pub use directory::{Directory, OpenError};
+pub use load::{load, load_text};
 pub use writer::{Condition, Status, WriteError, Writer};
 
 /// The folder below the directory where agents write.

@@ -216,12 +216,12 @@ fn vanished(error: &io::Error) -> bool {
     )
 }
 
-fn is_watched(folder: &Path) -> bool {
+pub(crate) fn is_watched(folder: &Path) -> bool {
     !is_hidden(folder) && folder != Path::new(STATE).join(STATUS)
 }
 
 /// Dot files, backups and other files of editors have other names.
-fn is_manifest(path: &Path) -> bool {
+pub(crate) fn is_manifest(path: &Path) -> bool {
     let extension = path.extension().and_then(OsStr::to_str);
     !is_hidden(path) && matches!(extension, Some("yaml" | "yml" | "json"))
 }

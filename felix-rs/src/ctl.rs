@@ -1,6 +1,8 @@
 //! The control socket: one JSON line in, one out. `ocicat` is its client.
 
 use crate::health::Readiness;
+use felix_core::cluster::View;
+use felix_core::revoke::LiveFlow;
 use felix_core::why::Connection;
 use ipam::PoolUsage;
 use ipam::reconcile::Finding;
@@ -29,7 +31,16 @@ pub(crate) enum Question {
     Plan,
     Ruleset,
     Why(Connection),
+    PolicyView,
     Ipam(IpamQuestion),
+}
+
+/// All that `ocicat diff` and `ocicat lint` have to know.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PolicyView {
+    pub(crate) view: View,
+    /// Live connections of this node's pods; none where the agent can't say.
+    pub(crate) connections: Option<Vec<LiveFlow>>,
 }
 
 /// Questions about addresses.

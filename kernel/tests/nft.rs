@@ -382,7 +382,7 @@ fn foreign_objects_in_our_table_are_reported_by_name_until_it_is_replaced() {
             "chain mine",
         ),
         ("add set inet ocicat mine { type ether_addr; }", "set mine"),
-        ("add counter inet ocicat mine", "object mine"),
+        ("add quota inet ocicat mine { over 9 bytes }", "object mine"),
         (
             "add rule inet ocicat pod-7 tcp dport { 1, 2 } accept",
             "set __set0",

@@ -19,6 +19,7 @@ fn pod_link() -> PodLink {
         pod_name: "eth0".into(),
         pod_mac: [2, 0, 0, 0, 0, 9],
         mtu: 1400,
+        queues: 1,
         addresses: vec!["10.65.0.2".parse().unwrap(), "fd00:65::2".parse().unwrap()],
         loopback: false,
     }

@@ -75,6 +75,9 @@ pub struct Request {
     /// MTU asked for; none lets the agent choose.
     #[serde(default)]
     pub mtu: Option<u32>,
+    /// Queues of each end (`num_queues`); none is one.
+    #[serde(default)]
+    pub queues: Option<u32>,
     /// `cni.dev/valid-attachments` of GC: (container id, interface).
     #[serde(default)]
     pub valid_attachments: Vec<(String, String)>,

@@ -85,6 +85,8 @@ pub struct PodLink {
     pub pod_mac: [u8; 6],
     /// MTU of both ends.
     pub mtu: u32,
+    /// Transmit and receive queues of each end, from 1.
+    pub queues: u32,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
     /// The node's loopback addresses speak to the pod (`route_localnet`): it has host ports.

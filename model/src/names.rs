@@ -26,8 +26,6 @@ pub const REVOKED_MARK: u32 = 0x2000_0000;
 pub const DROP_LOG_GROUP: u16 = 1022;
 /// Bit of a connection's mark that says that a policy before destination NAT has allowed it.
 pub const ADMITTED_MARK: u32 = 0x1000_0000;
-/// UDP port of VXLAN (RFC 7348 section 5).
-pub const VXLAN_PORT: u16 = 4789;
 /// Prefix of the host end of every pod's veth. An interface with this prefix is ours, and
 /// forwards nothing until it has a programmed endpoint.
 pub const INTERFACE_PREFIX: &str = "oci";
@@ -39,6 +37,8 @@ pub const VXLAN_DEVICE: &str = "vxlan.ocicat";
 pub const VXLAN6_DEVICE: &str = "vxlan6.ocicat";
 /// VXLAN network identifier, as Calico's.
 pub const VXLAN_VNI: u32 = 4096;
+/// UDP port of VXLAN (RFC 7348 section 5).
+pub const VXLAN_PORT: u16 = 4789;
 /// Bytes that VXLAN over IPv4 adds to a packet: IP, UDP, VXLAN, Ethernet.
 pub const VXLAN_OVERHEAD: u32 = 50;
 /// Likewise over IPv6.

@@ -27,7 +27,8 @@ pub use compiler::{
 };
 pub use endpoint::{Endpoint, EndpointId};
 pub use evaluator::{
-    Action, Decision, Direction, Evaluator, Flow, HostPath, Judgement, Party, Reason, RuleRef,
+    Action, Check, Decision, Difference, Direction, Evaluator, Finding, Flow, HostPath, Judgement,
+    Party, Peer, PortOf, Reason, RuleRef, Service, differences,
 };
 pub use input::{NodePeer, Policy, PolicyKey, PolicyKind};
 pub use ruleset::{ApplyError, Op, Ruleset};

@@ -70,7 +70,7 @@ impl Lab {
         let config = self.write(
             "speaker.yaml",
             &format!(
-                "localAs: 4200000001\nrouterId: 192.0.2.1\nforwardingPreserved: true\n\
+                "localAs: 4200000001\nrouterId: 192.0.2.1\nforwardingPreserved: true\nebgpRequiresPolicy: false\n\
                  nextHopV4: 10.0.0.1\nnextHopV6: fd00::1\nnetworks: [10.1.0.0/26, 'fd01::/122']\n\
                  peers:\n- {peer}\n"
             ),
@@ -91,7 +91,7 @@ impl Lab {
         let config = self.write(
             "their.yaml",
             &format!(
-                "localAs: 65001\nrouterId: 192.0.2.2\nnextHopV4: 10.0.0.2\nnextHopV6: fd00::2\n\
+                "localAs: 65001\nrouterId: 192.0.2.2\nebgpRequiresPolicy: false\nnextHopV4: 10.0.0.2\nnextHopV6: fd00::2\n\
                  networks: [10.2.0.0/24, 'fd02::/64']\npeers:\n- {peer}\n"
             ),
         );

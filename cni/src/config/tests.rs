@@ -45,6 +45,7 @@ fn wishes_are_read_from_every_convention() {
         Command::Add,
         json!({
             "mtu": 1400,
+            "num_queues": 4,
             "ipam": { "type": "calico-ipam", "ipv4_pools": ["a", "10.0.0.0/16"], "ipv6_pools": ["b"] },
             "args": { "cni": {
                 "labels": { "app": "api" },
@@ -93,6 +94,7 @@ fn wishes_are_read_from_every_convention() {
             pools: ["a", "10.0.0.0/16", "b"].map(str::to_owned).into(),
             mac: Some([2, 0, 0, 0, 0, 0xab]),
             mtu: Some(1400),
+            queues: Some(4),
         }
     );
 }
@@ -119,6 +121,10 @@ fn wrong_fields_are_named_with_code_7() {
     let cni = |value: Value| json!({ "args": { "cni": value } });
     let cases = [
         (json!({ "mtu": "big" }), r#"mtu: "big" is not a number"#),
+        (
+            json!({ "num_queues": 0 }),
+            "num_queues: 0 is not a whole number from 1 to 256",
+        ),
         (
             json!({ "mtu": 67 }),
             "mtu: 67 is not an MTU (0, or 68 to 65535)",

@@ -1,4 +1,5 @@
 use super::*;
+use model::Kind;
 use proptest::prelude::*;
 
 fn keys(text: &str) -> Vec<String> {
@@ -87,6 +88,57 @@ fn an_unquoted_as_number_with_a_dot_is_told_apart_from_a_string() {
     assert!(
         matches!(&*peer("1.10"), Said::Reject { invalid, .. } if invalid.field == "spec.asNumber")
     );
+}
+
+#[test]
+fn a_number_that_json_does_not_have_is_a_mistake_and_not_an_absent_field() {
+    for number in [".nan", ".inf", "-.inf"] {
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: Tier\nmetadata: {{name: t}}\n\
+             spec: {{order: {number}}}\n"
+        );
+        let said = Arc::clone(&parse(&text).expect("YAML").entries[0].said);
+        let Said::Reject { invalid, .. } = &*said else {
+            panic!("{number}: {said:?}");
+        };
+        assert_eq!(invalid.field, "spec.order", "{}", invalid.reason);
+    }
+}
+
+#[test]
+fn every_example_that_is_shipped_is_valid_and_understood_in_full() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let mut kinds = std::collections::BTreeSet::new();
+    for folder in ["objects", "examples"] {
+        for entry in fs::read_dir(deploy.join(folder)).expect("the folder") {
+            let path = entry.expect("an entry").path();
+            let Reading::Contents(contents) = read(&path) else {
+                panic!("{} is not YAML", path.display());
+            };
+            assert!(contents.problems.is_empty(), "{:?}", contents.problems);
+            for entry in contents.entries {
+                let Said::Apply { warnings, .. } = &*entry.said else {
+                    panic!("{}: {:?}", path.display(), entry.said);
+                };
+                assert!(warnings.is_empty(), "{}: {warnings:?}", entry.key);
+                kinds.insert(entry.key.kind);
+            }
+        }
+    }
+    // Kinds that Kubernetes or agents write, and those without anything to show.
+    let others = [
+        Kind::Pod,
+        Kind::WorkloadEndpoint,
+        Kind::IpamBlock,
+        Kind::IpReservation,
+        Kind::ServiceAccount,
+        Kind::EndpointSlice,
+        Kind::Service,
+        Kind::Profile,
+    ];
+    let shown = |kind: &Kind| kinds.contains(kind) || others.contains(kind);
+    let missing: Vec<_> = Kind::ALL.into_iter().filter(|kind| !shown(kind)).collect();
+    assert!(missing.is_empty(), "no example of {missing:?}");
 }
 
 #[test]

@@ -79,6 +79,8 @@ pub struct Calc {
     own_blocks: BTreeSet<IpNet>,
     /// Blocks of the datastore by object, to know what a deletion is about.
     blocks: BTreeMap<ObjectKey, IpNet>,
+    /// Ways to pods of other nodes in this node's blocks.
+    strays: BTreeMap<IpNet, Vec<IpAddr>>,
     /// This node's own address on the IPIP device.
     tunnel_address: Option<Ipv4Addr>,
     underlay: Underlay,
@@ -115,6 +117,7 @@ impl Calc {
             pods: BTreeMap::new(),
             own_blocks: BTreeSet::new(),
             blocks: BTreeMap::new(),
+            strays: BTreeMap::new(),
             tunnel_address: None,
             underlay: Underlay::default(),
             fib: BTreeMap::new(),
@@ -332,6 +335,16 @@ impl Calc {
         if self.tunnel_address != address {
             self.tunnel_address = address;
             self.dirty.topology = true;
+        }
+    }
+
+    /// Pods of other nodes whose addresses are in this node's own blocks, and their nodes'
+    /// addresses: a block changed hands while they ran. BGP refuses what is part of an own block.
+    pub fn set_strays(&mut self, strays: BTreeMap<IpNet, Vec<IpAddr>>) {
+        if self.strays != strays {
+            let before = std::mem::replace(&mut self.strays, strays);
+            let all = before.keys().chain(self.strays.keys());
+            self.dirty.learned.extend(all.copied());
         }
     }
 

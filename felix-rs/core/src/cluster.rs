@@ -4,7 +4,7 @@
 use crate::calc::Calc;
 use crate::objects::Objects;
 use crate::workloads::{id, seen, standing_at};
-use model::{Kind, Object, ObjectKey, Pod, Update, WorkloadEndpoint};
+use model::{Kind, Object, Pod, Update, WorkloadEndpoint};
 use policy::{Endpoint, EndpointId, Evaluator, NodePeer, Policy};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,24 +50,28 @@ impl View {
         }
     }
 
-    /// The view with these objects in place of those of the same names.
+    /// The view after more updates. An object that is rejected keeps the version that is in force;
+    /// where there is none, its fallback is.
     #[must_use]
-    pub fn with(mut self, changes: Vec<Object>) -> Self {
-        let (endpoints, objects): (Vec<_>, Vec<_>) = changes
-            .into_iter()
-            .partition(|object| object.key().kind == Kind::WorkloadEndpoint);
-        let changed: BTreeSet<ObjectKey> = objects.iter().map(Object::key).collect();
-        self.objects
-            .retain(|object| !changed.contains(&object.key()));
-        self.objects.extend(objects.into_iter().filter(matters));
-        for object in endpoints {
-            if let Object::WorkloadEndpoint(endpoint) = object {
-                self.endpoints
-                    .retain(|(known, _)| id(known) != id(&endpoint));
-                self.endpoints.push((endpoint, None));
-            }
+    pub fn with(self, updates: Vec<Update>) -> Self {
+        let mut objects = Objects::default();
+        let known = self.objects.into_iter().map(|object| Update::Apply {
+            object,
+            warnings: vec![],
+        });
+        for update in known.chain(updates) {
+            objects.apply(update);
         }
-        self
+        let mut endpoints = self.endpoints;
+        for endpoint in objects.workload_endpoints() {
+            endpoints.retain(|(known, _)| id(known) != id(endpoint));
+            endpoints.push((endpoint.clone(), None));
+        }
+        Self {
+            objects: objects.all().filter(|o| matters(o)).cloned().collect(),
+            endpoints,
+            node_addresses: self.node_addresses,
+        }
     }
 }
 
@@ -214,6 +218,14 @@ impl Cluster {
             member.endpoint.namespace == namespace && member.endpoint.pod == name
         });
         named.map(|(id, member)| (id, &member.endpoint))
+    }
+
+    /// A pod as a user names it: `namespace/name`.
+    pub fn name_of(&self, id: &EndpointId) -> String {
+        match self.pods.get(id) {
+            Some(Member { endpoint, .. }) => format!("{}/{}", endpoint.namespace, endpoint.pod),
+            None => id.to_string(),
+        }
     }
 
     /// Whether there is a pod of this name that uses its node's network.

@@ -13,6 +13,8 @@
 //! | [`bgp`] | nodes, peers and configuration -> sessions and what to advertise |
 //! | [`underlay`] | links, addresses and routes of the node that are not ours |
 //! | [`cluster`] | pods, policies and what they refer to, ready to be asked |
+//! | [`mod@diff`] | which connections other policies would allow or deny |
+//! | [`mod@lint`] | what is probably not meant |
 //! | [`mod@why`] | why a connection is allowed or denied |
 //! | [`workloads`] | pods and workload endpoints -> what the policy compiler sees |
 //! | [`checks`] | contradictions between objects, as data |
@@ -22,6 +24,8 @@ pub mod bgp;
 pub mod calc;
 pub mod checks;
 pub mod cluster;
+pub mod diff;
+pub mod lint;
 pub mod objects;
 pub mod packet;
 pub mod plan;

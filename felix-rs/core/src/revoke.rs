@@ -7,12 +7,14 @@ use crate::calc::Calc;
 use ipnet::IpNet;
 use model::names;
 use policy::program::{self, Connection, Interface, Outcome, Packet};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 /// A connection as its first packet was in the forward hook: after destination NAT, before source
 /// NAT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveFlow {
     /// L4 protocol (`IPPROTO_*`).
     pub protocol: u8,
@@ -22,6 +24,28 @@ pub struct LiveFlow {
     pub destination: IpAddr,
     /// Source and destination port, of protocols that have ports.
     pub ports: Option<(u16, u16)>,
+}
+
+/// `10.0.0.1:40000 -> 10.0.0.2:80 protocol 6`
+impl fmt::Display for LiveFlow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            protocol,
+            source,
+            destination,
+            ports,
+        } = self;
+        match ports {
+            Some((from, to)) => {
+                let (source, destination) = (
+                    SocketAddr::new(*source, *from),
+                    SocketAddr::new(*destination, *to),
+                );
+                write!(f, "{source} -> {destination} protocol {protocol}")
+            }
+            None => write!(f, "{source} -> {destination} protocol {protocol}"),
+        }
+    }
 }
 
 /// Judges connections of this node's pods by the table as of the last [`Calc::resolve`].

@@ -147,3 +147,82 @@ fn profiles(namespace: &str, service_account: &str) -> Vec<String> {
         format!("ksa.{namespace}.{service_account}"),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{HostPort, Labels, Protocol};
+
+    fn pod(sequence: u64, ips: &[&str], host_ports: Vec<HostPort>) -> LocalEndpoint {
+        let endpoint = WorkloadEndpoint {
+            namespace: "shop".into(),
+            name: format!("n1-k8s-web{sequence}-eth0"),
+            node: "n1".into(),
+            pod: "web".into(),
+            pod_uid: None,
+            container_id: format!("sandbox{sequence}"),
+            endpoint: "eth0".into(),
+            interface_name: format!("oci{sequence}"),
+            mac: [2, 0, 0, 0, 0, 1],
+            ip_networks: ips.iter().map(|ip| IpNet::from(address(ip))).collect(),
+            labels: Labels::new(),
+            ports: vec![],
+            host_ports,
+        };
+        LocalEndpoint {
+            endpoint,
+            ifindex: 7,
+            mtu: 1500,
+            sequence,
+        }
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn port(host_ip: Option<&str>, host_port: u16) -> HostPort {
+        HostPort {
+            host_ip: host_ip.map(address),
+            host_port,
+            protocol: Protocol::Tcp,
+            port: 80,
+        }
+    }
+
+    fn shown(pods: &[LocalEndpoint]) -> Vec<String> {
+        let ports = host_ports(pods.iter());
+        let show = |(key, to): (&policy::HostPort, &SocketAddr)| {
+            format!("{} {} {} -> {to}", key.address, key.protocol, key.port)
+        };
+        ports.iter().map(show).collect()
+    }
+
+    #[test]
+    fn a_port_leads_to_the_pods_address_of_its_family() {
+        let both = ["10.244.0.5", "fd00::5"];
+        assert_eq!(
+            shown(&[pod(1, &both, vec![port(None, 8080)])]),
+            [
+                "0.0.0.0 6 8080 -> 10.244.0.5:80",
+                ":: 6 8080 -> [fd00::5]:80"
+            ]
+        );
+        assert_eq!(
+            shown(&[pod(1, &both, vec![port(Some("10.0.0.1"), 8080)])]),
+            ["10.0.0.1 6 8080 -> 10.244.0.5:80"]
+        );
+        let no_address = shown(&[pod(1, &both[..1], vec![port(Some("fd00::1"), 8080)])]);
+        assert!(no_address.is_empty(), "{no_address:?}");
+    }
+
+    #[test]
+    fn of_two_sandboxes_of_a_pod_the_later_has_the_port() {
+        let wanted = || vec![port(None, 8080)];
+        let pods = [
+            pod(1, &["10.244.0.5"], wanted()),
+            pod(2, &["10.244.0.6"], wanted()),
+        ];
+        assert_eq!(shown(&pods), ["0.0.0.0 6 8080 -> 10.244.0.6:80"]);
+    }
+}

@@ -49,17 +49,20 @@ impl Agent {
     pub(super) fn free_departed(&mut self, now: u64) {
         self.say_alive(now);
         let objects = self.calc.objects();
-        let mut routes: std::collections::BTreeSet<_> =
-            self.calc.learned_prefixes().copied().collect();
-        // Pods of this node in a block that is not its own: it was renamed, or lost the block.
-        let locals = self.calc.local().values();
-        routes.extend(locals.flat_map(|local| local.endpoint.ip_networks.iter().copied()));
-        let evidence = Evidence {
-            blocks: objects.blocks().cloned().collect(),
-            nodes: objects.nodes().map(|node| node.name.clone()).collect(),
-            routes,
-            renewals: self.care.departed.renewals.clone(),
+        let orphans = objects.blocks().filter(|b| objects.node(&b.node).is_none());
+        let mut evidence = Evidence {
+            blocks: orphans.cloned().collect(),
+            ..Evidence::default()
         };
+        if !evidence.blocks.is_empty() {
+            evidence.nodes = objects.nodes().map(|node| node.name.clone()).collect();
+            evidence.renewals = self.care.departed.renewals.clone();
+            // Pods of this node in a block that is not its own: it was renamed, or lost the block.
+            let locals = self.calc.local().values();
+            let locals = locals.flat_map(|local| &local.endpoint.ip_networks);
+            let routes = self.calc.learned_prefixes().chain(locals);
+            evidence.routes = routes.copied().collect();
+        }
         let grace = self
             .options
             .node_grace

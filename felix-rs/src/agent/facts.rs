@@ -63,6 +63,7 @@ impl Agent {
             (Kind::Node, Some(Object::Node(node))) if node.name == self.options.node_name => {
                 self.ipam.set_node_labels(node.labels);
             }
+            (Kind::Node, _) if self.foreign_may_differ(None) => self.refresh_foreign(),
             (Kind::IpamBlock, Some(Object::IpamBlock(block))) => {
                 self.blocks.insert(key.clone(), block.cidr);
                 self.ipam.set_block(block);

@@ -84,7 +84,7 @@ impl Agent {
                 Ok(()) => Reply::Done,
                 Err(failure) => Reply::Failed(failure),
             },
-            Command::Status => match self.serving() {
+            Command::Status => match self.will_serve() {
                 Ok(()) => Reply::Done,
                 Err(reason) => Reply::Failed(failed(
                     code::NOT_AVAILABLE,
@@ -99,6 +99,15 @@ impl Agent {
         };
         // A plugin that is gone needs no answer.
         let _ = call.reply.send(reply);
+    }
+
+    /// A start with a snapshot serves soon, whatever the datastore does; a failing STATUS would
+    /// make the node not ready.
+    fn will_serve(&self) -> Result<(), String> {
+        if self.calc.objects().has_snapshot() {
+            return Ok(());
+        }
+        self.serving()
     }
 
     fn serving(&self) -> Result<(), String> {
@@ -217,6 +226,7 @@ impl Agent {
             pod_name: endpoint.endpoint.clone(),
             pod_mac: endpoint.mac,
             mtu: local.mtu,
+            queues: 1,
             addresses: endpoint.ip_networks.iter().map(IpNet::addr).collect(),
             loopback: !endpoint.host_ports.is_empty(),
         }

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use model::cni::Request;
 use model::{IpamBlock, Kind, ObjectKey, WorkloadEndpoint};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// What looks wrong is looked at again after this time.
@@ -220,22 +221,30 @@ impl Agent {
         }
     }
 
-    /// Addresses of other nodes' pods in blocks of this node, which nobody gets. Looked for when
-    /// this node's blocks change, and when such an endpoint comes or goes.
+    /// Addresses of other nodes' pods in blocks of this node: nobody gets them, and they are
+    /// reached by their nodes. Looked for when this node's blocks change, when such an endpoint
+    /// comes or goes, and when a node's address may have changed.
     pub(super) fn refresh_foreign(&mut self) {
-        let own = &self.care.own;
-        let node = &self.options.node_name;
-        let others = self.calc.objects().workload_endpoints();
-        let others = others.filter(|endpoint| endpoint.node != *node);
-        let addresses = others.flat_map(|endpoint| {
-            let inside = endpoint
-                .ip_networks
-                .iter()
-                .filter(|ip| own.iter().any(|block| block.contains(*ip)));
-            inside.map(|ip| (ip.addr(), whose(endpoint)))
-        });
-        let addresses: BTreeMap<_, _> = addresses.collect();
+        let objects = self.calc.objects();
+        let (mut addresses, mut strays) = (BTreeMap::new(), BTreeMap::new());
+        for endpoint in objects.workload_endpoints() {
+            if endpoint.node == self.options.node_name {
+                continue;
+            }
+            let node = objects.node(&endpoint.node);
+            for ip in &endpoint.ip_networks {
+                if self.care.own.iter().any(|block| block.contains(ip)) {
+                    addresses.insert(ip.addr(), whose(endpoint));
+                    let way = node.and_then(|node| match ip {
+                        IpNet::V4(_) => node.ipv4_address.map(|net| IpAddr::V4(net.addr())),
+                        IpNet::V6(_) => node.ipv6_address.map(|net| IpAddr::V6(net.addr())),
+                    });
+                    strays.extend(way.map(|way| (*ip, vec![way])));
+                }
+            }
+        }
         self.ipam.set_foreign(addresses);
+        self.calc.set_strays(strays);
     }
 
     pub(super) fn foreign_may_differ(&self, endpoint: Option<&WorkloadEndpoint>) -> bool {

@@ -1,14 +1,14 @@
 //! What the agent says about itself: readiness, status of objects, answers to the command line.
 
 use super::{Agent, Table};
-use crate::ctl::{Answer, EndpointLine, NodeReport, Query, Question};
+use crate::ctl::{Answer, EndpointLine, NodeReport, PolicyView, Query, Question};
 use crate::health::Readiness;
 use crate::store::Write;
 use datastore::{Condition, Status};
 use felix_core::cluster::{Cluster, View};
 use felix_core::why::why;
 use felix_core::{Phase, routes::Withheld};
-use model::{Invalid, Kind, ObjectKey};
+use model::{FelixConfiguration, Invalid, Kind, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The device of kube-proxy's IPVS mode.
@@ -81,6 +81,13 @@ impl Agent {
                 .filter(|p| p.object == own)
                 .map(ToString::to_string),
         );
+        let unencrypted = problems.iter().filter(|p| {
+            let field = p.field.strip_prefix("spec.").unwrap_or_default();
+            p.object.kind == Kind::FelixConfiguration
+                && FelixConfiguration::is_for(&p.object.name, &self.options.node_name)
+                && FelixConfiguration::ENCRYPTION_FIELDS.contains(&field)
+        });
+        reasons.extend(unencrypted.map(ToString::to_string));
         // Pods of a pool that this node can't serve as it is wanted: the others are served.
         let pools = problems.iter().filter(|p| p.object.kind == Kind::IpPool);
         notes.extend(pools.map(ToString::to_string));
@@ -242,6 +249,11 @@ impl Agent {
                     Ok(verdicts) => Answer::json(&verdicts),
                     Err(error) => Answer::Error(error.to_string()),
                 });
+            }
+            Question::PolicyView => {
+                let view = View::of(&self.calc);
+                let connections = None;
+                let _ = answer.send(Answer::json(&PolicyView { view, connections }));
             }
             Question::Ruleset => {
                 let _ = answer.send(Answer::Text(self.calc.ruleset().to_string()));

@@ -1,4 +1,4 @@
-//! This node's own address on the tunnel device: of its own block, the same after a restart.
+//! This node's own address on its tunnel devices: of its own block, the same after a restart.
 
 use super::addresses::now_ms;
 use super::{Agent, Phase};
@@ -7,18 +7,24 @@ use ipam::{AssignError, Family, Owner};
 use model::{EncapMode, IpPool, names};
 use std::net::IpAddr;
 
+/// Of IPv4: one address, whatever the devices.
+const TUNNEL: &str = "tunnel";
+
 impl Agent {
     /// Take an address where a pool's traffic takes the tunnel; give it back where none does.
     pub(super) fn update_tunnel_address(&mut self) {
         if self.calc.phase() == Phase::Starting {
             return;
         }
-        const DEVICE: &str = names::IPIP_DEVICE;
         self.recover_tunnel_address();
-        let supported = self.kernel.features().ipip;
-        let wants = |pool: &IpPool| supported && pool.ipip_mode != EncapMode::Never;
+        let features = self.kernel.features();
+        let (ipip, vxlan) = (features.ipip, features.vxlan);
+        let wants = |pool: &IpPool| {
+            ipip && pool.ipip_mode != EncapMode::Never
+                || vxlan && pool.vxlan_mode != EncapMode::Never
+        };
         let now = now_ms();
-        let found = self.ipam.tunnel_address(DEVICE, Family::V4, wants, now);
+        let found = self.ipam.tunnel_address(TUNNEL, Family::V4, wants, now);
         let ip = match found {
             Ok(ip) => ip,
             Err(error) => {
@@ -31,9 +37,9 @@ impl Agent {
                 return;
             }
         };
-        if self.journal.state().tunnels.get(DEVICE) != ip.as_ref() {
+        if self.journal.state().tunnels.get(TUNNEL) != ip.as_ref() {
             let record = Record::Tunnel {
-                device: DEVICE.to_owned(),
+                device: TUNNEL.to_owned(),
                 ip,
                 at_ms: now,
             };
@@ -42,10 +48,10 @@ impl Agent {
             } else if let Err(error) = self.journal.append(&record) {
                 // After a restart somebody else could get it.
                 tracing::warn!(%error, "no address for the tunnel");
-                self.ipam.release(&Owner::tunnel(DEVICE), now);
+                self.ipam.release(&Owner::tunnel(TUNNEL), now);
                 return;
             }
-            tracing::info!(device = DEVICE, address = ?ip, "the node's own address on the tunnel");
+            tracing::info!(address = ?ip, "the node's own address on its tunnels");
         }
         self.calc.set_tunnel_address(match ip {
             Some(IpAddr::V4(ip)) => Some(ip),
@@ -55,23 +61,24 @@ impl Agent {
 
     /// A journal that was lost: the device still has its address.
     fn recover_tunnel_address(&mut self) {
-        let owner = Owner::tunnel(names::IPIP_DEVICE);
+        let owner = Owner::tunnel(TUNNEL);
         if !self.journal.was_lost() || self.ipam.held(&owner).is_some() {
             return;
         }
-        let Some(ifindex) = self
-            .calc
-            .underlay()
-            .link_named(names::IPIP_DEVICE)
-            .map(|l| l.ifindex)
-        else {
+        let underlay = self.calc.underlay();
+        let devices: Vec<u32> = [names::IPIP_DEVICE, names::VXLAN_DEVICE]
+            .into_iter()
+            .filter_map(|name| underlay.link_named(name))
+            .map(|link| link.ifindex)
+            .collect();
+        if devices.is_empty() {
             return;
-        };
+        }
         let addresses = self.kernel.addresses().unwrap_or_default();
         let own: Vec<_> = self.ipam.own_blocks().collect();
         let found = addresses
             .into_iter()
-            .filter(|address| address.ifindex == ifindex)
+            .filter(|address| devices.contains(&address.ifindex))
             .map(|address| address.address.addr())
             .find(|ip| {
                 own.iter().any(|block| block.contains(ip)) && self.ipam.owner(*ip).is_none()

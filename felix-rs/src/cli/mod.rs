@@ -1,18 +1,22 @@
 //! `ocicat`: ask the agent, print a table, JSON or text.
 
 mod drops;
+mod diff;
 mod ipam;
+mod lint;
+mod source;
 mod table;
 mod why;
 
 use crate::ctl::{Answer, EndpointLine, NodeReport, Question};
 use bgp_core::{PeerStatus, RouteStatus};
 use clap::{Parser, Subcommand, ValueEnum};
-use felix_core::why::Connection;
 use model::names;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use table::Table;
@@ -39,6 +43,19 @@ enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Ask(Ask),
+    /// Whether policy allows a connection, and what decides at each end
+    Why(why::Why),
+    /// Which connections manifests would open or close; exit status 1 if any
+    Diff(diff::Diff),
+    /// What is probably not meant in policies; exit status 1 if anything is found
+    Lint(lint::Lint),
+}
+
+/// Commands whose answer is the agent's.
+#[derive(Debug, Subcommand)]
+enum Ask {
     /// Is this node doing its job, and if not, why
     Status,
     /// Pods of this node
@@ -55,15 +72,6 @@ enum Command {
     Plan,
     /// The nftables table that should be in force, as nft text
     Ruleset,
-    /// Whether policy allows a connection, and what decides at each end
-    Why {
-        /// Who connects: namespace/pod, or an address
-        source: String,
-        /// To whom: namespace/pod, or an address (a pod's, not a Service's)
-        destination: String,
-        /// Such as tcp/80, udp/53, icmp
-        protocol: String,
-    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,49 +100,73 @@ pub(crate) fn run() -> ExitCode {
         .take(1)
         .chain(std::env::args_os().skip(1 + skip));
     let cli = Cli::parse_from(args);
-    match ask(&cli).and_then(|answer| print(&cli, answer)) {
-        Ok(text) => {
+    match answer(&cli) {
+        Ok((text, code)) => {
             // A reader that closed the pipe has what it wants.
             let _ = std::io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
+            code
         }
         Err(message) => {
             eprintln!("ocicat: {message}");
-            ExitCode::FAILURE
+            cli.command.failure()
         }
     }
 }
 
-fn question(command: &Command) -> Question {
-    match command {
-        Command::Status => Question::Status,
-        Command::Endpoints => Question::Endpoints,
-        Command::Bgp(Bgp::Summary) => Question::BgpSummary,
-        Command::Bgp(Bgp::Routes) => Question::BgpRoutes,
-        Command::Ipam(ipam) => Question::Ipam(ipam.question()),
-        Command::Drops => Question::Drops,
-        Command::Plan => Question::Plan,
-        Command::Ruleset => Question::Ruleset,
-        Command::Why {
-            source,
-            destination,
-            protocol,
-        } => Question::Why(Connection {
-            source: source.clone(),
-            destination: destination.clone(),
-            protocol: protocol.clone(),
-        }),
+impl Command {
+    /// Commands that say something by ending with 1 fail with 2, as `diff` does.
+    fn failure(&self) -> ExitCode {
+        match self {
+            Self::Diff(_) | Self::Lint(_) => ExitCode::from(2),
+            Self::Ask(_) | Self::Why(_) => ExitCode::FAILURE,
+        }
     }
 }
 
-fn ask(cli: &Cli) -> Result<Answer, String> {
-    let path = cli
-        .run_dir
-        .join(names::CTL_SOCKET.rsplit('/').next().unwrap_or_default());
+fn answer(cli: &Cli) -> Result<(String, ExitCode), String> {
+    let (run_dir, output) = (&cli.run_dir, cli.output);
+    let found = |(text, any)| {
+        (
+            text,
+            if any {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            },
+        )
+    };
+    match &cli.command {
+        Command::Why(why) => why
+            .run(run_dir, output)
+            .map(|text| (text, ExitCode::SUCCESS)),
+        Command::Diff(diff) => diff.run(run_dir, output).map(found),
+        Command::Lint(lint) => lint.run(run_dir, output).map(found),
+        Command::Ask(command) => {
+            let answer = ask(run_dir, &question(command))?;
+            print(command, output, answer).map(|text| (text, ExitCode::SUCCESS))
+        }
+    }
+}
+
+fn question(command: &Ask) -> Question {
+    match command {
+        Ask::Status => Question::Status,
+        Ask::Endpoints => Question::Endpoints,
+        Ask::Bgp(Bgp::Summary) => Question::BgpSummary,
+        Ask::Bgp(Bgp::Routes) => Question::BgpRoutes,
+        Ask::Ipam(ipam) => Question::Ipam(ipam.question()),
+        Ask::Drops => Question::Drops,
+        Ask::Plan => Question::Plan,
+        Ask::Ruleset => Question::Ruleset,
+    }
+}
+
+fn ask(run_dir: &Path, question: &Question) -> Result<Answer, String> {
+    let path = run_dir.join(names::CTL_SOCKET.rsplit('/').next().unwrap_or_default());
     let said = || -> std::io::Result<String> {
         let mut stream = UnixStream::connect(&path)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut line = serde_json::to_vec(&question(&cli.command))?;
+        let mut line = serde_json::to_vec(question)?;
         line.push(b'\n');
         stream.write_all(&line)?;
         let mut answer = String::new();
@@ -146,37 +178,54 @@ fn ask(cli: &Cli) -> Result<Answer, String> {
     serde_json::from_str(&line).map_err(|error| format!("the agent's answer: {error}"))
 }
 
-fn print(cli: &Cli, answer: Answer) -> Result<String, String> {
+/// The value that the agent answered with.
+fn value_of<T: DeserializeOwned>(answer: Answer) -> Result<T, String> {
+    match answer {
+        Answer::Error(message) => Err(message),
+        Answer::Text(text) => Err(format!("the agent's answer: unexpected text {text:?}")),
+        Answer::Value(value) => {
+            serde_json::from_value(value).map_err(|error| format!("the agent's answer: {error}"))
+        }
+    }
+}
+
+/// The value as JSON, or in words.
+fn json_or<T: Serialize>(
+    output: Output,
+    value: &T,
+    words: impl FnOnce() -> String,
+) -> Result<String, String> {
+    match output {
+        Output::Table => Ok(words()),
+        Output::Json => serde_json::to_string_pretty(value)
+            .map(|text| text + "\n")
+            .map_err(|error| error.to_string()),
+    }
+}
+
+fn print(command: &Ask, output: Output, answer: Answer) -> Result<String, String> {
     let value = match answer {
         Answer::Error(message) => return Err(message),
         Answer::Text(text) => return Ok(text),
         Answer::Value(value) => value,
     };
     let unexpected = |error: serde_json::Error| format!("the agent's answer: {error}");
-    if cli.output == Output::Json {
+    if output == Output::Json {
         return serde_json::to_string_pretty(&value)
             .map(|text| text + "\n")
             .map_err(unexpected);
     }
-    match &cli.command {
-        Command::Status => serde_json::from_value(value).map(|report| status(&report)),
-        Command::Endpoints => serde_json::from_value(value).map(|lines: Vec<_>| endpoints(&lines)),
-        Command::Bgp(Bgp::Summary) => {
+    match command {
+        Ask::Status => serde_json::from_value(value).map(|report| status(&report)),
+        Ask::Endpoints => serde_json::from_value(value).map(|lines: Vec<_>| endpoints(&lines)),
+        Ask::Bgp(Bgp::Summary) => {
             let peers = value.get("peers").cloned().unwrap_or_default();
             serde_json::from_value(peers).map(|peers: Vec<_>| summary(&peers))
         }
-        Command::Bgp(Bgp::Routes) => serde_json::from_value(value).map(|r: Vec<_>| routes(&r)),
-        Command::Why {
-            source,
-            destination,
-            protocol,
-        } => {
-            let ends = format!("{source} -> {destination} {protocol}");
-            serde_json::from_value(value).map(|verdicts: Vec<_>| why::text(&ends, &verdicts))
-        }
-        Command::Ipam(ipam) => ipam.table(value),
-        Command::Drops => serde_json::from_value(value).map(|lines: Vec<_>| drops::table(&lines)),
-        Command::Plan | Command::Ruleset => Ok(value.to_string()),
+        Ask::Bgp(Bgp::Routes) => serde_json::from_value(value).map(|r: Vec<_>| routes(&r)),
+        Ask::Ipam(ipam) => ipam.table(value),
+        Ask::Drops => serde_json::from_value(value).map(|lines: Vec<_>| drops::table(&lines)),
+        Ask::Plan | Ask::Ruleset => Ok(value.to_string()),
     }
     .map_err(unexpected)
 }

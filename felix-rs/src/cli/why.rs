@@ -1,11 +1,49 @@
-//! `ocicat why`: verdicts in words.
+//! `ocicat why`: whether policy allows a connection, and what decides at each end.
 
-use felix_core::why::{EndVerdict, Verdict};
+use super::source::Source;
+use super::{ask, json_or, value_of};
+use crate::cli::Output;
+use crate::ctl::Question;
+use felix_core::cluster::Cluster;
+use felix_core::why::{Connection, EndVerdict, Verdict, why};
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::path::Path;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Why {
+    /// Who connects: namespace/pod, or an address
+    source: String,
+    /// To whom: namespace/pod, or an address (a pod's, not a Service's)
+    destination: String,
+    /// Such as tcp/80, udp/53, icmp
+    protocol: String,
+    #[command(flatten)]
+    from: Source,
+}
+
+impl Why {
+    pub(super) fn run(&self, run_dir: &Path, output: Output) -> Result<String, String> {
+        let connection = Connection {
+            source: self.source.clone(),
+            destination: self.destination.clone(),
+            protocol: self.protocol.clone(),
+        };
+        let verdicts: Vec<Verdict> = match self.from.dir {
+            None => value_of(ask(run_dir, &Question::Why(connection))?)?,
+            Some(_) => {
+                let view = self.from.view(run_dir)?.view;
+                let said = why(&Cluster::new(&view), &connection);
+                said.map_err(|error| error.to_string())?
+            }
+        };
+        let ends = format!("{} -> {} {}", self.source, self.destination, self.protocol);
+        json_or(output, &verdicts, || text(&ends, &verdicts))
+    }
+}
 
 /// The verdicts of a connection, one for each address family, under a line that names its ends.
-pub(super) fn text(ends: &str, verdicts: &[Verdict]) -> String {
+fn text(ends: &str, verdicts: &[Verdict]) -> String {
     let mut text = format!("{ends}\n");
     for verdict in verdicts {
         let word = if verdict.allowed { "allowed" } else { "DENIED" };

@@ -10,6 +10,7 @@ use crate::lab::pod::{Plugin, PodSpec};
 use crate::lab::{Agent, Lab, Netns, Store};
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
+use kernel::Kernel;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,7 +38,7 @@ pub(super) fn run() -> Result<Vec<Row>> {
     let floor = floor::Floor::new(&lab)?;
     let mut rows = sequential(&lab, &ours, &theirs, &floor)?;
     rows.extend(at_once(&lab, &ours, &theirs)?);
-    rows.push(first_packets(&lab, &ours)?);
+    rows.extend(first_packets(&lab, &ours)?);
     rows.push(adoption(&lab, &mut agent, &ours)?);
     Ok(rows)
 }
@@ -148,10 +149,11 @@ fn burst(lab: &Lab, plugin: &Plugin) -> Result<(f64, f64)> {
     Ok((all, quantile(&times, 0.99)))
 }
 
-/// From the end of ADD: how long the first packet from the node takes, there and back.
-fn first_packets(lab: &Lab, plugin: &Plugin) -> Result<Row> {
+/// From the end of ADD: how long the first packet from the node takes, there and back. And from the
+/// end of DEL: how long the namespace has its interface yet.
+fn first_packets(lab: &Lab, plugin: &Plugin) -> Result<Vec<Row>> {
     let steal = Steal::now();
-    let mut times = Vec::new();
+    let (mut times, mut gone) = (Vec::new(), Vec::new());
     for number in 0..FIRST_PACKETS {
         let (spec, netns) = pod(lab, number)?;
         let result = plugin.call("ADD", &spec, &netns, &json!({}))?;
@@ -160,14 +162,26 @@ fn first_packets(lab: &Lab, plugin: &Plugin) -> Result<Row> {
         let echo = plugin.node.within(|| echo::first(address.addr()))??;
         times.push(echo.as_secs_f64() * 1e3);
         plugin.call("DEL", &spec, &netns, &json!({}))?;
+        let start = Instant::now();
+        netns.within(|| -> Result<()> {
+            let mut kernel = Kernel::open()?;
+            while kernel.links()?.iter().any(|link| link.name == "eth0") {}
+            Ok(())
+        })??;
+        gone.push(start.elapsed().as_secs_f64() * 1e3);
         netns.delete()?;
     }
     let steal = steal.share_since();
-    let mut series = Series::default();
-    series.push(quantile(&times, 0.99), f64::NAN);
-    let slowest = quantile(&times, 1.0);
-    println!("first packet of {FIRST_PACKETS} pods: slowest {slowest:.3} ms");
-    Ok(series.row("first_packet_p99_ms", "ms", "", steal, Target::Ours(1.0)))
+    let row = |what, times: &[f64], target| {
+        let mut series = Series::default();
+        series.push(quantile(times, 0.99), f64::NAN);
+        println!("{what}: slowest {:.3} ms", quantile(times, 1.0));
+        series.row(what, "ms", "", steal, Target::Ours(target))
+    };
+    Ok(vec![
+        row("first_packet_p99_ms", &times, 1.0),
+        row("del_clean_p99_ms", &gone, 100.0),
+    ])
 }
 
 /// From the start of an agent to its readiness, with pods to adopt.

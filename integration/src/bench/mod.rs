@@ -27,7 +27,7 @@ struct Bench {
     run: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 8] = [
     Bench {
         name: "bgp",
         what: "the BGP speaker beside BIRD 2 and FRR: all of the following",
@@ -42,6 +42,16 @@ const BENCHES: [Bench; 6] = [
         name: "bgp-fanout",
         what: "100,000 and 10,000 prefixes to 30 peers, beside BIRD 2 and FRR",
         run: bgp::fanout,
+    },
+    Bench {
+        name: "bgp-mesh",
+        what: "a node of a full mesh: memory, and keepalives on time",
+        run: bgp::mesh,
+    },
+    Bench {
+        name: "bgp-fib",
+        what: "100,000 routes of a peer into the kernel, by way of the agent",
+        run: bgp::fib,
     },
     Bench {
         name: "cni",

@@ -118,6 +118,24 @@ pub(super) fn quantile(values: &[f64], q: f64) -> f64 {
 }
 
 impl Row {
+    /// Measurements with nothing to compare them with.
+    pub(super) fn alone(what: &str, unit: &str, values: &[f64], steal: f64) -> Self {
+        Self {
+            what: what.to_owned(),
+            unit: unit.to_owned(),
+            ours: quantile(values, 0.5),
+            beside: String::new(),
+            theirs: f64::NAN,
+            ratio: f64::NAN,
+            better: Better::Lower,
+            q1: f64::NAN,
+            q3: f64::NAN,
+            n: values.len(),
+            steal,
+            target: None,
+        }
+    }
+
     /// Whether the target is met, as far as this run can tell.
     fn verdict(&self) -> String {
         match self.target {

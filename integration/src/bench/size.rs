@@ -1,6 +1,6 @@
 //! What Ocicat takes: on disk and in memory.
 
-use super::report::{Better, Row, Target};
+use super::report::{Row, Target};
 use crate::demo::cluster::Cluster;
 use crate::lab::agent::binary;
 use anyhow::Result;
@@ -35,17 +35,7 @@ fn bytes(path: &Path) -> Result<f64> {
 
 fn row(what: &str, unit: &str, ours: f64, target: f64) -> Row {
     Row {
-        what: what.to_owned(),
-        unit: unit.to_owned(),
-        ours,
-        beside: String::new(),
-        theirs: f64::NAN,
-        ratio: f64::NAN,
-        better: Better::Lower,
-        q1: f64::NAN,
-        q3: f64::NAN,
-        n: 1,
-        steal: 0.0,
         target: Some(Target::Ours(target)),
+        ..Row::alone(what, unit, &[ours], 0.0)
     }
 }

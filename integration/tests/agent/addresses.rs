@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use integration::lab::{Pod, wait};
 use serde_json::{Value, json};
 use std::net::IpAddr;
+use std::process::Command;
 
 /// Looks follow each other quickly.
 pub(crate) const QUICK: &[&str] = &["--ipam-interval", "0.4", "--node-grace", "2"];
@@ -285,4 +286,53 @@ fn an_operator_releases_an_address_by_hand() -> Result<()> {
     let shown = node.agent.ctl(&["ipam", "show"])?;
     assert!(shown.contains("v4") && shown.contains("COOLING"), "{shown}");
     wait_in_step(&node)
+}
+
+#[test]
+fn an_add_waits_for_its_pod_object_and_not_for_ever() -> Result<()> {
+    let node = Node::started()?;
+    let object = |name: &str, annotations: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, uid: u-{name}, \
+             annotations: {{{annotations}}}}}\n"
+        )
+    };
+    // The datastore has Pod objects, and an earlier pod's of the same name.
+    node.store.write("other.yaml", &object("other", ""))?;
+    let earlier = "cni.projectcalico.org/ipAddrs: '[\"10.244.77.1\"]'";
+    let earlier = object("late", earlier).replace("u-late", "u-earlier");
+    node.store.write("late.yaml", &earlier)?;
+    node.wait_snapshot("u-earlier")?;
+    let add = |name: &str| -> Result<Value> {
+        let netns = node.lab.netns(name)?;
+        let file = node.lab.dir().join(format!("{name}.json"));
+        std::fs::write(&file, node.plugin.config.to_string())?;
+        let args = format!("K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name};K8S_POD_UID=u-{name}");
+        let mut plugin = Command::new("sh");
+        plugin
+            .args(["-c", "exec \"$0\" < \"$1\""])
+            .arg(&node.plugin.binary)
+            .arg(&file)
+            .env("CNI_COMMAND", "ADD")
+            .env("CNI_CONTAINERID", name)
+            .env("CNI_NETNS", netns.path())
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", "/opt/cni/bin")
+            .env("CNI_ARGS", args);
+        let output = node.netns.output(&mut plugin)?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        anyhow::ensure!(output.status.success(), "{said}");
+        serde_json::from_str(&said).context("the plugin's result")
+    };
+    let annotations = "cni.projectcalico.org/ipAddrs: '[\"10.244.77.9\"]'";
+    let (store, late) = (node.store.clone(), object("late", annotations));
+    let writing = std::thread::spawn(move || store.write("late.yaml", &late));
+    let result = add("late")?;
+    writing
+        .join()
+        .map_err(|_| anyhow::anyhow!("the Pod object"))??;
+    assert_eq!(result["ips"][0]["address"], "10.244.77.9/32", "{result}");
+    let result = add("never")?;
+    assert!(result["ips"][0]["address"].is_string(), "{result}");
+    node.wait_logged("its Pod object did not come").map(drop)
 }

@@ -230,3 +230,65 @@ fn a_sandbox_that_takes_the_place_of_another_of_the_same_pod_survives_its_del() 
     assert_eq!(node.ctl(&["endpoints"])?, json!([]));
     Ok(())
 }
+
+#[test]
+fn of_two_nodes_with_one_block_the_datastores_owner_keeps_it_and_the_others_pods_stay_reachable()
+-> Result<()> {
+    let mut node = Node::prepared()?;
+    let mut second = second(&node)?;
+    node.start()?;
+    second.start()?;
+    second.wait_ready(LIMIT)?;
+    let web = node.member("web", "web")?;
+    let plugin = Plugin::ocicat(&second)?;
+    let pod = Pod::add(&node.lab, &plugin, spec("client", "client"))?;
+    let client = Probe::start(pod.netns(), "client")?;
+    wait_reaches(&client, &web)?;
+    node.wait_written(2)?;
+    // By hand, or by a datastore that was restored: the first node's blocks are the second's.
+    let folder = node.store.path().join("state/ipamblocks");
+    let mut lost = Vec::new();
+    for entry in std::fs::read_dir(&folder)? {
+        let path = entry?.path();
+        let text = std::fs::read_to_string(&path)?;
+        if text.contains("host:n1") {
+            let staged = folder.join(".by-hand");
+            std::fs::write(&staged, text.replace("host:n1", "host:n2"))?;
+            std::fs::rename(&staged, &path)?;
+            lost.push(text);
+        }
+    }
+    assert!(!lost.is_empty());
+    node.wait_said("is claimed by nodes n1 and n2")?;
+    node.wait_status("Node_n1", "is claimed by nodes n1 and n2")?;
+    let address = web.pod.ipv4()?;
+    // The block is the second node's; the pod has a route of its own.
+    wait::until(LIMIT, "a route of the pod's own", || {
+        let routes = second.netns().run(&["ip", "route", "show", "proto", "122"]);
+        match routes {
+            Ok(text)
+                if text
+                    .lines()
+                    .any(|l| l.starts_with(&format!("{address} via"))) =>
+            {
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    wait_reaches(&client, &web)?;
+    web.pod.check()?;
+    // Nobody gets its address again, neither here nor there.
+    for number in 0..3 {
+        let here = node.pod(&format!("here{number}"), "web")?;
+        let there = Pod::add(&node.lab, &plugin, spec(&format!("there{number}"), "web"))?;
+        assert!(![here.ipv4()?, there.ipv4()?].contains(&address));
+        assert_ne!(here.ipv4()?, there.ipv4()?);
+    }
+    let report: serde_json::Value =
+        serde_json::from_str(&second.ctl(&["ipam", "check", "-o", "json"])?)?;
+    let text = report.to_string();
+    let words = format!("{address} of pod shop/web on node n1 is in block");
+    assert!(text.contains(&words), "{text}");
+    reaches(&client, &web)
+}

@@ -105,7 +105,23 @@ fn an_add_after_half_of_it_was_lost_makes_the_pod_whole() -> Result<()> {
 fn check_names_what_is_missing() -> Result<()> {
     let node = Node::started()?;
     type Damage = fn(&Node, &Pod) -> Result<()>;
-    let cases: [(&str, Damage, &str); 6] = [
+    let cases: [(&str, Damage, &str); 8] = [
+        (
+            "neighbour",
+            |node, pod| {
+                let (ip, host) = (pod.ipv4()?, pod.host_interface()?);
+                node.netns.ip([format!("neigh del {ip} dev {host}")])
+            },
+            "lacks the neighbour entry of 10.244.",
+        ),
+        (
+            "mtu",
+            |node, pod| {
+                let host = pod.host_interface()?;
+                node.netns.ip([format!("link set {host} mtu 1280")])
+            },
+            "has MTU 1280",
+        ),
         (
             "address",
             |_, pod| {
@@ -151,6 +167,23 @@ fn check_names_what_is_missing() -> Result<()> {
         assert_eq!(code, 103, "{message}");
         assert!(message.contains(&format!("shop/{name}")), "{message}");
         assert!(message.contains(words), "{name}: {message}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pods_link_has_one_queue_or_as_many_as_asked_for() -> Result<()> {
+    let node = Node::started()?;
+    let extra = json!({ "num_queues": 3 });
+    let three = Pod::add_with(&node.lab, &node.plugin, spec("three", "web"), &extra)?;
+    for (pod, queues) in [(&node.pod("one", "web")?, 1), (&three, 3)] {
+        let host = pod.host_interface()?;
+        for (netns, name) in [(&node.netns, host.as_str()), (pod.netns(), "eth0")] {
+            let shown = netns.run(&["ip", "-d", "link", "show", name])?;
+            assert!(shown.contains(&format!("numtxqueues {queues} ")), "{shown}");
+            assert!(shown.contains(&format!("numrxqueues {queues} ")), "{shown}");
+        }
+        pod.check()?;
     }
     Ok(())
 }

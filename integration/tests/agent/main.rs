@@ -13,6 +13,7 @@ mod interrupted;
 mod journal;
 mod libcni;
 mod lifecycle;
+mod live;
 mod node;
 mod others;
 mod plan;

@@ -1,10 +1,13 @@
 //! Two nodes in two subnets behind a router, and what their pods send each other on the wire.
 
-use crate::node::{LIMIT, Node, POOL_V4, POOL_V6, reaches, spec, wait_reaches};
-use anyhow::Result;
+use crate::node::{LIMIT, Node, POOL_V4, POOL_V6, SHORT, reaches, spec, wait_reaches};
+use anyhow::{Context, Result};
 use integration::lab::link::End;
 use integration::lab::pod::Plugin;
-use integration::lab::{Agent, Netns, Pod, Probe, wait};
+use integration::lab::probe::Protocol;
+use integration::lab::{Agent, Netns, Pod, Probe, Watch, wait};
+use serde_json::{Value, json};
+use std::net::IpAddr;
 
 const SECOND: &str = "apiVersion: projectcalico.org/v3
 kind: Node
@@ -96,6 +99,77 @@ fn pods_of_two_subnets_reach_each_other_through_vxlan_in_both_families() -> Resu
             Err(links)
         } else {
             Ok(())
+        }
+    })
+}
+
+#[test]
+fn a_node_speaks_through_the_tunnel_with_an_address_of_its_own_block_the_same_after_a_restart()
+-> Result<()> {
+    let mut node = Node::prepared()?;
+    let (netns, mut second) = far(&node)?;
+    // As in a cloud: what comes from a pod's address and is not encapsulated goes nowhere.
+    node.host.run(&[
+        "nft",
+        "add table ip cloud; add chain ip cloud out { type filter hook forward priority 0; }; \
+         add rule ip cloud out ip saddr 10.244.0.0/16 drop",
+    ])?;
+    node.store
+        .write("pool-v4.yaml", &vxlan(POOL_V4, "CrossSubnet"))?;
+    node.start()?;
+    second.start()?;
+    second.wait_ready(LIMIT)?;
+    let web = node.member("web", "web")?;
+    let near = Probe::start(&netns, "n2-itself")?;
+    let address = web.pod.ipv4()?;
+    let answered = || {
+        wait::until(LIMIT, "an answer", || {
+            let said = near.reach(Protocol::Tcp, address, 8080, SHORT);
+            said.map_err(|error| format!("{error:#}"))
+        })
+    };
+    assert_eq!(answered()?, "web");
+    let source = |netns: &Netns| -> Result<IpAddr> {
+        let route = netns.run(&["ip", "route", "get", &address.to_string()])?;
+        let word = route
+            .split_whitespace()
+            .skip_while(|word| *word != "src")
+            .nth(1);
+        Ok(word.context("a source")?.parse()?)
+    };
+    let tunnel = source(&netns)?;
+    let shown: Value = serde_json::from_str(&second.ctl(&["ipam", "show", "-o", "json"])?)?;
+    assert_eq!(shown["tunnels"]["tunnel"], json!(tunnel));
+    let plugin = Plugin::ocicat(&second)?;
+    let pod = Pod::add(&node.lab, &plugin, spec("far", "far"))?;
+    assert_ne!(pod.ipv4()?, tunnel);
+
+    let routes = Watch::routes(&node.lab, &netns)?;
+    second.kill()?;
+    second.start()?;
+    second.wait_ready(LIMIT)?;
+    assert_eq!(answered()?, "web");
+    assert_eq!(source(&netns)?, tunnel);
+    let written = routes.events().into_iter().map(|event| event.line);
+    let written: Vec<_> = written.filter(|line| line.contains("proto 122")).collect();
+    assert!(written.is_empty(), "{written:#?}");
+
+    // A journal that was lost: the device still knows.
+    second.kill()?;
+    std::fs::remove_file(second.state_dir().join("journal"))?;
+    second.start()?;
+    second.wait_ready(LIMIT)?;
+    assert_eq!(answered()?, "web");
+    assert_eq!(source(&netns)?, tunnel);
+
+    // Without a tunnel it is an address like any other.
+    node.host.run(&["nft", "delete table ip cloud"])?;
+    node.store.write("pool-v4.yaml", POOL_V4)?;
+    wait::until(LIMIT, "no address for the tunnel", || {
+        let shown = second.ctl(&["ipam", "show", "-o", "json"]);
+        match shown.map(|text| serde_json::from_str::<Value>(&text)) {
+            Ok(Ok(shown)) if shown["tunnels"] == json!({}) => Ok(()),
+            other => Err(format!("{other:?}")),
         }
     })
 }

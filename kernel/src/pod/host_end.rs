@@ -1,5 +1,6 @@
 //! The host end: named, numbered and aliased by us.
 
+use super::pod_end::permanent_neighbours;
 use super::send;
 use crate::kernel::Kernel;
 use crate::link::{
@@ -91,17 +92,46 @@ impl Kernel {
         })
     }
 
+    /// Compares the host end with what [`Self::configure_host_end`] makes of it. Answers what is
+    /// wrong, one sentence each; nothing if all is well.
+    pub fn check_host_end(&mut self, pod: &PodLink) -> Result<Vec<String>, LinkError> {
+        let name = &pod.host_name;
+        let refused = |source| LinkError::Refused {
+            name: name.clone(),
+            step: "check",
+            source,
+        };
+        let link = link::by_index(&mut self.route, pod.host_ifindex).map_err(refused)?;
+        let Some(link) = link.filter(|link| link.name == *name) else {
+            return Ok(vec![format!("the node has no interface {name}")]);
+        };
+        let mut wrong = Vec::new();
+        if !link.up {
+            wrong.push(format!("{name} is down"));
+        }
+        if link.mtu != pod.mtu {
+            wrong.push(format!("{name} has MTU {}, not {}", link.mtu, pod.mtu));
+        }
+        let known = permanent_neighbours(&mut self.route, link.ifindex).map_err(refused)?;
+        for address in &pod.addresses {
+            if !known.contains(&(*address, pod.pod_mac)) {
+                wrong.push(format!("{name} lacks the neighbour entry of {address}"));
+            }
+        }
+        Ok(wrong)
+    }
+
     fn create_veth(&mut self, pod: &PodLink, netns: BorrowedFd<'_>) -> Result<(), LinkError> {
         let mut request = self.route.encoder();
         let fixed = ifinfomsg(pod.host_ifindex, 0, 0);
         request.message(NEW_LINK, Flags::CREATE_EXCLUSIVE, &fixed, |encoder| {
-            end(encoder, &pod.host_name, HOST_MAC, pod.mtu);
+            end(encoder, pod, &pod.host_name, HOST_MAC);
             encoder.nested(IFLA_LINKINFO, |encoder| {
                 encoder.string(1, "veth");
                 encoder.nested(2, |encoder| {
                     encoder.nested(VETH_INFO_PEER, |encoder| {
                         encoder.raw(&[0; 16]);
-                        end(encoder, &pod.pod_name, pod.pod_mac, pod.mtu);
+                        end(encoder, pod, &pod.pod_name, pod.pod_mac);
                         encoder.u32(IFLA_NET_NS_FD, netns.as_raw_fd() as u32);
                     });
                 });
@@ -152,13 +182,13 @@ impl Kernel {
 }
 
 /// What both ends have in common.
-fn end(encoder: &mut Encoder, name: &str, mac: [u8; 6], mtu: u32) {
+fn end(encoder: &mut Encoder, pod: &PodLink, name: &str, mac: [u8; 6]) {
     encoder.string(IFLA_IFNAME, name);
-    encoder.u32(IFLA_MTU, mtu);
+    encoder.u32(IFLA_MTU, pod.mtu);
     encoder.attribute(IFLA_ADDRESS, &mac);
     // More than one queue costs the kernel an RCU grace period.
-    encoder.u32(IFLA_NUM_TX_QUEUES, 1);
-    encoder.u32(IFLA_NUM_RX_QUEUES, 1);
+    encoder.u32(IFLA_NUM_TX_QUEUES, pod.queues);
+    encoder.u32(IFLA_NUM_RX_QUEUES, pod.queues);
 }
 
 /// Alias, and no link-local address but ours. Before it is up, or the kernel adds one by itself.

@@ -235,7 +235,8 @@ fn pod_table(socket: &mut Socket) -> Result<Vec<Route>, NetlinkError> {
     Ok(routes)
 }
 
-fn permanent_neighbours(
+/// Entries of one link that never expire.
+pub(super) fn permanent_neighbours(
     socket: &mut Socket,
     ifindex: u32,
 ) -> Result<Vec<(IpAddr, [u8; 6])>, NetlinkError> {

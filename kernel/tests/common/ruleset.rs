@@ -262,6 +262,23 @@ pub fn forward_rules() -> Vec<Rule> {
         rule(vec![S::L4Proto(17), S::DportRange(53, 53), accept()], None),
         rule(vec![S::CtMarkBits(0x10), accept()], None),
         rule(
+            vec![S::CtMarkBits(0x20), S::L4Proto(6), S::RejectTcpReset],
+            None,
+        ),
+        rule(vec![S::SetCtMarkBits(0x2000_0000), accept()], None),
+        rule(
+            vec![S::Iifname("eth0".into()), S::CtState(CtState::Untracked)],
+            None,
+        ),
+        rule(
+            vec![S::NamedCounter("counted".into()), drop()],
+            Some("counted"),
+        ),
+        icmp(S::Family(Family::Ipv4), Family::Ipv4, None, false),
+        icmp(S::Family(Family::Ipv4), Family::Ipv4, Some(4), true),
+        icmp(S::Family(Family::Ipv6), Family::Ipv6, None, true),
+        icmp(S::Family(Family::Ipv6), Family::Ipv6, Some(0), false),
+        rule(
             vec![
                 v6(),
                 S::Icmpv6Type {
@@ -340,6 +357,16 @@ fn host_port_rules() -> Vec<Rule> {
     ]
 }
 
+fn icmp(of_family: S, family: Family, code: Option<u8>, negate: bool) -> Rule {
+    let message = S::Icmp {
+        family,
+        icmp_type: 3,
+        code,
+        negate,
+    };
+    rule(vec![of_family, message, S::Verdict(Verdict::Return)], None)
+}
+
 pub fn representative() -> Ruleset {
     let base = |hook, chain_type, priority, rules| Chain {
         hook: Some(BaseHook {
@@ -367,6 +394,15 @@ pub fn representative() -> Ruleset {
             base(Hook::Forward, ChainType::Filter, -10, forward_rules()),
         ),
         ("input", base(Hook::Input, ChainType::Filter, 0, vec![])),
+        (
+            "raw",
+            base(
+                Hook::Prerouting,
+                ChainType::Filter,
+                -300,
+                vec![rule(vec![S::NoTrack, S::Verdict(Verdict::Accept)], None)],
+            ),
+        ),
         (
             "postrouting",
             base(Hook::Postrouting, ChainType::Nat, 90, vec![masquerade]),
@@ -403,5 +439,6 @@ pub fn representative() -> Ruleset {
     Ruleset {
         sets: sets(),
         chains,
+        counters: ["counted".to_owned()].into(),
     }
 }

@@ -12,13 +12,6 @@ use crate::object::{
 };
 use serde_json::Value;
 
-/// Encryption, by what turns it on.
-const ENCRYPTION: &[&str] = &[
-    "ipsecMode",
-    "wireguardEnabled",
-    "wireguardEnabledV6",
-    "wireguardHostEncryptionEnabled",
-];
 /// As in `ProtoPort`, and in lower case as in Felix's own files.
 const PROTOCOLS: &[(&str, Protocol)] = &[
     ("TCP", Protocol::Tcp),
@@ -114,7 +107,7 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
 }
 
 fn refuse_encryption(spec: &mut Fields<'_>) -> Result<(), Problem> {
-    for name in ENCRYPTION {
+    for name in FelixConfiguration::ENCRYPTION_FIELDS {
         if let Some(item) = spec.take(name) {
             let off = matches!(item.value(), Value::Bool(false)) || item.value() == "";
             if !off {

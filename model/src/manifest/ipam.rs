@@ -118,8 +118,6 @@ fn addresses(item: &Item<'_>) -> Result<IpNet, Problem> {
     }
 }
 
-/// A prefix whose host bits are zero.
-
 fn block_size(spec: &mut Fields<'_>, cidr: IpNet) -> Result<u8, Problem> {
     let (default, range) = match cidr {
         IpNet::V4(_) => (26, 20..=32),

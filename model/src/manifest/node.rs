@@ -150,10 +150,9 @@ fn status_address(item: Item<'_>, node: &mut Node) -> Result<(), Problem> {
 fn spec_address(item: Item<'_>, node: &mut Node) -> Result<(), Problem> {
     let mut fields = item.fields()?;
     let address = fields.need("address")?;
-    if let Some(kind) = fields.take("type") {
-        if matches!(kind.text()?, "Hostname" | "InternalDNS" | "ExternalDNS") {
-            return Ok(());
-        }
+    let kind = fields.take("type").map(Item::text).transpose()?;
+    if matches!(kind, Some("Hostname" | "InternalDNS" | "ExternalDNS")) {
+        return Ok(());
     }
     let address = self::address(&address, "an address such as \"10.1.0.11\"")?;
     node.addresses.insert(address.addr());

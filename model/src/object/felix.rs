@@ -61,6 +61,20 @@ pub struct FailsafePort {
 }
 
 impl FelixConfiguration {
+    /// Fields of `spec` that ask for encryption between nodes. There is none here: an object that
+    /// asks for it is invalid, and a node that it is for is not ready.
+    pub const ENCRYPTION_FIELDS: [&'static str; 4] = [
+        "ipsecMode",
+        "wireguardEnabled",
+        "wireguardEnabledV6",
+        "wireguardHostEncryptionEnabled",
+    ];
+
+    /// Whether an object of this name is for `node`.
+    pub fn is_for(name: &str, node: &str) -> bool {
+        name == "default" || name.strip_prefix("node.") == Some(node)
+    }
+
     /// What stays open to the node where nothing is configured.
     pub fn default_failsafe_inbound() -> Vec<FailsafePort> {
         failsafe(&[68], &[22])

@@ -238,7 +238,7 @@ impl Compiler {
         }
         affected.hosts = everywhere;
         affected.hosts |= !self.told.host_interfaces.take_changed().is_empty();
-        self.move_others(&namespaces, &mut affected);
+        self.move_others(&namespaces, &profiles, &mut affected);
         affected
     }
 
@@ -269,7 +269,12 @@ impl Compiler {
     }
 
     /// Members that are no pods.
-    fn move_others(&mut self, namespaces: &BTreeSet<String>, affected: &mut Affected) {
+    fn move_others(
+        &mut self,
+        namespaces: &BTreeSet<String>,
+        profiles: &BTreeSet<String>,
+        affected: &mut Affected,
+    ) {
         let in_changed = |(namespace, _): &&(Option<String>, String)| {
             namespace
                 .as_ref()
@@ -290,7 +295,16 @@ impl Compiler {
             let id = MemberId::NetworkSet(namespace.clone(), name.clone());
             self.move_other(&id, old.as_ref().map(Member::NetworkSet));
         }
-        for (name, old) in self.told.host_endpoints.take_changed() {
+        let inherits =
+            |host: &model::HostEndpoint| host.profiles.iter().any(|name| profiles.contains(name));
+        let hosts = self.told.host_endpoints.values.iter();
+        let inheriting = hosts.filter(|(_, host)| inherits(host));
+        let inheriting: Vec<_> = inheriting
+            .map(|(name, host)| (name.clone(), Some(host.clone())))
+            .collect();
+        let mut hosts: BTreeMap<_, _> = inheriting.into_iter().collect();
+        hosts.extend(self.told.host_endpoints.take_changed());
+        for (name, old) in hosts {
             affected.hosts = true;
             let id = MemberId::HostEndpoint(name);
             self.move_other(&id, old.as_ref().map(Member::HostEndpoint));

@@ -7,7 +7,7 @@ use super::pods::Match;
 use crate::endpoint::Endpoint;
 use model::{
     CalicoPolicy, CalicoPort, CalicoRule, EntityRule, HostEndpoint, IcmpMatch, IpVersion, Labels,
-    NamedPort, Protocol, Selector, ServiceAccountMatch, ServiceMatch,
+    NamedPort, NetworkSet, Protocol, Selector, ServiceAccountMatch, ServiceMatch,
 };
 use std::net::IpAddr;
 
@@ -160,6 +160,17 @@ impl Evaluator {
             && !wanted.not_ports.iter().any(|one| among(&everybody, one))
     }
 
+    /// Whether the positive selectors of a rule, where it has any, find anything at all.
+    pub(super) fn calico_finds(&self, wanted: &EntityRule, namespace: Option<&str>) -> bool {
+        let pods = self.endpoints.values().filter(|pod| pod.labels_known);
+        let pods = pods.map(|pod| self.pod_entity(pod));
+        let hosts = self.host_endpoints.values();
+        let hosts = hosts.map(|host| self.host_entity(host));
+        let sets = self.network_sets.values().map(set_entity);
+        let mut all = pods.chain(hosts).chain(sets);
+        !is_selective(wanted, namespace) || all.any(|one| self.selects(wanted, namespace, &one))
+    }
+
     /// Whether the positive selectors of a rule match.
     fn selects(&self, wanted: &EntityRule, policy: Option<&str>, entity: &Entity<'_>) -> bool {
         let in_namespace = match (&wanted.namespace_selector, policy) {
@@ -190,18 +201,7 @@ impl Evaluator {
             .map(|host| self.host_entity(host));
         let sets = self.network_sets.values();
         let sets = sets.filter(|set| set.nets.iter().any(|net| net.contains(&address)));
-        let sets = sets.map(|set| {
-            let mut labels = set.labels.clone();
-            if let Some(namespace) = &set.namespace {
-                labels.insert(LABEL_NAMESPACE.to_owned(), namespace.clone());
-            }
-            Entity {
-                namespace: set.namespace.as_deref(),
-                labels,
-                service_account: None,
-                ports: &[],
-            }
-        });
+        let sets = sets.map(set_entity);
         pods.chain(hosts).chain(sets).collect()
     }
 
@@ -293,6 +293,19 @@ const LABEL_NAME: &str = "projectcalico.org/name";
 const LABEL_NAMESPACE: &str = "projectcalico.org/namespace";
 const LABEL_ORCHESTRATOR: &str = "projectcalico.org/orchestrator";
 const LABEL_SERVICE_ACCOUNT: &str = "projectcalico.org/serviceaccount";
+
+fn set_entity(set: &NetworkSet) -> Entity<'_> {
+    let mut labels = set.labels.clone();
+    if let Some(namespace) = &set.namespace {
+        labels.insert(LABEL_NAMESPACE.to_owned(), namespace.clone());
+    }
+    Entity {
+        namespace: set.namespace.as_deref(),
+        labels,
+        service_account: None,
+        ports: &[],
+    }
+}
 
 /// Whether a rule looks at who is there. In a namespaced policy a `notSelector` alone does: it is
 /// for what is in the policy's namespace.

@@ -26,7 +26,7 @@ impl Evaluator {
         !rules(policy, direction).is_empty() && self.cluster_selects(&policy.subject, pod)
     }
 
-    fn cluster_selects(&self, selected: &ClusterPods, pod: &Endpoint) -> bool {
+    pub(super) fn cluster_selects(&self, selected: &ClusterPods, pod: &Endpoint) -> bool {
         let namespace = self.namespace_labels(&pod.namespace);
         selected.namespaces.matches(&namespace) && selected.pods.matches(&pod.labels)
     }

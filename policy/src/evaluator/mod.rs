@@ -8,6 +8,7 @@
 //! | `decision` | the verdict and what decided: [`Decision`], [`Reason`] |
 //! | `order` | policies in the order in which they are asked |
 //! | `pods`, `hosts` | the way of a flow through the policies of a pod, and of a host endpoint |
+//! | `lint`, `compare` | what is probably not meant; what differs between two clusters |
 //! | `kubernetes`, `cluster`, `calico` | when a rule of each kind matches |
 //!
 //! Where the specifications leave a choice, this is ours:
@@ -28,15 +29,19 @@
 
 mod calico;
 mod cluster;
+mod compare;
 mod decision;
 mod flow;
 mod hosts;
 mod kubernetes;
+mod lint;
 mod order;
 mod pods;
 
+pub use compare::{Difference, Peer, PortOf, Service, differences};
 pub use decision::{Action, Decision, Judgement, Reason, RuleRef};
 pub use flow::{Direction, Flow, HostPath, Party};
+pub use lint::{Check, Finding};
 
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::input::{NodePeer, Policy, PolicyKey};

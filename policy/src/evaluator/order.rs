@@ -51,6 +51,14 @@ impl<'a> Active<'a> {
         }
     }
 
+    fn is_silent(self) -> bool {
+        match self {
+            Self::Kubernetes(policy) => policy.ingress.is_none() && policy.egress.is_none(),
+            Self::Cluster(policy) => policy.ingress.is_empty() && policy.egress.is_empty(),
+            Self::Calico(policy) => policy.ingress.is_none() && policy.egress.is_none(),
+        }
+    }
+
     fn order(self) -> Order {
         match self {
             Self::Kubernetes(_) => order(1000.0),
@@ -84,6 +92,11 @@ impl Evaluator {
                 .sort_by_cached_key(|(key, policy)| (policy.order(), key.clone()));
         }
         tiers
+    }
+
+    /// Whether the tier was told of, or exists without.
+    pub(super) fn has_tier(&self, name: &str) -> bool {
+        self.tiers.contains_key(name) || [ADMIN, DEFAULT, BASELINE].contains(&name)
     }
 
     fn place(&self, name: &str) -> (Order, TierDefault) {
@@ -144,6 +157,10 @@ impl Evaluator {
                 }
                 Policy::Kubernetes(_) | Policy::Cluster(_) => return None,
             };
+            // Staged to be ignored: it says nothing about either direction.
+            if action == StagedAction::Set && policy.is_silent() {
+                return None;
+            }
             let target = PolicyKey {
                 kind,
                 ..key.clone()

@@ -46,9 +46,7 @@ pub(super) fn lower(rule: &CalicoRule, scope: Scope<'_>) -> Vec<Clause> {
             Direction::Ingress => (source, destination),
             Direction::Egress => (destination, source),
         };
-        let Some(own) = own_guards(own_end, own_side, scope) else {
-            continue;
-        };
+        let own = own_guards(own_end, own_side, scope);
         for (peer, mut guards) in peers(peer_end, peer_side, scope) {
             guards.extend(own.iter().cloned());
             guards.extend(case.guards.iter().cloned());
@@ -79,7 +77,7 @@ fn cases(rule: &CalicoRule) -> Vec<Case> {
         Some(IpVersion::V4) => *family == Family::Ipv4,
         Some(IpVersion::V6) => *family == Family::Ipv6,
     });
-    let of_families = rule.ip_version.is_some() || rule.icmp.is_some() || rule.not_icmp.is_some();
+    let of_families = rule.ip_version.is_some() || has_icmp(rule);
     let mut cases = vec![];
     match of_families {
         false => cases.extend(protocol_cases(rule, None)),
@@ -121,25 +119,14 @@ fn protocol_cases(rule: &CalicoRule, family: Option<Family>) -> Vec<Case> {
             guards: shared.iter().chain(more).cloned().collect(),
         }
     };
-    if let (Some(message), Some(family)) = (rule.icmp, family) {
-        let protocol = rule.protocol.unwrap_or(icmp_of(family));
-        let wanted = icmp_guard(message, family, false);
-        return match (wanted, message.code) {
-            (Some(guard), _) if protocol == icmp_of(family) => vec![case(Some(protocol), &[guard])],
-            (None, None) => vec![case(Some(protocol), &[])],
-            _ => vec![],
+    if let (true, protocol) = (has_icmp(rule), rule.protocol.or(family.map(icmp_of))) {
+        let Some(protocol) = protocol else {
+            return vec![];
         };
-    }
-    if let (Some(message), Some(family)) = (rule.not_icmp, family) {
-        let icmp = icmp_of(family);
-        let unwanted = icmp_guard(message, family, true);
-        let others = || case(None, &[Guard::NotProtocol(icmp)]);
-        let rest = unwanted.map(|guard| case(Some(icmp), &[guard]));
-        return match rule.protocol {
-            Some(protocol) if protocol != icmp => vec![case(Some(protocol), &[])],
-            Some(_) => rest.into_iter().collect(),
-            None => rest.into_iter().chain([others()]).collect(),
-        };
+        let message = icmp_cases(rule, protocol).map(|guards| case(Some(protocol), &guards));
+        let others = rule.icmp.is_none() && rule.protocol.is_none();
+        let others = others.then(|| case(None, &[Guard::NotProtocol(protocol)]));
+        return message.into_iter().chain(others).collect();
     }
     let ends = [&rule.source, &rule.destination];
     let wants_ports = ends.iter().any(|end| end.ports.is_some());
@@ -165,6 +152,24 @@ fn protocol_cases(rule: &CalicoRule, family: Option<Family>) -> Vec<Case> {
     }
 }
 
+fn has_icmp(rule: &CalicoRule) -> bool {
+    rule.icmp.is_some() || rule.not_icmp.is_some()
+}
+
+/// What a packet of the protocol has to satisfy; `None` where none can.
+fn icmp_cases(rule: &CalicoRule, protocol: u8) -> Option<Vec<Guard>> {
+    let mut guards = vec![];
+    if let Some(wanted) = rule.icmp.filter(|message| *message != ANY_MESSAGE) {
+        guards.push(icmp_guard(wanted, protocol, false)?);
+    }
+    match rule.not_icmp {
+        Some(ANY_MESSAGE) => return None,
+        Some(unwanted) => guards.extend(icmp_guard(unwanted, protocol, true)),
+        None => {}
+    }
+    Some(guards)
+}
+
 fn icmp_of(family: Family) -> u8 {
     match family {
         Family::Ipv4 => 1,
@@ -172,14 +177,22 @@ fn icmp_of(family: Family) -> u8 {
     }
 }
 
-/// `None` where any message of the protocol is meant.
-fn icmp_guard(message: IcmpMatch, family: Family, negate: bool) -> Option<Guard> {
+const ANY_MESSAGE: IcmpMatch = IcmpMatch {
+    icmp_type: None,
+    code: None,
+};
+
+/// `None` where the protocol has no such messages, or any of them is meant.
+fn icmp_guard(message: IcmpMatch, protocol: u8, negate: bool) -> Option<Guard> {
+    let version = FAMILIES
+        .into_iter()
+        .find(|family| icmp_of(*family) == protocol)?;
     let message = IcmpMessage {
         icmp_type: message.icmp_type?,
         code: message.code,
     };
     Some(Guard::Icmp {
-        family,
+        version,
         message,
         negate,
     })
@@ -249,28 +262,34 @@ fn negations(end: &EntityRule, side: End) -> BTreeSet<Guard> {
     guards
 }
 
-/// Conditions on the endpoint's own end; `None` where they can't be met.
-fn own_guards(end: &EntityRule, side: End, scope: Scope<'_>) -> Option<BTreeSet<Guard>> {
+/// Conditions on the endpoint's own end.
+fn own_guards(end: &EntityRule, side: End, scope: Scope<'_>) -> BTreeSet<Guard> {
     let mut guards = negations(end, side);
     if let Some(wanted) = &end.nets {
         guards.insert(nets(wanted, side, false));
     }
-    let service = match (&end.services, side) {
-        (None, _) => None,
-        (Some(service), End::Source) => Some(PeerSelector::Service {
+    if let Some(service) = &end.services {
+        let peer = PeerSelector::Service {
             namespace: service.namespace.clone(),
             name: service.name.clone(),
-        }),
-        (Some(_), End::Destination) => return None,
-    };
-    for peer in selected(end, scope).into_iter().chain(service) {
+        };
+        guards.insert(match side {
+            End::Source => Guard::Selected {
+                end: side,
+                peer,
+                negate: false,
+            },
+            End::Destination => Guard::ServicePort(peer),
+        });
+    }
+    if let Some(peer) = selected(end, scope) {
         guards.insert(Guard::Selected {
             end: side,
             peer,
             negate: false,
         });
     }
-    Some(guards)
+    guards
 }
 
 /// Who is at the other end, and what else holds there besides ports.

@@ -170,7 +170,8 @@ pub(crate) enum Guard {
     Protocol(u8),
     NotProtocol(u8),
     Icmp {
-        family: Family,
+        /// ICMP or ICMPv6.
+        version: Family,
         message: IcmpMessage,
         negate: bool,
     },
@@ -186,6 +187,8 @@ pub(crate) enum Guard {
         peer: PeerSelector,
         negate: bool,
     },
+    /// The destination is an address and a port of a Service.
+    ServicePort(PeerSelector),
     /// Numbers of ports, of whichever protocol the packet has.
     Ports {
         end: End,

@@ -185,19 +185,26 @@ impl<'a> Asked<'a> {
         self.labels.get_or_init(|| self.make_labels())
     }
 
+    fn inherited(&self, profiles: &[String]) -> Labels {
+        let profiles = profiles.iter();
+        let known = profiles.filter_map(|name| self.owners.profiles.get(name));
+        known
+            .flat_map(|profile| profile.labels_to_apply.clone())
+            .collect()
+    }
+
     fn make_labels(&self) -> Labels {
         let mut labels = Labels::new();
         match self.member {
             Member::Endpoint(endpoint) => {
-                for name in &endpoint.profiles {
-                    if let Some(profile) = self.owners.profiles.get(name) {
-                        labels.extend(profile.labels_to_apply.clone());
-                    }
-                }
+                labels.extend(self.inherited(&endpoint.profiles));
                 labels.extend(endpoint.labels.clone());
                 labels.insert(CALICO_ORCHESTRATOR.to_owned(), "k8s".to_owned());
             }
-            Member::HostEndpoint(endpoint) => labels.extend(endpoint.labels.clone()),
+            Member::HostEndpoint(endpoint) => {
+                labels.extend(self.inherited(&endpoint.profiles));
+                labels.extend(endpoint.labels.clone());
+            }
             Member::NetworkSet(set) => labels.extend(set.labels.clone()),
             Member::Node(_) | Member::Domain(..) | Member::Slice(_) => {}
         }
@@ -220,12 +227,19 @@ impl<'a> Asked<'a> {
             Member::Node(_) | Member::Domain(..) | Member::Slice(_) => return,
         };
         own.iter().for_each(|(key, value)| visit(key, value));
-        if let Member::Endpoint(endpoint) = self.member {
-            let profiles = endpoint.profiles.iter();
-            for profile in profiles.filter_map(|name| self.owners.profiles.get(name)) {
-                let labels = profile.labels_to_apply.iter();
-                labels.for_each(|(key, value)| visit(key, value));
-            }
+        let profiles: &[String] = match self.member {
+            Member::Endpoint(endpoint) => &endpoint.profiles,
+            Member::HostEndpoint(endpoint) => &endpoint.profiles,
+            Member::NetworkSet(_) | Member::Node(_) | Member::Domain(..) | Member::Slice(_) => &[],
+        };
+        for profile in profiles
+            .iter()
+            .filter_map(|name| self.owners.profiles.get(name))
+        {
+            let labels = profile.labels_to_apply.iter();
+            labels.for_each(|(key, value)| visit(key, value));
+        }
+        if matches!(self.member, Member::Endpoint(_)) {
             visit(CALICO_ORCHESTRATOR, "k8s");
         }
         if let Some(namespace) = self.member.namespace() {

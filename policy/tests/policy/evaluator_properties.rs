@@ -1,11 +1,14 @@
 //! What holds for every cluster and every set of policies.
 
-use crate::generate::{Change, changes, cluster, evaluator, flow, kubernetes_policy};
+use crate::generate::{Change, changes, cluster, evaluator, flow, host_policy, kubernetes_policy};
 use model::{
     CalicoAction, CalicoPolicy, CalicoRule, EntityRule, NetworkPolicy, Order, Selector,
     StagedAction, Tier, TierDefault,
 };
-use policy::{Action, Compiler, Evaluator, Flow, Options, Policy, PolicyKey, Reason, Ruleset};
+use policy::{
+    Action, Compiler, Direction, Evaluator, Flow, HostPath, Options, Policy, PolicyKey, Reason,
+    Ruleset,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -35,6 +38,15 @@ fn is_staged(policy: &Policy) -> bool {
         Policy::Calico(policy) => policy.staged.is_some(),
         Policy::StagedKubernetes(_) => true,
         Policy::Kubernetes(_) | Policy::Cluster(_) => false,
+    }
+}
+
+/// Says nothing about either direction.
+fn is_silent(policy: &Policy) -> bool {
+    match policy {
+        Policy::Kubernetes(policy) => policy.ingress.is_none() && policy.egress.is_none(),
+        Policy::Calico(policy) => policy.ingress.is_none() && policy.egress.is_none(),
+        Policy::Cluster(_) | Policy::StagedKubernetes(_) => false,
     }
 }
 
@@ -183,6 +195,9 @@ proptest! {
                 other => unreachable!("{other:?} is not staged"),
             };
             let set = action == StagedAction::Set;
+            if set && is_silent(&policy) {
+                continue;
+            }
             committed.set_policy(&policy.key(), set.then_some(policy));
         }
         for flow in &flows {
@@ -225,6 +240,29 @@ proptest! {
                     }
                     reason => prop_assert!(false, "{}", reason),
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_is_never_locked_out(
+        cluster in cluster(),
+        policies in prop::collection::vec(host_policy(), 1..6),
+        flows in prop::collection::vec(flow(), 10),
+    ) {
+        let mut told = evaluator(&cluster);
+        for policy in policies.into_iter().map(Policy::Calico) {
+            told.set_policy(&policy.key(), Some(policy));
+        }
+        for flow in flows {
+            let (ssh, names) = (Some(22), Some(53));
+            let inbound = Flow { protocol: 6, destination_port: ssh, ..flow.clone() };
+            let outbound = Flow { protocol: 17, destination_port: names, ..flow };
+            for host in ["host-0", "host-1"] {
+                let local = HostPath::Local;
+                let inbound = told.host_judgement(host, Direction::Ingress, local, &inbound);
+                let outbound = told.host_judgement(host, Direction::Egress, local, &outbound);
+                prop_assert!(inbound.allows() && outbound.allows());
             }
         }
     }

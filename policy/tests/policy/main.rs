@@ -3,11 +3,13 @@
 
 mod apply;
 mod cluster;
+mod differential;
 mod evaluator;
 mod evaluator_properties;
 mod generate;
 mod host_ports;
 mod nft;
 mod properties;
+mod specification;
 mod table;
 mod updates;

@@ -121,8 +121,8 @@ impl AdjRibOutPaths {
             .map(|(nlri, entry)| (*nlri, &entry.attributes))
     }
 
-    /// The paths to these prefixes may have changed.
-    pub(crate) fn update(&mut self, slots: &[SlotId], rib: &Rib) {
+    /// The paths to these prefixes may have changed. Returns who has something to send.
+    pub(crate) fn update(&mut self, slots: &[SlotId], rib: &Rib) -> Vec<PeerId> {
         for slot in slots {
             let wanted = self.wanted(*slot, rib);
             let present = self
@@ -141,6 +141,8 @@ impl AdjRibOutPaths {
                 }
             }
         }
+        let peers = self.members.keys().copied();
+        peers.filter(|peer| self.wants_to_send(*peer)).collect()
     }
 
     fn changed(&mut self, nlri: Nlri) {

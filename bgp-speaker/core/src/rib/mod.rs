@@ -32,8 +32,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use table::{SlotId, StoredPath, Table};
 
-/// Forwarding changes that room is kept for when there are none.
-const FIB_QUEUE: usize = 1024;
+/// Changes that room is kept for when there are none.
+const QUEUE: usize = 16 * 1024;
 
 /// LOCAL_PREF of a path that has none.
 pub(crate) const DEFAULT_LOCAL_PREF: u32 = crate::wire::DEFAULT_LOCAL_PREF;
@@ -143,8 +143,10 @@ pub(crate) struct Rib {
     own: OwnPrefixes,
     /// Prefixes with a route of this node.
     local: BTreeSet<IpNet>,
-    dirty: Vec<SlotId>,
+    dirty: VecDeque<SlotId>,
     fib_dirty: VecDeque<SlotId>,
+    /// Nobody forwards by this table.
+    no_fib: bool,
     vacant: Vec<SlotId>,
     /// How many of `vacant` somebody needed when they were last looked at.
     needed: usize,
@@ -190,8 +192,9 @@ impl Rib {
             local_marks: BTreeMap::new(),
             own: OwnPrefixes::default(),
             local: BTreeSet::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             fib_dirty: VecDeque::new(),
+            no_fib: false,
             vacant: Vec::new(),
             needed: 0,
         }
@@ -265,8 +268,10 @@ impl Rib {
         let announcement = self.intern(source, attributes);
         self.announcements.hold(announcement);
         let mut count = self.count(peer);
-        for nlri in prefixes {
-            match self.put(nlri, source, announcement) {
+        let slots = self.find_all(prefixes);
+        for (nlri, slot) in prefixes.iter().zip(slots) {
+            let slot = slot.unwrap_or_else(|| self.table.find_or_insert(&nlri.prefix));
+            match self.put(slot, nlri.path_id, source, announcement) {
                 Put::Added => count.received += 1,
                 Put::Replaced { stale } => count.stale -= usize::from(stale),
             }
@@ -278,13 +283,22 @@ impl Rib {
     /// A peer withdraws prefixes.
     pub(crate) fn withdraw(&mut self, peer: PeerId, prefixes: &[Nlri]) {
         let mut count = self.count(peer);
-        for nlri in prefixes {
-            if let Some(path) = self.take(nlri, Source::Peer(peer)) {
+        let slots = self.find_all(prefixes);
+        for (nlri, slot) in prefixes.iter().zip(slots) {
+            let path = slot.and_then(|slot| self.take(slot, nlri.path_id, Source::Peer(peer)));
+            if let Some(path) = path {
                 count.received -= 1;
                 count.stale -= usize::from(path.stale);
             }
         }
         self.counts.insert(peer, count);
+    }
+
+    /// One after the other in a loop of its own: the processor then waits for several cache lines
+    /// at a time.
+    fn find_all(&self, prefixes: &[Nlri]) -> Vec<Option<SlotId>> {
+        let prefixes = prefixes.iter();
+        prefixes.map(|nlri| self.table.find(&nlri.prefix)).collect()
     }
 
     fn intern(&mut self, source: Source, attributes: PathAttributes) -> PoolId<Announcement> {
@@ -308,10 +322,15 @@ impl Rib {
         paths.position(|path| path.path_id == path_id && self.source(path) == source)
     }
 
-    fn put(&mut self, nlri: &Nlri, source: Source, announcement: PoolId<Announcement>) -> Put {
-        let slot = self.table.find_or_insert(&nlri.prefix);
-        let Some(index) = self.position(slot, nlri.path_id, source) else {
-            let path = StoredPath::new(announcement, nlri.path_id);
+    fn put(
+        &mut self,
+        slot: SlotId,
+        path_id: u32,
+        source: Source,
+        announcement: PoolId<Announcement>,
+    ) -> Put {
+        let Some(index) = self.position(slot, path_id, source) else {
+            let path = StoredPath::new(announcement, path_id);
             self.table.add_path(slot, path);
             self.announcements.hold(announcement);
             self.mark_dirty(slot);
@@ -324,16 +343,15 @@ impl Rib {
             self.announcements.hold(announcement);
             self.announcements.release(before);
             self.mark_dirty(slot);
-        } else if stale && self.overlays.contains_key(&nlri.prefix) {
+        } else if stale && self.overlays.contains_key(self.table[slot].prefix()) {
             // Being stale may be what policy has changed it for.
             self.mark_dirty(slot);
         }
         Put::Replaced { stale }
     }
 
-    fn take(&mut self, nlri: &Nlri, source: Source) -> Option<StoredPath> {
-        let slot = self.table.find(&nlri.prefix)?;
-        let index = self.position(slot, nlri.path_id, source)?;
+    fn take(&mut self, slot: SlotId, path_id: u32, source: Source) -> Option<StoredPath> {
+        let index = self.position(slot, path_id, source)?;
         let path = self.table.remove_path(slot, index);
         self.announcements.release(path.announcement);
         self.mark_dirty(slot);
@@ -381,7 +399,9 @@ impl Rib {
         local.retain(|prefix| {
             let stays = routes.contains_key(prefix);
             if !stays {
-                self.take(&unnumbered(prefix), Source::Local);
+                if let Some(slot) = self.table.find(prefix) {
+                    self.take(slot, 0, Source::Local);
+                }
                 self.local_marks.remove(prefix);
             }
             stays
@@ -390,7 +410,8 @@ impl Rib {
             let attributes = PathAttributes::new(local_attributes(route), unspecified(prefix));
             let announcement = self.intern(Source::Local, attributes);
             self.announcements.hold(announcement);
-            self.put(&unnumbered(prefix), Source::Local, announcement);
+            let slot = self.table.find_or_insert(prefix);
+            self.put(slot, 0, Source::Local, announcement);
             self.announcements.release(announcement);
             self.mark_local(prefix, route);
             local.insert(*prefix);
@@ -421,8 +442,10 @@ impl Rib {
     /// Decides about some of what has changed. Returns the prefixes, whose [`Rib::best`] may be
     /// another one.
     pub(crate) fn resolve(&mut self, limit: usize) -> Vec<SlotId> {
-        let rest = self.dirty.split_off(self.dirty.len().min(limit));
-        let dirty = std::mem::replace(&mut self.dirty, rest);
+        let dirty: Vec<SlotId> = self.dirty.drain(..self.dirty.len().min(limit)).collect();
+        if self.dirty.is_empty() {
+            self.dirty.shrink_to(QUEUE);
+        }
         let mut destination = Destination::default();
         for slot in &dirty {
             self.table[*slot].dirty = false;
@@ -435,12 +458,34 @@ impl Rib {
                 let prefix = *self.table[*slot].prefix();
                 self.set_overlays(&prefix, Vec::new());
             }
-            let entry = &mut self.table[*slot];
-            if !std::mem::replace(&mut entry.fib_dirty, true) {
-                self.fib_dirty.push_back(*slot);
+            if !self.no_fib {
+                self.queue_fib(*slot);
+            } else if destination.paths.is_empty() {
+                self.vacate(*slot);
             }
         }
         dirty
+    }
+
+    /// Nobody asks for forwarding changes from now on.
+    pub(crate) fn forget_fib(&mut self) {
+        self.no_fib = true;
+        for slot in std::mem::take(&mut self.fib_dirty) {
+            self.table[slot].fib_dirty = false;
+            if self.table.paths(slot).is_empty() {
+                self.vacate(slot);
+            }
+        }
+    }
+
+    fn queue_fib(&mut self, slot: SlotId) {
+        if !std::mem::replace(&mut self.table[slot].fib_dirty, true) {
+            self.fib_dirty.push_back(slot);
+        }
+    }
+
+    pub(crate) fn has_fib_changes(&self) -> bool {
+        !self.fib_dirty.is_empty()
     }
 
     /// The next change of the forwarding table. What changes before it is asked for again is told
@@ -456,7 +501,7 @@ impl Rib {
                 return change;
             }
         }
-        self.fib_dirty.shrink_to(FIB_QUEUE);
+        self.fib_dirty.shrink_to(QUEUE);
         None
     }
 
@@ -547,25 +592,30 @@ impl Rib {
         }
     }
 
-    /// Gives back the slots of prefixes that are gone, unless somebody still `needs` one.
+    /// Gives back the slots of prefixes that are gone, unless somebody still `needs` one. That is
+    /// done when there are twice as many as prefixes: one that comes again is there.
     pub(crate) fn reclaim(&mut self, needs: impl Fn(SlotId) -> bool) {
-        if self.vacant.len() < 2 * self.needed {
+        let least = self.table.len().max(self.needed) * 2;
+        if self.vacant.is_empty() || self.vacant.len() < least {
             return;
         }
-        let mut vacant = std::mem::take(&mut self.vacant);
-        vacant.retain(|slot| {
-            let entry = &self.table[*slot];
-            let in_use = entry.dirty || entry.fib_dirty || !self.table.paths(*slot).is_empty();
-            let needed = !in_use && needs(*slot);
-            if in_use {
-                self.table[*slot].vacant = false;
-            } else if !needed {
-                self.table.remove(*slot);
+        let mut needed = Vec::new();
+        let mut unneeded = Vec::new();
+        for slot in std::mem::take(&mut self.vacant) {
+            let entry = &self.table[slot];
+            if entry.dirty || entry.fib_dirty || !self.table.paths(slot).is_empty() {
+                self.table[slot].vacant = false;
+            } else if needs(slot) {
+                needed.push(slot);
+            } else {
+                unneeded.push(slot);
             }
-            needed
-        });
-        self.needed = vacant.len();
-        self.vacant = vacant;
+        }
+        if !unneeded.is_empty() {
+            self.table.remove(&unneeded);
+        }
+        self.needed = needed.len();
+        self.vacant = needed;
     }
 
     /// Somebody needs fewer slots than before.
@@ -613,7 +663,7 @@ impl Rib {
 
     fn mark_dirty(&mut self, slot: SlotId) {
         if !std::mem::replace(&mut self.table[slot].dirty, true) {
-            self.dirty.push(slot);
+            self.dirty.push_back(slot);
         }
     }
 
@@ -661,13 +711,6 @@ enum Put {
     Replaced {
         stale: bool,
     },
-}
-
-fn unnumbered(prefix: &IpNet) -> Nlri {
-    Nlri {
-        prefix: *prefix,
-        path_id: 0,
-    }
 }
 
 fn local_attributes(route: &LocalRoute) -> Attributes {

@@ -152,6 +152,9 @@ impl Table {
             vacant: false,
             prefix: *prefix,
         };
+        if self.index.len() == self.index.capacity() {
+            self.make_index(self.index.len() * 2 + 1);
+        }
         let id = match self.free.pop() {
             Some(id) => {
                 self[id] = slot;
@@ -169,17 +172,34 @@ impl Table {
         id
     }
 
-    /// Gives back a slot without paths.
-    pub(super) fn remove(&mut self, slot: SlotId) {
-        let hash = hash(&self[slot].prefix, self.seed);
-        if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot.0) {
-            entry.remove();
+    /// Gives back slots without paths. That the index is made anew is cheaper than taking many out
+    /// of it one by one, so there should be many.
+    pub(super) fn remove(&mut self, slots: &[SlotId]) {
+        for slot in slots {
+            self[*slot].place = Place::Free;
         }
-        self[slot].place = Place::Free;
-        self.free.push(slot);
-        if self.index.is_empty() {
+        self.free.extend(slots);
+        if self.free.len() == self.slots.len() {
             *self = Self::new(self.seed);
+            return;
         }
+        self.make_index(self.slots.len() - self.free.len());
+    }
+
+    /// From the slots in their order, which is also that of memory.
+    fn make_index(&mut self, capacity: usize) {
+        // First, so that both are not there at once.
+        self.index = HashTable::new();
+        let (slots, seed) = (&self.slots, self.seed);
+        let mut index = HashTable::with_capacity(capacity);
+        for (number, slot) in (0..).zip(slots) {
+            if slot.place != Place::Free {
+                index.insert_unique(hash(&slot.prefix, seed), number, |slot: &u32| {
+                    hash(&slots[*slot as usize].prefix, seed)
+                });
+            }
+        }
+        self.index = index;
     }
 
     /// All slots in use, by number.
@@ -262,24 +282,30 @@ impl Table {
     }
 }
 
-/// Two rounds of multiply and fold: prefixes are dense, and the table uses low and high bits.
+/// Tables are dense, and neighbours come together: sixteen prefixes that follow each other are next
+/// to each other in the hash table (by the low bits), with different tags (the high bits). Where
+/// each sixteen is, nobody can foresee.
 fn hash(prefix: &IpNet, seed: u64) -> u64 {
-    let (high, low) = match prefix {
-        IpNet::V4(net) => (1 << 32 | u64::from(u32::from(net.addr())), 0),
+    let number = match prefix {
+        IpNet::V4(net) => {
+            let number = u64::from(u32::from(net.addr())) << 32 >> (64 - net.prefix_len()).min(63);
+            u128::from(number)
+        }
         IpNet::V6(net) => {
-            let bits = u128::from(net.addr());
-            ((bits >> 64) as u64, bits as u64)
+            let host = u32::from(128 - net.prefix_len());
+            u128::from(net.addr()).checked_shr(host).unwrap_or(0)
         }
     };
-    let length = u64::from(prefix.prefix_len());
-    fold(
-        fold(high ^ seed, low ^ 0x9e37_79b9_7f4a_7c15) ^ length,
-        seed | 0xa076_1d64_78bd_642f,
-    )
+    let (sixteen, place) = (number >> 4, (number & 15) as u64);
+    let kind = u64::from(prefix.prefix_len()) << 1 | u64::from(prefix.network().is_ipv4());
+    let mixed = fold(sixteen as u64 ^ kind << 56, seed ^ 0x9e37_79b9_7f4a_7c15);
+    let mixed = fold(mixed ^ (sixteen >> 64) as u64, 0xa076_1d64_78bd_642f);
+    (mixed & !15 | place) ^ place << 59
 }
 
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b | 1);
+/// Both halves of a product; `by` is made odd, so that nothing of `value` is lost.
+fn fold(value: u64, by: u64) -> u64 {
+    let product = u128::from(value) * u128::from(by | 1);
     (product >> 64) as u64 ^ product as u64
 }
 
@@ -298,7 +324,7 @@ mod tests {
         let mut table = Table::new(7);
         let slots: Vec<SlotId> = (0..100).map(|n| table.find_or_insert(&prefix(n))).collect();
         assert_eq!(table.find_or_insert(&prefix(42)), slots[42]);
-        table.remove(slots[42]);
+        table.remove(&[slots[42]]);
         assert_eq!(table.find(&prefix(42)), None);
         assert_eq!(table.find_or_insert(&prefix(1000)), slots[42]);
         assert_eq!(table.sorted().len(), 100);
@@ -311,14 +337,28 @@ mod tests {
     }
 
     #[test]
-    fn hashes_of_neighbours_differ_in_all_parts() {
-        for shift in [0, 57] {
-            let parts: BTreeSet<u64> = (0..4096)
-                .map(|n| hash(&prefix(n), 0) >> shift & 0x7f)
-                .collect();
-            assert_eq!(parts.len(), 128, "bits from {shift}");
-        }
-        let whole: BTreeSet<u64> = (0..4096).map(|n| hash(&prefix(n), 1)).collect();
-        assert_eq!(whole.len(), 4096);
+    fn neighbours_are_next_to_each_other_and_sixteens_are_anywhere() {
+        let sixteen: Vec<u64> = (32..48).map(|n| hash(&prefix(n), 7)).collect();
+        let low: Vec<u64> = sixteen.iter().map(|hash| hash & 0xffff).collect();
+        assert!(low.is_sorted() && low[15] - low[0] == 15, "{low:x?}");
+        let tags: BTreeSet<u64> = sixteen.iter().map(|hash| hash >> 57).collect();
+        assert_eq!(tags.len(), 16);
+        let first_of_each = (0..4096).map(|n| hash(&prefix(16 * n), 7) >> 4 & 0xffff);
+        let places: BTreeSet<u64> = first_of_each.collect();
+        assert!(places.len() > 3800, "{}", places.len());
+    }
+
+    #[test]
+    fn prefixes_of_any_length_and_family_hash_apart() {
+        let texts = [
+            "0.0.0.0/0",
+            "::/0",
+            "10.0.0.0/8",
+            "10.0.0.0/16",
+            "10.0.0.0/32",
+            "a00::/8",
+        ];
+        let hashes = texts.map(|text| hash(&text.parse().unwrap(), 7));
+        assert_eq!(BTreeSet::from(hashes).len(), texts.len(), "{hashes:x?}");
     }
 }

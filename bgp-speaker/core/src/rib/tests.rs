@@ -84,6 +84,13 @@ fn installed(rib: &Rib, prefix: &IpNet) -> Vec<IpAddr> {
     addresses.map(|next_hop| next_hop.address).collect()
 }
 
+fn unnumbered(prefix: &IpNet) -> Nlri {
+    Nlri {
+        prefix: *prefix,
+        path_id: 0,
+    }
+}
+
 fn announce(rib: &mut Rib, peer: u32, index: u8, path: &[u32]) {
     let nlri = [unnumbered(&prefix(index))];
     rib.announce(PeerId(peer), via(path), next_hop(peer), &nlri);

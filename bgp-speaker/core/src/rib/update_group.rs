@@ -52,8 +52,16 @@ impl UpdateGroup {
     /// The session has ended.
     pub(crate) fn forget(&mut self, peer: PeerId) {
         match self {
-            Self::Best(group) => drop(group.leave(peer)),
+            Self::Best(group) => group.leave(peer),
             Self::Several(group) => drop(group.leave(peer)),
+        }
+    }
+
+    /// Whether a member has still to be told about any prefix by its number.
+    pub(crate) fn is_behind(&self) -> bool {
+        match self {
+            Self::Best(group) => group.is_behind(),
+            Self::Several(_) => false,
         }
     }
 
@@ -101,7 +109,8 @@ impl UpdateGroup {
         }
     }
 
-    pub(crate) fn update(&mut self, slots: &[SlotId], rib: &Rib) {
+    /// Returns who has something to send.
+    pub(crate) fn update(&mut self, slots: &[SlotId], rib: &Rib) -> Vec<PeerId> {
         match self {
             Self::Best(group) => group.update(slots, rib),
             Self::Several(group) => group.update(slots, rib),

@@ -8,7 +8,11 @@ fn drain(connection: &mut Connection) -> Vec<Action> {
 
 /// A connection brought to a phase, with nothing left to poll.
 fn at(phase: Phase, now: Instant) -> Connection {
-    let mut connection = Connection::start(proposal(64512, 65001), Duration::ZERO, 1, now);
+    let delay = match phase {
+        Phase::Delayed => Duration::from_secs(5),
+        Phase::Closed | Phase::OpenSent | Phase::OpenConfirm | Phase::Established => Duration::ZERO,
+    };
+    let mut connection = Connection::start(proposal(64512, 65001), delay, 1, now);
     if phase >= Phase::OpenConfirm {
         connection.handle(Event::Open(open_of(65001)), now);
     }
@@ -72,63 +76,91 @@ fn events() -> Vec<(&'static str, Event)> {
         ("lost", Event::Lost("gone".into())),
         ("stop", Event::Stop(Some(cease), "stop".into())),
         ("silent stop", Event::Stop(None, "stop".into())),
+        ("send hold", Event::SendHoldExpired),
         ("tick", Event::Tick),
     ]
 }
 
 #[test]
 fn every_event_in_every_state_does_what_the_rfc_says() {
-    use Phase::{Closed, Established, OpenConfirm, OpenSent};
+    use Phase::{Closed, Delayed, Established, OpenConfirm, OpenSent};
     type Outcome = (Phase, Option<(u8, u8)>, &'static [&'static str]);
     let end: &[_] = &["ended"];
     let ended = |code, subcode| -> Outcome { (Closed, Some((code, subcode)), end) };
     let gone: Outcome = (Closed, None, end);
-    let table: [(&str, Outcome, Outcome, Outcome); 11] = [
+    let stays = |phase| -> Outcome { (phase, None, &[]) };
+    let confirmed: &[_] = &["keepalive", "confirming"];
+    // In `Delayed`, the other message is our OPEN.
+    let table: [(&str, [Outcome; 4]); 12] = [
         (
             "open",
-            (OpenConfirm, None, &["keepalive", "confirming"]),
-            ended(5, 2),
-            ended(5, 3),
+            [
+                (
+                    OpenConfirm,
+                    None,
+                    &["other message", "keepalive", "confirming"],
+                ),
+                (OpenConfirm, None, confirmed),
+                ended(5, 2),
+                ended(5, 3),
+            ],
         ),
-        ("bad open", ended(2, 2), ended(5, 2), ended(5, 3)),
+        (
+            "bad open",
+            [
+                (Closed, Some((2, 2)), &["other message", "ended"]),
+                ended(2, 2),
+                ended(5, 2),
+                ended(5, 3),
+            ],
+        ),
         (
             "keepalive",
-            ended(5, 1),
-            (Established, None, &["up"]),
-            (Established, None, &[]),
+            [
+                ended(5, 0),
+                ended(5, 1),
+                (Established, None, &["up"]),
+                stays(Established),
+            ],
         ),
         (
             "update",
-            ended(5, 1),
-            ended(5, 2),
-            (Established, None, &["update"]),
+            [
+                ended(5, 0),
+                ended(5, 1),
+                ended(5, 2),
+                (Established, None, &["update"]),
+            ],
         ),
         (
             "refresh",
-            ended(5, 1),
-            ended(5, 2),
-            (Established, None, &["refresh"]),
+            [
+                ended(5, 0),
+                ended(5, 1),
+                ended(5, 2),
+                (Established, None, &["refresh"]),
+            ],
         ),
-        ("notification", gone, gone, gone),
-        ("malformed", ended(3, 1), ended(3, 1), ended(3, 1)),
-        ("lost", gone, gone, gone),
-        ("stop", ended(6, 2), ended(6, 2), ended(6, 2)),
-        ("silent stop", gone, gone, gone),
+        ("notification", [gone; 4]),
+        ("malformed", [ended(3, 1); 4]),
+        ("lost", [gone; 4]),
+        ("stop", [ended(6, 2); 4]),
+        ("silent stop", [gone; 4]),
+        ("send hold", [ended(8, 0); 4]),
         (
             "tick",
-            (OpenSent, None, &[]),
-            (OpenConfirm, None, &[]),
-            (Established, None, &[]),
+            [
+                stays(Delayed),
+                stays(OpenSent),
+                stays(OpenConfirm),
+                stays(Established),
+            ],
         ),
     ];
-    for ((name, event), (row, sent, confirm, established)) in events().into_iter().zip(table) {
+    for ((name, event), (row, outcomes)) in events().into_iter().zip(table) {
         assert_eq!(name, row);
-        let columns = [
-            (OpenSent, sent),
-            (OpenConfirm, confirm),
-            (Established, established),
-        ];
-        for (phase, (to, notification, actions)) in columns {
+        let phases = [Delayed, OpenSent, OpenConfirm, Established];
+        for (phase, (to, notification, actions)) in phases.into_iter().zip(outcomes) {
             let expected = (to, notification, actions.to_vec());
             assert_eq!(
                 outcome(phase, event.clone()),
@@ -163,6 +195,23 @@ fn silence_ends_a_session_when_the_hold_time_is_over() {
             "{actions:?}"
         );
     }
+}
+
+#[test]
+fn our_open_waits_for_theirs_no_longer_than_it_was_told_to() {
+    let now = Instant::now();
+    let mut connection = at(Phase::Delayed, now);
+    assert_eq!(
+        connection.next_deadline(),
+        Some(now + Duration::from_secs(5))
+    );
+    connection.handle(Event::Tick, now + Duration::from_secs(5));
+    assert_eq!(connection.phase(), Phase::OpenSent);
+    let sent = drain(&mut connection);
+    assert!(
+        matches!(sent[..], [Action::Send(Control::Open(_))]),
+        "{sent:?}"
+    );
 }
 
 #[test]

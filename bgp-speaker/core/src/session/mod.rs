@@ -396,3 +396,6 @@ enum Farewell<'a> {
     Soft(&'a Notification),
     Hard(&'a Notification),
 }
+
+#[cfg(test)]
+mod tests;

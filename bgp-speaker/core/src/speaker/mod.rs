@@ -321,6 +321,17 @@ impl Speaker {
         self.outputs.pop_front()
     }
 
+    /// Nobody forwards by this speaker's routes: [`Speaker::poll_fib`] has nothing to say from now
+    /// on.
+    pub fn forget_fib(&mut self) {
+        self.rib.forget_fib();
+    }
+
+    /// Whether [`Speaker::poll_fib`] may have something.
+    pub fn has_fib_changes(&self) -> bool {
+        self.rib.has_fib_changes()
+    }
+
     /// The next forwarding change. Changes of a prefix that come before it is asked for are told
     /// as one.
     pub fn poll_fib(&mut self) -> Option<FibChange> {
@@ -378,20 +389,21 @@ impl Speaker {
         }
         if self.rib.is_dirty() {
             let prefixes = self.rib.resolve(ROUND);
-            for group in self.groups.values_mut() {
-                group.update(&prefixes, &self.rib);
-            }
-            for id in self.peer_ids() {
-                self.announce_output(id);
+            let groups = self.groups.values_mut();
+            let waiting: Vec<_> = groups
+                .flat_map(|group| group.update(&prefixes, &self.rib))
+                .collect();
+            for id in waiting {
+                self.wake(id);
             }
             if self.rib.is_dirty() {
                 self.outputs.push_back(Output::More);
                 return;
             }
         }
-        let groups = &self.groups;
+        let groups: Vec<&UpdateGroup> = self.groups.values().filter(|g| g.is_behind()).collect();
         self.rib
-            .reclaim(|slot| groups.values().any(|group| group.needs(slot)));
+            .reclaim(|slot| groups.iter().any(|group| group.needs(slot)));
         if self.convergence.take_released() {
             self.release_end_of_rib();
         }
@@ -400,21 +412,28 @@ impl Speaker {
         }
     }
 
-    /// Says once that there is something to transmit.
+    /// Says once that there is something to transmit, if there is.
     fn announce_output(&mut self, id: PeerId) {
-        let Some(peer) = self.peers.get_mut(&id) else {
+        let Some(peer) = self.peers.get(&id) else {
             return;
         };
-        if let Some((connection, key)) = &peer.member
+        if let Some((_, key)) = &peer.member
             && self
                 .groups
                 .get(key)
                 .is_some_and(|group| group.wants_to_send(id))
         {
-            let connection = *connection;
-            if peer.busy(connection) {
-                self.outputs.push_back(Output::Transmit(connection));
-            }
+            self.wake(id);
+        }
+    }
+
+    /// Says once that there is something to transmit.
+    fn wake(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && let Some((connection, _)) = peer.member
+            && peer.busy(connection)
+        {
+            self.outputs.push_back(Output::Transmit(connection));
         }
     }
 }

@@ -18,14 +18,23 @@ use std::time::{Duration, Instant};
 /// How long a peer that sends its routes again may take to come to the end (RFC 7313 section 4).
 const REFRESH_BOUND: Duration = Duration::from_secs(300);
 
+/// Octets that a framer is given at a time, which bounds what it keeps.
+const PIECE: usize = 16 * 1024;
+
 impl Speaker {
     /// Octets of a connection: cuts them into messages and hands them to the session.
     pub(super) fn read(&mut self, connection: ConnectionId, octets: &[u8], now: Instant) {
+        for piece in octets.chunks(PIECE) {
+            let Some(wire) = self.wire(connection) else {
+                return;
+            };
+            wire.framer.push(piece);
+            self.read_messages(connection, now);
+        }
+    }
+
+    fn read_messages(&mut self, connection: ConnectionId, now: Instant) {
         let id = connection.peer;
-        let Some(wire) = self.wire(connection) else {
-            return;
-        };
-        wire.framer.push(octets);
         loop {
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;

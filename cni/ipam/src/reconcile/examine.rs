@@ -87,13 +87,14 @@ fn is_another(pod: &Pod, endpoint: &WorkloadEndpoint) -> bool {
 }
 
 fn is_superseded(picture: &Picture<'_>, live: &Live) -> bool {
-    let place = |of: &Live| {
-        let e = &of.endpoint;
-        (e.namespace.clone(), e.pod.clone(), e.endpoint.clone())
-    };
-    let wanted = place(live);
-    let mut others = picture.journal.endpoints.values();
-    others.any(|other| other.sequence > live.sequence && place(other) == wanted)
+    let (mine, mut others) = (&live.endpoint, picture.journal.endpoints.values());
+    others.any(|other| {
+        let theirs = &other.endpoint;
+        other.sequence > live.sequence
+            && theirs.pod == mine.pod
+            && theirs.namespace == mine.namespace
+            && theirs.endpoint == mine.endpoint
+    })
 }
 
 fn unjournaled(picture: &Picture<'_>) -> Vec<Finding> {

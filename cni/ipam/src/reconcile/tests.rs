@@ -82,7 +82,6 @@ impl World {
             name: name.to_owned(),
             uid: Some(uid.to_owned()),
             labels: model::Labels::new(),
-            service_account: None,
             annotations: model::Annotations::new(),
             ports: Vec::new(),
             service_account: None,

@@ -81,7 +81,7 @@ fn a_block_that_was_given_back_is_ours_again_by_a_claim_and_not_by_old_news() {
 #[test]
 fn a_tunnel_keeps_its_address_while_a_pool_wants_one() {
     let mut ipam = four_blocks();
-    let mut ask = |ipam: &mut Ipam, wanted: bool| {
+    let ask = |ipam: &mut Ipam, wanted: bool| {
         let found = ipam.tunnel_address("t", crate::Family::V4, |_| wanted, 0);
         found.unwrap().map(|ip| ip.to_string())
     };

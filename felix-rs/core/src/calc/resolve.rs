@@ -30,6 +30,7 @@ impl Calc {
             dirty.learned = self
                 .fib
                 .keys()
+                .chain(self.strays.keys())
                 .chain(self.desired.learned.keys())
                 .copied()
                 .collect();
@@ -176,6 +177,7 @@ impl Calc {
         let route = self
             .fib
             .get(&prefix)
+            .or_else(|| self.strays.get(&prefix))
             .map(|next_hops| self.topology.route(&prefix, next_hops, &self.underlay));
         let before = match route {
             Some(Ok(kind)) => {

@@ -14,6 +14,14 @@ fn object(document: Value) -> Object {
     }
 }
 
+fn applied(objects: Vec<Object>) -> Vec<Update> {
+    let applied = objects.into_iter().map(|object| Update::Apply {
+        object,
+        warnings: vec![],
+    });
+    applied.collect()
+}
+
 fn workload(node: &str, pod: &str, address: &str) -> WorkloadEndpoint {
     WorkloadEndpoint {
         namespace: "shop".into(),
@@ -152,7 +160,7 @@ fn pods_without_addresses_are_judged_by_their_labels_and_shown_without_address()
         pod("other", false),
         pod("host", true),
     ];
-    let view = view.with(pods);
+    let view = view.with(applied(pods));
     let far = ask(&view, "shop/far", "shop/web", "tcp/80").unwrap();
     assert!(
         far.allowed && far.source.is_none() && far.destination.is_none(),
@@ -179,7 +187,7 @@ fn staged_policies_say_what_they_would_do() {
     };
     let action = model::StagedAction::Set;
     let staged = Object::StagedKubernetesPolicy(model::StagedKubernetesPolicy { action, policy });
-    let view = view().with(vec![staged]);
+    let view = view().with(applied(vec![staged]));
     let verdict = ask(&view, "shop/far", "shop/web", "tcp/80").unwrap();
     assert!(verdict.allowed);
     let staged = verdict.ingress.staged.unwrap();

@@ -11,7 +11,7 @@ use ipam::{AssignError, AssignRequest, Family};
 use ipnet::IpNet;
 use kernel::LinkError;
 use model::cni::{Failure, Reply, Request};
-use model::dataplane::RouteKind;
+use model::dataplane::{PodLink, RouteKind};
 use model::{Kind, Labels, Object, ObjectKey, WorkloadEndpoint, names};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -142,7 +142,7 @@ impl Agent {
             mtu,
             sequence,
         };
-        self.create_link(&mut local, netns)?;
+        self.create_link(&mut local, request.queues, netns)?;
         let record = Record::Endpoint {
             endpoint: local.endpoint.clone(),
             ifindex: local.ifindex,
@@ -233,7 +233,12 @@ impl Agent {
 
     /// The link, under the next free interface index. What an earlier attempt left under the same
     /// name is replaced.
-    fn create_link(&mut self, local: &mut LocalEndpoint, netns: &OwnedFd) -> Result<(), Failure> {
+    fn create_link(
+        &mut self,
+        local: &mut LocalEndpoint,
+        queues: Option<u32>,
+        netns: &OwnedFd,
+    ) -> Result<(), Failure> {
         let pod = format!("{}/{}", local.endpoint.namespace, local.endpoint.pod);
         let mut replaced = false;
         for _ in 0..INDEX_ATTEMPTS {
@@ -242,10 +247,11 @@ impl Agent {
                 .next_ifindex
                 .checked_add(1)
                 .unwrap_or(names::FIRST_IFINDEX);
-            match self
-                .kernel
-                .create_pod_link(&self.pod_link(local), netns.as_fd())
-            {
+            let wanted = PodLink {
+                queues: queues.unwrap_or(1),
+                ..self.pod_link(local)
+            };
+            match self.kernel.create_pod_link(&wanted, netns.as_fd()) {
                 Ok(link) => {
                     self.calc.on_link(link);
                     return Ok(());

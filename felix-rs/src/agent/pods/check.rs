@@ -32,6 +32,10 @@ impl Agent {
                 Err(error) => faults.push(error.to_string()),
             }
         }
+        match self.kernel.check_host_end(&self.pod_link(&local)) {
+            Ok(found) => faults.extend(found),
+            Err(error) => faults.push(error.to_string()),
+        }
         for ip in &local.endpoint.ip_networks {
             if self.actual.routes.get(ip)
                 != Some(&RouteKind::Device {

@@ -92,6 +92,10 @@ impl Stage {
         Ok(stage)
     }
 
+    pub(super) fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
     /// More addresses to connect from.
     pub(super) fn add_addresses(&self, all: impl Iterator<Item = Ipv4Addr>) -> Result<()> {
         self.tester

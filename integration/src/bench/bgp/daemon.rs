@@ -83,7 +83,8 @@ impl Daemon {
 }
 
 fn ours(netns: &Netns, dir: &Path, peers: &[Peer]) -> Result<Process> {
-    let mut text = format!("localAs: {ASN}\nrouterId: {ADDRESS}\npeers:\n");
+    let mut text =
+        format!("localAs: {ASN}\nrouterId: {ADDRESS}\nebgpRequiresPolicy: false\npeers:\n");
     for peer in peers {
         let export = if peer.told_all { "All" } else { "OwnRoutes" };
         let _ = writeln!(

@@ -3,7 +3,7 @@
 use super::cell::{Shape, Stage};
 use super::wire::Announcer;
 use super::{ROUNDS, daemon};
-use crate::bench::report::{Better, Row, quantile};
+use crate::bench::report::Row;
 use crate::bench::steal::Steal;
 use anyhow::{Context, Result, ensure};
 use std::io::{Read, Write};
@@ -48,18 +48,5 @@ pub(super) fn row(stage: &Stage, shape: &Shape) -> Result<Row> {
         ensure!(octets == table.len(), "{octets} of {} octets", table.len());
         times.push((end - start).as_secs_f64());
     }
-    Ok(Row {
-        what: "feeder_1m_s".to_owned(),
-        unit: "s".to_owned(),
-        ours: quantile(&times, 0.5),
-        beside: String::new(),
-        theirs: f64::NAN,
-        ratio: f64::NAN,
-        better: Better::Lower,
-        q1: f64::NAN,
-        q3: f64::NAN,
-        n: times.len(),
-        steal: steal.share_since(),
-        target: None,
-    })
+    Ok(Row::alone("feeder_1m_s", "s", &times, steal.share_since()))
 }

@@ -4,6 +4,8 @@
 mod cell;
 mod daemon;
 mod discard;
+mod forwarding;
+mod mesh;
 mod session;
 mod usage;
 mod wire;
@@ -42,7 +44,52 @@ const FANOUT_SMALL: Shape = Shape {
 pub(super) fn run() -> Result<Vec<Row>> {
     let mut rows = converge()?;
     rows.extend(fanout()?);
+    rows.extend(mesh()?);
+    rows.extend(fib()?);
     Ok(rows)
+}
+
+/// A node of a mesh of a thousand, and of one with 5,000 prefixes.
+pub(super) fn mesh() -> Result<Vec<Row>> {
+    const LARGE: u16 = 1000;
+    const SMALL: u16 = 79;
+    let stage = Stage::new()?;
+    stage.add_addresses((0..LARGE).map(mesh::address))?;
+    let steal = Steal::now();
+    let large = mesh::measure(&stage, LARGE)?;
+    let small = mesh::measure(&stage, SMALL)?;
+    let steal = steal.share_since();
+    let row = |what: &str, unit: &str, value: f64, target: Option<f64>| Row {
+        target: target.map(Target::Ours),
+        ..Row::alone(what, unit, &[value], steal)
+    };
+    Ok(vec![
+        row("mesh_1000_s", "s", large.converge, None),
+        row("mesh_1000_mib", "MiB", large.resident, Some(64.0)),
+        row("mesh_1000_silence_s", "s", large.silence, None),
+        row("mesh_1000_late", "keepalives", large.late as f64, Some(0.0)),
+        row("mesh_5k_mib", "MiB", small.resident - small.base, Some(5.0)),
+    ])
+}
+
+/// Routes into the kernel by way of the agent.
+pub(super) fn fib() -> Result<Vec<Row>> {
+    let stage = Stage::new()?;
+    let steal = Steal::now();
+    let (mut took, mut cpu) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let (seconds, processor) = forwarding::measure(&stage, round)?;
+        took.push(seconds);
+        cpu.push(processor);
+    }
+    let steal = steal.share_since();
+    Ok(vec![
+        Row {
+            target: Some(Target::Ours(0.5)),
+            ..Row::alone("fib_100k_s", "s", &took, steal)
+        },
+        Row::alone("fib_100k_cpu_s", "s", &cpu, steal),
+    ])
 }
 
 /// A full table through one daemon.

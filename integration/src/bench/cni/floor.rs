@@ -54,6 +54,7 @@ fn set_up(kernel: &mut Kernel, number: usize, pod: &Netns) -> Result<f64> {
         pod_name: "eth0".to_owned(),
         pod_mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
+        queues: 1,
         addresses: vec![address.into()],
         loopback: false,
     };

@@ -4,7 +4,7 @@ use super::super::base::{daddr, interval_set, lookup, saddr};
 use super::super::pod_sets::{Form, PodSet, Term, twin};
 use crate::hash::content_name;
 use crate::intervals::Ranges;
-use crate::ir::{End, Guard, PeerSelector};
+use crate::ir::{End, Guard, IcmpMessage, PeerSelector};
 use crate::ruleset::{Element, Family, Field, KeyType, Part, Set, SetHeader, SetKind, Statement};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,24 +78,10 @@ impl Alternatives {
                 Lowered::All(vec![lookup(&[Field::L4Proto], name, true)])
             }
             Guard::Icmp {
-                family: of,
+                version,
                 message,
                 negate,
-            } => match *of == family {
-                true if family == Family::Ipv6 && message.code.is_none() && !negate => {
-                    Lowered::All(vec![Statement::Icmpv6Type {
-                        first: message.icmp_type,
-                        last: message.icmp_type,
-                    }])
-                }
-                true => Lowered::All(vec![Statement::Icmp {
-                    family,
-                    icmp_type: message.icmp_type,
-                    code: message.code,
-                    negate: *negate,
-                }]),
-                false => Lowered::Never,
-            },
+            } => Lowered::All(vec![icmp(*version, *message, *negate)]),
             Guard::Nets {
                 end,
                 v4,
@@ -118,6 +104,18 @@ impl Alternatives {
                     &Term::Address,
                     *negate,
                 )
+            }
+            Guard::ServicePort(peer) => {
+                let address = daddr(family);
+                let ports = [address, Field::L4Proto, Field::Dport];
+                let own = Term::OwnPorts;
+                let one = self.selected(&ports, peer, family, Form::AddressAndPort, &own, false);
+                let all = Term::Portless;
+                let any = self.selected(&[address], peer, family, Form::Address, &all, false);
+                match (one, any) {
+                    (Lowered::Any(one), Lowered::Any(any)) => Lowered::Any([one, any].concat()),
+                    _ => Lowered::Never,
+                }
             }
             Guard::Ports { end, ports, negate } => self.ports(*end, ports, *negate),
             Guard::NamedPort {
@@ -196,6 +194,22 @@ impl Alternatives {
             size: None,
         };
         self.fixed.insert(name.to_owned(), Set { header, elements });
+    }
+}
+
+fn icmp(version: Family, message: IcmpMessage, negate: bool) -> Statement {
+    let IcmpMessage { icmp_type, code } = message;
+    match (version, code, negate) {
+        (Family::Ipv6, None, false) => Statement::Icmpv6Type {
+            first: icmp_type,
+            last: icmp_type,
+        },
+        _ => Statement::Icmp {
+            family: version,
+            icmp_type,
+            code,
+            negate,
+        },
     }
 }
 

@@ -23,12 +23,10 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// One that holds something, or nothing, of each of these.
-    pub(super) fn new(behind: SlotSet, holds: SlotSet, end_of_rib: Vec<Family>) -> Self {
+    /// One that holds nothing yet of what it is to be told.
+    pub(super) fn new(behind: SlotSet) -> Self {
         Self {
             behind,
-            holds,
-            end_of_rib,
             ..Self::default()
         }
     }
@@ -36,6 +34,10 @@ impl Member {
     /// Whether it is to be told states rather than messages.
     pub(super) fn is_behind(&self) -> bool {
         !self.behind.is_empty() || self.octets > QUEUE_LIMIT
+    }
+
+    pub(super) fn has_behind(&self) -> bool {
+        !self.behind.is_empty()
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -62,13 +64,6 @@ impl Member {
 
     pub(super) fn needs(&self, slot: SlotId) -> bool {
         self.behind.contains(slot)
-    }
-
-    /// Prefixes that it holds, given those that the group has been told.
-    pub(super) fn into_held(self, told: impl Iterator<Item = SlotId>) -> (SlotSet, Vec<Family>) {
-        let mut held = self.holds;
-        held.extend(told.filter(|slot| !self.behind.contains(*slot)));
-        (held, self.end_of_rib)
     }
 
     pub(super) fn push(&mut self, messages: &[Arc<[u8]>]) {

@@ -109,25 +109,28 @@ impl AdjRibOut {
 
     /// A session has come up: the peer is told everything.
     pub(crate) fn join(&mut self, peer: PeerId) {
-        let behind = self.told_slots().collect();
-        let member = Member::new(behind, SlotSet::default(), Vec::new());
+        let member = Member::new(self.told_slots().collect());
         self.members.insert(peer, member);
     }
 
-    /// A member of another group comes along and is told what differs: everything, unless all that
-    /// the other group had for it has been sent.
+    /// A member of another group comes along, with what that one has still to say to it, and is
+    /// told what differs.
     pub(crate) fn take_over(&mut self, other: &mut Self, peer: PeerId) {
-        let settled = !other.wants_to_send(peer);
-        let (held, end_of_rib) = other.leave(peer);
-        let mut behind = held.clone();
-        behind.extend(self.told_slots());
-        if settled {
-            let differs = |slot: &SlotId| self.told_to(peer, *slot) != other.told_to(peer, *slot);
-            behind = behind.iter().filter(differs).collect();
+        let Some(mut member) = other.members.remove(&peer) else {
+            return self.join(peer);
+        };
+        let slots: SlotSet = self.told_slots().chain(other.told_slots()).collect();
+        for slot in slots.iter() {
+            let (before, after) = (other.told_to(peer, slot), self.told_to(peer, slot));
+            if before != after {
+                let told = Told {
+                    before: before.is_some(),
+                    after: after.is_some(),
+                };
+                member.lag(slot, told);
+            }
         }
-        let holds = held.iter().filter(|slot| behind.contains(*slot)).collect();
-        self.members
-            .insert(peer, Member::new(behind, holds, end_of_rib));
+        self.members.insert(peer, member);
     }
 
     fn told_to(&self, peer: PeerId, slot: SlotId) -> Option<&Offer> {
@@ -135,13 +138,9 @@ impl AdjRibOut {
         (offer.source != Source::Peer(peer)).then_some(offer)
     }
 
-    /// The session has ended or the peer moves on: what it may hold, and which End-of-RIB markers
-    /// it has not been sent.
-    pub(crate) fn leave(&mut self, peer: PeerId) -> (SlotSet, Vec<Family>) {
-        match self.members.remove(&peer) {
-            Some(member) => member.into_held(self.told_slots()),
-            None => Default::default(),
-        }
+    /// The session has ended.
+    pub(crate) fn leave(&mut self, peer: PeerId) {
+        self.members.remove(&peer);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -176,6 +175,11 @@ impl AdjRibOut {
         self.members
             .get(&peer)
             .is_some_and(|member| !member.is_idle())
+    }
+
+    /// Whether a member has still to be told about any prefix.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.members.values().any(Member::has_behind)
     }
 
     /// Whether a member has still to be told about a prefix.
@@ -221,8 +225,8 @@ impl AdjRibOut {
             .map(|(index, _)| SlotId::new(index))
     }
 
-    /// The best paths of these prefixes may have changed.
-    pub(crate) fn update(&mut self, slots: &[SlotId], rib: &Rib) {
+    /// The best paths of these prefixes may have changed. Returns who has something to send.
+    pub(crate) fn update(&mut self, slots: &[SlotId], rib: &Rib) -> Vec<PeerId> {
         let mut shared = Shared::default();
         self.last = None;
         for slot in slots {
@@ -244,9 +248,13 @@ impl AdjRibOut {
             }
         }
         self.last = None;
-        if !shared.changes.is_empty() {
-            self.distribute(shared, rib);
+        if shared.changes.is_empty() {
+            return Vec::new();
         }
+        self.distribute(shared, rib);
+        let members = self.members.iter();
+        let waiting = members.filter(|(_, member)| !member.is_idle());
+        waiting.map(|(peer, _)| *peer).collect()
     }
 
     fn tell(&mut self, slot: SlotId, offer: OfferId) {
@@ -329,7 +337,7 @@ impl AdjRibOut {
         } = self;
         let encode = |batch: Batch| batch.encode(rib, offers, params);
         let to_all = encode(shared.to_all);
-        let encode_each = |batches: BTreeMap<PeerId, Batch>| -> BTreeMap<PeerId, _> {
+        let encode_each = |batches: Batches| -> BTreeMap<PeerId, _> {
             let batches = batches.into_iter();
             batches.map(|(peer, batch)| (peer, encode(batch))).collect()
         };
@@ -411,8 +419,31 @@ struct Shared {
     changes: Vec<Change>,
     to_all: Batch,
     /// All but the source of the path.
-    to_all_but: BTreeMap<PeerId, Batch>,
-    to_one: BTreeMap<PeerId, Batch>,
+    to_all_but: Batches,
+    to_one: Batches,
+}
+
+/// A batch for each of some peers.
+#[derive(Debug, Default)]
+struct Batches {
+    /// Neighbours in the table often have the same one.
+    last: Option<(PeerId, Batch)>,
+    others: BTreeMap<PeerId, Batch>,
+}
+
+impl Batches {
+    fn of(&mut self, peer: PeerId) -> &mut Batch {
+        if self.last.as_ref().is_none_or(|(last, _)| *last != peer) {
+            let batch = self.others.remove(&peer).unwrap_or_default();
+            let before = self.last.replace((peer, batch));
+            self.others.extend(before);
+        }
+        &mut self.last.get_or_insert_with(|| (peer, Batch::default())).1
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = (PeerId, Batch)> {
+        self.others.into_iter().chain(self.last)
+    }
 }
 
 impl Shared {
@@ -423,7 +454,7 @@ impl Shared {
             Some(Source::Peer(_) | Source::Local) | None => None,
         };
         let batch = match member {
-            Some(peer) => self.to_all_but.entry(peer).or_default(),
+            Some(peer) => self.to_all_but.of(peer),
             None => &mut self.to_all,
         };
         if offer.is_none() {
@@ -434,8 +465,7 @@ impl Shared {
         if let Some(peer) = member
             && change.towards(peer).before
         {
-            let batch = self.to_one.entry(peer).or_default();
-            batch.withdraw(change.slot);
+            self.to_one.of(peer).withdraw(change.slot);
         }
         self.changes.push(change);
     }
