@@ -18,8 +18,9 @@ mod sys;
 mod watchers;
 
 pub use bgp_core::{
-    Export, FibChange, Import, LocalRoute, Password, PathStatus, PeerConfig, PeerKey, PeerStatus,
-    RouteStatus, SpeakerConfig, SpeakerStatus, Stop, wire::Family,
+    AdvertisedStatus, Export, FibChange, FibNextHop, Import, LocalRoute, Operation, OperationError,
+    Password, PathStatus, PeerConfig, PeerKey, PeerStatus, RemoteAs, RouteStatus, SpeakerConfig,
+    SpeakerStatus, Stop, filter, wire::Family,
 };
 pub use file::{FileConfig, FileError, RuleError};
 pub use handle::{FibEvent, FibEvents, Gone, Handle, Options, SpawnError, spawn};

@@ -9,12 +9,13 @@ use crate::listen::Listeners;
 use crate::station::Feed;
 use crate::watchers::{self, Monitoring, Watchers};
 use bgp_core::{
-    ConnectionId, LocalRoute, Notice, Output, Password, PeerId, Restart, RouteStatus, Severity,
-    SocketOptions, Speaker, SpeakerConfig, SpeakerStatus, Stop, WatchedPath,
+    AdvertisedStatus, ConnectionId, LocalRoute, Notice, Operation, OperationError, Output,
+    Password, PeerId, PeerKey, Restart, RouteStatus, Severity, SocketOptions, Speaker,
+    SpeakerConfig, SpeakerStatus, Stop, WatchedPath,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -42,6 +43,14 @@ pub(crate) enum Command {
     Routes(oneshot::Sender<Vec<RouteStatus>>),
     Monitor(Monitoring),
     MrtTable(oneshot::Sender<Vec<u8>>),
+    Advertised(PeerKey, oneshot::Sender<Option<Vec<AdvertisedStatus>>>),
+    Operate(
+        PeerKey,
+        Operation,
+        oneshot::Sender<Result<(), OperationError>>,
+    ),
+    Draining(bool),
+    Neighbour(String, Option<(Ipv6Addr, u32)>),
     Shutdown(Stop, oneshot::Sender<()>),
 }
 
@@ -202,6 +211,16 @@ impl Runtime {
             }
             Command::MrtTable(answer) => {
                 let _ = answer.send(self.speaker.mrt_table(watchers::since_1970()));
+            }
+            Command::Advertised(peer, answer) => {
+                let _ = answer.send(self.speaker.advertised(&peer));
+            }
+            Command::Operate(peer, operation, answer) => {
+                let _ = answer.send(self.speaker.operate(peer, &operation, now));
+            }
+            Command::Draining(draining) => self.speaker.set_draining(draining),
+            Command::Neighbour(interface, neighbour) => {
+                self.speaker.set_neighbour(&interface, neighbour, now);
             }
             Command::Shutdown(_, _) => {}
         }

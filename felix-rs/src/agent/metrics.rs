@@ -164,6 +164,39 @@ impl Agent {
             "Address blocks of this node.",
             self.ipam.own_blocks().count(),
         );
+        let usages = self.ipam.usages();
+        let states: [(&str, fn(&ipam::PoolUsage) -> u64); 4] = [
+            ("all", |pool| pool.addresses),
+            ("used", |pool| pool.in_use),
+            ("cooling", |pool| pool.cooling),
+            ("reserved", |pool| pool.barred),
+        ];
+        text.family(
+            "ocicat_ipam_addresses",
+            Gauge,
+            "Addresses in the blocks of this node, by pool and state.",
+            usages.iter().flat_map(|pool| {
+                let of = move |(state, count): (_, fn(&ipam::PoolUsage) -> u64)| {
+                    (
+                        [("pool", pool.pool.as_str()), ("state", state)],
+                        count(pool),
+                    )
+                };
+                states.into_iter().map(of)
+            }),
+        );
+        text.single(
+            "ocicat_ipam_problems",
+            Gauge,
+            "What the last look at addresses found; see `ocicat ipam check`.",
+            self.care.reconciler.count(),
+        );
+        text.single(
+            "ocicat_ipam_freed_total",
+            Counter,
+            "What reconciliation has freed or removed.",
+            self.care.freed,
+        );
         text.single(
             "ocicat_routes",
             Gauge,

@@ -154,9 +154,9 @@ impl Agent {
                     self.remove_endpoint(&key);
                 }
             }
-            Remedy::Release { owner } => {
-                tracing::warn!(%owner, "held and not in the journal: address released");
-                self.ipam.release(&owner, now_ms());
+            Remedy::Release { address } => {
+                tracing::warn!(%address, "held and not in the journal: released");
+                self.ipam.release_one(address, now_ms());
             }
             Remedy::DeleteLink { ifindex, name } => {
                 let link = self.calc.underlay().link(ifindex);

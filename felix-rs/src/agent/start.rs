@@ -254,6 +254,7 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
     }
     let state = Journal::peek(&options.state_dir)?;
     calc.set_own_blocks(state.blocks.keys().copied().collect());
+    calc.set_tunnel_address(super::tunnel::journaled(&state));
     for live in by_age(state) {
         calc.set_local(felix_core::LocalEndpoint {
             endpoint: live.endpoint,

@@ -1,6 +1,7 @@
 //! The chains that every node has: they give pods their own addresses only, send the packets of
 //! isolated pods to the chains of their policies, and masquerade.
 
+use super::dns;
 use super::host::HostChains;
 use super::sets::{Sets, size_for};
 use super::{NetworkSets, Options};
@@ -65,6 +66,7 @@ pub(super) fn is_own_set(name: &str) -> bool {
     [SOURCES, POOLS, TUNNEL]
         .iter()
         .any(|own| name.starts_with(own))
+        || dns::is_own_set(name)
 }
 
 /// What the chains are made of.
@@ -74,6 +76,8 @@ pub(super) struct Base<'a> {
     pub(super) sets: &'a Sets,
     /// Pods have policies for what they send to this node.
     pub(super) own_node: bool,
+    /// Policies of local pods speak of names.
+    pub(super) names: bool,
     pub(super) hosts: &'a HostChains,
 }
 
@@ -100,6 +104,11 @@ impl Base<'_> {
                     rules,
                 },
             );
+        }
+        if let Some(group) = self.options.dns_log.filter(|_| self.names) {
+            let (watch, servers) = dns::chains(&self.options.interface_prefix, group);
+            chains.extend(watch);
+            own_sets.extend(servers);
         }
         (chains, own_sets)
     }

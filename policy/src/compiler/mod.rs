@@ -3,6 +3,7 @@
 mod base;
 mod counters;
 mod dispatch;
+pub mod dns;
 mod groups;
 mod host;
 mod host_ports;
@@ -73,6 +74,8 @@ pub struct Compiler {
     dispatch: Dispatch,
     hosts: HostChains,
     own_node: bool,
+    /// Policies of local pods speak of names.
+    names: bool,
     /// Names of chains that are neither a group's nor a host port's.
     base_chains: BTreeSet<String>,
     host_ports: HostPorts,
@@ -130,6 +133,7 @@ impl Compiler {
             dispatch: Dispatch::default(),
             hosts: HostChains::default(),
             own_node: false,
+            names: false,
             base_chains: BTreeSet::new(),
             host_ports: HostPorts::default(),
             sets,
@@ -195,6 +199,11 @@ impl Compiler {
             _ => None,
         });
         in_use.flatten().map(String::as_str).collect()
+    }
+
+    fn watches_names(&self) -> bool {
+        let mut in_use = self.members.in_use();
+        in_use.any(|peer| matches!(peer, ir::PeerSelector::Domains(_)))
     }
 
     fn count_peers_of_nodes(&mut self, before: Option<&NetworkSets>) {
@@ -439,7 +448,9 @@ impl Compiler {
             .groups
             .slots()
             .any(|slot| matches!(slot, Slot::OwnNode(_)));
-        let differs = std::mem::replace(&mut self.own_node, own_node) != own_node;
+        let names = self.watches_names();
+        let mut differs = std::mem::replace(&mut self.own_node, own_node) != own_node;
+        differs |= std::mem::replace(&mut self.names, names) != names;
         if !of_hosts {
             return differs;
         }
@@ -459,6 +470,7 @@ impl Compiler {
             network: &self.network,
             sets: &self.sets,
             own_node: self.own_node,
+            names: self.names,
             hosts: &self.hosts,
         }
         .chains();
