@@ -228,6 +228,7 @@ impl Agent {
                 self.audit();
                 self.restore_neighbours();
             }
+            self.refresh_foreign_if_stale();
             self.reconcile_if_due();
             self.update_tunnel_address();
             match self.converge() {
