@@ -13,7 +13,9 @@ mod handle;
 mod listen;
 mod passwords;
 mod runtime;
+mod station;
 mod sys;
+mod watchers;
 
 pub use bgp_core::{
     AdvertisedStatus, Export, FibChange, FibNextHop, Import, LocalRoute, Operation, OperationError,
@@ -22,3 +24,4 @@ pub use bgp_core::{
 };
 pub use file::{FileConfig, FileError, RuleError};
 pub use handle::{FibEvent, FibEvents, Gone, Handle, Options, SpawnError, spawn};
+pub use watchers::Monitoring;

@@ -7,6 +7,7 @@
 pub mod bfd;
 mod config;
 pub mod filter;
+pub mod monitoring;
 mod rib;
 mod session;
 mod speaker;

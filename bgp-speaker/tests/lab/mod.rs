@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test program uses its part
 
+mod daemons;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -111,7 +113,11 @@ impl Lab {
 
     /// BIRD with further options of the session, and further protocols.
     pub(crate) fn bird_with(&self, their_as: u32, own: &str, options: &str, more: &str) -> Daemon {
-        let ours = own.replace('2', "1");
+        let ours = if own.contains(':') {
+            "fd00::1"
+        } else {
+            "10.0.0.1"
+        };
         let config = self.write(
             "bird.conf",
             &format!(
@@ -318,6 +324,17 @@ impl Namespace {
             .write_all(table.as_bytes())
             .unwrap();
         assert!(nft.wait().unwrap().success(), "{table}");
+    }
+
+    /// What a program says there.
+    pub(crate) fn run<'a>(
+        &'a self,
+        program: &'a str,
+        words: impl Iterator<Item = &'a str>,
+    ) -> String {
+        let mut arguments = vec!["netns", "exec", &self.0, program];
+        arguments.extend(words);
+        output("ip", &arguments)
     }
 
     pub(crate) fn ip(&self, arguments: &[&str]) -> String {
