@@ -6,6 +6,7 @@
 
 mod bfd;
 mod connection;
+mod discovery;
 mod drops;
 mod farewell;
 mod file;
