@@ -48,7 +48,7 @@ pub enum FibEvent {
     Converged,
 }
 
-/// Where forwarding changes arrive.
+/// Where forwarding changes arrive. Dropping it says that nobody forwards by this speaker's routes.
 pub type FibEvents = mpsc::Receiver<FibEvent>;
 
 /// Controls a speaker. The speaker stops (as by [`Stop::Planned`]) when all handles are dropped.

@@ -38,7 +38,7 @@ use pod_sets::PodSets;
 use relay::Users;
 use sets::Sets;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use told::Told;
 
@@ -54,6 +54,11 @@ pub struct NetworkSets {
     /// Our tunnel's local address: what is sent to it has to come from one of the peers. None
     /// while we have no tunnel: the tunnels of others are not looked at.
     pub ipip_local: Option<Ipv4Addr>,
+    /// Sources allowed to send us VXLAN, both families.
+    pub vxlan_peers: BTreeSet<IpAddr>,
+    /// Local addresses of our VXLAN devices: what is sent to them has to come from one of the
+    /// peers.
+    pub vxlan_local: BTreeSet<IpAddr>,
 }
 
 /// Compiles what it has been told to a [`Ruleset`]: a function of the current state, whatever the
@@ -213,6 +218,13 @@ impl Compiler {
         for (peer, delta) in gone.chain(new.difference(old).map(|peer| (*peer, 1))) {
             let element = Element::exact(&[Part::Address(peer.into())]);
             self.sets.count(base::IPIP, element, delta);
+        }
+        let (old, new) = (&before.vxlan_peers, &self.network.vxlan_peers);
+        let gone = old.difference(new).map(|peer| (*peer, -1));
+        for (peer, delta) in gone.chain(new.difference(old).map(|peer| (*peer, 1))) {
+            let element = Element::exact(&[Part::Address(peer)]);
+            let set = base::VXLAN[usize::from(peer.is_ipv6())];
+            self.sets.count(set, element, delta);
         }
     }
 

@@ -130,7 +130,6 @@ impl Speaker {
         peer.record.near_limit = false;
         peer.record.last_error = None;
         peer.restart_is_over();
-        let export = peer.config.export;
         let text = format!("session with {} is up", peer.key);
         peer.agreement = Some(agreement.clone());
         self.notice(id, Severity::Info, text);
@@ -142,7 +141,7 @@ impl Speaker {
             .entry(key)
             .or_insert_with_key(|key| UpdateGroup::new(key.clone(), rib));
         group.join(id);
-        self.mark_end_of_rib(id, export, &agreement.params.families);
+        self.mark_end_of_rib(id, &agreement.params.families);
         self.initial_session_up(id, now);
         self.watch_path(id);
         self.monitor_up(connection);
@@ -339,10 +338,8 @@ impl Speaker {
                 peer.refreshing.insert(family, now + REFRESH_BOUND);
                 self.rib.mark_stale(id, &[family]);
             }
-            2 if enhanced => {
-                if peer.refreshing.remove(&family).is_some() {
-                    self.rib.sweep(id, family);
-                }
+            2 if enhanced && peer.refreshing.remove(&family).is_some() => {
+                self.rib.sweep(id, family);
             }
             // RFC 7313 section 5 wants others ignored.
             _ => {}

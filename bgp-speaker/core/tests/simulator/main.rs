@@ -4,6 +4,7 @@
 //!
 //! `BGP_SIM_SEED` is where all chance comes from (a fixed one unless set; every failure prints it),
 //! `BGP_SIM_SCALE` multiplies the size of the networks.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 mod check;
 mod topology;
