@@ -3,27 +3,22 @@
 mod add;
 mod check;
 mod host_ports;
+mod remove;
+
+pub(super) use remove::Deletion;
 
 use super::Agent;
-use super::addresses::{key_of, now_ms, owner};
 use crate::cni_socket::Call;
-use crate::store::Write;
 use felix_core::{EndpointKey, LocalEndpoint, Phase};
-use ipam::journal::Record;
 use ipnet::IpNet;
-use kernel::LinkError;
 use model::cni::{Added, Command, Failure, Reply, Request};
 use model::dataplane::{Neighbour, PodLink};
 use model::names;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// An ADD waits this long for the datastore to give a block, or for the kernel to finish the
 /// deletion of the interface that was there before.
 const WAIT_DEADLINE: Duration = Duration::from_secs(3);
-
-/// A link that a thread of its own deletes.
-pub(super) type Deletion = JoinHandle<Result<(), LinkError>>;
 
 /// Codes of the CNI specification, and ours from 100 on.
 mod code {
@@ -229,71 +224,6 @@ impl Agent {
             queues: 1,
             addresses: endpoint.ip_networks.iter().map(IpNet::addr).collect(),
             loopback: !endpoint.host_ports.is_empty(),
-        }
-    }
-
-    /// Take an endpoint down: policy, routes, address, link. Nothing happens where there is none.
-    pub(super) fn remove_endpoint(&mut self, key: &EndpointKey) {
-        let Some(local) = self.calc.remove_local(key) else {
-            return;
-        };
-        if let Err(error) = self.converge() {
-            self.fail(&error);
-        }
-        let now = now_ms();
-        self.ipam.release(&owner(key), now);
-        let record = Record::EndpointGone {
-            container_id: key.container_id.clone(),
-            ifname: key.ifname.clone(),
-            sequence: local.sequence,
-            at_ms: now,
-        };
-        self.journal.note(record);
-        self.delete_link(local.ifindex);
-        self.forget_flows_of(&local);
-        let object = key_of(&local.endpoint);
-        if !self
-            .calc
-            .local()
-            .values()
-            .any(|other| key_of(&other.endpoint) == object)
-        {
-            self.store.write(Write::Delete(object));
-        }
-        if let Err(error) = self.journal.tidy(now, self.ipam.cooldown_ms) {
-            tracing::warn!(%error, "journal not compacted");
-        }
-    }
-
-    /// Off the reply's path: the kernel takes tens of milliseconds for it.
-    fn delete_link(&mut self, ifindex: u32) {
-        match self.kernel.delete_link_in_background(ifindex) {
-            Ok(deletion) => drop(self.deleting.insert(ifindex, Some(deletion))),
-            Err(error) => {
-                tracing::warn!(%error, "a link stays behind for now");
-                self.deleting.insert(ifindex, None);
-            }
-        }
-    }
-
-    /// Deletions that failed are begun again; one that is done has nothing to delete.
-    pub(super) fn retry_deletions(&mut self) {
-        let ended =
-            |deletion: &Option<Deletion>| deletion.as_ref().is_none_or(Deletion::is_finished);
-        let again: Vec<u32> = self
-            .deleting
-            .extract_if(.., |_, deletion| ended(deletion))
-            .filter_map(|(ifindex, deletion)| match deletion.map(Deletion::join) {
-                Some(Ok(Ok(()))) => None,
-                Some(Ok(Err(error))) => {
-                    tracing::warn!(%error, "a link is not deleted: trying again");
-                    Some(ifindex)
-                }
-                Some(Err(_)) | None => Some(ifindex),
-            })
-            .collect();
-        for ifindex in again {
-            self.delete_link(ifindex);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `ocicat`: ask the agent, print a table, JSON or text.
 
-mod drops;
 mod diff;
+mod drops;
 mod ipam;
 mod lint;
 mod source;

@@ -150,7 +150,7 @@ fn a_port_that_another_pod_has_is_refused_by_name_and_free_after_it() -> Result<
     assert_eq!(code, 7, "{message}");
     assert_eq!(
         message,
-        "pod shop/second: hostPort 30080/Tcp is taken by pod shop/first"
+        "pod shop/second: hostPort 30080/TCP is taken by pod shop/first"
     );
     assert_eq!(node.links()?.len(), 1);
     first.pod.del()?;

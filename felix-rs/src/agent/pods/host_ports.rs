@@ -21,10 +21,10 @@ impl Agent {
             });
             if let Some(holder) = holder {
                 let message = format!(
-                    "pod {}: hostPort {}/{:?} is taken by pod {}/{}",
+                    "pod {}: hostPort {}/{} is taken by pod {}/{}",
                     pod_name(request),
                     wanted.host_port,
-                    wanted.protocol,
+                    format!("{:?}", wanted.protocol).to_uppercase(),
                     holder.endpoint.namespace,
                     holder.endpoint.pod
                 );
