@@ -1,8 +1,13 @@
 //! The two ends that the owner of a speaker holds.
 
 use crate::runtime::{self, Command};
-use bgp_core::{FibChange, LocalRoute, Restart, RouteStatus, SpeakerConfig, SpeakerStatus, Stop};
+use crate::watchers::Monitoring;
+use bgp_core::{
+    AdvertisedStatus, FibChange, LocalRoute, Operation, OperationError, PeerKey, Restart,
+    RouteStatus, SpeakerConfig, SpeakerStatus, Stop,
+};
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 use tokio::sync::{mpsc, oneshot};
 
 /// How to start.
@@ -43,7 +48,7 @@ pub enum FibEvent {
     Converged,
 }
 
-/// Where forwarding changes arrive.
+/// Where forwarding changes arrive. Dropping it says that nobody forwards by this speaker's routes.
 pub type FibEvents = mpsc::Receiver<FibEvent>;
 
 /// Controls a speaker. The speaker stops (as by [`Stop::Planned`]) when all handles are dropped.
@@ -73,6 +78,42 @@ impl Handle {
     /// All known paths, with the reason why each is or is not in use.
     pub async fn routes(&self) -> Result<Vec<RouteStatus>, Gone> {
         self.ask(Command::Routes).await
+    }
+
+    /// Who is told about sessions and routes as they come.
+    pub fn monitor(&self, monitoring: Monitoring) {
+        let _ = self.commands.send(Command::Monitor(monitoring));
+    }
+
+    /// All known paths as an MRT file (RFC 6396, TABLE_DUMP_V2).
+    pub async fn mrt_table(&self) -> Result<Vec<u8>, Gone> {
+        self.ask(Command::MrtTable).await
+    }
+
+    /// What a peer is told; `None` without a session.
+    pub async fn advertised(&self, peer: PeerKey) -> Result<Option<Vec<AdvertisedStatus>>, Gone> {
+        self.ask(|answer| Command::Advertised(peer, answer)).await
+    }
+
+    /// Does something with the session of a peer.
+    pub async fn operate(
+        &self,
+        peer: PeerKey,
+        operation: Operation,
+    ) -> Result<Result<(), OperationError>, Gone> {
+        self.ask(|answer| Command::Operate(peer, operation, answer))
+            .await
+    }
+
+    /// Announces to all peers that our routes are about to go away (RFC 8326), or that they are not.
+    pub fn set_draining(&self, draining: bool) {
+        let _ = self.commands.send(Command::Draining(draining));
+    }
+
+    /// A router has been found on an interface, or is there no more: its link-local address and the
+    /// index of the interface.
+    pub fn set_neighbour(&self, interface: String, neighbour: Option<(Ipv6Addr, u32)>) {
+        let _ = self.commands.send(Command::Neighbour(interface, neighbour));
     }
 
     /// Stops the speaker; returns when its connections are closed.

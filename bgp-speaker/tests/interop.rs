@@ -89,3 +89,28 @@ fn a_wrong_as_number_is_named_on_our_side() {
         lab.read("log").contains(words)
     });
 }
+
+#[test]
+fn frr_and_we_find_each_other_on_a_link_without_addresses() {
+    let lab = Lab::new();
+    for namespace in [&lab.ours, &lab.theirs] {
+        namespace.ip(&["addr", "flush", "dev", "eth0", "scope", "global"]);
+    }
+    let _frr = lab.frr_unnumbered(" neighbor eth0 bfd 3 100 100\n");
+    let peer = "{ name: BGPPeer/link, interface: eth0, remoteAs: external, connectRetry: 1, \
+                extendedNextHop: true, import: All, export: OwnRoutes, \
+                bfd: { minTransmit: 100, minReceive: 100 } }";
+    let speaker = lab.speaker(peer, false);
+    eventually("we have FRR's routes", || {
+        lab.we_have_their_routes(&speaker)
+    });
+    eventually("FRR has ours", || {
+        let v4 = lab.vtysh("show bgp ipv4 unicast 10.1.0.0/26");
+        let v6 = lab.vtysh("show bgp ipv6 unicast fd01::/122");
+        v4.contains("4200000001") && v6.contains("4200000001")
+    });
+    eventually("BFD watches the link", || {
+        lab.read("log").contains("BFD session with fe80::")
+            && lab.vtysh("show bfd peers").contains("Status: up")
+    });
+}

@@ -49,6 +49,9 @@ pub(crate) struct Options {
     /// The nflog group that they take
     #[arg(long, default_value_t = names::DROP_LOG_GROUP)]
     pub(crate) drop_log_group: u16,
+    /// The nflog group of name queries of pods, while policies speak of names
+    #[arg(long, default_value_t = names::DNS_LOG_GROUP)]
+    pub(crate) dns_log_group: u16,
     /// What is logged: error, warn, info, debug, or a filter such as felix_rs=debug
     #[arg(long, default_value = "info", env = "OCICAT_LOG")]
     pub(crate) log: String,

@@ -22,6 +22,7 @@ mod ir;
 pub mod program;
 pub mod ruleset;
 
+pub use compiler::dns;
 pub use compiler::{
     Compiler, Counted, DropLog, Failsafe, HostPort, NetworkSets, Options, Reason as CountedReason,
 };
@@ -31,4 +32,5 @@ pub use evaluator::{
     Party, Peer, PortOf, Reason, RuleRef, Service, differences,
 };
 pub use input::{NodePeer, Policy, PolicyKey, PolicyKind};
+pub use ir::domain_matches;
 pub use ruleset::{ApplyError, Op, Ruleset};

@@ -3,6 +3,7 @@
 //!
 //! `BGP_HOSTILE_CASES` says how many (100,000 unless set), `BGP_HOSTILE_SEED` which. A failure
 //! prints both, and the message.
+#![allow(clippy::unwrap_used)] // a test may panic
 
 use bgp_core::wire::*;
 use bgp_core::{LocalRoute, PeerConfig, PeerKey, PrefixLimit, Restart, Speaker, SpeakerConfig};
@@ -227,10 +228,10 @@ impl Victim {
     fn settle(&mut self) {
         while let Some(output) = self.speaker.poll() {
             match output {
-                bgp_core::Output::Close { connection, .. } => {
-                    if self.connection == Some(connection) {
-                        self.connection = None;
-                    }
+                bgp_core::Output::Close { connection, .. }
+                    if self.connection == Some(connection) =>
+                {
+                    self.connection = None;
                 }
                 bgp_core::Output::Transmit(connection) => {
                     while !self.speaker.transmit(connection, 65536).is_empty() {}
@@ -435,9 +436,9 @@ fn split(mut bytes: &[u8]) -> Vec<Attribute> {
 fn mutated_open(message: &[u8], random: &mut Random) -> Vec<u8> {
     let fixed = HEADER_LENGTH + 9;
     let mut out = message[..fixed].to_vec();
-    for at in HEADER_LENGTH..fixed {
+    for octet in &mut out[HEADER_LENGTH..] {
         if random.one_in(24) {
-            out[at] = random.octet();
+            *octet = random.octet();
         }
     }
     let mut parameters = Vec::new();

@@ -33,16 +33,18 @@ mod pools;
 pub mod reconcile;
 mod registry;
 mod report;
+mod request;
 mod suspicion;
 mod tunnel;
 
-pub use allocator::{AssignRequest, Assignment, Ipam, Owner, Pools};
+pub use allocator::Ipam;
 pub use departed::{Departed, Evidence};
 pub use error::{AssignError, Family, PoolUsage, Unusable};
 pub use lease::Election;
 pub use pools::Overlap;
 pub use registry::Conflict;
 pub use report::{BlockCounts, BlockReport, BlockState};
+pub use request::{AssignRequest, Assignment, Owner, Pools};
 pub use suspicion::Suspicions;
 pub use tunnel::TunnelError;
 

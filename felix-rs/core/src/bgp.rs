@@ -1,10 +1,14 @@
 //! Nodes, peers and configuration -> sessions and what to advertise.
 
+mod filters;
 mod settings;
 
 use crate::objects::Objects;
 use bgp_core::wire::Family;
-use bgp_core::{Export, LocalRoute, PeerConfig, PeerKey, PrefixLimit, RemoteAs, SpeakerConfig};
+use bgp_core::{
+    Export, Import, LocalRoute, PeerConfig, PeerKey, PrefixLimit, RemoteAs, SpeakerConfig,
+};
+use filters::Filters;
 use ipnet::IpNet;
 use model::{BgpPeer, BgpPeerType, Invalid, Kind, Node, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +64,8 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
     };
     for peer in objects.bgp_peers() {
         match settings::refused(peer) {
-            Some(field) => builder.refuse(Kind::BgpPeer, &peer.name, field),
+            Some(field) if selects(peer, own) => builder.refuse(Kind::BgpPeer, &peer.name, field),
+            Some(_) => {}
             None => builder.add_object(peer),
         }
     }
@@ -235,6 +240,24 @@ impl Builder<'_> {
         let mut peer = self.peer(format!("BGPPeer/{}", object.name), remote_as);
         peer.source_address = own_address(self.own, key.address);
         settings::apply(object, &mut peer);
+        match filters::of(object, self.objects) {
+            Ok(Filters { import, export }) => {
+                (peer.import_filter, peer.export_filter) = (import, export);
+            }
+            // Nothing passes rather than everything.
+            Err(name) => {
+                self.problems.push(Invalid {
+                    object: ObjectKey::global(Kind::BgpPeer, &object.name),
+                    field: "spec.filters".into(),
+                    reason: format!("there is no BGPFilter/{name}, so there is no session"),
+                });
+                return;
+            }
+        }
+        let requires_policy = self.objects.bgp_configuration().ebgp_requires_policy;
+        if requires_policy && object.filters.is_empty() && !self.is_internal(remote_as) {
+            (peer.import, peer.export) = (Import::Unstated, Export::Unstated);
+        }
         self.peers.insert(key, peer);
     }
 

@@ -3,9 +3,11 @@
 pub(crate) mod feed;
 mod felix;
 mod resolve;
+mod resolved;
 mod tunnels;
 
 use crate::checks::{self, TunnelKinds};
+use crate::dns::Names;
 use crate::objects::{Objects, Phase};
 use crate::routes::{Topology, Withheld};
 use crate::underlay::Underlay;
@@ -84,6 +86,7 @@ pub struct Calc {
     /// This node's own address on the IPIP device.
     tunnel_address: Option<Ipv4Addr>,
     underlay: Underlay,
+    names: Names,
     fib: BTreeMap<IpNet, Vec<IpAddr>>,
     topology: Topology,
     withheld: BTreeMap<IpNet, Withheld>,
@@ -120,6 +123,7 @@ impl Calc {
             strays: BTreeMap::new(),
             tunnel_address: None,
             underlay: Underlay::default(),
+            names: Names::default(),
             fib: BTreeMap::new(),
             topology: Topology::default(),
             withheld: BTreeMap::new(),

@@ -96,6 +96,7 @@ fn matters(object: &Object) -> bool {
             | Kind::GlobalNetworkSet
             | Kind::HostEndpoint
             | Kind::Profile
+            | Kind::Service
     )
 }
 
@@ -106,6 +107,8 @@ pub struct Cluster {
     pods: BTreeMap<EndpointId, Member>,
     nodes: BTreeMap<String, BTreeSet<IpAddr>>,
     in_host_network: BTreeSet<(String, String)>,
+    /// `namespace/name` by the addresses that lead to the Service.
+    services: BTreeMap<IpAddr, String>,
 }
 
 /// A pod, and where it runs, if that is known.
@@ -123,6 +126,7 @@ impl Cluster {
             pods: BTreeMap::new(),
             nodes: view.node_addresses.clone(),
             in_host_network: BTreeSet::new(),
+            services: BTreeMap::new(),
         };
         let mut objects = Objects::default();
         for object in &view.objects {
@@ -171,6 +175,12 @@ impl Cluster {
                     addresses: addresses.clone(),
                 };
                 evaluator.set_node(&o.name, Some(peer));
+            }
+            Object::Service(o) => {
+                let name = format!("{}/{}", o.namespace, o.name);
+                let addresses = [o.cluster_ips, o.external_ips, o.load_balancer_ips].concat();
+                let named = addresses.into_iter().map(|address| (address, name.clone()));
+                self.services.extend(named);
             }
             _ => {}
         }
@@ -232,6 +242,11 @@ impl Cluster {
     pub fn is_in_host_network(&self, namespace: &str, name: &str) -> bool {
         self.in_host_network
             .contains(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// The Service, `namespace/name`, that connections to this address are translated for.
+    pub fn service_at(&self, address: IpAddr) -> Option<&str> {
+        self.services.get(&address).map(String::as_str)
     }
 
     /// Whether the address only stands for a pod that has none.

@@ -6,6 +6,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`calc`] | the state, and what a change of it makes dirty |
+//! | [`dns`] | what names resolve to, from the pods' own queries |
 //! | [`objects`] | objects in force: last good versions, restored ones, what is rejected and why |
 //! | [`packet`] | the headers of a logged packet |
 //! | [`revoke`] | which live connections the rules in force deny |
@@ -25,6 +26,7 @@ pub mod calc;
 pub mod checks;
 pub mod cluster;
 pub mod diff;
+pub mod dns;
 pub mod lint;
 pub mod objects;
 pub mod packet;

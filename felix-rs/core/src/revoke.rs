@@ -109,6 +109,9 @@ impl Judge<'_> {
             connection: Connection::New,
             mark: 0,
         };
+        if self.calc.was_resolved(flow.destination) {
+            return false;
+        }
         match program::run(self.calc.ruleset(), &packet) {
             Ok(outcome) => matches!(outcome, Outcome::Dropped { .. }),
             // The compiler made the table; what it can't be asked about stays as it is.

@@ -114,7 +114,7 @@ impl Agent {
                 owner.ifname
             )),
             Some(owner) if sequence.is_none() => {
-                self.ipam.release(&owner, now_ms());
+                self.ipam.release_one(address, now_ms());
                 Ok(format!("{address} released; it was held for {owner}"))
             }
             _ => Err(match sequence {

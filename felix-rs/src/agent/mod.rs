@@ -15,6 +15,7 @@ mod pods;
 mod reconcile;
 mod report;
 mod requested;
+mod resolved;
 mod revoke;
 mod spool;
 mod start;
@@ -63,6 +64,8 @@ pub(crate) struct Inputs {
     pub(crate) revoker: Option<mpsc::Receiver<revoker::Event>>,
     /// None where denied packets are not logged.
     pub(crate) logged: Option<mpsc::Receiver<LoggedPacket>>,
+    /// Names that pods resolve.
+    pub(crate) resolved: Option<mpsc::Receiver<LoggedPacket>>,
 }
 
 /// Whether our table is what the compiler thinks it is.
@@ -185,6 +188,9 @@ impl Agent {
                     self.on_logged(&packet.ok_or(Fatal::Gone("packet log thread"))?);
                     continue;
                 }
+                packet = next(&mut inputs.resolved) => {
+                    self.on_resolved(&packet.ok_or(Fatal::Gone("packet log thread"))?);
+                }
                 query = inputs.queries.recv() => {
                     self.on_query(query.ok_or(Fatal::Gone("control socket"))?);
                 }
@@ -226,6 +232,7 @@ impl Agent {
                 self.audit();
                 self.restore_neighbours();
             }
+            self.refresh_foreign_if_stale();
             self.reconcile_if_due();
             self.update_tunnel_address();
             match self.converge() {
@@ -270,6 +277,7 @@ impl Agent {
         }
         self.journal.catch_up();
         self.take_spool();
+        self.calc.expire_names(self.started.elapsed());
         self.retry_deletions();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;

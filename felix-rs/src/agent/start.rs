@@ -6,7 +6,7 @@
 
 use super::addresses::by_age;
 use super::apply::is_gateway;
-use super::{Agent, Inputs, Table, drops, metrics, report};
+use super::{Agent, Inputs, Table, drops, metrics, report, resolved};
 use crate::ctl::Query;
 use crate::health::Readiness;
 use crate::journal::{Journal, JournalError};
@@ -97,6 +97,9 @@ pub(crate) fn start(
             .ok(),
         Switch::Off => None,
     };
+    let resolutions = kernel::packet_log(options.dns_log_group, resolved::LENGTH)
+        .inspect_err(|error| tracing::warn!(%error, "names in policies are not resolved"))
+        .ok();
     let saver = Saver::start(&options.state_dir, &options.node_name).map_err(thread("snapshot"))?;
     let (calls_to, calls) = mpsc::channel(CALLS);
     let cni = cni_socket::listen(&options.socket(names::CNI_SOCKET))?;
@@ -161,6 +164,7 @@ pub(crate) fn start(
         said,
         revoker: revocations,
         logged,
+        resolved: resolutions,
     };
     Ok((agent, inputs, lock))
 }
@@ -181,6 +185,7 @@ fn policy_options(options: &Options, logs: bool) -> policy::Options {
             per_second: drops::PER_SECOND,
             burst: drops::BURST,
         }),
+        dns_log: Some(options.dns_log_group),
         ..policy::Options::default()
     }
 }
@@ -254,6 +259,7 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
     }
     let state = Journal::peek(&options.state_dir)?;
     calc.set_own_blocks(state.blocks.keys().copied().collect());
+    calc.set_tunnel_address(super::tunnel::journaled(&state));
     for live in by_age(state) {
         calc.set_local(felix_core::LocalEndpoint {
             endpoint: live.endpoint,

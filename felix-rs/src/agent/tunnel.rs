@@ -2,13 +2,21 @@
 
 use super::addresses::now_ms;
 use super::{Agent, Phase};
-use ipam::journal::Record;
+use ipam::journal::{Record, State};
 use ipam::{AssignError, Family, Owner};
 use model::{EncapMode, IpPool, names};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Of IPv4: one address, whatever the devices.
 const TUNNEL: &str = "tunnel";
+
+/// What the journal says.
+pub(super) fn journaled(state: &State) -> Option<Ipv4Addr> {
+    match state.tunnels.get(TUNNEL) {
+        Some(IpAddr::V4(ip)) => Some(*ip),
+        _ => None,
+    }
+}
 
 impl Agent {
     /// Take an address where a pool's traffic takes the tunnel; give it back where none does.
@@ -53,10 +61,8 @@ impl Agent {
             }
             tracing::info!(address = ?ip, "the node's own address on its tunnels");
         }
-        self.calc.set_tunnel_address(match ip {
-            Some(IpAddr::V4(ip)) => Some(ip),
-            _ => None,
-        });
+        let address = journaled(self.journal.state());
+        self.calc.set_tunnel_address(address);
     }
 
     /// A journal that was lost: the device still has its address.

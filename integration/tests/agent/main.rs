@@ -7,6 +7,7 @@ mod bad_input;
 mod chaos;
 mod cluster;
 mod cni;
+mod domains;
 mod faults;
 mod host_ports;
 mod interrupted;

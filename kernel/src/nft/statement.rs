@@ -189,9 +189,10 @@ fn guess(expressions: &[E]) -> Option<S> {
                 base: BASE_TRANSPORT,
                 ..
             },
-            rest @ ..,
+            E::Compare { .. },
+            ..,
         ] => {
-            let (first, last) = bounds(rest)?;
+            let (first, last) = bounds(&expressions[1..])?;
             let port = |bytes: &[u8]| bytes.try_into().ok().map(u16::from_be_bytes);
             Some(S::DportRange(port(first)?, port(last)?))
         }

@@ -47,6 +47,11 @@ fn every_statement() -> Vec<S> {
             set: "t".into(),
             negate: true,
         },
+        S::Lookup {
+            fields: vec![Field::Sport],
+            set: "r".into(),
+            negate: true,
+        },
         S::VerdictMap {
             fields: vec![Field::Oif],
             map: "m".into(),

@@ -137,10 +137,12 @@ fn session(spec: &mut Fields<'_>, peer: &mut BgpPeer) -> Result<(), Problem> {
     peer.use_node_ip = spec.take("sourceAddress").map_or(Ok(true), |item| {
         item.one_of(&[("UseNodeIP", true), ("None", false)])
     })?;
+    // 0 hops turn it off, as in Calico.
     peer.ttl_security = spec
         .take("ttlSecurity")
-        .map(|item| item.integer(1..=255))
-        .transpose()?;
+        .map(|item| item.integer(0..=255))
+        .transpose()?
+        .filter(|hops| *hops != 0);
     peer.keepalive_time = spec
         .take("keepaliveTime")
         .map(|item| syntax::seconds(&item, MOST_KEEPALIVE_TIME))

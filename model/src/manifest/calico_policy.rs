@@ -1,6 +1,7 @@
 //! `projectcalico.org/v3` `NetworkPolicy`, `GlobalNetworkPolicy`, their staged forms and `Tier`.
 
 use super::Body;
+use super::calico_entity;
 use super::calico_rule::{self, Place};
 use super::network_policy::{self, Direction};
 use super::reader::{Fields, Item, Problem};
@@ -226,13 +227,13 @@ struct Subject {
 
 fn subject(spec: &mut Fields<'_>, global: bool) -> Result<Subject, Problem> {
     Ok(Subject {
-        selector: calico_rule::selector(spec, "selector")?.unwrap_or(Selector::All),
+        selector: calico_entity::selector(spec, "selector")?.unwrap_or(Selector::All),
         namespace_selector: if global {
-            calico_rule::selector(spec, "namespaceSelector")?
+            calico_entity::selector(spec, "namespaceSelector")?
         } else {
             None
         },
-        service_account_selector: calico_rule::selector(spec, "serviceAccountSelector")?,
+        service_account_selector: calico_entity::selector(spec, "serviceAccountSelector")?,
     })
 }
 
@@ -354,13 +355,13 @@ fn fallback_subject(spec: &mut Option<Fields<'_>>, global: bool) -> Option<Subje
     let Some(spec) = spec else {
         return Some(everybody);
     };
-    let selector = calico_rule::selector(spec, "selector");
+    let selector = calico_entity::selector(spec, "selector");
     let namespaces = if global {
-        calico_rule::selector(spec, "namespaceSelector")
+        calico_entity::selector(spec, "namespaceSelector")
     } else {
         Ok(None)
     };
-    let accounts = calico_rule::selector(spec, "serviceAccountSelector");
+    let accounts = calico_entity::selector(spec, "serviceAccountSelector");
     let stated = [&selector, &namespaces, &accounts];
     let unreadable = stated.iter().any(|part| part.is_err());
     let narrowed = stated.iter().any(|part| matches!(part, Ok(Some(_))));

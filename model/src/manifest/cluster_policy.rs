@@ -205,13 +205,8 @@ fn peers_of(
     unknown: &mut Vec<String>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<ClusterPeer>, Problem> {
-    let empty = item.problem("needs at least one entry");
-    let items = item.short_list(MOST)?;
-    if items.is_empty() {
-        return Err(empty);
-    }
     let mut peers = Vec::new();
-    for item in items {
+    for item in item.some_list(MOST)? {
         peers.extend(peer(item, direction, action, unknown, warnings)?);
     }
     Ok(peers)
@@ -256,11 +251,7 @@ fn peer(
 }
 
 fn networks(item: Item<'_>, warnings: &mut Vec<String>) -> Result<Vec<IpNet>, Problem> {
-    let empty = item.problem("needs at least one entry");
-    let items = item.short_list(MOST)?;
-    if items.is_empty() {
-        return Err(empty);
-    }
+    let items = item.some_list(MOST)?;
     let network = |item: &Item<'_>| {
         let network: IpNet = item.parse("a CIDR such as \"10.0.0.0/8\"")?;
         if network != network.trunc() {
@@ -273,11 +264,7 @@ fn networks(item: Item<'_>, warnings: &mut Vec<String>) -> Result<Vec<IpNet>, Pr
 }
 
 fn domain_names(item: Item<'_>) -> Result<Vec<String>, Problem> {
-    let empty = item.problem("needs at least one entry");
-    let items = item.short_list(MOST)?;
-    if items.is_empty() {
-        return Err(empty);
-    }
+    let items = item.some_list(MOST)?;
     let name = |item: &Item<'_>| {
         let text = item.check(syntax::domain_name)?;
         let text = text.strip_suffix('.').unwrap_or(text);
@@ -287,13 +274,8 @@ fn domain_names(item: Item<'_>) -> Result<Vec<String>, Problem> {
 }
 
 fn protocols_of(item: Item<'_>, unknown: &mut Vec<String>) -> Result<Vec<ClusterPort>, Problem> {
-    let empty = item.problem("needs at least one entry");
-    let items = item.short_list(MOST)?;
-    if items.is_empty() {
-        return Err(empty);
-    }
     let mut protocols = Vec::new();
-    for item in items {
+    for item in item.some_list(MOST)? {
         protocols.extend(protocol(item, unknown)?);
     }
     Ok(protocols)

@@ -10,13 +10,14 @@
 //! | `syntax` | names, labels, AS numbers, durations |
 //! | `label_selector` | Kubernetes label selectors |
 //! | `core`, `service`, `node`, `network_policy` | kinds of Kubernetes |
-//! | `cluster_policy`, `calico_policy`, `calico_rule`, `endpoints` | policy and what it selects |
+//! | `cluster_policy`, `calico_policy`, `calico_rule`, `calico_entity`, `endpoints` | policy and what it selects |
 //! | `bgp`, `bgp_peer`, `bgp_filter`, `felix`, `ipam`, `workload` | further kinds of Calico |
 //! | `write` | objects -> documents |
 
 mod bgp;
 mod bgp_filter;
 mod bgp_peer;
+mod calico_entity;
 mod calico_policy;
 mod calico_rule;
 mod cluster_policy;
@@ -172,15 +173,17 @@ fn known(version: &str, kind: &str) -> Option<(Kind, Read)> {
     })
 }
 
+/// Every `apiVersion` that a kind is read in.
+const VERSIONS: [&str; 5] = [
+    "v1",
+    "networking.k8s.io/v1",
+    "policy.networking.k8s.io/v1alpha2",
+    "discovery.k8s.io/v1",
+    "projectcalico.org/v3",
+];
+
 fn ignored(version: &str, kind: &str) -> Parsed {
-    let versions = [
-        "v1",
-        "networking.k8s.io/v1",
-        "policy.networking.k8s.io/v1alpha2",
-        "discovery.k8s.io/v1",
-        "projectcalico.org/v3",
-    ];
-    let other = versions.into_iter().find(|v| known(v, kind).is_some());
+    let other = VERSIONS.into_iter().find(|v| known(v, kind).is_some());
     Parsed::Ignored {
         kind: format!("{version} {kind}"),
         reason: match other {

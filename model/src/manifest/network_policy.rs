@@ -13,7 +13,6 @@ use crate::Selector;
 use crate::object::{
     NetworkPolicy, Object, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol,
 };
-use ipnet::IpNet;
 use serde_json::Value;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -207,7 +206,7 @@ fn peer(item: Item<'_>, warnings: &mut Vec<String>) -> Result<Option<PolicyPeer>
 
 fn ip_block(item: Item<'_>, unknown: &mut Vec<String>) -> Result<PolicyPeer, Problem> {
     let mut fields = item.fields()?;
-    let network = |item: &Item<'_>| item.parse::<IpNet>("a CIDR").map(|network| network.trunc());
+    let network = |item: &Item<'_>| syntax::old_network(item).map(|network| network.trunc());
     let cidr = network(&fields.need("cidr")?)?;
     let mut except = Vec::new();
     for item in fields.take("except").map_or(Ok(Vec::new()), Item::list)? {

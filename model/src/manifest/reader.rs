@@ -103,6 +103,14 @@ impl<'a> Item<'a> {
         self.list()
     }
 
+    /// A list of at least one and at most `most` items.
+    pub(super) fn some_list(self, most: usize) -> Result<Vec<Item<'a>>, Problem> {
+        if self.value.as_array().is_some_and(Vec::is_empty) {
+            return Err(self.problem("needs at least one entry"));
+        }
+        self.short_list(most)
+    }
+
     pub(super) fn fields(self) -> Result<Fields<'a>, Problem> {
         let map = self
             .value

@@ -132,6 +132,24 @@ pub(super) fn network(item: &Item<'_>, warnings: &mut Vec<String>) -> Result<IpN
     Ok(truncated)
 }
 
+/// A prefix as Kubernetes still takes it from objects of old: numbers of an IPv4 address may begin
+/// with zeros, which do not make them octal (`ParseCIDRSloppy`).
+pub(super) fn old_network(item: &Item<'_>) -> Result<IpNet, Problem> {
+    let text = item.as_text()?;
+    let plain = |part: &str| match part.trim_start_matches('0') {
+        "" if !part.is_empty() => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    let network = match text.split_once('/') {
+        Some((address, length)) if !address.contains(':') => {
+            let parts: Vec<_> = address.split('.').map(plain).collect();
+            format!("{}/{length}", parts.join(".")).parse().ok()
+        }
+        _ => text.parse().ok(),
+    };
+    network.ok_or_else(|| item.is_not("a CIDR"))
+}
+
 /// A prefix whose host bits are zero.
 pub(super) fn exact_network(item: &Item<'_>) -> Result<IpNet, Problem> {
     let network: IpNet = item.parse("a CIDR such as \"10.244.0.0/16\"")?;
@@ -150,6 +168,12 @@ pub(super) fn secret_key(text: &str) -> Check {
     let good = (1..=253).contains(&text.len()) && text.bytes().all(inside);
     good.then_some(())
         .ok_or("a key of a Secret (at most 253 of a-z, A-Z, 0-9, _, . and -)")
+}
+
+/// A number in decimal digits, without a sign.
+pub(super) fn digits<T: std::str::FromStr>(text: &str) -> Option<T> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
 }
 
 /// An AS number: 1 to 4294967295 as a number or a string, or RFC 5396 asdot (`"1.10"`).

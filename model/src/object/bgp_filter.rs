@@ -81,21 +81,6 @@ pub struct PrefixMatch {
     pub max_length: u8,
 }
 
-impl PrefixMatch {
-    /// True where `prefix` matches. `In` is within `cidr` and of a length in the range; `NotEqual`
-    /// and `NotIn` are the negations.
-    pub fn matches(&self, prefix: &IpNet) -> bool {
-        let lengths = self.min_length..=self.max_length;
-        let inside = self.cidr.contains(prefix) && lengths.contains(&prefix.prefix_len());
-        match self.operator {
-            MatchOperator::Equal => *prefix == self.cidr,
-            MatchOperator::NotEqual => *prefix != self.cidr,
-            MatchOperator::In => inside,
-            MatchOperator::NotIn => !inside,
-        }
-    }
-}
-
 /// `matchOperator`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)] // the names say it

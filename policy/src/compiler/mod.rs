@@ -3,6 +3,7 @@
 mod base;
 mod counters;
 mod dispatch;
+pub mod dns;
 mod groups;
 mod host;
 mod host_ports;
@@ -37,7 +38,7 @@ use pod_sets::PodSets;
 use relay::Users;
 use sets::Sets;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use told::Told;
 
@@ -53,6 +54,11 @@ pub struct NetworkSets {
     /// Our tunnel's local address: what is sent to it has to come from one of the peers. None
     /// while we have no tunnel: the tunnels of others are not looked at.
     pub ipip_local: Option<Ipv4Addr>,
+    /// Sources allowed to send us VXLAN, both families.
+    pub vxlan_peers: BTreeSet<IpAddr>,
+    /// Local addresses of our VXLAN devices: what is sent to them has to come from one of the
+    /// peers.
+    pub vxlan_local: BTreeSet<IpAddr>,
 }
 
 /// Compiles what it has been told to a [`Ruleset`]: a function of the current state, whatever the
@@ -73,6 +79,8 @@ pub struct Compiler {
     dispatch: Dispatch,
     hosts: HostChains,
     own_node: bool,
+    /// Policies of local pods speak of names.
+    names: bool,
     /// Names of chains that are neither a group's nor a host port's.
     base_chains: BTreeSet<String>,
     host_ports: HostPorts,
@@ -130,6 +138,7 @@ impl Compiler {
             dispatch: Dispatch::default(),
             hosts: HostChains::default(),
             own_node: false,
+            names: false,
             base_chains: BTreeSet::new(),
             host_ports: HostPorts::default(),
             sets,
@@ -197,6 +206,11 @@ impl Compiler {
         in_use.flatten().map(String::as_str).collect()
     }
 
+    fn watches_names(&self) -> bool {
+        let mut in_use = self.members.in_use();
+        in_use.any(|peer| matches!(peer, ir::PeerSelector::Domains(_)))
+    }
+
     fn count_peers_of_nodes(&mut self, before: Option<&NetworkSets>) {
         let Some(before) = before else { return };
         let (old, new) = (&before.ipip_peers, &self.network.ipip_peers);
@@ -204,6 +218,13 @@ impl Compiler {
         for (peer, delta) in gone.chain(new.difference(old).map(|peer| (*peer, 1))) {
             let element = Element::exact(&[Part::Address(peer.into())]);
             self.sets.count(base::IPIP, element, delta);
+        }
+        let (old, new) = (&before.vxlan_peers, &self.network.vxlan_peers);
+        let gone = old.difference(new).map(|peer| (*peer, -1));
+        for (peer, delta) in gone.chain(new.difference(old).map(|peer| (*peer, 1))) {
+            let element = Element::exact(&[Part::Address(peer)]);
+            let set = base::VXLAN[usize::from(peer.is_ipv6())];
+            self.sets.count(set, element, delta);
         }
     }
 
@@ -439,7 +460,9 @@ impl Compiler {
             .groups
             .slots()
             .any(|slot| matches!(slot, Slot::OwnNode(_)));
-        let differs = std::mem::replace(&mut self.own_node, own_node) != own_node;
+        let names = self.watches_names();
+        let mut differs = std::mem::replace(&mut self.own_node, own_node) != own_node;
+        differs |= std::mem::replace(&mut self.names, names) != names;
         if !of_hosts {
             return differs;
         }
@@ -459,6 +482,7 @@ impl Compiler {
             network: &self.network,
             sets: &self.sets,
             own_node: self.own_node,
+            names: self.names,
             hosts: &self.hosts,
         }
         .chains();

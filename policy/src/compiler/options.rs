@@ -17,6 +17,9 @@ pub struct Options {
     pub admitted_mark: u32,
     /// Where denied packets are reported; none reports none.
     pub drop_log: Option<DropLog>,
+    /// The nflog group that gets the name queries of pods and their answers, while a policy of a
+    /// local pod speaks of names; none watches nothing.
+    pub dns_log: Option<u16>,
     /// What policies of host endpoints can't forbid.
     pub failsafe: Failsafe,
     /// UDP port of VXLAN: pods must not send to it.
@@ -51,6 +54,7 @@ impl Default for Options {
             revoked_mark: Some(names::REVOKED_MARK),
             admitted_mark: names::ADMITTED_MARK,
             drop_log: None,
+            dns_log: None,
             failsafe: Failsafe::default(),
             vxlan_port: names::VXLAN_PORT,
         }

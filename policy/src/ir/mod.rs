@@ -15,6 +15,7 @@ mod order;
 mod peer;
 
 pub(crate) use order::{Cluster, Subject};
+pub use peer::domain_matches;
 pub(crate) use peer::{Asked, Hint, Member, Namespaces, Owners, PeerSelector, PodPeer, with_name};
 
 use crate::input::PolicyKey;

@@ -385,7 +385,7 @@ impl EntityPeer {
 }
 
 /// Whether a name falls under a pattern: itself, or one or more labels before it after `*.`.
-pub(crate) fn domain_matches(pattern: &str, name: &str) -> bool {
+pub fn domain_matches(pattern: &str, name: &str) -> bool {
     match pattern.strip_prefix("*.") {
         Some(parent) => name
             .strip_suffix(parent)

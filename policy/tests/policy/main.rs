@@ -8,6 +8,7 @@ mod evaluator;
 mod evaluator_properties;
 mod generate;
 mod host_ports;
+mod kinds;
 mod nft;
 mod properties;
 mod specification;

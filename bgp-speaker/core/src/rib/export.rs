@@ -93,7 +93,8 @@ impl ExportPolicy {
         }
         let next_hop = self.next_hop(prefix, path)?;
         let mut attributes = path.attributes.attributes.clone();
-        if !self.ibgp && path.source != Source::Local {
+        let transparent = self.is_transparent(path);
+        if !(self.ibgp || transparent || path.source == Source::Local) {
             attributes.med = None;
         }
         if let Some(rule) = rule {
@@ -106,6 +107,9 @@ impl ExportPolicy {
         if self.ibgp {
             self.prepare_internal(&mut attributes, source);
         } else {
+            if !transparent {
+                prepend(&mut attributes.as_path, self.local_as);
+            }
             self.prepare_external(&mut attributes);
         }
         Some((attributes, next_hop))
@@ -125,7 +129,6 @@ impl ExportPolicy {
     }
 
     fn prepare_external(&self, attributes: &mut Attributes) {
-        prepend(&mut attributes.as_path, self.local_as);
         attributes.local_pref = None;
         attributes.originator_id = None;
         attributes.cluster_list = Vec::new();
@@ -136,6 +139,11 @@ impl ExportPolicy {
         if let Some(Role::Provider | Role::RouteServer | Role::Peer) = self.role {
             attributes.otc.get_or_insert(self.local_as);
         }
+    }
+
+    /// A route server passes routes on as if it were not there (RFC 7947 section 2.2).
+    fn is_transparent(&self, path: &Learned<'_>) -> bool {
+        self.role == Some(Role::RouteServer) && path.source != Source::Local
     }
 
     /// Whether policy wants the peer to know.
@@ -177,7 +185,8 @@ impl ExportPolicy {
     /// An IPv6 address stands in for IPv4 where the peer takes it (RFC 8950).
     fn next_hop(&self, prefix: &IpNet, path: &Learned<'_>) -> Option<NextHop> {
         let received = path.attributes.next_hop_without_link_local();
-        let keep = path.source != Source::Local && (self.ibgp || self.keep_next_hop);
+        let learned = path.source != Source::Local;
+        let keep = (learned && (self.ibgp || self.keep_next_hop)) || self.is_transparent(path);
         if keep && self.can_say(prefix, received.address) {
             return Some(received);
         }
@@ -354,6 +363,25 @@ pub(crate) mod tests {
             assert_eq!(sent.cluster_list, [Ipv4Addr::new(192, 0, 2, 1)]);
             assert_eq!(next_hop.address, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)));
         }
+    }
+
+    #[test]
+    fn a_route_server_leaves_no_trace() {
+        let server = ExportPolicy {
+            role: Some(Role::RouteServer),
+            ..policy(false)
+        };
+        let received = Attributes {
+            as_path: AsPath::from_sequence(vec![65001]),
+            med: Some(7),
+            ..Attributes::default()
+        };
+        let path = from_peer(received);
+        let (sent, next_hop) =
+            told(&server, &prefix(), &path, Some(&facts(false, false))).expect("announced");
+        assert_eq!(sent.as_path.to_string(), "65001");
+        assert_eq!((sent.med, sent.otc), (Some(7), Some(64512)));
+        assert_eq!(next_hop.address, IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)));
     }
 
     #[test]

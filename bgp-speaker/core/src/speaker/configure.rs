@@ -258,7 +258,9 @@ impl Speaker {
 fn identity(config: &SpeakerConfig) -> Identity {
     let v4 = config.next_hop_v4.map(IpAddr::V4);
     let v6 = config.next_hop_v6.map(IpAddr::V6);
-    let clusters = config.peers.values().filter_map(|peer| peer.cluster_id);
+    let ranges = config.dynamic_peers.values().map(|range| &range.peer);
+    let all = config.peers.values().chain(config.interface_peers.values());
+    let clusters = all.chain(ranges).filter_map(|peer| peer.cluster_id);
     Identity {
         local_as: config.local_as,
         router_id: config.router_id,

@@ -15,13 +15,14 @@ impl Speaker {
     /// End-of-RIB follows the table at once, except for routes of others that a restarted speaker
     /// has yet to learn: peers would forget what it announced before (RFC 4724 section 4.1). That
     /// wait is bounded, whatever the initial exchange still waits for.
-    pub(super) fn mark_end_of_rib(&mut self, id: PeerId, export: Export, families: &[Family]) {
+    pub(super) fn mark_end_of_rib(&mut self, id: PeerId, families: &[Family]) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         peer.held_end_of_rib.clear();
-        let complete =
-            self.convergence.is_released() || !self.restart.restarting || export != Export::All;
+        let own_only =
+            peer.config.export != Export::All && peer.config.export_filter.rules.is_empty();
+        let complete = self.convergence.is_released() || !self.restart.restarting || own_only;
         if !complete {
             peer.held_end_of_rib = families.to_vec();
             return;

@@ -59,6 +59,13 @@ fn record() -> impl Strategy<Value = Record> {
             ip: IpAddr::from([10, 0, 0, n]),
             at_ms
         }),
+        (0..2u8, prop::option::of(any::<u8>()), any::<u64>()).prop_map(|(d, last, at_ms)| {
+            Record::Tunnel {
+                device: format!("t{d}"),
+                ip: last.map(|last| IpAddr::from([10, 0, 0, last])),
+                at_ms,
+            }
+        }),
         any::<u64>().prop_map(Record::NextSequence),
     ]
 }

@@ -14,8 +14,9 @@ pub fn examine(picture: &Picture<'_>) -> Vec<Finding> {
     findings.extend(unjournaled(picture));
     findings.extend(stray_links(picture));
     findings.extend(stale_endpoints(picture));
-    findings.extend(doubled(picture));
-    findings.extend(foreign(picture));
+    let holders = holders(picture);
+    findings.extend(doubled(&holders));
+    findings.extend(foreign(picture, &holders));
     findings.sort_unstable();
     findings.dedup();
     findings
@@ -152,36 +153,55 @@ fn stale_endpoints(picture: &Picture<'_>) -> Vec<Finding> {
         .collect()
 }
 
-/// Everybody who has an address: this node's by its journal, the others by the datastore.
+/// Who has addresses that are this node's business: those of its own endpoints, by its journal,
+/// and of others, by the datastore, those that its own endpoints have too or that are in its own
+/// blocks. A cluster's other endpoints are passed over without a copy.
 fn holders<'a>(picture: &'a Picture<'_>) -> BTreeMap<IpAddr, Vec<&'a WorkloadEndpoint>> {
     let own = picture
         .journal
         .endpoints
         .values()
         .map(|live| &live.endpoint);
-    let others = picture.endpoints.iter().flatten().copied();
-    let others = others.filter(|endpoint| endpoint.node != picture.node);
     let mut holders: BTreeMap<IpAddr, Vec<&WorkloadEndpoint>> = BTreeMap::new();
-    for endpoint in own.chain(others) {
+    for endpoint in own {
         for net in &endpoint.ip_networks {
             holders.entry(net.addr()).or_default().push(endpoint);
+        }
+    }
+    let blocks = picture.blocks.iter().flatten();
+    let blocks: Vec<IpNet> = blocks
+        .filter(|block| block.node == picture.node)
+        .map(|block| block.cidr)
+        .collect();
+    let others = picture.endpoints.iter().flatten();
+    for endpoint in others.filter(|endpoint| endpoint.node != picture.node) {
+        for ip in endpoint.ip_networks.iter().map(IpNet::addr) {
+            if holders.contains_key(&ip) || blocks.iter().any(|block| block.contains(&ip)) {
+                holders.entry(ip).or_default().push(endpoint);
+            }
         }
     }
     holders
 }
 
-fn doubled(picture: &Picture<'_>) -> Vec<Finding> {
-    let several = holders(picture).into_iter().filter(|(_, h)| h.len() > 1);
+fn doubled(holders: &BTreeMap<IpAddr, Vec<&WorkloadEndpoint>>) -> Vec<Finding> {
+    let several = holders.iter().filter(|(_, holders)| holders.len() > 1);
     several
         .map(|(address, endpoints)| {
-            let mut holders: Vec<Holder> = endpoints.into_iter().map(Holder::from).collect();
+            let mut holders: Vec<Holder> = endpoints.iter().map(|e| Holder::from(*e)).collect();
             holders.sort_unstable();
-            Finding::Doubled { address, holders }
+            Finding::Doubled {
+                address: *address,
+                holders,
+            }
         })
         .collect()
 }
 
-fn foreign(picture: &Picture<'_>) -> Vec<Finding> {
+fn foreign(
+    picture: &Picture<'_>,
+    holders: &BTreeMap<IpAddr, Vec<&WorkloadEndpoint>>,
+) -> Vec<Finding> {
     let Some(blocks) = &picture.blocks else {
         return Vec::new();
     };
@@ -190,16 +210,16 @@ fn foreign(picture: &Picture<'_>) -> Vec<Finding> {
         registry.set(block.cidr, block.node.clone());
     }
     let mut findings = Vec::new();
-    for (address, endpoints) in holders(picture) {
-        let around: Vec<(IpNet, &str)> = registry.overlapping(IpNet::from(address)).collect();
+    for (address, endpoints) in holders {
+        let around: Vec<(IpNet, &str)> = registry.overlapping(IpNet::from(*address)).collect();
         for endpoint in endpoints {
             if around.iter().any(|(_, node)| *node == endpoint.node) {
                 continue;
             }
             if let Some((block, owner)) = around.first() {
                 findings.push(Finding::Foreign {
-                    address,
-                    holder: Holder::from(endpoint),
+                    address: *address,
+                    holder: Holder::from(*endpoint),
                     block: *block,
                     owner: (*owner).to_owned(),
                 });

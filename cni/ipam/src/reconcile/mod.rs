@@ -225,8 +225,8 @@ pub enum Remedy {
     },
     /// Let the allocator have the address back.
     Release {
-        /// For whom it is held.
-        owner: Owner,
+        /// The address.
+        address: IpAddr,
     },
     /// Delete the link, if it still has this name.
     DeleteLink {
@@ -263,6 +263,11 @@ impl Reconciler {
         self.findings.since(finding)
     }
 
+    /// How much the last look found.
+    pub fn count(&self) -> usize {
+        self.findings.keys().count()
+    }
+
     /// Whether the last look found something that a second one would act on.
     pub fn is_waiting(&self) -> bool {
         self.findings
@@ -289,16 +294,7 @@ fn remedy(finding: Finding) -> Option<Remedy> {
             },
             sequence,
         },
-        Finding::Unjournaled {
-            container,
-            interface,
-            ..
-        } => Remedy::Release {
-            owner: Owner {
-                container_id: container,
-                ifname: interface,
-            },
-        },
+        Finding::Unjournaled { address, .. } => Remedy::Release { address },
         Finding::StrayLink { name, ifindex } => Remedy::DeleteLink { ifindex, name },
         Finding::StaleEndpoint { holder, name } => Remedy::DeleteEndpoint {
             namespace: holder.namespace,

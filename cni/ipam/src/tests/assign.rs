@@ -202,3 +202,15 @@ fn a_cooldown_from_the_future_is_cut_to_one_cooldown() {
     assert!(ipam.assign(&v4("c1"), 500).is_err());
     assert_eq!(one(&mut ipam, "c1", 30_500), "10.0.0.0");
 }
+
+#[test]
+fn one_address_of_an_owner_is_taken_back_and_the_other_stays() {
+    let mut ipam = ipam(&[pool("a", "10.0.0.0/30", 30), pool("b", "fd00::/126", 126)]);
+    assign(&mut ipam, &dual("c1"), 0).unwrap();
+    assert_eq!(ipam.release_one(ip("fd00::"), 1_000), Some(owner("c1")));
+    assert_eq!(ipam.held(&owner("c1")), Some(&[ip("10.0.0.0")][..]));
+    assert_eq!(ipam.release_one(ip("fd00::"), 1_000), None);
+    assert_eq!(ipam.release_one(ip("10.0.0.0"), 1_000), Some(owner("c1")));
+    assert_eq!(ipam.held(&owner("c1")), None);
+    assert_eq!(one(&mut ipam, "c2", 2_000), "10.0.0.1");
+}

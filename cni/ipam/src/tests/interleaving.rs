@@ -114,7 +114,7 @@ fn fresh_ipam(node: &str) -> Ipam {
     // Two pools of 32 addresses in all, so that blocks and addresses run out.
     ipam.set_pool("a", Some(pool("a", "10.0.0.0/28", 30)));
     ipam.set_pool("b", Some(pool("b", "10.0.0.16/28", 29)));
-    ipam.set_reservation("r", Some(RESERVED.map(|prefix| net(prefix)).into()));
+    ipam.set_reservation("r", Some(RESERVED.map(net).into()));
     ipam
 }
 

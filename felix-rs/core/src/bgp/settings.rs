@@ -14,7 +14,6 @@ const PATHS: u8 = 8;
 pub(super) fn refused(object: &BgpPeer) -> Option<&'static str> {
     let stated = [
         ("spec.password", object.password.is_some()),
-        ("spec.filters", !object.filters.is_empty()),
         (
             "spec.localWorkloadSelector",
             object.local_workload_selector.is_some(),

@@ -166,7 +166,7 @@ fn a_peer_that_asks_for_what_is_not_there_gets_no_session_and_the_others_keep_th
         ..peer("guarded", "10.1.0.1")
     };
     let filtered = BgpPeer {
-        filters: vec!["own".into()],
+        filters: vec!["gone".into()],
         ..peer("filtered", "10.1.0.2")
     };
     let plain = peer("plain", "10.1.0.3");
@@ -255,4 +255,55 @@ fn a_selected_node_does_not_peer_back_where_it_is_told_not_to() {
     let objects = objects(three_nodes().into_iter().chain(others));
     assert_eq!(peers("n1", &objects).len(), 1);
     assert!(peers("n2", &objects).is_empty());
+}
+
+#[test]
+fn filters_of_a_peer_follow_each_other_and_an_ebgp_peer_without_one_may_be_told_nothing() {
+    let rule = |action| model::BgpFilterRule::every_route(action);
+    let filter = |name: &str, action| model::BgpFilter {
+        name: name.into(),
+        import_v4: vec![rule(action)],
+        export_v4: vec![],
+        import_v6: vec![],
+        export_v6: vec![rule(action)],
+    };
+    let filtered = BgpPeer {
+        filters: vec!["b".into(), "a".into()],
+        ..peer("filtered", "10.1.0.1")
+    };
+    let strict = model::BgpConfiguration {
+        ebgp_requires_policy: true,
+        ..model::BgpConfiguration::default()
+    };
+    let all = [
+        Object::Node(node("n1", "10.1.0.11/24")),
+        Object::BgpConfiguration(strict),
+        Object::BgpFilter(filter("a", model::BgpFilterAction::Reject)),
+        Object::BgpFilter(filter("b", model::BgpFilterAction::Accept)),
+        Object::BgpPeer(filtered),
+        Object::BgpPeer(peer("open", "10.1.0.2")),
+    ];
+    let config = sessions("n1", &objects(all)).config.unwrap();
+    let found = |address: &str| &config.peers[&PeerKey::new(address.parse().unwrap(), 179)];
+    let rules = |filter: &bgp_core::filter::Filter| -> Vec<_> {
+        let rules = filter.rules.iter();
+        rules
+            .map(|rule| (rule.matches.family.unwrap(), rule.action))
+            .collect()
+    };
+    use bgp_core::filter::Action::{Accept, Reject};
+    let filtered = found("10.1.0.1");
+    let expected = [(Family::IPV4, Accept), (Family::IPV4, Reject)];
+    assert_eq!(rules(&filtered.import_filter), expected);
+    let expected = [(Family::IPV6, Accept), (Family::IPV6, Reject)];
+    assert_eq!(rules(&filtered.export_filter), expected);
+    assert_eq!(
+        (filtered.import, filtered.export),
+        (Import::All, Export::OwnRoutes)
+    );
+    let open = found("10.1.0.2");
+    assert_eq!(
+        (open.import, open.export),
+        (Import::Unstated, Export::Unstated)
+    );
 }

@@ -241,6 +241,33 @@ fn a_pool_that_changes_its_mode_moves_the_routes_and_nothing_else() {
 }
 
 #[test]
+fn pods_outside_their_nodes_blocks_have_routes_of_their_own_here_and_there() {
+    let mut calc = told(facts());
+    calc.set_own_blocks([net("10.244.9.0/26")].into());
+    // A pod of another node in a block that this node got; BGP refuses what is part of it.
+    let stray = net("10.244.9.7/32");
+    calc.set_strays([(stray, vec!["10.1.0.12".parse().unwrap()])].into());
+    calc.resolve();
+    let desired = calc.desired();
+    let advertised: Vec<_> = desired.advertised.iter().map(|r| r.prefix).collect();
+    assert_eq!(advertised, [net("10.244.1.1/32"), net("10.244.9.0/26")]);
+    assert_eq!(desired.route(&stray), Some(&via("10.1.0.12", 2, false)));
+    calc.set_strays(BTreeMap::new());
+    calc.resolve();
+    assert_eq!(calc.desired().route(&stray), None);
+}
+
+#[test]
+fn the_tunnel_has_the_nodes_own_address_of_its_block() {
+    let mut calc = told(facts());
+    let address = Some("10.244.1.5".parse().unwrap());
+    calc.set_tunnel_address(address);
+    calc.resolve();
+    let tunnel = calc.desired().tunnels.get(names::IPIP_DEVICE);
+    assert_eq!(tunnel.and_then(Tunnel::address), address);
+}
+
+#[test]
 fn a_pod_without_its_link_has_no_route_and_a_deleted_one_frees_its_address() {
     let mut calc = told(facts());
     calc.on_link_gone(7);

@@ -89,7 +89,8 @@ fn ours(netns: &Netns, dir: &Path, peers: &[Peer]) -> Result<Process> {
         let export = if peer.told_all { "All" } else { "OwnRoutes" };
         let _ = writeln!(
             text,
-            "- {{ address: {}, remoteAs: {}, passive: true, holdTime: {}, export: {export} }}",
+            "- {{ address: {}, remoteAs: {}, passive: true, holdTime: {}, \
+             import: All, export: {export} }}",
             peer.address, peer.asn, peer.hold_time
         );
     }

@@ -1,5 +1,6 @@
 use super::{clean, invalid};
-use crate::manifest::{Parsed, parse};
+use crate::manifest::{Parsed, VERSIONS, known, parse};
+use crate::object::Kind;
 use serde_json::{Value, json};
 
 fn refused(document: &Value) -> String {
@@ -84,6 +85,15 @@ fn other_kinds_and_other_versions_of_ours_are_ignored_with_a_reason() {
             (found, reason.as_str()),
             (format!("{version} {kind}"), expected)
         );
+    }
+}
+
+#[test]
+fn every_kind_is_read_in_some_version() {
+    for kind in Kind::ALL {
+        let reads =
+            |version: &str| known(version, kind.as_str()).is_some_and(|(found, _)| found == kind);
+        assert!(VERSIONS.into_iter().any(reads), "{kind}");
     }
 }
 

@@ -140,6 +140,36 @@ fn label_selectors_join_labels_and_expressions_by_and() {
 }
 
 #[test]
+fn leading_zeros_of_an_ip_block_of_old_are_decimal() {
+    for (text, expected) in [
+        ("010.000.0.0/08", "10.0.0.0/8"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("10.010.0.0/16", "10.10.0.0/16"),
+    ] {
+        let found = rule(json!({ "from": [{ "ipBlock": { "cidr": text } }] }));
+        let block = PolicyPeer::IpBlock {
+            cidr: expected.parse().unwrap(),
+            except: vec![],
+        };
+        assert_eq!(found.peers, Some(vec![block]));
+    }
+    for text in [
+        "10.0.0/8",
+        "10..0.0/8",
+        "0x0a.0.0.0/8",
+        "10.0.0.256/8",
+        "/8",
+    ] {
+        let rule = json!({ "from": [{ "ipBlock": { "cidr": text } }] });
+        let (message, _) = invalid(&document(json!({ "ingress": [rule] })));
+        assert!(
+            message.ends_with(&format!("{text:?} is not a CIDR")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn host_bits_of_an_ip_block_are_masked() {
     let block =
         json!({ "ipBlock": { "cidr": "10.1.2.3/8", "except": ["10.1.2.3/16", "10.9.0.0/32"] } });

@@ -1,0 +1,40 @@
+//! Names in policies: queries and answers go in, the compiler is told what changed.
+
+use super::Calc;
+use policy::domain_matches;
+use std::net::IpAddr;
+use std::time::Duration;
+
+impl Calc {
+    /// A pod asked for a name; times are since the start of the process.
+    pub fn on_query(&mut self, pod: IpAddr, port: u16, payload: &[u8], now: Duration) {
+        self.names.on_query(pod, port, payload, now);
+    }
+
+    /// A pod was answered.
+    pub fn on_answer(&mut self, pod: IpAddr, port: u16, payload: &[u8], now: Duration) {
+        let patterns = self.compiler.domain_names();
+        let wanted = |name: &str| patterns.iter().any(|pattern| domain_matches(pattern, name));
+        self.names.on_answer(pod, port, payload, now, wanted);
+        self.feed_names();
+    }
+
+    /// What has not been resolved for long is forgotten.
+    pub fn expire_names(&mut self, now: Duration) {
+        let patterns = self.compiler.domain_names();
+        let wanted = |name: &str| patterns.iter().any(|pattern| domain_matches(pattern, name));
+        self.names.expire(now, wanted);
+        self.feed_names();
+    }
+
+    /// Whether a name ever resolved to this address: a connection to it outlives the answer.
+    pub(crate) fn was_resolved(&self, address: IpAddr) -> bool {
+        self.names.ever_had(address)
+    }
+
+    fn feed_names(&mut self) {
+        for (name, addresses) in self.names.take_changed() {
+            self.compiler.set_domain(&name, addresses);
+        }
+    }
+}
