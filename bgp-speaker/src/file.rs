@@ -3,13 +3,14 @@
 mod filter;
 mod peer;
 
+use crate::watchers::Monitoring;
 use bgp_core::{Decision, DynamicPeers, LocalRoute, PeerConfig, PeerKey, SpeakerConfig};
 use filter::{EntryText, RuleText};
 use ipnet::IpNet;
 use peer::{Filters, Peer, Place};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -105,6 +106,10 @@ pub struct FileConfig {
     pub networks: BTreeSet<LocalRoute>,
     /// The kernel goes on forwarding while no speaker runs.
     pub forwarding_preserved: bool,
+    /// Who is told about sessions and routes as they come.
+    pub monitoring: Monitoring,
+    /// Where the table goes, in MRT format, when it is asked for.
+    pub mrt_table: Option<PathBuf>,
 }
 
 impl FileConfig {
@@ -151,6 +156,11 @@ struct Document {
     filters: BTreeMap<String, Vec<RuleText>>,
     #[serde(default)]
     peers: Vec<Peer>,
+    /// Addresses and ports.
+    #[serde(default)]
+    bmp_stations: Vec<SocketAddr>,
+    mrt_updates: Option<PathBuf>,
+    mrt_table: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -197,6 +207,12 @@ impl Document {
             speaker,
             networks,
             forwarding_preserved: self.forwarding_preserved,
+            monitoring: Monitoring {
+                name: self.router_id.to_string(),
+                stations: self.bmp_stations,
+                updates_file: self.mrt_updates,
+            },
+            mrt_table: self.mrt_table,
         })
     }
 

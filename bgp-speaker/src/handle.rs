@@ -1,6 +1,7 @@
 //! The two ends that the owner of a speaker holds.
 
 use crate::runtime::{self, Command};
+use crate::watchers::Monitoring;
 use bgp_core::{
     AdvertisedStatus, FibChange, LocalRoute, Operation, OperationError, PeerKey, Restart,
     RouteStatus, SpeakerConfig, SpeakerStatus, Stop,
@@ -47,7 +48,7 @@ pub enum FibEvent {
     Converged,
 }
 
-/// Where forwarding changes arrive.
+/// Where forwarding changes arrive. Dropping it says that nobody forwards by this speaker's routes.
 pub type FibEvents = mpsc::Receiver<FibEvent>;
 
 /// Controls a speaker. The speaker stops (as by [`Stop::Planned`]) when all handles are dropped.
@@ -77,6 +78,16 @@ impl Handle {
     /// All known paths, with the reason why each is or is not in use.
     pub async fn routes(&self) -> Result<Vec<RouteStatus>, Gone> {
         self.ask(Command::Routes).await
+    }
+
+    /// Who is told about sessions and routes as they come.
+    pub fn monitor(&self, monitoring: Monitoring) {
+        let _ = self.commands.send(Command::Monitor(monitoring));
+    }
+
+    /// All known paths as an MRT file (RFC 6396, TABLE_DUMP_V2).
+    pub async fn mrt_table(&self) -> Result<Vec<u8>, Gone> {
+        self.ask(Command::MrtTable).await
     }
 
     /// What a peer is told; `None` without a session.

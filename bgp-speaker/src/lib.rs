@@ -6,6 +6,7 @@
 
 mod bfd;
 mod connection;
+mod discovery;
 mod drops;
 mod farewell;
 mod file;
@@ -13,12 +14,15 @@ mod handle;
 mod listen;
 mod passwords;
 mod runtime;
+mod station;
 mod sys;
+mod watchers;
 
 pub use bgp_core::{
-    AdvertisedStatus, Export, FibChange, FibNextHop, Import, LocalRoute, Operation, OperationError,
-    Password, PathStatus, PeerConfig, PeerKey, PeerStatus, RemoteAs, RouteStatus, SpeakerConfig,
-    SpeakerStatus, Stop, filter, wire::Family,
+    AdvertisedStatus, BfdStatus, Export, FibChange, FibNextHop, Import, LocalRoute, Operation,
+    OperationError, Password, PathStatus, PeerConfig, PeerKey, PeerStatus, RemoteAs, RouteStatus,
+    SpeakerConfig, SpeakerStatus, Stop, filter, wire::Family,
 };
 pub use file::{FileConfig, FileError, RuleError};
 pub use handle::{FibEvent, FibEvents, Gone, Handle, Options, SpawnError, spawn};
+pub use watchers::Monitoring;

@@ -1,8 +1,9 @@
 //! `bgp-speaker`: a BGP speaker that announces networks and reflects routes; it writes no routes
 //! into the kernel.
 //!
-//! SIGHUP reads the configuration again, SIGUSR1 logs the state of all sessions, SIGTERM stops so
-//! that a successor can take over (peers keep our routes), SIGINT stops and withdraws them.
+//! SIGHUP reads the configuration again, SIGUSR1 logs the state of all sessions, SIGUSR2 writes the
+//! table in MRT format, SIGTERM stops so that a successor can take over (peers keep our routes),
+//! SIGINT stops and withdraws them.
 
 use bgp_speaker::{FileConfig, Handle, Options, Stop, spawn};
 use std::error::Error;
@@ -63,8 +64,9 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     })?;
     // Nothing is forwarded here.
     drop(fib);
+    let mut table = config.mrt_table.clone();
     configure(&speaker, config);
-    let stop = serve(&speaker, &arguments.config).await?;
+    let stop = serve(&speaker, &arguments.config, &mut table).await?;
     log_status(&speaker).await;
     speaker.shutdown(stop).await;
     Ok(())
@@ -73,21 +75,34 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 fn configure(speaker: &Handle, config: FileConfig) {
     speaker.configure(config.speaker);
     speaker.local_routes(config.networks);
+    speaker.monitor(config.monitoring);
 }
 
-async fn serve(speaker: &Handle, path: &Path) -> Result<Stop, Box<dyn Error>> {
+async fn serve(
+    speaker: &Handle,
+    path: &Path,
+    table: &mut Option<PathBuf>,
+) -> Result<Stop, Box<dyn Error>> {
     let mut reload = signal(SignalKind::hangup())?;
     let mut report = signal(SignalKind::user_defined1())?;
+    let mut dump = signal(SignalKind::user_defined2())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tracing::info!("running with {}", path.display());
     loop {
         tokio::select! {
             _ = reload.recv() => match FileConfig::read(path) {
-                Ok(config) => configure(speaker, config),
+                Ok(config) => {
+                    table.clone_from(&config.mrt_table);
+                    configure(speaker, config);
+                }
                 Err(error) => tracing::error!("the configuration stays as it was: {error}"),
             },
             _ = report.recv() => log_status(speaker).await,
+            _ = dump.recv() => match table {
+                Some(file) => write_table(speaker, file).await,
+                None => tracing::warn!("mrtTable does not say where the table is to go"),
+            },
             _ = terminate.recv() => return Ok(Stop::Planned),
             _ = interrupt.recv() => return Ok(Stop::Drain),
         }
@@ -101,5 +116,18 @@ async fn log_status(speaker: &Handle) {
             Err(error) => tracing::error!("cannot print the status: {error}"),
         },
         Err(error) => tracing::error!("{error}"),
+    }
+}
+
+/// Under another name first, so that whoever reads the file finds all of it.
+async fn write_table(speaker: &Handle, path: &Path) {
+    let Ok(table) = speaker.mrt_table().await else {
+        return;
+    };
+    let partial = path.with_extension("partial");
+    let written = std::fs::write(&partial, &table).and_then(|()| std::fs::rename(&partial, path));
+    match written {
+        Ok(()) => tracing::info!("the table is in {}", path.display()),
+        Err(error) => tracing::error!("cannot write {}: {error}", path.display()),
     }
 }

@@ -12,13 +12,17 @@ use std::os::fd::AsFd;
 pub(crate) struct Passwords(BTreeMap<IpNet, Password>);
 
 impl Passwords {
-    /// Those of the configured peers. Peers that share an address share what it is signed with.
+    /// Those of the configured peers and of ranges of them. Peers that share an address share what it is signed with.
     pub(crate) fn of(config: &SpeakerConfig) -> Self {
         let signed = config.peers.iter().filter_map(|(key, peer)| {
             let password = peer.password.clone()?;
             Some((sys::host(key.address), password))
         });
-        Self(signed.collect())
+        let dynamic = config.dynamic_peers.iter().filter_map(|(range, peers)| {
+            let password = peers.peer.password.clone()?;
+            Some((*range, password))
+        });
+        Self(signed.chain(dynamic).collect())
     }
 
     /// Has `socket`, on which `before` is in force, expect these instead. Returns what went wrong,

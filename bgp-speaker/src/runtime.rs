@@ -3,9 +3,12 @@
 
 use crate::bfd::{self, Bfd};
 use crate::connection::{self, Backlog, Connection};
+use crate::discovery::Discovery;
 use crate::farewell::Farewells;
 use crate::handle::FibEvent;
 use crate::listen::Listeners;
+use crate::station::Feed;
+use crate::watchers::{self, Monitoring, Watchers};
 use bgp_core::{
     AdvertisedStatus, ConnectionId, LocalRoute, Notice, Operation, OperationError, Output,
     Password, PeerId, PeerKey, Restart, RouteStatus, Severity, SocketOptions, Speaker,
@@ -39,6 +42,8 @@ pub(crate) enum Command {
     LocalRoutes(BTreeSet<LocalRoute>),
     Status(oneshot::Sender<SpeakerStatus>),
     Routes(oneshot::Sender<Vec<RouteStatus>>),
+    Monitor(Monitoring),
+    MrtTable(oneshot::Sender<Vec<u8>>),
     Advertised(PeerKey, oneshot::Sender<Option<Vec<AdvertisedStatus>>>),
     Operate(
         PeerKey,
@@ -64,6 +69,10 @@ pub(crate) enum Event {
     /// What did not fit at once is written.
     Written(ConnectionId),
     Lost(ConnectionId, String),
+    /// A router is on an interface, or is there no more.
+    Neighbour(String, Option<(Ipv6Addr, u32)>),
+    /// A BMP station is connected.
+    Station(SocketAddr, Feed),
     /// Whether we listen at an address, and if not, why.
     Listening(SocketAddr, Result<(), String>),
 }
@@ -87,6 +96,8 @@ pub(crate) async fn run(
         connections: BTreeMap::new(),
         tasks: JoinSet::new(),
         farewells: Farewells::new(),
+        watchers: Watchers::new(events.clone()),
+        discovery: Discovery::new(events.clone()),
         events,
         buffer: vec![0; READ].into(),
         more: false,
@@ -161,6 +172,8 @@ struct Runtime {
     connections: BTreeMap<ConnectionId, Connection>,
     tasks: JoinSet<()>,
     farewells: Farewells,
+    watchers: Watchers,
+    discovery: Discovery,
     events: mpsc::Sender<Event>,
     /// What is read goes through here.
     buffer: Box<[u8]>,
@@ -180,6 +193,7 @@ impl Runtime {
             Command::Configure(config) => {
                 self.listen_port = config.listen_port;
                 self.listeners.set_passwords(&config);
+                self.discovery.set(&config);
                 self.speaker.set_config(*config, now);
                 self.listen();
             }
@@ -196,6 +210,13 @@ impl Runtime {
             }
             Command::Routes(answer) => {
                 let _ = answer.send(self.speaker.routes());
+            }
+            Command::Monitor(monitoring) => {
+                self.watchers.set(monitoring, &mut self.tasks);
+                self.speaker.set_monitored(self.watchers.watch());
+            }
+            Command::MrtTable(answer) => {
+                let _ = answer.send(self.speaker.mrt_table(watchers::since_1970()));
             }
             Command::Advertised(peer, answer) => {
                 let _ = answer.send(self.speaker.advertised(&peer));
@@ -241,6 +262,15 @@ impl Runtime {
                 if self.connections.remove(&id).is_some() {
                     self.speaker.lost(id, &words, now);
                 }
+            }
+            Event::Neighbour(interface, neighbour) => {
+                self.speaker.set_neighbour(&interface, neighbour, now);
+            }
+            Event::Station(station, feed) => {
+                // What was said before is in what there is.
+                self.perform();
+                let all = self.speaker.monitored();
+                self.watchers.connected(station, feed, &all);
             }
             Event::Listening(address, Ok(())) => drop(self.listen_errors.remove(&address)),
             Event::Listening(address, Err(words)) => {
@@ -404,6 +434,7 @@ impl Runtime {
                     tracing::info!("all peers have sent their routes");
                     self.converged = true;
                 }
+                Output::Monitored(monitored) => self.watchers.tell(&monitored),
                 Output::Notice(Notice {
                     peer,
                     severity,
@@ -455,6 +486,7 @@ impl Runtime {
         }
         self.speaker.stop(stop, Instant::now());
         self.perform();
+        self.watchers.dismiss();
         let Self {
             connections,
             mut tasks,

@@ -99,7 +99,7 @@ fn gtsm_takes_neighbours_and_nobody_from_further_away() {
     let lab = Lab::new();
     // TTL 64, as from a host that is up to 191 hops away.
     let _bird = lab.bird_with(65001, "10.0.0.2", "multihop;", "");
-    let _speaker = lab.speaker(peer, false);
+    let _speaker = lab.speaker(&peer.replace("ttl", "passive: true, ttl"), false);
     eventually("the words name the TTL of connections", || {
         lab.read("log")
             .contains("the peer connects with TTL 64, and ttlSecurity asks for 255")

@@ -272,4 +272,26 @@ mod tests {
             bytes
         );
     }
+
+    #[test]
+    fn what_could_not_be_written_goes_first_when_it_can_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(folder.path()).unwrap();
+        journal.append(&block("10.244.0.0/26")).unwrap();
+        let path = folder.path().join(FILE);
+        // A file that can't be written to stands for a full disk.
+        let writable = std::mem::replace(&mut journal.file, File::open(&path).unwrap());
+        journal.note(Record::BlockGone("10.244.0.0/26".parse().unwrap()));
+        assert!(journal.append(&block("10.244.0.64/26")).is_err());
+        assert!(journal.state().blocks.is_empty() && journal.trouble().is_some());
+        journal.catch_up();
+        assert!(journal.trouble().is_some());
+        journal.file = writable;
+        journal.append(&block("10.244.0.0/26")).unwrap();
+        assert_eq!(journal.trouble(), None);
+        drop(journal);
+        let state = Journal::peek(folder.path()).unwrap();
+        let blocks: Vec<String> = state.blocks.keys().map(ToString::to_string).collect();
+        assert_eq!(blocks, ["10.244.0.0/26"]);
+    }
 }

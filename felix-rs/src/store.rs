@@ -308,3 +308,92 @@ fn owner_of(object: Object) -> Result<String, String> {
         other => Err(format!("{} stands where a block should", other.key())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(path: &Path) -> (Pending, mpsc::UnboundedReceiver<Said>) {
+        let (said, answers) = mpsc::unbounded_channel();
+        let pending = Pending {
+            path: path.to_owned(),
+            said,
+            open: None,
+            failed: BTreeMap::new(),
+        };
+        (pending, answers)
+    }
+
+    fn block(node: &str) -> IpamBlock {
+        IpamBlock {
+            cidr: "10.244.0.0/26".parse().unwrap(),
+            node: node.to_owned(),
+        }
+    }
+
+    fn owner(answers: &mut mpsc::UnboundedReceiver<Said>) -> Result<String, String> {
+        match answers.try_recv().unwrap() {
+            Said::Claim(claim) => claim.owner,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_claim_overtakes_a_deletion_of_the_same_block_that_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("datastore");
+        let (mut pending, mut answers) = pending(&path);
+        pending.take(Write::Free(block("n1")));
+        assert_eq!(pending.failed.len(), 1);
+        std::fs::create_dir(&path).unwrap();
+        pending.take(Write::Claim(block("n1")));
+        assert!(pending.failed.is_empty());
+        assert_eq!(owner(&mut answers), Ok("n1".to_owned()));
+    }
+
+    #[test]
+    fn a_block_is_freed_or_taken_over_only_from_who_had_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut pending, mut answers) = pending(folder.path());
+        pending.take(Write::Claim(block("n1")));
+        pending.take(Write::Free(block("n2")));
+        let by = |node: &str| Write::TakeOver {
+            block: block(node),
+            by: "n3".to_owned(),
+        };
+        pending.take(by("n2"));
+        pending.take(by("n1"));
+        let owners: Vec<_> = (0..3).map(|_| owner(&mut answers)).collect();
+        assert_eq!(owners, ["n1", "n1", "n3"].map(|node| Ok(node.to_owned())));
+        pending.take(Write::Free(block("n3")));
+        pending.take(Write::Claim(block("n1")));
+        assert_eq!(owner(&mut answers), Ok("n1".to_owned()));
+        assert!(pending.failed.is_empty());
+    }
+
+    #[test]
+    fn a_lease_is_answered_with_what_it_is_and_whether_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut pending, mut answers) = pending(folder.path());
+        let lease = |holder: &str| Lease {
+            holder: holder.to_owned(),
+            renewals: 1,
+        };
+        let swap = |holder: &str, begun| Write::SwapLease {
+            name: "ipam".to_owned(),
+            expected: None,
+            next: lease(holder),
+            begun,
+        };
+        pending.take(Write::ReadLease("ipam".to_owned()));
+        pending.take(swap("n1", 7));
+        pending.take(swap("n2", 8));
+        let mut said = || match answers.try_recv().unwrap() {
+            Said::Lease(read) => (read.lease, read.written),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(said(), (None, None));
+        assert_eq!(said(), (Some(lease("n1")), Some(7)));
+        assert_eq!(said(), (Some(lease("n1")), None));
+    }
+}

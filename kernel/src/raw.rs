@@ -1,4 +1,4 @@
-//! The only `unsafe` code of the workspace.
+//! The only `unsafe` code of this crate.
 #![allow(unsafe_code)]
 
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};

@@ -7,6 +7,7 @@
 pub mod bfd;
 mod config;
 pub mod filter;
+pub mod monitoring;
 mod rib;
 mod session;
 mod speaker;
@@ -18,7 +19,7 @@ pub use config::{
     SpeakerConfig, Stop,
 };
 pub use speaker::{
-    AdvertisedStatus, ConnectionId, Notice, Operation, OperationError, Output, PathStatus, PeerId,
-    PeerStatus, Rejected, RouteStatus, Severity, SocketOptions, Speaker, SpeakerStatus,
-    WatchedPath,
+    AdvertisedStatus, BfdStatus, ConnectionId, Notice, Operation, OperationError, Output,
+    PathStatus, PeerId, PeerStatus, Rejected, RouteStatus, Severity, SocketOptions, Speaker,
+    SpeakerStatus, WatchedPath,
 };

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockAddr, Socket};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -34,7 +34,8 @@ pub(super) struct Engine {
     changes: mpsc::UnboundedSender<Change>,
     watches: BTreeMap<PeerId, Watch>,
     by_discriminator: HashMap<NonZeroU32, PeerId>,
-    by_remote: HashMap<(IpAddr, bool), PeerId>,
+    /// By address, scope and whether multihop.
+    by_remote: HashMap<(IpAddr, u32, bool), PeerId>,
     due: BTreeSet<(Instant, PeerId)>,
     receivers: BTreeMap<Kind, Socket>,
     /// When to try again to open a receiver, and what was wrong.
@@ -143,7 +144,7 @@ impl Engine {
         let discriminator = self.new_discriminator();
         let seed = self.number();
         self.by_discriminator.insert(discriminator, peer);
-        self.by_remote.insert((path.remote, path.multihop), peer);
+        self.by_remote.insert(remote(&path), peer);
         let watch = Watch {
             session: Session::new(path.profile, discriminator, seed, now),
             path,
@@ -164,8 +165,7 @@ impl Engine {
         watch.transmit(seed, now);
         if let Some(watch) = self.watches.remove(&peer) {
             self.by_discriminator.remove(&watch.session.discriminator());
-            self.by_remote
-                .remove(&(watch.path.remote, watch.path.multihop));
+            self.by_remote.remove(&remote(&watch.path));
             if let Some(due) = watch.due {
                 self.due.remove(&(due, peer));
             }
@@ -216,7 +216,7 @@ impl Engine {
                 }
                 let octets = buffer.get(..datagram.length).unwrap_or_default();
                 if let Ok(packet) = Packet::decode(octets) {
-                    self.received(kind, datagram.from.ip(), &packet);
+                    self.received(kind, datagram.from, &packet);
                 }
             }
         }
@@ -224,16 +224,21 @@ impl Engine {
 
     /// RFC 5880 section 6.8.6: by our discriminator, or by address until the other end knows it;
     /// by both, for a stranger may guess.
-    fn received(&mut self, kind: Kind, from: IpAddr, packet: &Packet) {
+    fn received(&mut self, kind: Kind, from: SocketAddr, packet: &Packet) {
+        let scope = match from {
+            SocketAddr::V6(from) => from.scope_id(),
+            SocketAddr::V4(_) => 0,
+        };
+        let from_remote = (from.ip(), scope, kind.multihop);
         let peer = match packet.your_discriminator {
             Some(ours) => self.by_discriminator.get(&ours),
-            None => self.by_remote.get(&(from, kind.multihop)),
+            None => self.by_remote.get(&from_remote),
         };
         let Some(peer) = peer.copied() else { return };
         let Some(watch) = self.watches.get_mut(&peer) else {
             return;
         };
-        if watch.path.remote != from || watch.path.multihop != kind.multihop {
+        if remote(&watch.path) != from_remote {
             return;
         }
         let now = Instant::now();
@@ -337,6 +342,11 @@ impl Engine {
         self.serial += 1;
         self.random.hash_one(self.serial)
     }
+}
+
+/// Where its packets come from.
+fn remote(path: &WatchedPath) -> (IpAddr, u32, bool) {
+    (path.remote, path.scope, path.multihop)
 }
 
 impl Watch {

@@ -5,7 +5,7 @@ use bgp_core::WatchedPath;
 use bgp_core::bfd::{FIRST_SOURCE_PORT, MULTIHOP_PORT, SINGLE_HOP_PORT, SINGLE_HOP_TTL};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// DSCP CS6, network control (RFC 4594 section 3.1).
 const TRAFFIC_CLASS: u32 = 48 << 2;
@@ -59,7 +59,7 @@ pub(super) fn receiver(kind: Kind) -> io::Result<Socket> {
 /// Those of bind(2): the address is not on this node.
 pub(super) fn transmitter(path: &WatchedPath, seed: u16) -> io::Result<(Socket, SockAddr)> {
     let socket = udp(path.local)?;
-    let target = with_scope(path.remote, Kind::of(path).port(), path)?;
+    let target = with_scope(path.remote, Kind::of(path).port(), path.scope);
     let ports = u16::MAX - FIRST_SOURCE_PORT;
     if let Some(device) = &path.device {
         socket.bind_device(Some(device.as_bytes()))?;
@@ -74,7 +74,7 @@ pub(super) fn transmitter(path: &WatchedPath, seed: u16) -> io::Result<(Socket, 
     let mut taken = io::Error::from_raw_os_error(EADDRINUSE);
     for offset in 0..=ports {
         let port = FIRST_SOURCE_PORT + (seed % ports).wrapping_add(offset) % ports;
-        let address = with_scope(path.local, port, path)?;
+        let address = with_scope(path.local, port, path.scope);
         match socket.bind(&address.into()) {
             Ok(()) => return Ok((socket, target.into())),
             Err(error) if error.raw_os_error() == Some(EADDRINUSE) => taken = error,
@@ -84,15 +84,10 @@ pub(super) fn transmitter(path: &WatchedPath, seed: u16) -> io::Result<(Socket, 
     Err(taken)
 }
 
-/// A link-local address means something on a device only.
-fn with_scope(address: IpAddr, port: u16, path: &WatchedPath) -> io::Result<SocketAddr> {
-    match (address, &path.device) {
-        (IpAddr::V6(address), Some(device)) if address.is_unicast_link_local() => {
-            let any = udp(IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
-            let scope = rustix::net::netdevice::name_to_index(&any, device)?;
-            Ok(SocketAddrV6::new(address, port, 0, scope).into())
-        }
-        (address, _) => Ok(SocketAddr::new(address, port)),
+fn with_scope(address: IpAddr, port: u16, scope: u32) -> SocketAddr {
+    match address {
+        IpAddr::V6(address) => SocketAddrV6::new(address, port, 0, scope).into(),
+        IpAddr::V4(address) => SocketAddrV4::new(address, port).into(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test program uses its part
 
+mod daemons;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -111,7 +113,11 @@ impl Lab {
 
     /// BIRD with further options of the session, and further protocols.
     pub(crate) fn bird_with(&self, their_as: u32, own: &str, options: &str, more: &str) -> Daemon {
-        let ours = own.replace('2', "1");
+        let ours = if own.contains(':') {
+            "fd00::1"
+        } else {
+            "10.0.0.1"
+        };
         let config = self.write(
             "bird.conf",
             &format!(
@@ -152,15 +158,25 @@ impl Lab {
 
     /// FRR with further lines about the neighbor; with bfdd if one of them is about that.
     pub(crate) fn frr_with(&self, neighbor: &str) -> Vec<Daemon> {
+        let who = " neighbor 10.0.0.1 remote-as 4200000001\n";
+        self.frr_to("10.0.0.1", &format!("{who}{neighbor}"))
+    }
+
+    /// FRR with a neighbor on the link rather than at an address.
+    pub(crate) fn frr_unnumbered(&self, neighbor: &str) -> Vec<Daemon> {
+        let who = " neighbor eth0 interface remote-as external\n";
+        self.frr_to("eth0", &format!("{who}{neighbor}"))
+    }
+
+    fn frr_to(&self, name: &str, neighbor: &str) -> Vec<Daemon> {
         let config = self.write(
             "bgpd.conf",
             &format!(
                 "router bgp 65001\n bgp router-id 192.0.2.2\n no bgp ebgp-requires-policy\n\
              \x20bgp graceful-restart\n no bgp network import-check\n\
-             \x20neighbor 10.0.0.1 remote-as 4200000001\n neighbor 10.0.0.1 timers connect 1\n\
-             {neighbor}\
+             {neighbor} neighbor {name} timers connect 1\n\
              \x20address-family ipv4 unicast\n  network 10.2.0.0/24\n exit-address-family\n\
-             \x20address-family ipv6 unicast\n  network fd02::/64\n  neighbor 10.0.0.1 activate\n\
+             \x20address-family ipv6 unicast\n  network fd02::/64\n  neighbor {name} activate\n\
              \x20exit-address-family\n"
             ),
         );
@@ -207,6 +223,16 @@ impl Lab {
             "vtysh",
             &["--vty_socket", path(self.directory.path()), "-c", command],
         )
+    }
+
+    /// Changes FRR's BGP configuration.
+    pub(crate) fn configure_frr(&self, line: &str) {
+        let directory = path(self.directory.path());
+        let words = ["--vty_socket", directory, "-c", "configure terminal"];
+        let words = words
+            .into_iter()
+            .chain(["-c", "router bgp 65001", "-c", line]);
+        output("vtysh", &words.collect::<Vec<_>>());
     }
 
     /// Writes every change of their kernel's routes to the file `monitor`.
@@ -318,6 +344,17 @@ impl Namespace {
             .write_all(table.as_bytes())
             .unwrap();
         assert!(nft.wait().unwrap().success(), "{table}");
+    }
+
+    /// What a program says there.
+    pub(crate) fn run<'a>(
+        &'a self,
+        program: &'a str,
+        words: impl Iterator<Item = &'a str>,
+    ) -> String {
+        let mut arguments = vec!["netns", "exec", &self.0, program];
+        arguments.extend(words);
+        output("ip", &arguments)
     }
 
     pub(crate) fn ip(&self, arguments: &[&str]) -> String {

@@ -23,6 +23,8 @@ pub struct View {
     pub endpoints: Vec<(WorkloadEndpoint, Option<u32>)>,
     /// Addresses of nodes that their objects do not tell.
     pub node_addresses: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// What domain names of policies resolve to, as this node's pods were told.
+    pub domains: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 impl View {
@@ -37,6 +39,7 @@ impl View {
                 .map(|(_, endpoint, local)| (endpoint.clone(), local))
                 .collect(),
             node_addresses: BTreeMap::from([(calc.node().to_owned(), own.collect())]),
+            domains: calc.resolved_names(),
         }
     }
 
@@ -46,7 +49,7 @@ impl View {
         Self {
             objects: objects.all().filter(|o| matters(o)).cloned().collect(),
             endpoints: endpoints.map(|endpoint| (endpoint.clone(), None)).collect(),
-            node_addresses: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -71,6 +74,7 @@ impl View {
             objects: objects.all().filter(|o| matters(o)).cloned().collect(),
             endpoints,
             node_addresses: self.node_addresses,
+            domains: self.domains,
         }
     }
 }
@@ -96,6 +100,7 @@ fn matters(object: &Object) -> bool {
             | Kind::GlobalNetworkSet
             | Kind::HostEndpoint
             | Kind::Profile
+            | Kind::Service
     )
 }
 
@@ -106,6 +111,8 @@ pub struct Cluster {
     pods: BTreeMap<EndpointId, Member>,
     nodes: BTreeMap<String, BTreeSet<IpAddr>>,
     in_host_network: BTreeSet<(String, String)>,
+    /// `namespace/name` by the addresses that lead to the Service.
+    services: BTreeMap<IpAddr, String>,
 }
 
 /// A pod, and where it runs, if that is known.
@@ -123,7 +130,11 @@ impl Cluster {
             pods: BTreeMap::new(),
             nodes: view.node_addresses.clone(),
             in_host_network: BTreeSet::new(),
+            services: BTreeMap::new(),
         };
+        for (name, addresses) in &view.domains {
+            cluster.evaluator.set_domain(name, addresses.clone());
+        }
         let mut objects = Objects::default();
         for object in &view.objects {
             cluster.tell(object);
@@ -171,6 +182,12 @@ impl Cluster {
                     addresses: addresses.clone(),
                 };
                 evaluator.set_node(&o.name, Some(peer));
+            }
+            Object::Service(o) => {
+                let name = format!("{}/{}", o.namespace, o.name);
+                let addresses = [o.cluster_ips, o.external_ips, o.load_balancer_ips].concat();
+                let named = addresses.into_iter().map(|address| (address, name.clone()));
+                self.services.extend(named);
             }
             _ => {}
         }
@@ -232,6 +249,11 @@ impl Cluster {
     pub fn is_in_host_network(&self, namespace: &str, name: &str) -> bool {
         self.in_host_network
             .contains(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// The Service, `namespace/name`, that connections to this address are translated for.
+    pub fn service_at(&self, address: IpAddr) -> Option<&str> {
+        self.services.get(&address).map(String::as_str)
     }
 
     /// Whether the address only stands for a pod that has none.

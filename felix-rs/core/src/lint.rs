@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 pub struct Finding {
     /// The object, such as `NetworkPolicy/shop/api`, or the file.
     pub object: String,
-    /// What was looked for, such as `deny-without-dns`.
-    pub check: String,
     /// The field; empty for the whole object.
     pub field: String,
+    /// What was looked for, such as `deny-without-dns`.
+    pub check: String,
     /// What is the matter, in words.
     pub message: String,
 }

@@ -78,6 +78,17 @@ pub enum WhyError {
     /// A pod that policies do not see.
     #[error("{0} is in the host's network: no policy is about it; name its node's address")]
     HostNetwork(String),
+    /// Policy sees where a Service leads to.
+    #[error(
+        "{address} is an address of Service {service}: policy sees the pod that a connection is \
+         translated to; name that pod, with its own port"
+    )]
+    Service {
+        /// The address.
+        address: IpAddr,
+        /// `namespace/name`
+        service: String,
+    },
     /// Not a protocol.
     #[error("{0:?} is no protocol; such as tcp/80, udp/53, sctp/5060, icmp, 47")]
     Protocol(String),
@@ -163,6 +174,10 @@ struct End {
 
 fn ends(cluster: &Cluster, text: &str) -> Result<Vec<End>, WhyError> {
     if let Ok(address) = text.parse::<IpAddr>() {
+        if let Some(service) = cluster.service_at(address) {
+            let service = service.to_owned();
+            return Err(WhyError::Service { address, service });
+        }
         return Ok(vec![End { pod: None, address }]);
     }
     let Some((namespace, name)) = text.split_once('/') else {

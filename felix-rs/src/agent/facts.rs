@@ -56,14 +56,12 @@ impl Agent {
                     Some(Object::WorkloadEndpoint(endpoint)) => Some(endpoint),
                     _ => None,
                 };
-                if self.foreign_may_differ(endpoint) {
-                    self.refresh_foreign();
-                }
+                self.care.foreign_stale |= self.foreign_may_differ(endpoint);
             }
             (Kind::Node, Some(Object::Node(node))) if node.name == self.options.node_name => {
                 self.ipam.set_node_labels(node.labels);
             }
-            (Kind::Node, _) if self.foreign_may_differ(None) => self.refresh_foreign(),
+            (Kind::Node, _) => self.care.foreign_stale |= self.foreign_may_differ(None),
             (Kind::IpamBlock, Some(Object::IpamBlock(block))) => {
                 self.blocks.insert(key.clone(), block.cidr);
                 self.ipam.set_block(block);

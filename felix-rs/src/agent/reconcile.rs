@@ -32,6 +32,8 @@ pub(super) struct Care {
     /// Blocks of the journal that carry another node's name: this node was renamed.
     pub(super) renamed: Vec<IpamBlock>,
     pub(super) departed: departed::Duty,
+    /// Whose addresses are in this node's blocks has to be looked up again.
+    pub(super) foreign_stale: bool,
     /// What was freed since the start.
     pub(super) freed: u64,
 }
@@ -46,6 +48,7 @@ impl Care {
             own: BTreeSet::new(),
             renamed: Vec::new(),
             departed: departed::Duty::new(node, interval),
+            foreign_stale: false,
             freed: 0,
         }
     }
@@ -181,10 +184,12 @@ impl Agent {
     }
 
     /// Blocks that two looks found empty and not needed. The journal forgets a block before the
-    /// datastore does: at no moment does it name one that somebody else may have claimed.
+    /// datastore does, and so do the kernel and the peers: at no moment do they name one that
+    /// somebody else may have claimed.
     fn give_back_idle(&mut self, now: u64, apart: u64) {
         self.ipam.tick(now_ms());
         let idle = self.ipam.idle_blocks();
+        let mut given_back = Vec::new();
         for cidr in self.care.idle.observe(idle, now, apart) {
             if !self.ipam.give_back(cidr) {
                 continue;
@@ -195,9 +200,19 @@ impl Agent {
                 continue;
             }
             tracing::info!(block = %cidr, "empty and not needed: given back");
+            given_back.push(cidr);
+        }
+        if given_back.is_empty() {
+            return;
+        }
+        self.blocks_changed();
+        if let Err(error) = self.converge() {
+            self.fail(&error);
+        }
+        self.advertise();
+        for cidr in given_back {
             let node = self.options.node_name.clone();
             self.store.write(Write::Free(IpamBlock { cidr, node }));
-            self.blocks_changed();
         }
     }
 
@@ -224,7 +239,7 @@ impl Agent {
     /// Addresses of other nodes' pods in blocks of this node: nobody gets them, and they are
     /// reached by their nodes. Looked for when this node's blocks change, when such an endpoint
     /// comes or goes, and when a node's address may have changed.
-    pub(super) fn refresh_foreign(&mut self) {
+    fn refresh_foreign(&mut self) {
         let objects = self.calc.objects();
         let (mut addresses, mut strays) = (BTreeMap::new(), BTreeMap::new());
         for endpoint in objects.workload_endpoints() {
@@ -243,8 +258,16 @@ impl Agent {
                 }
             }
         }
+        self.care.foreign_stale = false;
         self.ipam.set_foreign(addresses);
         self.calc.set_strays(strays);
+    }
+
+    /// Once for all objects that changed in a round.
+    pub(super) fn refresh_foreign_if_stale(&mut self) {
+        if self.care.foreign_stale {
+            self.refresh_foreign();
+        }
     }
 
     pub(super) fn foreign_may_differ(&self, endpoint: Option<&WorkloadEndpoint>) -> bool {

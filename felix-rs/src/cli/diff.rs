@@ -1,7 +1,7 @@
 //! `ocicat diff`: which connections manifests would open and close.
 
 use super::formatted;
-use super::source::{Manifests, Source, updates};
+use super::source::{Manifests, Source};
 use crate::cli::Output;
 use felix_core::diff::{Change, cut, diff};
 use felix_core::revoke::LiveFlow;
@@ -31,9 +31,10 @@ struct Report {
 impl Diff {
     /// The report, and whether anything changes.
     pub(super) fn run(&self, run_dir: &Path, output: Output) -> Result<(String, bool), String> {
-        Manifests::read(&self.filename)?.warn();
+        let manifests = Manifests::read(&self.filename)?;
+        manifests.warn();
         let known = self.to.view(run_dir)?;
-        let after = known.view.clone().with(updates(&self.filename)?);
+        let after = known.view.clone().with(manifests.updates);
         let cut = known.connections.map(|live| {
             let cut = cut(&known.view, &after, &live);
             cut.into_iter().copied().collect::<Vec<_>>()

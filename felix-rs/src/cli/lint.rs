@@ -1,7 +1,7 @@
 //! `ocicat lint`: what is probably not meant.
 
 use super::formatted;
-use super::source::{Manifests, Source, updates};
+use super::source::{Manifests, Source};
 use super::table::Table;
 use crate::cli::Output;
 use felix_core::cluster::View;
@@ -43,11 +43,7 @@ impl Lint {
             let own: BTreeSet<String> = objects.map(|object| object.key().to_string()).collect();
             let view = match &self.among.dir {
                 None => View::of_objects(&manifests.objects),
-                Some(_) => self
-                    .among
-                    .view(run_dir)?
-                    .view
-                    .with(updates(&self.filename)?),
+                Some(_) => self.among.view(run_dir)?.view.with(manifests.updates),
             };
             let found = lint(&view).into_iter();
             let found = found.filter(|finding| own.contains(&finding.object));

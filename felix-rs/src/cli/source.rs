@@ -19,6 +19,8 @@ pub(super) struct Source {
 
 /// What manifests say, and what is the matter with them.
 pub(super) struct Manifests {
+    /// As they were read; the standard input can be read but once.
+    pub(super) updates: Vec<Update>,
     pub(super) objects: Objects,
     pub(super) faults: Vec<Finding>,
 }
@@ -42,12 +44,27 @@ impl Source {
 impl Manifests {
     /// Reads files and directories; `-` is the standard input.
     pub(super) fn read<P: AsRef<Path>>(paths: &[P]) -> Result<Self, String> {
+        let mut updates = vec![];
+        for path in paths.iter().map(AsRef::as_ref) {
+            let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+            if path == Path::new("-") {
+                let mut text = String::new();
+                std::io::stdin().read_to_string(&mut text).map_err(failed)?;
+                updates.extend(load_text(&text, "-"));
+            } else {
+                updates.extend(load(path).map_err(failed)?);
+            }
+        }
         let mut objects = Objects::default();
-        for update in updates(paths)? {
-            objects.apply(update);
+        for update in &updates {
+            objects.apply(update.clone());
         }
         let faults = faults(&objects);
-        Ok(Self { objects, faults })
+        Ok(Self {
+            updates,
+            objects,
+            faults,
+        })
     }
 
     /// Tells on the standard error what is wrong; the answer is about the rest.
@@ -63,20 +80,4 @@ impl Manifests {
             eprintln!("ocicat: {object}: {field}{colon}{message}");
         }
     }
-}
-
-/// What files and directories say; `-` is the standard input.
-pub(super) fn updates<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<Update>, String> {
-    let mut updates = vec![];
-    for path in paths.iter().map(AsRef::as_ref) {
-        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-        if path == Path::new("-") {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(failed)?;
-            updates.extend(load_text(&text, "-"));
-        } else {
-            updates.extend(load(path).map_err(failed)?);
-        }
-    }
-    Ok(updates)
 }

@@ -27,6 +27,8 @@ pub(super) const INGRESS: &str = "ing";
 pub(super) const OWN_NODE: &str = "own";
 /// Who may send us protocol 4.
 pub(super) const IPIP: &str = "ipip";
+/// Who may send us VXLAN.
+pub(super) const VXLAN: [&str; 2] = ["vxlan4", "vxlan6"];
 
 const SOURCES: &str = "masq";
 const POOLS: &str = "pools";
@@ -54,11 +56,15 @@ pub(super) fn declare(sets: &mut Sets) {
     sets.declare(INGRESS, &[KeyType::Ifindex], true);
     sets.declare(OWN_NODE, &[KeyType::Ifindex], true);
     sets.declare(IPIP, &[KeyType::Ipv4], false);
+    sets.declare(VXLAN[0], &[KeyType::Ipv4], false);
+    sets.declare(VXLAN[1], &[KeyType::Ipv6], false);
 }
 
 /// True for the base name of a counted set that these chains, or all chains, look up.
 pub(super) fn is_base(base: &str) -> bool {
-    LOCAL.contains(&base) || [EGRESS, INGRESS, OWN_NODE, IPIP].contains(&base)
+    LOCAL.contains(&base)
+        || VXLAN.contains(&base)
+        || [EGRESS, INGRESS, OWN_NODE, IPIP].contains(&base)
 }
 
 /// True for the name of a set that belongs to these chains and has one content for ever.
@@ -184,6 +190,7 @@ impl Base<'_> {
     /// neighbour discovery to none.
     fn input(&self, own_sets: &mut BTreeMap<String, Set>) -> Chain {
         let mut rules = Vec::from_iter(self.tunnel_input(own_sets));
+        rules.extend(self.vxlan_input(own_sets));
         let hosts = self.hosts.dispatch(Direction::Ingress, Place::Host);
         if self.own_node || !hosts.is_empty() {
             let from_pod = Statement::IifnamePrefix {
@@ -249,6 +256,30 @@ impl Base<'_> {
             hook: Some(hook(Hook::Output, ChainType::Filter, PRIORITY_FILTER)),
             rules,
         })
+    }
+
+    fn vxlan_input(&self, own_sets: &mut BTreeMap<String, Set>) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for (at, family) in FAMILIES.into_iter().enumerate() {
+            let of_family = |address: &&IpAddr| intervals::family_of(**address) == family;
+            let local = self.network.vxlan_local.iter().filter(of_family);
+            let local: BTreeSet<IpNet> = local.copied().map(IpNet::from).collect();
+            if local.is_empty() {
+                continue;
+            }
+            let local = ranges(&local, family);
+            let name = format!("{TUNNEL}_{}", content_name(&local));
+            own_sets.insert(name.clone(), interval_set(family, &local));
+            let port = self.options.vxlan_port;
+            rules.push(drop_rule([
+                Statement::Family(family),
+                Statement::L4Proto(IPPROTO_UDP),
+                Statement::DportRange(port, port),
+                lookup(&[daddr(family)], name, false),
+                lookup(&[saddr(family)], self.sets.name(VXLAN[at]), true),
+            ]));
+        }
+        rules
     }
 
     fn tunnel_input(&self, own_sets: &mut BTreeMap<String, Set>) -> Option<Rule> {

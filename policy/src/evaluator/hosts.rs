@@ -188,7 +188,7 @@ impl Walk<'_> {
             let Some(policy) = self.applying(*policy, stage) else {
                 continue;
             };
-            applying.push(key.clone());
+            applying.push(PolicyKey::clone(key));
             for matched in self.evaluator.calico_matches(policy, self.direction, &flow) {
                 let rule = matched.at(tier.name, key);
                 match rule.action {

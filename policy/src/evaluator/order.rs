@@ -8,6 +8,7 @@ use model::{
     CalicoPolicy, ClusterNetworkPolicy, ClusterTier, NetworkPolicy, Order, StagedAction, Tier,
     TierDefault,
 };
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 pub(super) const ADMIN: &str = "kube-admin";
@@ -36,7 +37,7 @@ pub(super) enum Active<'a> {
 pub(super) struct TierOfPolicies<'a> {
     pub(super) name: &'a str,
     pub(super) default_action: TierDefault,
-    pub(super) policies: Vec<(PolicyKey, Active<'a>)>,
+    pub(super) policies: Vec<(Cow<'a, PolicyKey>, Active<'a>)>,
 }
 
 impl<'a> Active<'a> {
@@ -89,7 +90,7 @@ impl Evaluator {
         let mut tiers: Vec<_> = tiers.into_values().collect();
         for tier in &mut tiers {
             tier.policies
-                .sort_by_cached_key(|(key, policy)| (policy.order(), key.clone()));
+                .sort_by(|(a_key, a), (b_key, b)| (a.order(), a_key).cmp(&(b.order(), b_key)));
         }
         tiers
     }
@@ -117,18 +118,18 @@ impl Evaluator {
     }
 
     /// The policies of a view, by the keys under which they are in force.
-    fn active(&self, view: View) -> BTreeMap<PolicyKey, Active<'_>> {
+    fn active(&self, view: View) -> BTreeMap<Cow<'_, PolicyKey>, Active<'_>> {
         let mut active = BTreeMap::new();
         for (key, policy) in &self.policies {
             match policy {
                 Policy::Kubernetes(policy) => {
-                    active.insert(key.clone(), Active::Kubernetes(policy));
+                    active.insert(Cow::Borrowed(key), Active::Kubernetes(policy));
                 }
                 Policy::Cluster(policy) => {
-                    active.insert(key.clone(), Active::Cluster(policy));
+                    active.insert(Cow::Borrowed(key), Active::Cluster(policy));
                 }
                 Policy::Calico(policy) if policy.staged.is_none() => {
-                    active.insert(key.clone(), Active::Calico(policy));
+                    active.insert(Cow::Borrowed(key), Active::Calico(policy));
                 }
                 Policy::Calico(_) | Policy::StagedKubernetes(_) => {}
             }
@@ -136,7 +137,7 @@ impl Evaluator {
         if view == View::Committed {
             for (target, action, policy) in self.staged() {
                 match action {
-                    StagedAction::Set => drop(active.insert(target, policy)),
+                    StagedAction::Set => drop(active.insert(Cow::Owned(target), policy)),
                     StagedAction::Delete => drop(active.remove(&target)),
                 }
             }
@@ -172,8 +173,12 @@ impl Evaluator {
     /// The policies that are in one view and not in the other: added, replaced or removed when
     /// what is staged is committed.
     pub(super) fn changed_by_staging(&self) -> Vec<Active<'_>> {
+        let staged: Vec<_> = self.staged().collect();
+        if staged.is_empty() {
+            return vec![];
+        }
         let enforced = self.active(View::Enforced);
-        let changes = self.staged().flat_map(|(target, action, policy)| {
+        let changes = staged.into_iter().flat_map(|(target, action, policy)| {
             let before = enforced.get(&target).copied();
             let after = (action == StagedAction::Set).then_some(policy);
             before.into_iter().chain(after)

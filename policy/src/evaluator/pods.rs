@@ -84,7 +84,7 @@ impl Evaluator {
         let tiers = self.tiers(View::Enforced).into_iter();
         let policies = tiers.flat_map(|tier| tier.policies);
         let applying = policies.filter(|(_, policy)| self.applies_to_pod(*policy, pod, direction));
-        applying.map(|(key, _)| key).collect()
+        applying.map(|(key, _)| key.into_owned()).collect()
     }
 
     /// Whether a policy has a say about a pod in this direction.
@@ -138,7 +138,7 @@ impl Walk<'_> {
             if !self.applies(*policy) {
                 continue;
             }
-            applying.push(key.clone());
+            applying.push(PolicyKey::clone(key));
             if matches!(policy, Active::Kubernetes(_)) {
                 isolated = true;
                 if let Some(reason) = &self.exempt {

@@ -427,5 +427,6 @@ fn network() -> impl Strategy<Value = NetworkSets> {
             .collect(),
         ipip_peers: peers.into_iter().map(|n| [192, 0, 2, n].into()).collect(),
         ipip_local: local.map(|n| [192, 0, 2, n].into()),
+        ..NetworkSets::default()
     })
 }

@@ -51,6 +51,7 @@ fn nft_reads_the_table_of_a_node_without_pods() {
             .into(),
         ipip_peers: ["192.0.2.1".parse().unwrap()].into(),
         ipip_local: Some("192.0.2.9".parse().unwrap()),
+        ..NetworkSets::default()
     });
     compiler.resolve();
     nft("-c", &format!("{}{END}", compiler.ruleset())).unwrap();

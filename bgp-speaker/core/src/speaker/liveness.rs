@@ -17,6 +17,8 @@ pub struct WatchedPath {
     pub local: IpAddr,
     /// The peer's.
     pub remote: IpAddr,
+    /// Index of the interface that link-local addresses are on; 0 for others.
+    pub scope: u32,
     /// Network device that the BGP session is bound to.
     pub device: Option<String>,
     /// There may be routers between (RFC 5883 instead of RFC 5881).
@@ -108,6 +110,7 @@ impl Peer {
         Some(WatchedPath {
             local,
             remote: self.key.address,
+            scope: self.key.scope,
             device: self.config.bind_device.clone(),
             multihop: self.socket_options().ttl != 1 && self.config.ttl_security != Some(1),
             profile,

@@ -14,6 +14,7 @@
 mod configure;
 mod convergence;
 mod liveness;
+mod monitor;
 mod neighbours;
 mod operate;
 mod peer;
@@ -24,11 +25,12 @@ mod status;
 
 pub use liveness::WatchedPath;
 pub use operate::{Operation, OperationError};
-pub use status::{AdvertisedStatus, PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
+pub use status::{AdvertisedStatus, BfdStatus, PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
 
 use crate::config::{
     BGP_PORT, FibChange, LocalRoute, Password, PeerKey, Restart, SpeakerConfig, Stop,
 };
+use crate::monitoring::Monitored;
 use crate::rib::Rib;
 use crate::rib::export::ExportPolicy;
 use crate::rib::update_group::UpdateGroup;
@@ -95,6 +97,8 @@ pub enum Output {
     },
     /// The initial exchange is over: what [`Speaker::poll_fib`] still says is the last of it.
     Converged,
+    /// Something for those who watch, if somebody does ([`Speaker::set_monitored`]).
+    Monitored(Box<Monitored>),
     /// There is more to decide than was done at once: call [`Speaker::poll`] again soon, after
     /// whatever else is due.
     More,
@@ -162,6 +166,8 @@ pub struct Speaker {
     groups: BTreeMap<ExportPolicy, UpdateGroup>,
     convergence: Convergence,
     outputs: VecDeque<Output>,
+    /// Somebody watches.
+    monitored: bool,
     draining: bool,
     stopped: bool,
 }
@@ -182,6 +188,7 @@ impl Speaker {
             groups: BTreeMap::new(),
             convergence: Convergence::default(),
             outputs: VecDeque::new(),
+            monitored: false,
             draining: false,
             stopped: false,
         }
@@ -237,7 +244,7 @@ impl Speaker {
             )));
         };
         let options = peer.socket_options();
-        peer.open_wire(connection, local.ip().to_canonical());
+        peer.open_wire(connection, local, remote.port());
         self.drain_session(id, now);
         Ok((connection, options))
     }
@@ -247,7 +254,7 @@ impl Speaker {
         let Some(peer) = self.peers.get_mut(&connection.peer) else {
             return;
         };
-        peer.open_wire(connection, local.ip().to_canonical());
+        peer.open_wire(connection, local, peer.key.port);
         peer.session.connected(connection, now);
         self.drain_session(connection.peer, now);
     }

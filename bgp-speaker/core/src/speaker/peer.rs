@@ -3,6 +3,7 @@
 use super::{ConnectionId, PeerId, SocketOptions, WatchedPath};
 use crate::bfd;
 use crate::config::{PeerConfig, PeerKey, RemoteAs, SpeakerConfig};
+use crate::monitoring::MonitoredPeer;
 use crate::rib::PeerFacts;
 use crate::rib::export::ExportPolicy;
 use crate::session::open::{Agreement, Proposal};
@@ -10,7 +11,7 @@ use crate::session::{DialPolicy, Session};
 use crate::wire::{Family, Framer, RouteRefresh, encode_route_refresh};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,8 @@ pub(super) struct Peer {
     /// The Established connection and the update group it belongs to.
     pub(super) member: Option<(ConnectionId, ExportPolicy)>,
     pub(super) agreement: Option<Box<Agreement>>,
+    /// As those who watch were told.
+    pub(super) monitored: Option<Arc<MonitoredPeer>>,
     /// Families with paths of an ended session.
     pub(super) stale: BTreeMap<Family, Stale>,
     /// Families that the peer is sending again (RFC 7313), and when we stop to believe it.
@@ -48,6 +51,10 @@ pub(super) struct Peer {
 pub(super) struct Wire {
     pub(super) framer: Framer,
     pub(super) local: IpAddr,
+    /// TCP ports: ours, theirs.
+    pub(super) ports: [u16; 2],
+    /// OPEN messages: ours, theirs.
+    pub(super) opens: [Arc<[u8]>; 2],
     control: VecDeque<Arc<[u8]>>,
     /// The caller knows that there is something to transmit.
     announced: bool,
@@ -131,6 +138,7 @@ impl Peer {
             wires: BTreeMap::new(),
             member: None,
             agreement: None,
+            monitored: None,
             stale: BTreeMap::new(),
             refreshing: BTreeMap::new(),
             refresh_ends: Vec::new(),
@@ -195,10 +203,12 @@ impl Peer {
         }
     }
 
-    pub(super) fn open_wire(&mut self, connection: ConnectionId, local: IpAddr) {
+    pub(super) fn open_wire(&mut self, connection: ConnectionId, local: SocketAddr, port: u16) {
         let wire = Wire {
             framer: Framer::new(),
-            local,
+            local: local.ip().to_canonical(),
+            ports: [local.port(), port],
+            opens: Default::default(),
             control: VecDeque::new(),
             announced: false,
             waiting_since: None,

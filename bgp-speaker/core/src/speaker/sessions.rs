@@ -9,8 +9,9 @@ use crate::session::Output as Session;
 use crate::session::connection::{Cause, Control, End, Event};
 use crate::session::open::Agreement;
 use crate::wire::{
-    Announced, AttributeFault, Family, Message, Notification, RouteRefresh, SessionParams, Update,
-    decode, encode_keepalive, encode_notification, encode_open, encode_route_refresh,
+    Announced, AttributeFault, Family, Message, MessageType, Notification, RouteRefresh,
+    SessionParams, Update, decode, encode_keepalive, encode_notification, encode_open,
+    encode_route_refresh,
 };
 use std::time::{Duration, Instant};
 
@@ -90,6 +91,11 @@ impl Speaker {
             Control::Keepalive => encode_keepalive(),
             Control::Notification(notification) => encode_notification(notification),
         };
+        if matches!(message, Control::Open(_))
+            && let Some(wire) = self.wire(connection)
+        {
+            wire.opens[0] = octets.as_slice().into();
+        }
         self.send_octets(connection, octets, now);
     }
 
@@ -138,6 +144,7 @@ impl Speaker {
         self.mark_end_of_rib(id, &agreement.params.families);
         self.initial_session_up(id, now);
         self.watch_path(id);
+        self.monitor_up(connection);
         self.announce_output(id);
     }
 
@@ -146,6 +153,10 @@ impl Speaker {
             return;
         };
         let text = format!("session with {} is down: {}", peer.key, end.words);
+        self.monitor_down(id, &end);
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
         peer.agreement = None;
         peer.held_end_of_rib.clear();
         peer.refresh_ends.clear();
@@ -216,6 +227,7 @@ impl Speaker {
             return;
         };
         peer.record.updates_received += 1;
+        self.monitor_update(id, &update);
         if !update.withdrawn.is_empty() {
             self.rib.withdraw(id, &update.withdrawn);
         }
@@ -383,7 +395,12 @@ fn next_event(peer: &mut Peer, connection: ConnectionId) -> Option<Event> {
     // We announce RFC 8654, so that a peer that knows it may use it from its OPEN on.
     wire.framer.set_extended_message(agreed);
     let message = match wire.framer.next_frame() {
-        Ok(Some(frame)) => decode(&frame, params),
+        Ok(Some(frame)) => {
+            if frame.kind() == MessageType::Open {
+                wire.opens[1] = frame.bytes().into();
+            }
+            decode(&frame, params)
+        }
         Ok(None) => return None,
         Err(error) => Err(error),
     };

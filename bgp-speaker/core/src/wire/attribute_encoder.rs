@@ -13,7 +13,7 @@ use super::writer::fill_length;
 use super::{Attributes, Origin, SessionParams};
 
 /// Appends all attributes but the multiprotocol ones, in ascending order of type.
-pub(super) fn encode(
+pub(crate) fn encode(
     attributes: &Attributes,
     next_hop: Option<Ipv4Addr>,
     params: &SessionParams,

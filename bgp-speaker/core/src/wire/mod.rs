@@ -50,6 +50,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use attribute_encoder::encode as encode_attributes;
 pub use error::WireError;
 pub use framer::{
     Frame, Framer, HEADER_LENGTH, MAX_EXTENDED_LENGTH, MAX_LENGTH, MessageType, encode_keepalive,

@@ -106,6 +106,8 @@ impl Calc {
                 .map(|pool| pool.cidr)
                 .collect(),
             pools: self.objects.pools().map(|pool| pool.cidr).collect(),
+            vxlan_peers: others().flat_map(model::Node::all_addresses).collect(),
+            vxlan_local: self.vxlan_locals(),
             ipip_peers: node_v4().collect(),
             ipip_local: self
                 .desired

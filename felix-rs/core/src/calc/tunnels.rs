@@ -29,6 +29,16 @@ impl Calc {
         named.map(|t| (t.name().to_owned(), t)).collect()
     }
 
+    /// Local addresses of the VXLAN devices.
+    pub(super) fn vxlan_locals(&self) -> BTreeSet<IpAddr> {
+        let tunnels = self.desired.tunnels.values();
+        let local = tunnels.filter_map(|tunnel| match tunnel {
+            Tunnel::Vxlan { device, .. } => Some(device.local),
+            Tunnel::Ipip(_) => None,
+        });
+        local.collect()
+    }
+
     /// Those that are there and up.
     pub(super) fn tunnels_up(&self) -> BTreeMap<String, u32> {
         let devices = [

@@ -142,6 +142,22 @@ fn what_a_user_got_wrong_is_named() {
 }
 
 #[test]
+fn an_address_of_a_service_is_no_end_of_a_connection() {
+    let service = object(json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": "web", "namespace": "shop" },
+        "spec": { "clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"], "ports": [{ "port": 80 }] },
+    }));
+    let view = view().with(applied(vec![service]));
+    let error = ask(&view, "shop/far", "10.96.0.10", "tcp/80").unwrap_err();
+    let words = error.to_string();
+    assert!(
+        words.starts_with("10.96.0.10 is an address of Service shop/web"),
+        "{words}"
+    );
+}
+
+#[test]
 fn pods_without_addresses_are_judged_by_their_labels_and_shown_without_address() {
     let pod = |name: &str, host_network: bool| {
         object(json!({

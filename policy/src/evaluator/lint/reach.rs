@@ -8,7 +8,7 @@ use super::rules::{decides_all_of_calico, decides_all_of_cluster};
 use super::{Check, Finding};
 use crate::endpoint::Endpoint;
 use crate::evaluator::Reason;
-use crate::input::PolicyKey;
+use crate::input::{PolicyKey, PolicyKind};
 use model::{CalicoAction, ClusterAction, ClusterNetworkPolicy};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -121,12 +121,16 @@ impl Evaluator {
                         continue;
                     }
                     match decided.or(passed) {
-                        Some(by) if !(is_kubernetes(policy) && self.is_kubernetes_key(by)) => {
-                            shadowed.entry(key.clone()).or_insert_with(|| by.clone());
+                        Some(by)
+                            if !(is_kubernetes(policy) && by.kind == PolicyKind::Kubernetes) =>
+                        {
+                            shadowed
+                                .entry(PolicyKey::clone(key))
+                                .or_insert_with(|| by.clone());
                         }
-                        Some(_) => drop(reached.insert(key.clone())),
+                        Some(_) => drop(reached.insert(PolicyKey::clone(key))),
                         None => {
-                            reached.insert(key.clone());
+                            reached.insert(PolicyKey::clone(key));
                             match end(*policy, direction) {
                                 Some(End::Decides) => decided = Some(key),
                                 Some(End::Passes) => passed = Some(key),
@@ -141,10 +145,6 @@ impl Evaluator {
         shadowed
     }
 
-    fn is_kubernetes_key(&self, key: &PolicyKey) -> bool {
-        key.kind == crate::input::PolicyKind::Kubernetes
-    }
-
     /// Cluster policies of one tier and priority that are about the same pods in the same
     /// direction.
     fn ties(&self) -> BTreeMap<PolicyKey, Vec<PolicyKey>> {
@@ -153,7 +153,7 @@ impl Evaluator {
             .iter()
             .flat_map(|tier| &tier.policies)
             .filter_map(|(key, policy)| match policy {
-                Active::Cluster(policy) => Some((key, *policy)),
+                Active::Cluster(policy) => Some((key.as_ref(), *policy)),
                 Active::Kubernetes(_) | Active::Calico(_) => None,
             })
             .collect();

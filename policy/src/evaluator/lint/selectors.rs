@@ -7,14 +7,34 @@ use super::{Check, Found};
 use crate::endpoint::Endpoint;
 use crate::evaluator::Direction;
 use model::{
-    CalicoPolicy, CalicoPort, ClusterNetworkPolicy, ClusterPeer, ClusterPort, NetworkPolicy,
-    PolicyPeer, PortMatch, Protocol,
+    CalicoPolicy, CalicoPort, CalicoRule, ClusterNetworkPolicy, ClusterPeer, ClusterPort,
+    ClusterRule, NetworkPolicy, PolicyPeer, PolicyRule, PortMatch, Protocol,
 };
 
-const DIRECTIONS: [(Direction, &str, &str); 2] = [
-    (Direction::Ingress, "ingress", "from"),
-    (Direction::Egress, "egress", "to"),
-];
+const NO_POD: &str = "no pod matches";
+
+/// A rule's place in the manifest.
+struct Place {
+    /// `spec.ingress[0]`
+    rule: String,
+    /// `from` or `to`
+    peers: &'static str,
+}
+
+impl Place {
+    fn new(direction: Direction, rule: usize) -> Self {
+        let (name, peers) = match direction {
+            Direction::Ingress => ("ingress", "from"),
+            Direction::Egress => ("egress", "to"),
+        };
+        let rule = format!("spec.{name}[{rule}]");
+        Self { rule, peers }
+    }
+
+    fn peer(&self, number: usize) -> String {
+        format!("{}.{}[{number}]", self.rule, self.peers)
+    }
+}
 
 impl Evaluator {
     pub(super) fn lint_selectors(&self, policy: Active<'_>, found: &mut Found<'_>) {
@@ -31,10 +51,9 @@ impl Evaluator {
 
     fn lint_kubernetes(&self, policy: &NetworkPolicy, found: &mut Found<'_>) {
         let own = &policy.namespace;
-        let selected: Vec<&Endpoint> = self
-            .known_pods()
-            .filter(|pod| pod.namespace == *own && policy.pod_selector.matches(&pod.labels))
-            .collect();
+        let is_selected =
+            |pod: &&Endpoint| pod.namespace == *own && policy.pod_selector.matches(&pod.labels);
+        let selected: Vec<&Endpoint> = self.known_pods().filter(is_selected).collect();
         if selected.is_empty() {
             let message = format!("no pod of namespace {own} matches");
             found(
@@ -43,55 +62,65 @@ impl Evaluator {
                 message,
             );
         }
-        for (direction, name, peers_name) in DIRECTIONS {
-            let rules = match direction {
-                Direction::Ingress => &policy.ingress,
-                Direction::Egress => &policy.egress,
-            };
+        let directions = [
+            (Direction::Ingress, &policy.ingress),
+            (Direction::Egress, &policy.egress),
+        ];
+        for (direction, rules) in directions {
             for (at, rule) in rules.iter().flatten().enumerate() {
-                let mut peers: Vec<&Endpoint> = vec![];
-                for (place, peer) in rule.peers.iter().flatten().enumerate() {
-                    let PolicyPeer::Pods { namespaces, pods } = peer else {
-                        continue;
-                    };
-                    let matching = self.known_pods().filter(|pod| {
-                        let in_namespace = match namespaces {
-                            None => pod.namespace == *own,
-                            Some(selector) => {
-                                selector.matches(&self.namespace_labels(&pod.namespace))
-                            }
-                        };
-                        in_namespace && pods.matches(&pod.labels)
-                    });
-                    let before = peers.len();
-                    peers.extend(matching);
-                    if peers.len() == before {
-                        let field = format!("spec.{name}[{at}].{peers_name}[{place}]");
-                        found(Check::SelectorMatchesNothing, field, NO_POD.to_owned());
-                    }
-                }
-                let destinations: Vec<&Endpoint> = match (direction, &rule.peers) {
+                let place = Place::new(direction, at);
+                let peers = self.lint_peers(own, rule, &place, found);
+                let destinations = match (direction, &rule.peers) {
                     (Direction::Ingress, _) => selected.clone(),
                     (Direction::Egress, Some(_)) => peers,
                     (Direction::Egress, None) => self.known_pods().collect(),
                 };
-                for (place, port) in rule.ports.iter().flatten().enumerate() {
-                    if let PortMatch::Named(wanted) = &port.port
-                        && !has_port(&destinations, wanted, Some(port.protocol))
+                for (number, port) in rule.ports.iter().flatten().enumerate() {
+                    if let PortMatch::Named(name) = &port.port
+                        && !has_port(&destinations, name, Some(port.protocol))
                     {
-                        let field = format!("spec.{name}[{at}].ports[{place}].port");
-                        found(Check::NamedPortNobodyHas, field, nobody(wanted));
+                        let field = format!("{}.ports[{number}].port", place.rule);
+                        found(Check::NamedPortNobodyHas, field, nobody(name));
                     }
                 }
             }
         }
     }
 
+    /// The pods that the rule's peers select.
+    fn lint_peers(
+        &self,
+        own: &str,
+        rule: &PolicyRule,
+        place: &Place,
+        found: &mut Found<'_>,
+    ) -> Vec<&Endpoint> {
+        let mut all: Vec<&Endpoint> = vec![];
+        for (number, peer) in rule.peers.iter().flatten().enumerate() {
+            let PolicyPeer::Pods { namespaces, pods } = peer else {
+                continue;
+            };
+            let in_namespace = |pod: &Endpoint| match namespaces {
+                None => pod.namespace == own,
+                Some(selector) => selector.matches(&self.namespace_labels(&pod.namespace)),
+            };
+            let before = all.len();
+            let known = self.known_pods();
+            all.extend(known.filter(|pod| in_namespace(pod) && pods.matches(&pod.labels)));
+            if all.len() == before {
+                found(
+                    Check::SelectorMatchesNothing,
+                    place.peer(number),
+                    NO_POD.to_owned(),
+                );
+            }
+        }
+        all
+    }
+
     fn lint_cluster(&self, policy: &ClusterNetworkPolicy, found: &mut Found<'_>) {
-        let selected: Vec<&Endpoint> = self
-            .known_pods()
-            .filter(|pod| self.cluster_selects(&policy.subject, pod))
-            .collect();
+        let is_selected = |pod: &&Endpoint| self.cluster_selects(&policy.subject, pod);
+        let selected: Vec<&Endpoint> = self.known_pods().filter(is_selected).collect();
         if selected.is_empty() {
             found(
                 Check::SelectorMatchesNothing,
@@ -99,61 +128,74 @@ impl Evaluator {
                 NO_POD.to_owned(),
             );
         }
-        for (direction, name, peers_name) in DIRECTIONS {
-            let rules = match direction {
-                Direction::Ingress => &policy.ingress,
-                Direction::Egress => &policy.egress,
-            };
+        let directions = [
+            (Direction::Ingress, &policy.ingress),
+            (Direction::Egress, &policy.egress),
+        ];
+        for (direction, rules) in directions {
             for (at, rule) in rules.iter().enumerate() {
-                let mut peers: Vec<&Endpoint> = vec![];
-                for (place, peer) in rule.peers.iter().flatten().enumerate() {
-                    let before = peers.len();
-                    let nobody = match peer {
-                        ClusterPeer::Pods(pods) => {
-                            let all = self.known_pods();
-                            peers.extend(all.filter(|pod| self.cluster_selects(pods, pod)));
-                            (peers.len() == before).then_some(NO_POD)
-                        }
-                        ClusterPeer::Nodes(selector) => {
-                            let mut nodes = self.nodes.values();
-                            let any = nodes.any(|node| selector.matches(&node.labels));
-                            (!any).then_some("no node matches")
-                        }
-                        ClusterPeer::Networks(_) | ClusterPeer::DomainNames(_) => None,
-                    };
-                    if let Some(message) = nobody {
-                        let field = format!("spec.{name}[{at}].{peers_name}[{place}]");
-                        found(Check::SelectorMatchesNothing, field, message.to_owned());
-                    }
-                }
-                let destinations = if direction == Direction::Ingress {
-                    &selected
-                } else {
-                    &peers
+                let place = Place::new(direction, at);
+                let peers = self.lint_cluster_peers(rule, &place, found);
+                let destinations = match direction {
+                    Direction::Ingress => &selected,
+                    Direction::Egress => &peers,
                 };
-                for (place, port) in rule.protocols.iter().flatten().enumerate() {
-                    if let ClusterPort::Named(wanted) = port
-                        && !has_port(destinations, wanted, None)
+                for (number, port) in rule.protocols.iter().flatten().enumerate() {
+                    if let ClusterPort::Named(name) = port
+                        && !has_port(destinations, name, None)
                     {
-                        let field = format!("spec.{name}[{at}].protocols[{place}]");
-                        found(Check::NamedPortNobodyHas, field, self::nobody(wanted));
+                        let field = format!("{}.protocols[{number}]", place.rule);
+                        found(Check::NamedPortNobodyHas, field, nobody(name));
                     }
                 }
             }
         }
     }
 
+    /// The pods that the rule's peers select.
+    fn lint_cluster_peers(
+        &self,
+        rule: &ClusterRule,
+        place: &Place,
+        found: &mut Found<'_>,
+    ) -> Vec<&Endpoint> {
+        let mut all: Vec<&Endpoint> = vec![];
+        for (number, peer) in rule.peers.iter().flatten().enumerate() {
+            let before = all.len();
+            let message = match peer {
+                ClusterPeer::Pods(pods) => {
+                    let known = self.known_pods();
+                    all.extend(known.filter(|pod| self.cluster_selects(pods, pod)));
+                    (all.len() == before).then_some(NO_POD)
+                }
+                ClusterPeer::Nodes(selector) => {
+                    let mut nodes = self.nodes.values();
+                    let any = nodes.any(|node| selector.matches(&node.labels));
+                    (!any).then_some("no node matches")
+                }
+                ClusterPeer::Networks(_) | ClusterPeer::DomainNames(_) => None,
+            };
+            if let Some(message) = message {
+                found(
+                    Check::SelectorMatchesNothing,
+                    place.peer(number),
+                    message.to_owned(),
+                );
+            }
+        }
+        all
+    }
+
     fn lint_calico(&self, policy: &CalicoPolicy, found: &mut Found<'_>) {
         let pods = self.known_pods().map(CalicoSubject::Pod);
         let hosts = self.host_endpoints.values().map(CalicoSubject::Host);
-        let subjects: Vec<CalicoSubject<'_>> = pods.chain(hosts).collect();
-        let is_for = |subject: &CalicoSubject<'_>| {
-            let directions = [Direction::Ingress, Direction::Egress].into_iter();
-            let mut applying = directions.filter(|d| self.calico_applies(policy, *subject, *d));
-            applying.next().is_some()
+        let is_for = |subject: CalicoSubject<'_>| {
+            [Direction::Ingress, Direction::Egress]
+                .into_iter()
+                .any(|direction| self.calico_applies(policy, subject, direction))
         };
         let states_something = policy.ingress.is_some() || policy.egress.is_some();
-        if states_something && !subjects.iter().any(is_for) {
+        if states_something && !pods.chain(hosts).any(is_for) {
             let message = "no pod and no host endpoint matches".to_owned();
             found(
                 Check::SelectorMatchesNothing,
@@ -161,29 +203,38 @@ impl Evaluator {
                 message,
             );
         }
-        for (direction, name, _) in DIRECTIONS {
-            let rules = match direction {
-                Direction::Ingress => &policy.ingress,
-                Direction::Egress => &policy.egress,
-            };
+        let directions = [
+            (Direction::Ingress, &policy.ingress),
+            (Direction::Egress, &policy.egress),
+        ];
+        for (direction, rules) in directions {
             for (at, rule) in rules.iter().flatten().enumerate() {
-                let protocol = rule.protocol.unwrap_or(Protocol::Tcp.number());
-                for (side, entity) in [("source", &rule.source), ("destination", &rule.destination)]
+                let place = Place::new(direction, at);
+                self.lint_entities(policy.namespace.as_deref(), rule, &place, found);
+            }
+        }
+    }
+
+    fn lint_entities(
+        &self,
+        namespace: Option<&str>,
+        rule: &CalicoRule,
+        place: &Place,
+        found: &mut Found<'_>,
+    ) {
+        let protocol = rule.protocol.unwrap_or(Protocol::Tcp.number());
+        for (side, entity) in [("source", &rule.source), ("destination", &rule.destination)] {
+            let field = format!("{}.{side}", place.rule);
+            if !self.calico_finds(entity, namespace) {
+                let message = "no pod, host endpoint or network set matches".to_owned();
+                found(Check::SelectorMatchesNothing, field.clone(), message);
+            }
+            for port in entity.ports.iter().flatten().chain(&entity.not_ports) {
+                if let CalicoPort::Named(name) = port
+                    && !self.has_named_port(name, protocol)
                 {
-                    let field = format!("spec.{name}[{at}].{side}");
-                    if !self.calico_finds(entity, policy.namespace.as_deref()) {
-                        let message = "no pod, host endpoint or network set matches".to_owned();
-                        found(Check::SelectorMatchesNothing, field.clone(), message);
-                    }
-                    let ports = entity.ports.iter().flatten().chain(&entity.not_ports);
-                    for port in ports {
-                        if let CalicoPort::Named(wanted) = port
-                            && !self.has_named_port(wanted, protocol)
-                        {
-                            let field = format!("{field}.ports");
-                            found(Check::NamedPortNobodyHas, field, nobody(wanted));
-                        }
-                    }
+                    let field = format!("{field}.ports");
+                    found(Check::NamedPortNobodyHas, field, nobody(name));
                 }
             }
         }
@@ -196,8 +247,6 @@ impl Evaluator {
         ports.any(|port| port.name == name && port.protocol.number() == protocol)
     }
 }
-
-const NO_POD: &str = "no pod matches";
 
 fn nobody(port: &str) -> String {
     format!("no pod in question has a port {port:?} of this protocol")

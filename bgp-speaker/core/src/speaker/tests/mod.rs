@@ -1,5 +1,6 @@
 mod convergence;
 mod features;
+mod liveness;
 mod network;
 mod strangers;
 

@@ -1,5 +1,6 @@
 //! Speakers joined by a network in memory, with a clock of its own: the same seed gives the same run.
 
+use crate::monitoring::Monitored;
 use crate::speaker::{ConnectionId, Output, Speaker};
 use crate::{FibChange, LocalRoute, Notice, PeerConfig, PeerKey, Restart, SpeakerConfig, Stop};
 use ipnet::IpNet;
@@ -23,6 +24,7 @@ pub(super) struct Node {
     pub(super) removed: Vec<IpNet>,
     pub(super) converged_at: Option<Instant>,
     pub(super) notices: Vec<Notice>,
+    pub(super) monitored: Vec<Monitored>,
     routes: BTreeSet<LocalRoute>,
     running: bool,
 }
@@ -87,6 +89,7 @@ impl Network {
                 removed: Vec::new(),
                 converged_at: None,
                 notices: Vec::new(),
+                monitored: Vec::new(),
                 routes,
                 running: false,
             });
@@ -298,6 +301,7 @@ impl Network {
                 }
                 Output::Notice(notice) => node.notices.push(notice),
                 Output::Rekey { .. } | Output::Watch { .. } => {}
+                Output::Monitored(monitored) => node.monitored.push(*monitored),
             }
         }
         self.forward(index);
