@@ -6,6 +6,7 @@
 
 mod bfd;
 mod connection;
+mod discovery;
 mod drops;
 mod farewell;
 mod file;
@@ -18,9 +19,9 @@ mod sys;
 mod watchers;
 
 pub use bgp_core::{
-    AdvertisedStatus, Export, FibChange, FibNextHop, Import, LocalRoute, Operation, OperationError,
-    Password, PathStatus, PeerConfig, PeerKey, PeerStatus, RemoteAs, RouteStatus, SpeakerConfig,
-    SpeakerStatus, Stop, filter, wire::Family,
+    AdvertisedStatus, BfdStatus, Export, FibChange, FibNextHop, Import, LocalRoute, Operation,
+    OperationError, Password, PathStatus, PeerConfig, PeerKey, PeerStatus, RemoteAs, RouteStatus,
+    SpeakerConfig, SpeakerStatus, Stop, filter, wire::Family,
 };
 pub use file::{FileConfig, FileError, RuleError};
 pub use handle::{FibEvent, FibEvents, Gone, Handle, Options, SpawnError, spawn};

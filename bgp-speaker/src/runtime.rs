@@ -3,6 +3,7 @@
 
 use crate::bfd::{self, Bfd};
 use crate::connection::{self, Backlog, Connection};
+use crate::discovery::Discovery;
 use crate::farewell::Farewells;
 use crate::handle::FibEvent;
 use crate::listen::Listeners;
@@ -68,6 +69,8 @@ pub(crate) enum Event {
     /// What did not fit at once is written.
     Written(ConnectionId),
     Lost(ConnectionId, String),
+    /// A router is on an interface, or is there no more.
+    Neighbour(String, Option<(Ipv6Addr, u32)>),
     /// A BMP station is connected.
     Station(SocketAddr, Feed),
     /// Whether we listen at an address, and if not, why.
@@ -94,6 +97,7 @@ pub(crate) async fn run(
         tasks: JoinSet::new(),
         farewells: Farewells::new(),
         watchers: Watchers::new(events.clone()),
+        discovery: Discovery::new(events.clone()),
         events,
         buffer: vec![0; READ].into(),
         more: false,
@@ -169,6 +173,7 @@ struct Runtime {
     tasks: JoinSet<()>,
     farewells: Farewells,
     watchers: Watchers,
+    discovery: Discovery,
     events: mpsc::Sender<Event>,
     /// What is read goes through here.
     buffer: Box<[u8]>,
@@ -188,6 +193,7 @@ impl Runtime {
             Command::Configure(config) => {
                 self.listen_port = config.listen_port;
                 self.listeners.set_passwords(&config);
+                self.discovery.set(&config);
                 self.speaker.set_config(*config, now);
                 self.listen();
             }
@@ -256,6 +262,9 @@ impl Runtime {
                 if self.connections.remove(&id).is_some() {
                     self.speaker.lost(id, &words, now);
                 }
+            }
+            Event::Neighbour(interface, neighbour) => {
+                self.speaker.set_neighbour(&interface, neighbour, now);
             }
             Event::Station(station, feed) => {
                 // What was said before is in what there is.

@@ -98,6 +98,25 @@ pub(crate) fn first_ttl(socket: impl AsFd, ipv4: bool) -> Option<u8> {
     headers.get(if ipv4 { 8 } else { 7 }).copied()
 }
 
+/// Takes ICMPv6 messages of these types only (RFC 3542 section 3.2).
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(crate) fn set_icmpv6_filter(socket: impl AsFd, types: &[u8]) -> io::Result<()> {
+    /// linux/icmpv6.h; a bit that is set blocks.
+    const ICMPV6_FILTER: libc::c_int = 1;
+    let mut blocked = [u32::MAX; 8];
+    for kind in types {
+        blocked[usize::from(kind >> 5)] &= !(1 << (kind & 31));
+    }
+    set_option(
+        socket.as_fd(),
+        libc::IPPROTO_ICMPV6,
+        ICMPV6_FILTER,
+        &blocked,
+    )
+}
+
 /// Has [`receive`] tell the TTL or hop limit of datagrams.
 ///
 /// # Errors
@@ -189,8 +208,8 @@ fn set_option<T>(
     name: libc::c_int,
     value: &T,
 ) -> io::Result<()> {
-    // SAFETY: the kernel reads as many octets from `value` as it has; every `T` above is an integer
-    // or a `repr(C)` structure.
+    // SAFETY: the kernel reads as many octets from `value` as it has; every `T` above is an integer,
+    // an array of them or a `repr(C)` structure.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

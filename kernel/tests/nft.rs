@@ -239,6 +239,26 @@ fn the_table_of_policies_of_every_kind_is_read_back_and_listed_as_its_text_is() 
 }
 
 #[test]
+fn nft_lists_what_we_wrote_as_it_lists_our_json_loaded_by_itself() {
+    let mut compiler = told_of_every_kind();
+    compiler.resolve();
+    for ruleset in [representative(), compiler.ruleset().clone()] {
+        let (ours, theirs) = (Namespace::new(), Namespace::new());
+        // The kernel stays open: it owns the table, and nft hides that.
+        let mut kernel = ours.kernel();
+        kernel.nft_replace(&ruleset).unwrap();
+        let json = ruleset.to_nft_json().to_string();
+        theirs.load("nft -j -c -f", &json).unwrap();
+        theirs.load("nft -j -f", &json).unwrap();
+        let (ours, theirs) = (listing(&ours), listing(&theirs));
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert_eq!(ours, theirs);
+        }
+        assert_eq!(ours.len(), theirs.len());
+    }
+}
+
+#[test]
 fn prefixes_of_a_network_set_change_in_place_whatever_they_overlap() {
     let namespace = Namespace::new();
     let mut kernel = namespace.kernel();

@@ -20,6 +20,13 @@ pub(crate) fn content_name(value: &impl Hash) -> String {
         .collect()
 }
 
+/// 64 bits of the content of `value`.
+pub(crate) fn content_number(value: &impl Hash) -> u64 {
+    let mut hasher = SipHasher128::new();
+    value.hash(&mut hasher);
+    hasher.finish128() as u64
+}
+
 /// `value` in base 32.
 pub(crate) fn base32(mut value: usize) -> String {
     let mut digits = vec![];

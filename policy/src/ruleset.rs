@@ -4,6 +4,7 @@
 mod apply;
 pub(crate) mod changes;
 pub(crate) mod element;
+mod json;
 mod sizes;
 mod text;
 

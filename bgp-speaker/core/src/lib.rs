@@ -19,7 +19,7 @@ pub use config::{
     SpeakerConfig, Stop,
 };
 pub use speaker::{
-    AdvertisedStatus, ConnectionId, Notice, Operation, OperationError, Output, PathStatus, PeerId,
-    PeerStatus, Rejected, RouteStatus, Severity, SocketOptions, Speaker, SpeakerStatus,
-    WatchedPath,
+    AdvertisedStatus, BfdStatus, ConnectionId, Notice, Operation, OperationError, Output,
+    PathStatus, PeerId, PeerStatus, Rejected, RouteStatus, Severity, SocketOptions, Speaker,
+    SpeakerStatus, WatchedPath,
 };

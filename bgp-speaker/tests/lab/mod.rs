@@ -158,15 +158,25 @@ impl Lab {
 
     /// FRR with further lines about the neighbor; with bfdd if one of them is about that.
     pub(crate) fn frr_with(&self, neighbor: &str) -> Vec<Daemon> {
+        let who = " neighbor 10.0.0.1 remote-as 4200000001\n";
+        self.frr_to("10.0.0.1", &format!("{who}{neighbor}"))
+    }
+
+    /// FRR with a neighbor on the link rather than at an address.
+    pub(crate) fn frr_unnumbered(&self, neighbor: &str) -> Vec<Daemon> {
+        let who = " neighbor eth0 interface remote-as external\n";
+        self.frr_to("eth0", &format!("{who}{neighbor}"))
+    }
+
+    fn frr_to(&self, name: &str, neighbor: &str) -> Vec<Daemon> {
         let config = self.write(
             "bgpd.conf",
             &format!(
                 "router bgp 65001\n bgp router-id 192.0.2.2\n no bgp ebgp-requires-policy\n\
              \x20bgp graceful-restart\n no bgp network import-check\n\
-             \x20neighbor 10.0.0.1 remote-as 4200000001\n neighbor 10.0.0.1 timers connect 1\n\
-             {neighbor}\
+             {neighbor} neighbor {name} timers connect 1\n\
              \x20address-family ipv4 unicast\n  network 10.2.0.0/24\n exit-address-family\n\
-             \x20address-family ipv6 unicast\n  network fd02::/64\n  neighbor 10.0.0.1 activate\n\
+             \x20address-family ipv6 unicast\n  network fd02::/64\n  neighbor {name} activate\n\
              \x20exit-address-family\n"
             ),
         );
@@ -213,6 +223,16 @@ impl Lab {
             "vtysh",
             &["--vty_socket", path(self.directory.path()), "-c", command],
         )
+    }
+
+    /// Changes FRR's BGP configuration.
+    pub(crate) fn configure_frr(&self, line: &str) {
+        let directory = path(self.directory.path());
+        let words = ["--vty_socket", directory, "-c", "configure terminal"];
+        let words = words
+            .into_iter()
+            .chain(["-c", "router bgp 65001", "-c", line]);
+        output("vtysh", &words.collect::<Vec<_>>());
     }
 
     /// Writes every change of their kernel's routes to the file `monitor`.

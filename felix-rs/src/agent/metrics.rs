@@ -5,10 +5,16 @@ use crate::ctl::Answer;
 use crate::metrics::{Exposition, Histogram, Type};
 use bgp_core::SpeakerStatus;
 use felix_core::Phase;
+use ipam::PoolUsage;
 use policy::CountedReason;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use tokio::sync::oneshot;
+
+/// One number of a report.
+type Number<T> = fn(&T) -> u64;
+/// Two counts of one thing.
+type Both = (u64, u64);
 
 /// Counters that nothing else of the agent needs.
 #[derive(Default)]
@@ -80,7 +86,7 @@ impl Agent {
             sum.0 += count.packets;
             sum.1 += count.bytes;
         }
-        let families: [(&str, &str, fn(&(u64, u64)) -> u64); 2] = [
+        let families: [(&str, &str, Number<Both>); 2] = [
             (
                 "ocicat_policy_packets_total",
                 "Packets that a policy decided.",
@@ -165,7 +171,7 @@ impl Agent {
             self.ipam.own_blocks().count(),
         );
         let usages = self.ipam.usages();
-        let states: [(&str, fn(&ipam::PoolUsage) -> u64); 4] = [
+        let states: [(&str, Number<PoolUsage>); 4] = [
             ("all", |pool| pool.addresses),
             ("used", |pool| pool.in_use),
             ("cooling", |pool| pool.cooling),
@@ -176,7 +182,7 @@ impl Agent {
             Gauge,
             "Addresses in the blocks of this node, by pool and state.",
             usages.iter().flat_map(|pool| {
-                let of = move |(state, count): (_, fn(&ipam::PoolUsage) -> u64)| {
+                let of = move |(state, count): (_, Number<PoolUsage>)| {
                     (
                         [("pool", pool.pool.as_str()), ("state", state)],
                         count(pool),
@@ -279,7 +285,7 @@ fn bgp_metrics(text: &mut Exposition, status: &SpeakerStatus) {
         status.prefixes,
     );
     let up = |state: &str| u64::from(state == "Established");
-    let families: [(&str, Type, &str, fn(&bgp_core::PeerStatus) -> u64); 6] = [
+    let families: [(&str, Type, &str, Number<bgp_core::PeerStatus>); 6] = [
         (
             "ocicat_bgp_peer_prefixes_received",
             Gauge,

@@ -73,8 +73,13 @@ impl Namespace {
 
     /// Feeds text to `nft -f -` inside.
     pub fn nft(&self, text: &str) -> Result<(), String> {
+        self.load("nft -f", text)
+    }
+
+    /// Has a command read a text from a file.
+    pub fn load(&self, command: &str, text: &str) -> Result<(), String> {
         let file = tempfile(text);
-        let loaded = self.try_sh(&format!("nft -f {}", file.display()));
+        let loaded = self.try_sh(&format!("{command} {}", file.display()));
         std::fs::remove_file(file).unwrap();
         loaded.map(drop)
     }

@@ -127,17 +127,21 @@ impl Members {
         selected.members.iter().cloned().collect()
     }
 
-    /// Looks for the members of selectors that are used for the first time. Nothing to do is
-    /// told without `everybody` being asked.
+    /// What the selectors need that [`Self::fill`] has to look for.
+    pub(super) fn unfilled(&self) -> Vec<Hint> {
+        let unfilled = self.unfilled.iter();
+        let selectors = unfilled.filter_map(|number| self.selectors.get(number));
+        selectors.map(|selected| selected.peer.hint()).collect()
+    }
+
+    /// Looks for the members of selectors that are used for the first time, among `everybody` who
+    /// may be one.
     pub(super) fn fill<'a>(
         &mut self,
         everybody: impl Iterator<Item = (MemberId, Asked<'a>)>,
         pod_sets: &PodSets,
         sets: &mut Sets,
     ) {
-        if self.unfilled.is_empty() {
-            return;
-        }
         let mut filed = Filed::default();
         for number in &self.unfilled {
             if let Some(selected) = self.selectors.get(number) {

@@ -22,9 +22,9 @@ pub use host_ports::HostPort;
 pub use options::{DropLog, Failsafe, Options};
 
 use crate::endpoint::{Endpoint, EndpointId};
-use crate::hash::content_name;
+use crate::hash::{content_name, content_number};
 use crate::input::{Policy, PolicyKey};
-use crate::ir::{self, Cluster, Member, Place, PolicySet, Subject};
+use crate::ir::{self, Cluster, Hint, Member, Place, PolicySet, Subject};
 use crate::ruleset::changes::Changes;
 use crate::ruleset::{Element, Op, Part, Ruleset};
 use base::Base;
@@ -34,6 +34,7 @@ use host::HostChains;
 use host_ports::HostPorts;
 use ipnet::IpNet;
 use members::{MemberId, Members};
+use model::NamedPort;
 use pod_sets::PodSets;
 use relay::Users;
 use sets::Sets;
@@ -107,6 +108,30 @@ struct Endpoints {
     compiled: BTreeMap<EndpointId, Arc<Endpoint>>,
     /// Of `compiled`, by namespace.
     by_namespace: BTreeMap<String, BTreeSet<EndpointId>>,
+    /// Of `compiled`, by label.
+    by_label: BTreeMap<u64, BTreeSet<Arc<EndpointId>>>,
+    /// Of `compiled`, those that inherit labels.
+    inheriting: BTreeSet<EndpointId>,
+}
+
+type NamedSet = (ContentName, Arc<PolicySet>);
+
+/// Policy sets that were found while all that they depend on stays.
+#[derive(Debug, Default)]
+struct Known<'a> {
+    by_class: BTreeMap<(ContentName, ir::Direction, Place), Option<NamedSet>>,
+    by_policies: BTreeMap<Depends<'a>, Option<NamedSet>>,
+}
+
+/// All that a pod's policy set depends on.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Depends<'a> {
+    direction: ir::Direction,
+    place: Place,
+    labels_known: bool,
+    /// Compared by identity.
+    policies: Vec<*const Policy>,
+    ports: &'a [NamedPort],
 }
 
 /// Whose policies may be others than before.
@@ -352,16 +377,19 @@ impl Compiler {
 
     /// Gives the affected endpoints their policy sets.
     fn assign(&mut self, affected: &Affected) {
-        let mut known = BTreeMap::new();
+        let mut known = Known::default();
+        let mut wanted = vec![];
         for interface in &affected.interfaces {
             for direction in ir::Direction::BOTH {
-                let wanted = self.wanted(*interface, direction, Place::Pod, &mut known);
-                self.groups
-                    .assign(&Slot::Pod(*interface, direction), wanted);
+                let set = self.wanted(*interface, direction, Place::Pod, &mut known);
+                wanted.push((Slot::Pod(*interface, direction), set));
             }
             let egress = ir::Direction::Egress;
-            let wanted = self.wanted(*interface, egress, Place::OwnNode, &mut known);
-            self.groups.assign(&Slot::OwnNode(*interface), wanted);
+            let set = self.wanted(*interface, egress, Place::OwnNode, &mut known);
+            wanted.push((Slot::OwnNode(*interface), set));
+        }
+        for (slot, set) in wanted {
+            self.groups.assign(&slot, set);
         }
         if affected.hosts {
             self.assign_hosts();
@@ -413,12 +441,12 @@ impl Compiler {
     }
 
     /// The policy set of a pod; endpoints that are alike have the same.
-    fn wanted(
-        &self,
+    fn wanted<'a>(
+        &'a self,
         interface: u32,
         direction: ir::Direction,
         place: Place,
-        known: &mut BTreeMap<(ContentName, ir::Direction, Place), Option<Wanted>>,
+        known: &mut Known<'a>,
     ) -> Option<Wanted> {
         let mut owners = self.dispatch.owners(interface);
         let endpoint = self.endpoints.compiled.get(owners.next()?)?;
@@ -432,19 +460,35 @@ impl Compiler {
             });
         }
         let key = (class.clone(), direction, place);
-        let wanted = known.entry(key).or_insert_with(|| {
+        let by_class = known.by_class.entry(key).or_insert_with(|| {
             let own = self.policies.get(&Some(endpoint.namespace.clone()));
             let policies = own.into_iter().chain(self.policies.get(&None));
             let policies = policies.flat_map(BTreeMap::values);
-            let subject = Subject::Pod(endpoint);
-            let set = PolicySet::of(subject, direction, place, policies, self.cluster())?;
-            Some(Wanted {
-                content: content_name(&set),
-                set: Arc::new(set),
-                class,
-            })
+            let (subject, cluster) = (Subject::Pod(endpoint), self.cluster());
+            let applying = match endpoint.labels_known {
+                true => ir::applying(subject, direction, place, policies, cluster),
+                false => vec![],
+            };
+            let names = applying.iter().map(|policy| std::ptr::from_ref(*policy));
+            let key = Depends {
+                direction,
+                place,
+                labels_known: endpoint.labels_known,
+                policies: names.collect(),
+                ports: &endpoint.ports,
+            };
+            let set = known.by_policies.entry(key).or_insert_with(|| {
+                let set = PolicySet::of(subject, direction, place, applying, cluster)?;
+                Some((content_name(&set), Arc::new(set)))
+            });
+            set.clone()
         });
-        wanted.clone()
+        let (content, set) = by_class.clone()?;
+        Some(Wanted {
+            set,
+            content,
+            class,
+        })
     }
 
     /// Sends packets to the chains of those whom they concern. Returns whether base chains may be
@@ -561,17 +605,57 @@ impl Endpoints {
         found
     }
 
+    /// Those that selectors with these hints may select; `None` is all of them.
+    fn candidates(&self, hints: &[Hint]) -> Option<BTreeSet<&EndpointId>> {
+        let mut found = BTreeSet::new();
+        for hint in hints {
+            match hint {
+                // Labels that Calico adds are in no index.
+                Hint::Label(key, _) if key.starts_with("projectcalico.org/") => return None,
+                Hint::Label(key, value) => {
+                    let number = label_number(key, value);
+                    let here = self.by_label.get(&number).into_iter().flatten();
+                    found.extend(here.map(Arc::as_ref));
+                    found.extend(&self.inheriting);
+                }
+                Hint::Namespace(name) => {
+                    found.extend(self.by_namespace.get(name).into_iter().flatten());
+                }
+                Hint::None => return None,
+            }
+        }
+        Some(found)
+    }
+
     /// The endpoint goes into the table as told.
     fn compile(&mut self, id: &EndpointId) {
-        if let Some(old) = self.compiled.remove(id)
-            && let Some(others) = self.by_namespace.get_mut(&old.namespace)
-        {
-            others.remove(id);
-            if others.is_empty() {
-                self.by_namespace.remove(&old.namespace);
+        if let Some(old) = self.compiled.remove(id) {
+            if let Some(others) = self.by_namespace.get_mut(&old.namespace) {
+                others.remove(id);
+                if others.is_empty() {
+                    self.by_namespace.remove(&old.namespace);
+                }
+            }
+            self.inheriting.remove(id);
+            for label in &old.labels {
+                let number = label_number(label.0, label.1);
+                if let Some(others) = self.by_label.get_mut(&number) {
+                    others.remove(id);
+                    if others.is_empty() {
+                        self.by_label.remove(&number);
+                    }
+                }
             }
         }
         if let Some(new) = self.told.get(id) {
+            let shared = Arc::new(id.clone());
+            for label in &new.labels {
+                let others = self.by_label.entry(label_number(label.0, label.1));
+                others.or_default().insert(Arc::clone(&shared));
+            }
+            if !new.profiles.is_empty() {
+                self.inheriting.insert(id.clone());
+            }
             self.by_namespace
                 .entry(new.namespace.clone())
                 .or_default()
@@ -579,6 +663,11 @@ impl Endpoints {
             self.compiled.insert(id.clone(), Arc::clone(new));
         }
     }
+}
+
+/// A label as a number; others may have the same.
+fn label_number(key: &str, value: &str) -> u64 {
+    content_number(&(key, value))
 }
 
 /// What a local pod may speak with and be spoken to.

@@ -193,8 +193,17 @@ impl Compiler {
 
     /// Members of selectors that are used for the first time.
     fn fill(&mut self) {
+        let hints = self.members.unfilled();
+        if hints.is_empty() {
+            return;
+        }
         let owners = self.told.owners();
-        let endpoints = self.endpoints.compiled.iter();
+        let candidates = self.endpoints.candidates(&hints);
+        let compiled = &self.endpoints.compiled;
+        let some = candidates.iter().flatten();
+        let some = some.filter_map(|id| compiled.get_key_value(*id));
+        let all = candidates.is_none().then_some(compiled);
+        let endpoints = some.chain(all.into_iter().flatten());
         let endpoints = endpoints
             .map(|(id, endpoint)| (MemberId::Endpoint(id.clone()), Member::Endpoint(endpoint)));
         let everybody = endpoints.chain(self.told.members());

@@ -14,7 +14,7 @@ mod kubernetes;
 mod order;
 mod peer;
 
-pub(crate) use order::{Cluster, Subject};
+pub(crate) use order::{Cluster, Subject, applying};
 pub use peer::domain_matches;
 pub(crate) use peer::{Asked, Hint, Member, Namespaces, Owners, PeerSelector, PodPeer, with_name};
 

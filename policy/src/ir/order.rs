@@ -48,6 +48,27 @@ struct Applying<'a> {
     policy: &'a Policy,
 }
 
+/// The policies that are about an endpoint: with the ports that it has by name, all that its
+/// policy set depends on.
+pub(crate) fn applying<'a>(
+    subject: Subject<'_>,
+    direction: Direction,
+    place: Place,
+    policies: impl IntoIterator<Item = &'a Policy>,
+    cluster: Cluster<'_>,
+) -> Vec<&'a Policy> {
+    let view = View {
+        subject,
+        asked: Asked::new(subject.member(), cluster.owners),
+        direction,
+        place,
+    };
+    let policies = policies.into_iter();
+    policies
+        .filter(|policy| view.tier_of(policy).is_some())
+        .collect()
+}
+
 impl PolicySet {
     /// What decides `direction` of an endpoint, given all policies that may be about it; `None`
     /// where everything is allowed.

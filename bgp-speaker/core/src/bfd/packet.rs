@@ -29,9 +29,7 @@ pub enum State {
 }
 
 /// Why a session was last not up (RFC 5880 section 4.1, Diag).
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Diagnostic(pub u8);
 
 impl Diagnostic {

@@ -12,7 +12,6 @@
 
 use super::packet::{Diagnostic, Packet, State};
 use crate::session::jitter::Jitter;
-use serde::{Deserialize, Serialize};
 use std::num::{NonZeroU8, NonZeroU32};
 use std::time::{Duration, Instant};
 
@@ -56,7 +55,7 @@ pub struct Transition {
 }
 
 /// What a session says about itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     /// Our state.
     pub state: State,

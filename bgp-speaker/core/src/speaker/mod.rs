@@ -25,7 +25,7 @@ mod status;
 
 pub use liveness::WatchedPath;
 pub use operate::{Operation, OperationError};
-pub use status::{AdvertisedStatus, PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
+pub use status::{AdvertisedStatus, BfdStatus, PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
 
 use crate::config::{
     BGP_PORT, FibChange, LocalRoute, Password, PeerKey, Restart, SpeakerConfig, Stop,

@@ -97,7 +97,7 @@ impl Speaker {
             updates_received: peer.record.updates_received,
             faults: peer.record.faults,
             established_count: peer.record.established_count,
-            bfd: peer.record.bfd,
+            bfd: peer.record.bfd.map(Into::into),
             last_error: peer.record.last_error.clone(),
             last_notification_received: peer.record.last_notification_received.clone(),
             last_notification_sent: peer.record.last_notification_sent.clone(),

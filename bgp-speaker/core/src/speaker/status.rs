@@ -1,10 +1,11 @@
 //! What a speaker says about itself.
 
-use crate::bfd;
+use crate::bfd::{Report, State};
 use crate::config::PeerKey;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 /// State of a speaker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,13 +58,48 @@ pub struct PeerStatus {
     /// How often the session has been Established.
     pub established_count: u64,
     /// What BFD says about the path, while it watches it.
-    pub bfd: Option<bfd::Report>,
+    pub bfd: Option<BfdStatus>,
     /// Why there is no session, or why the last one ended, in words.
     pub last_error: Option<String>,
     /// The last NOTIFICATION received, in words.
     pub last_notification_received: Option<String>,
     /// The last NOTIFICATION sent, in words.
     pub last_notification_sent: Option<String>,
+}
+
+/// What BFD says about the path to a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BfdStatus {
+    /// Our state.
+    pub state: State,
+    /// What the peer last said of its own.
+    pub remote_state: State,
+    /// Why we were last not up, in words.
+    pub diagnostic: String,
+    /// Why the peer was last not up.
+    pub remote_diagnostic: String,
+    /// The peer's BFD outlives its control plane (C bit).
+    pub independent: bool,
+    /// Interval at which we send, in milliseconds, before jitter.
+    pub transmit_interval_ms: u64,
+    /// Silence after which the path is taken for broken, in milliseconds; 0 before anything was
+    /// heard.
+    pub detection_time_ms: u64,
+}
+
+impl From<Report> for BfdStatus {
+    fn from(report: Report) -> Self {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            state: report.state,
+            remote_state: report.remote_state,
+            diagnostic: report.diagnostic.to_string(),
+            remote_diagnostic: report.remote_diagnostic.to_string(),
+            independent: report.independent,
+            transmit_interval_ms: milliseconds(report.transmit_interval),
+            detection_time_ms: milliseconds(report.detection_time),
+        }
+    }
 }
 
 /// All that is known about one prefix.

@@ -15,7 +15,6 @@ const NO_POD: &str = "no pod matches";
 
 /// A rule's place in the manifest.
 struct Place {
-    direction: Direction,
     /// `spec.ingress[0]`
     rule: String,
     /// `from` or `to`
@@ -29,11 +28,7 @@ impl Place {
             Direction::Egress => ("egress", "to"),
         };
         let rule = format!("spec.{name}[{rule}]");
-        Self {
-            direction,
-            rule,
-            peers,
-        }
+        Self { rule, peers }
     }
 
     fn peer(&self, number: usize) -> String {
