@@ -523,14 +523,11 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
+/// A path that may be used, as policy has left it.
+type Used = (Source, PathAttributes, Option<u32>);
+
 /// What policy has made of every path in use, and what the forwarding table has been told.
-fn told(
-    rib: &Rib,
-) -> Vec<(
-    IpNet,
-    Forwarding,
-    Vec<(Source, PathAttributes, Option<u32>)>,
-)> {
+fn told(rib: &Rib) -> Vec<(IpNet, Forwarding, Vec<Used>)> {
     let destinations = rib.destinations();
     destinations
         .map(|(prefix, _)| {

@@ -92,7 +92,7 @@ fn a_filter(choice: u64) -> Arc<Filter> {
         _ => Operation::PrependAsPath(vec![65100]),
     };
     let matches = Matches {
-        source: (choice % 2 == 0).then_some(RouteSource::Local),
+        source: choice.is_multiple_of(2).then_some(RouteSource::Local),
         ..Matches::default()
     };
     let rules = vec![Rule {
