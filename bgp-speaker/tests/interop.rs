@@ -114,3 +114,70 @@ fn frr_and_we_find_each_other_on_a_link_without_addresses() {
             && lab.vtysh("show bfd peers").contains("Status: up")
     });
 }
+
+#[test]
+fn we_keep_the_routes_of_a_killed_bird_until_it_is_back() {
+    let lab = Lab::new();
+    let bird = lab.bird(65001, "10.0.0.2");
+    let speaker = lab.speaker(BIRD, false);
+    eventually("we have BIRD's routes", || {
+        lab.we_have_their_routes(&speaker)
+    });
+    bird.signal("KILL");
+    bird.wait();
+    eventually("they are stale", || {
+        let status = lab.status(&speaker);
+        status.contains("stale: 2") && status.contains("prefixes: 4")
+    });
+    let _bird = lab.bird(65001, "10.0.0.2");
+    eventually("they are fresh again", || {
+        lab.we_have_their_routes(&speaker) && lab.status(&speaker).contains("stale: 0")
+    });
+}
+
+#[test]
+fn texts_of_a_shutdown_are_told_both_ways() {
+    let lab = Lab::new();
+    let _frr = lab.frr();
+    let speaker = lab.speaker(FRR, false);
+    eventually("we have FRR's routes", || {
+        lab.we_have_their_routes(&speaker)
+    });
+    lab.configure_frr("neighbor 10.0.0.1 shutdown message maintenance tonight");
+    eventually("FRR's text is in our status", || {
+        lab.status(&speaker).contains("maintenance tonight")
+    });
+
+    let lab = Lab::new();
+    let _bird = lab.bird(65001, "10.0.0.2");
+    let speaker = lab.speaker(BIRD, false);
+    eventually("we have BIRD's routes", || {
+        lab.we_have_their_routes(&speaker)
+    });
+    let config = lab.read("speaker.yaml");
+    let text = "connectRetry: 1, shutdown: rack 7 moves";
+    lab.write("speaker.yaml", &config.replace("connectRetry: 1", text));
+    speaker.signal("HUP");
+    eventually("our text is in BIRD's status", || {
+        lab.birdc("show protocols all ours")
+            .contains("rack 7 moves")
+    });
+}
+
+#[test]
+fn frr_asks_for_our_routes_again() {
+    let lab = Lab::new();
+    let _frr = lab.frr();
+    let _speaker = lab.speaker(FRR, false);
+    eventually("FRR forwards to us", || lab.they_forward());
+    let received = || {
+        let neighbor = lab.vtysh("show bgp neighbors 10.0.0.1");
+        let updates = neighbor
+            .lines()
+            .find(|line| line.trim().starts_with("Updates:"));
+        updates.and_then(|line| line.split_whitespace().last()?.parse::<u32>().ok())
+    };
+    let before = received().unwrap();
+    lab.vtysh("clear bgp ipv4 unicast 10.0.0.1 soft in");
+    eventually("it gets them", || received() > Some(before));
+}

@@ -225,6 +225,16 @@ impl Lab {
         )
     }
 
+    /// Changes FRR's BGP configuration.
+    pub(crate) fn configure_frr(&self, line: &str) {
+        let directory = path(self.directory.path());
+        let words = ["--vty_socket", directory, "-c", "configure terminal"];
+        let words = words
+            .into_iter()
+            .chain(["-c", "router bgp 65001", "-c", line]);
+        output("vtysh", &words.collect::<Vec<_>>());
+    }
+
     /// Writes every change of their kernel's routes to the file `monitor`.
     pub(crate) fn monitor(&self) -> Daemon {
         self.theirs

@@ -23,6 +23,8 @@ pub struct View {
     pub endpoints: Vec<(WorkloadEndpoint, Option<u32>)>,
     /// Addresses of nodes that their objects do not tell.
     pub node_addresses: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// What domain names of policies resolve to, as this node's pods were told.
+    pub domains: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 impl View {
@@ -37,6 +39,7 @@ impl View {
                 .map(|(_, endpoint, local)| (endpoint.clone(), local))
                 .collect(),
             node_addresses: BTreeMap::from([(calc.node().to_owned(), own.collect())]),
+            domains: calc.resolved_names(),
         }
     }
 
@@ -46,7 +49,7 @@ impl View {
         Self {
             objects: objects.all().filter(|o| matters(o)).cloned().collect(),
             endpoints: endpoints.map(|endpoint| (endpoint.clone(), None)).collect(),
-            node_addresses: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -71,6 +74,7 @@ impl View {
             objects: objects.all().filter(|o| matters(o)).cloned().collect(),
             endpoints,
             node_addresses: self.node_addresses,
+            domains: self.domains,
         }
     }
 }
@@ -128,6 +132,9 @@ impl Cluster {
             in_host_network: BTreeSet::new(),
             services: BTreeMap::new(),
         };
+        for (name, addresses) in &view.domains {
+            cluster.evaluator.set_domain(name, addresses.clone());
+        }
         let mut objects = Objects::default();
         for object in &view.objects {
             cluster.tell(object);

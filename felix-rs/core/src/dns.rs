@@ -118,6 +118,12 @@ impl Names {
             .collect()
     }
 
+    /// What is known now, by name.
+    pub fn known(&self) -> impl Iterator<Item = (&String, BTreeSet<IpAddr>)> {
+        let all = self.addresses.iter();
+        all.map(|(name, addresses)| (name, addresses.keys().copied().collect()))
+    }
+
     /// Whether a name ever resolved to this address.
     pub fn ever_had(&self, address: IpAddr) -> bool {
         self.ever.contains(&address)

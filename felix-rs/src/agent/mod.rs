@@ -166,7 +166,11 @@ impl Agent {
                     self.speaker.shutdown(how).await;
                     return Ok(());
                 }
-                call = inputs.calls.recv() => self.on_call(call.ok_or(Fatal::Gone("CNI socket"))?),
+                call = inputs.calls.recv() => {
+                    self.on_call(call.ok_or(Fatal::Gone("CNI socket"))?);
+                    // The answer goes out before what follows from the call is looked at.
+                    tokio::task::yield_now().await;
+                }
                 event = inputs.kernel.recv() => {
                     self.on_kernel(event.ok_or(Fatal::Gone("kernel monitor"))?);
                 }

@@ -6,6 +6,8 @@
 
 mod bgp;
 mod cni;
+mod policy_cold;
+mod policy_cost;
 mod policy_update;
 mod report;
 mod size;
@@ -27,7 +29,7 @@ struct Bench {
     run: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 8] = [
+const BENCHES: [Bench; 10] = [
     Bench {
         name: "bgp",
         what: "the BGP speaker beside BIRD 2 and FRR: all of the following",
@@ -57,6 +59,16 @@ const BENCHES: [Bench; 8] = [
         name: "cni",
         what: "CNI ADD and DEL, exec to exit, beside the reference plugins ptp and host-local",
         run: cni::run,
+    },
+    Bench {
+        name: "policy-cold",
+        what: "100,000 pods, 10,000 policies and 110 local pods into an empty kernel",
+        run: policy_cold::run,
+    },
+    Bench {
+        name: "policy-cost",
+        what: "a new connection through 1 to 1,000 policies, beside a chain per policy",
+        run: policy_cost::run,
     },
     Bench {
         name: "policy-update",

@@ -15,7 +15,7 @@ spec: {bgp: {ipv4Address: 10.1.0.12/24, ipv6Address: 'fd00:1::12/64'}}
 ";
 
 /// A second node behind the host's wire, which the host bridges to the first.
-fn second(node: &Node) -> Result<Agent> {
+pub(crate) fn second(node: &Node) -> Result<Agent> {
     let netns = node.lab.netns("n2")?;
     node.lab.wire(
         &End {

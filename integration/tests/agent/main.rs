@@ -23,4 +23,5 @@ mod policy;
 mod repair;
 mod restart;
 mod sockets;
+mod truth;
 mod tunnels;

@@ -56,27 +56,33 @@ pub(crate) fn probe_statements(socket: &mut Socket) -> Vec<String> {
         Hook::Prerouting,
         Statement::LocalDestination,
     );
-    let mut missing = Vec::new();
-    for (name, chain_type, hook, statement) in filter.chain([nat, local]) {
-        let hook = BaseHook {
-            hook,
-            chain_type,
-            priority: 0,
-        };
-        let chain = "ocicat-probe".to_owned();
-        let rule = Rule {
-            statements: vec![statement, Statement::Verdict(Verdict::Return)],
-            comment: None,
-        };
-        let ops = [
-            Op::AddChain(chain.clone(), Some(hook)),
-            Op::AddRules(chain, vec![rule]),
-        ];
-        if let Err(reason) = check(socket, &ops) {
-            missing.push(format!("{name} ({reason})"));
-        }
+    let probes: Vec<(&str, [Op; 2])> = filter
+        .chain([nat, local])
+        .map(|(name, chain_type, hook, statement)| {
+            let hook = BaseHook {
+                hook,
+                chain_type,
+                priority: 0,
+            };
+            let chain = format!("ocicat-probe {name}");
+            let rule = Rule {
+                statements: vec![statement, Statement::Verdict(Verdict::Return)],
+                comment: None,
+            };
+            let add = Op::AddChain(chain.clone(), Some(hook));
+            (name, [add, Op::AddRules(chain, vec![rule])])
+        })
+        .collect();
+    // What the kernel does not carry out costs it an RCU grace period each time.
+    let all: Vec<Op> = probes.iter().flat_map(|(_, ops)| ops.clone()).collect();
+    if check(socket, &all).is_ok() {
+        return Vec::new();
     }
-    missing
+    let missing = probes.iter().filter_map(|(name, ops)| {
+        let reason = check(socket, ops).err()?;
+        Some(format!("{name} ({reason})"))
+    });
+    missing.collect()
 }
 
 /// Has the kernel check operations in our table as if it were there.

@@ -2,6 +2,7 @@
 
 use super::Calc;
 use policy::domain_matches;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -30,6 +31,12 @@ impl Calc {
     /// Whether a name ever resolved to this address: a connection to it outlives the answer.
     pub(crate) fn was_resolved(&self, address: IpAddr) -> bool {
         self.names.ever_had(address)
+    }
+
+    /// What names of policies resolve to now.
+    pub(crate) fn resolved_names(&self) -> BTreeMap<String, BTreeSet<IpAddr>> {
+        let known = self.names.known();
+        known.map(|(name, all)| (name.clone(), all)).collect()
     }
 
     fn feed_names(&mut self) {

@@ -1,11 +1,8 @@
 //! What a daemon has taken of processors and memory, from `/proc`.
 
 use anyhow::{Context, Result, bail};
-use std::fs::read_to_string;
+use std::fs::{read_dir, read_to_string};
 use std::time::{Duration, Instant};
-
-/// `USER_HZ`, which is the same on every architecture that we run on.
-const TICKS: f64 = 100.0;
 
 /// Figures of a daemon's processes, summed up.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -23,11 +20,12 @@ impl Usage {
     pub(super) fn of(pids: &[u32]) -> Result<Self> {
         let mut sum = Self::default();
         for pid in pids {
-            let stat = read_to_string(format!("/proc/{pid}/stat")).context("the daemon")?;
-            // The name may have blanks; utime and stime are the 12th and 13th field after it.
-            let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-            let ticks = fields.split_whitespace().skip(11).take(2);
-            sum.cpu += ticks.filter_map(|t| t.parse::<f64>().ok()).sum::<f64>() / TICKS;
+            for thread in read_dir(format!("/proc/{pid}/task")).context("the daemon")? {
+                // The first number is the time on a processor, in nanoseconds.
+                let counts = read_to_string(thread?.path().join("schedstat"))?;
+                let time = counts.split_whitespace().next().context("schedstat")?;
+                sum.cpu += time.parse::<f64>()? / 1e9;
+            }
             let status = read_to_string(format!("/proc/{pid}/status")).context("the daemon")?;
             sum.resident += mebibytes(&status, "VmRSS:")?;
             sum.peak += mebibytes(&status, "VmHWM:")?;
