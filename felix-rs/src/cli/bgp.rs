@@ -225,8 +225,8 @@ fn neighbour(peer: &PeerStatus) -> String {
         ),
     );
     line("established", format!("{} times", peer.established_count));
-    if let Some(bfd) = peer.bfd {
-        line("BFD", format!("{:?}", bfd.state));
+    if let Some(bfd) = &peer.bfd {
+        line("BFD", bfd.state.to_string());
     }
     let sentences = [
         ("last error", &peer.last_error),
@@ -253,14 +253,14 @@ fn bfd(peers: &[PeerStatus]) -> String {
     ];
     let mut table = Table::new(header);
     for peer in peers {
-        let Some(report) = peer.bfd else { continue };
+        let Some(report) = &peer.bfd else { continue };
         table.row([
             peer.name.clone(),
             peer.key.to_string(),
-            format!("{:?}", report.state),
-            format!("{:?}", report.remote_state),
-            format!("{} ms", report.transmit_interval.as_millis()),
-            format!("{} ms", report.detection_time.as_millis()),
+            report.state.to_string(),
+            report.remote_state.to_string(),
+            format!("{} ms", report.transmit_interval_ms),
+            format!("{} ms", report.detection_time_ms),
             report.diagnostic.to_string(),
         ]);
     }
