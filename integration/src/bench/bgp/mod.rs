@@ -45,7 +45,6 @@ pub(super) fn run() -> Result<Vec<Row>> {
     let mut rows = converge()?;
     rows.extend(fanout()?);
     rows.extend(mesh()?);
-    rows.extend(fib()?);
     Ok(rows)
 }
 
