@@ -32,7 +32,7 @@ struct Bench {
 const BENCHES: [Bench; 10] = [
     Bench {
         name: "bgp",
-        what: "the BGP speaker beside BIRD 2 and FRR: all of the following",
+        what: "the BGP speaker on its own: bgp-converge, bgp-fanout and bgp-mesh",
         run: bgp::run,
     },
     Bench {

@@ -81,7 +81,14 @@ impl Series {
     }
 
     /// The row of these pairs; lower is better.
-    pub fn row(&self, what: &str, unit: &str, beside: &str, steal: f64, target: Target) -> Row {
+    pub fn row(
+        &self,
+        what: &str,
+        unit: &str,
+        beside: &str,
+        steal: f64,
+        target: impl Into<Option<Target>>,
+    ) -> Row {
         let ratios: Vec<f64> = self
             .ours
             .iter()
@@ -100,7 +107,7 @@ impl Series {
             q3: quantile(&ratios, 0.75),
             n: ratios.len(),
             steal,
-            target: Some(target),
+            target: target.into(),
         }
     }
 }

@@ -45,7 +45,6 @@ pub(super) fn run() -> Result<Vec<Row>> {
     let mut rows = converge()?;
     rows.extend(fanout()?);
     rows.extend(mesh()?);
-    rows.extend(fib()?);
     Ok(rows)
 }
 
@@ -158,11 +157,8 @@ fn compare(stage: &Stage, shape: &Shape, columns: &[Column<'_>]) -> Result<Vec<R
             for round in &outcomes {
                 series.push(of(round, Kind::Ours, value), of(round, other, value));
             }
-            let mut row = series.row(what, unit, other.name(), steal, *target);
-            if other != Kind::Bird {
-                row.target = None;
-            }
-            rows.push(row);
+            let target = (other == Kind::Bird).then_some(*target);
+            rows.push(series.row(what, unit, other.name(), steal, target));
         }
     }
     Ok(rows)
