@@ -55,6 +55,7 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
         local_as,
         peers: BTreeMap::new(),
         dynamic_peers: BTreeMap::new(),
+        interface_peers: BTreeMap::new(),
         problems,
     };
     builder.check(&configuration);
@@ -68,6 +69,7 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
     let Builder {
         peers,
         dynamic_peers,
+        interface_peers,
         problems,
         ..
     } = builder;
@@ -78,6 +80,7 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
         cluster_id: own.route_reflector_cluster_id,
         peers,
         dynamic_peers,
+        interface_peers,
         ..SpeakerConfig::new(local_as, router_id)
     };
     Sessions {

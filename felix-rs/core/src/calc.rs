@@ -12,7 +12,7 @@ use crate::objects::{Objects, Phase};
 use crate::routes::{Topology, Withheld};
 use crate::underlay::Underlay;
 use crate::workloads::{EndpointKey, LocalEndpoint, id, seen};
-use bgp_core::{FibChange, LocalRoute, SpeakerConfig};
+use bgp_core::{FibChange, FibNextHop, LocalRoute, SpeakerConfig};
 use ipnet::IpNet;
 use model::dataplane::{Address, Link, Route, RouteKind, Tunnel};
 use model::{Invalid, Kind, Object, ObjectKey, Update, WorkloadEndpoint, names};
@@ -89,7 +89,7 @@ pub struct Calc {
     tunnel_address: Option<Ipv4Addr>,
     underlay: Underlay,
     names: Names,
-    fib: BTreeMap<IpNet, Vec<IpAddr>>,
+    fib: BTreeMap<IpNet, Vec<FibNextHop>>,
     topology: Topology,
     withheld: BTreeMap<IpNet, Withheld>,
     session_problems: Vec<Invalid>,
@@ -441,8 +441,7 @@ impl Calc {
             FibChange::Set {
                 prefix, next_hops, ..
             } => {
-                let addresses = next_hops.iter().map(|next_hop| next_hop.address);
-                self.fib.insert(prefix, addresses.collect());
+                self.fib.insert(prefix, next_hops);
                 self.dirty.learned.insert(prefix);
             }
             FibChange::Remove { prefix } => {

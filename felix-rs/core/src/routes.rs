@@ -5,6 +5,7 @@
 //! node outside this node's own subnet says whether `CrossSubnet` applies.
 
 use crate::underlay::Underlay;
+use bgp_core::FibNextHop;
 use ipnet::IpNet;
 use model::dataplane::{NextHop, RouteKind, vtep_gateway, vtep_mac};
 use model::{EncapMode, IpPool, names};
@@ -188,13 +189,15 @@ impl Topology {
     pub fn route(
         &self,
         dest: &IpNet,
-        next_hops: &[IpAddr],
+        next_hops: &[impl Copy + Into<FibNextHop>],
         underlay: &Underlay,
     ) -> Result<RouteKind, Withheld> {
         let pool = self.pool_of(dest);
         let mut hops = BTreeSet::new();
         let mut failure = None;
-        for &next_hop in next_hops {
+        for &hop in next_hops {
+            let hop: FibNextHop = hop.into();
+            let next_hop = hop.address;
             if let Some(reason) = self.not_the_owner(dest, next_hop) {
                 failure = Some(reason);
                 continue;
@@ -212,7 +215,7 @@ impl Topology {
                         });
                     }
                 },
-                None => match resolve(next_hop, underlay) {
+                None => match resolve(hop, underlay) {
                     Some(resolved) => hops.extend(resolved),
                     None => {
                         failure = Some(Withheld::NextHopUnreachable {
@@ -230,7 +233,17 @@ impl Topology {
     }
 }
 
-fn resolve(next_hop: IpAddr, underlay: &Underlay) -> Option<Vec<NextHop>> {
+fn resolve(hop: FibNextHop, underlay: &Underlay) -> Option<Vec<NextHop>> {
+    let next_hop = hop.address;
+    // A link-local address is on the link that it was heard on.
+    if hop.scope != 0 {
+        let link = underlay.link(hop.scope).filter(|link| link.up)?;
+        return Some(vec![NextHop {
+            gateway: next_hop,
+            ifindex: Some(link.ifindex),
+            onlink: false,
+        }]);
+    }
     if let Some(ifindex) = underlay.connected(next_hop) {
         return Some(vec![NextHop {
             gateway: next_hop,
@@ -441,5 +454,38 @@ mod tests {
                 .to_string(),
             "10.244.2.0/26: no route to next hop 172.16.0.1"
         );
+    }
+
+    #[test]
+    fn a_link_local_next_hop_is_on_the_link_that_it_was_heard_on() {
+        let router = |scope| bgp_core::FibNextHop {
+            scope,
+            ..ip("fe80::1").into()
+        };
+        let mut underlay = underlay();
+        underlay.set_link(model::dataplane::Link {
+            ifindex: ETH0,
+            name: "eth0".into(),
+            alias: None,
+            kind: None,
+            up: true,
+            carrier: true,
+            mtu: 1500,
+            mac: None,
+        });
+        let route = |scope| {
+            let hops = [router(scope)];
+            topology(EncapMode::Never).route(&net("198.51.100.0/24"), &hops, &underlay)
+        };
+        let expected = NextHop {
+            gateway: ip("fe80::1"),
+            ifindex: Some(ETH0),
+            onlink: false,
+        };
+        assert_eq!(route(ETH0), Ok(RouteKind::Via(vec![expected])));
+        assert!(matches!(
+            route(77),
+            Err(Withheld::NextHopUnreachable { .. })
+        ));
     }
 }

@@ -30,6 +30,7 @@ pub(super) struct Builder<'a> {
     pub(super) local_as: u32,
     pub(super) peers: BTreeMap<PeerKey, PeerConfig>,
     pub(super) dynamic_peers: BTreeMap<IpNet, DynamicPeers>,
+    pub(super) interface_peers: BTreeMap<String, PeerConfig>,
     pub(super) problems: Vec<Invalid>,
 }
 
@@ -108,6 +109,10 @@ impl Builder<'_> {
                 let key = PeerKey::new(peer_ip, object.peer_port);
                 self.insert(object, key, stated_as(object));
             }
+        } else if let Some(interface) = &object.peer_interface {
+            if selects(object, self.own) {
+                self.insert_interface(object, interface);
+            }
         } else if let Some(range) = object.peer_prefix {
             if selects(object, self.own) {
                 self.insert_range(object, range);
@@ -134,8 +139,20 @@ impl Builder<'_> {
             let reason = format!("{} is the peer of {} already", key.address, other.name);
             return self.refuse(Kind::BgpPeer, &object.name, "spec.peerIP", reason);
         }
-        if let Some(peer) = self.session(object, remote_as, key.address) {
+        if let Some(peer) = self.session(object, remote_as, Some(key.address)) {
             self.peers.insert(key, peer);
+        }
+    }
+
+    /// The router on a link.
+    fn insert_interface(&mut self, object: &BgpPeer, interface: &str) {
+        let field = "spec.ocicat.peerInterface";
+        if let Some(other) = self.interface_peers.get(interface) {
+            let reason = format!("{interface} is the link of {} already", other.name);
+            return self.refuse(Kind::BgpPeer, &object.name, field, reason);
+        }
+        if let Some(peer) = self.session(object, stated_as(object), None) {
+            self.interface_peers.insert(interface.to_owned(), peer);
         }
     }
 
@@ -150,23 +167,23 @@ impl Builder<'_> {
             );
             return self.refuse(Kind::BgpPeer, &object.name, field, reason);
         }
-        if let Some(peer) = self.session(object, stated_as(object), range.prefix.addr()) {
+        if let Some(peer) = self.session(object, stated_as(object), Some(range.prefix.addr())) {
             let limit = range.limit;
             self.dynamic_peers
                 .insert(range.prefix, DynamicPeers { limit, peer });
         }
     }
 
-    /// What an object says of a session with `remote`; none where something that it asks for is
+    /// What an object says of a session with `remote`, or with whoever is on a link; none where something that it asks for is
     /// not there: nothing passes rather than everything.
     fn session(
         &mut self,
         object: &BgpPeer,
         remote_as: RemoteAs,
-        remote: IpAddr,
+        remote: Option<IpAddr>,
     ) -> Option<PeerConfig> {
         let mut peer = self.peer(format!("BGPPeer/{}", object.name), remote_as);
-        peer.source_address = own_address(self.own, remote);
+        peer.source_address = remote.and_then(|remote| own_address(self.own, remote));
         settings::apply(object, &mut peer);
         if let Some(profile) = object.bfd {
             self.watch_hops(&mut peer, profile, remote);
@@ -198,10 +215,16 @@ impl Builder<'_> {
 
     /// A path of one hop (RFC 5881) is one within a subnet of ours; a longer one is watched only
     /// where that is asked for (RFC 5883).
-    fn watch_hops(&self, peer: &mut PeerConfig, profile: model::BfdProfile, remote: IpAddr) {
+    fn watch_hops(
+        &self,
+        peer: &mut PeerConfig,
+        profile: model::BfdProfile,
+        remote: Option<IpAddr>,
+    ) {
         let v4 = self.own.ipv4_address.map(IpNet::V4);
         let v6 = self.own.ipv6_address.map(IpNet::V6);
-        let direct = v4.into_iter().chain(v6).any(|net| net.contains(&remote));
+        let mut subnets = v4.into_iter().chain(v6);
+        let direct = remote.is_none_or(|remote| subnets.any(|net| net.contains(&remote)));
         if direct && !profile.multihop {
             peer.multihop = false;
         } else if !profile.multihop {

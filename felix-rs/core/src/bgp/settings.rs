@@ -14,14 +14,8 @@ const PATHS: u8 = 8;
 /// A field without which the session would be less restricted than was asked for, and which
 /// nothing here fulfils: there is no session then.
 pub(super) fn refused(object: &BgpPeer) -> Option<&'static str> {
-    let stated = [
-        (
-            "spec.localWorkloadSelector",
-            object.local_workload_selector.is_some(),
-        ),
-        ("spec.ocicat.peerInterface", object.peer_interface.is_some()),
-    ];
-    fields(stated).next()
+    let stated = object.local_workload_selector.is_some();
+    stated.then_some("spec.localWorkloadSelector")
 }
 
 /// Fields that nothing here fulfils and that a session can go on without.

@@ -494,3 +494,28 @@ fn what_a_session_goes_on_without_is_named() {
     ];
     assert_eq!(fields, expected);
 }
+
+#[test]
+fn the_router_on_a_link_is_a_peer_and_of_two_objects_with_one_link_the_second_is_reported() {
+    let on_link = |name: &str| BgpPeer {
+        peer_ip: None,
+        peer_interface: Some("eth1".into()),
+        bfd: Some(model::BfdProfile::default()),
+        ..peer(name, "10.1.0.1")
+    };
+    let own = Object::Node(node("n1", "10.1.0.11/24"));
+    let all = [
+        Object::BgpPeer(on_link("a")),
+        Object::BgpPeer(on_link("b")),
+        own,
+    ];
+    let Sessions { config, problems } = sessions("n1", &objects(all));
+    let found = &config.unwrap().interface_peers["eth1"];
+    assert_eq!(found.name, "BGPPeer/a");
+    assert_eq!((found.source_address, found.multihop), (None, false));
+    assert!(found.bfd.is_some());
+    assert_eq!(
+        problems[0].to_string(),
+        "BGPPeer/b: spec.ocicat.peerInterface: eth1 is the link of BGPPeer/a already"
+    );
+}

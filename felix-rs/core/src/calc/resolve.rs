@@ -179,9 +179,12 @@ impl Calc {
     fn resolve_learned(&mut self, prefix: IpNet) {
         let service = self.topology.is_of_services(&prefix);
         let learned = self.fib.get(&prefix).filter(|_| !service);
-        let route = learned
-            .or_else(|| self.strays.get(&prefix))
-            .map(|next_hops| self.topology.route(&prefix, next_hops, &self.underlay));
+        let route =
+            learned.map(|next_hops| self.topology.route(&prefix, next_hops, &self.underlay));
+        let route = route.or_else(|| {
+            let next_hops = self.strays.get(&prefix)?;
+            Some(self.topology.route(&prefix, next_hops, &self.underlay))
+        });
         let before = match route {
             Some(Ok(kind)) => {
                 self.withheld.remove(&prefix);
