@@ -266,3 +266,42 @@ fn what_is_wrong_in_bgp_objects_is_named_and_no_other_session_is_touched() -> Re
     assert_eq!(all.as_array().map(Vec::len), Some(1), "{all}");
     Ok(())
 }
+
+#[test]
+fn the_router_on_a_link_is_a_peer_without_an_address_and_leads_to_its_networks() -> Result<()> {
+    let node = Node::started()?;
+    let frr = node.router()?;
+    frr.configure(&[
+        "router bgp 65001",
+        "no neighbor 10.1.0.11",
+        "neighbor eth0 interface remote-as 64512",
+        "neighbor eth0 timers connect 1",
+        "address-family ipv4 unicast",
+        "neighbor eth0 activate",
+    ])?;
+    node.store.write(
+        "peer.yaml",
+        "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: rack1}\n\
+         spec: {asNumber: 65001, ocicat: {peerInterface: eth0}}\n",
+    )?;
+    wait::until(2 * LIMIT, "a route by way of the link", || {
+        let routes = node.routes().map_err(|e| format!("{e:#}"))?;
+        let found = |line: &str| {
+            line.starts_with("198.51.100.0/24 via inet6 fe80:") && line.contains("dev eth0")
+        };
+        if routes.lines().any(found) {
+            Ok(())
+        } else {
+            Err(routes)
+        }
+    })?;
+    wait::until(LIMIT, "our block at the router", || {
+        let all = frr.prefixes("ipv4").map_err(|e| format!("{e:#}"))?;
+        let ours = all.iter().any(|prefix| prefix.starts_with("10.244."));
+        if ours {
+            Ok(())
+        } else {
+            Err(format!("{all:?}"))
+        }
+    })
+}
