@@ -263,9 +263,9 @@ impl World {
                 Output::Converged => converged = true,
                 Output::More
                 | Output::Notice(_)
+                | Output::Monitored(_)
                 | Output::Rekey { .. }
-                | Output::Watch { .. }
-                | Output::Monitored(_) => {}
+                | Output::Watch { .. } => {}
             }
         }
         let node = &mut self.nodes[id];
