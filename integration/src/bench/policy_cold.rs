@@ -5,7 +5,9 @@ use super::steal::Steal;
 use crate::lab::Lab;
 use anyhow::{Context, Result};
 use kernel::Kernel;
-use model::{Labels, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol, Selector};
+use model::{
+    Labels, NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol, Selector,
+};
 use policy::{Compiler, Endpoint, EndpointId, Options, Policy};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
@@ -31,7 +33,9 @@ pub(super) fn run() -> Result<Vec<Row>> {
         compiler.resolve();
         compiled.push(start.elapsed().as_secs_f64());
         let start = Instant::now();
-        kernel.nft_replace(compiler.ruleset()).context("the table")?;
+        kernel
+            .nft_replace(compiler.ruleset())
+            .context("the table")?;
         applied.push(start.elapsed().as_secs_f64());
     }
     let share = steal.share_since();
@@ -48,7 +52,9 @@ pub(super) fn run() -> Result<Vec<Row>> {
 fn resident() -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()).context("VmHWM")?;
+    let kib = line
+        .and_then(|line| line.split_whitespace().next())
+        .context("VmHWM")?;
     Ok(kib.parse::<f64>()? * 1024.0 / 1e6)
 }
 
