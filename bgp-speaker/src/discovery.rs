@@ -136,17 +136,19 @@ impl Link {
             if datagram.ttl != Some(ON_LINK) {
                 continue;
             }
-            match parse(octets) {
+            let told = match parse(octets) {
                 Some(Heard::Solicitation) => {
                     // If it gets lost, the next one is due soon.
                     let _ = send(socket, &advertisement(), ALL_NODES);
+                    Ok(())
                 }
                 Some(Heard::Advertisement { lifetime }) => {
-                    if self.found(datagram.from, lifetime).await.is_err() {
-                        return Ok(());
-                    }
+                    self.found(datagram.from, lifetime).await
                 }
-                None => {}
+                None => Ok(()),
+            };
+            if told.is_err() {
+                return Ok(());
             }
         }
     }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -24,8 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) enum Question {
     Status,
     Endpoints,
-    BgpSummary,
-    BgpRoutes,
+    Bgp(BgpQuestion),
     Drops,
     Metrics,
     Plan,
@@ -41,6 +41,71 @@ pub(crate) struct PolicyView {
     pub(crate) view: View,
     /// Live connections of this node's pods; none where the agent can't say.
     pub(crate) connections: Option<Vec<LiveFlow>>,
+}
+
+/// Questions about BGP. A peer goes by its address or its object's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum BgpQuestion {
+    Summary,
+    Neighbours(Option<String>),
+    Routes(RouteQuestion),
+    Refresh {
+        peer: String,
+        direction: Refresh,
+    },
+    Shutdown {
+        peer: String,
+        /// What the peer is told; none lets the session come back.
+        text: Option<String>,
+    },
+    Drain(Drain),
+}
+
+/// Which routes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RouteQuestion {
+    pub(crate) destination: Option<Destination>,
+    /// Only what this peer announces.
+    pub(crate) received: Option<String>,
+    /// What this peer is told.
+    pub(crate) advertised: Option<String>,
+}
+
+/// Where routes lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Destination {
+    Prefix(IpNet),
+    /// Whatever prefix is the longest that holds it.
+    Address(IpAddr),
+}
+
+impl FromStr for Destination {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let prefix = text.parse().map(Self::Prefix);
+        prefix
+            .or_else(|_| text.parse().map(Self::Address))
+            .map_err(|_| "a prefix or an address is needed, such as 10.244.0.0/16")
+    }
+}
+
+/// Directions of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub(crate) enum Refresh {
+    In,
+    Out,
+    Both,
+}
+
+/// The steps by which a node goes out of service, and the way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Drain {
+    Announce,
+    Reset,
+    Close,
+    Undo,
 }
 
 /// Questions about addresses.

@@ -111,6 +111,7 @@ fn compiler() -> policy::Compiler {
             .into(),
         ipip_peers: ["192.0.2.1".parse().unwrap()].into(),
         ipip_local: Some("192.0.2.9".parse().unwrap()),
+        ..policy::NetworkSets::default()
     });
     compiler.set_namespace("default", Some(Labels::new()));
     for (name, ips, local) in [

@@ -36,9 +36,9 @@ pub use object::{
     IpReservation, IpVersion, IpamBlock, Kind, MatchOperator, MaxPrefixes, NamedPort, Namespace,
     NatOutgoingExclusions, NetworkPolicy, NetworkSet, NextHopMode, Node, Object, ObjectKey, Order,
     Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch, PrefixAdvertisement, PrefixMatch, Profile,
-    Protocol, RemoteAs, SecretKeyRef, Service, ServiceAccount, ServiceAccountMatch,
-    ServiceLoopPrevention, ServiceMatch, ServicePort, ServiceType, StagedAction,
-    StagedKubernetesPolicy, Tier, TierDefault, WorkloadEndpoint,
+    Protocol, RemoteAs, Secret, SecretKeyRef, SecretValue, Service, ServiceAccount,
+    ServiceAccountMatch, ServiceLoopPrevention, ServiceMatch, ServicePort, ServiceType,
+    StagedAction, StagedKubernetesPolicy, Tier, TierDefault, WorkloadEndpoint,
 };
 pub use selector::{Selector, SelectorError};
 pub use update::{Invalid, Update};

@@ -59,5 +59,7 @@ pub const HOST_MAC: [u8; 6] = [0xee, 0xee, 0xee, 0xee, 0xee, 0xee];
 pub const ANNOTATION_PREFIX: &str = "cni.projectcalico.org/";
 /// Calico's default AS number.
 pub const DEFAULT_AS: u32 = 64512;
+/// The namespace of Secrets that BGP objects refer to: the agent's.
+pub const SECRETS_NAMESPACE: &str = "kube-system";
 /// IPIP adds one IPv4 header (RFC 2003).
 pub const IPIP_OVERHEAD: u32 = 20;

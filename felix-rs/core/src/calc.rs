@@ -61,6 +61,8 @@ struct Dirty {
     all_learned: bool,
     learned: BTreeSet<IpNet>,
     sessions: bool,
+    /// Addresses of Services that this node announces.
+    services: bool,
     /// Interfaces of the node, or their addresses.
     host_interfaces: bool,
 }
@@ -175,9 +177,14 @@ impl Calc {
             | Kind::IpPool
             | Kind::BgpConfiguration
             | Kind::BgpPeer
-            | Kind::BgpFilter => {
+            | Kind::BgpFilter
+            | Kind::Secret => {
                 self.dirty.topology = true;
                 self.dirty.sessions = true;
+                self.feed_compiler(key, object);
+            }
+            Kind::Service | Kind::EndpointSlice => {
+                self.dirty.services = true;
                 self.feed_compiler(key, object);
             }
             Kind::IpamBlock => self.on_block(key, object),

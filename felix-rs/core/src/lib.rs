@@ -11,7 +11,7 @@
 //! | [`packet`] | the headers of a logged packet |
 //! | [`revoke`] | which live connections the rules in force deny |
 //! | [`routes`] | Loc-RIB, pools and nodes -> routes, native or through the tunnel |
-//! | [`bgp`] | nodes, peers and configuration -> sessions and what to advertise |
+//! | [`bgp`] | nodes, peers, filters, Secrets and Services -> sessions and what to advertise |
 //! | [`underlay`] | links, addresses and routes of the node that are not ours |
 //! | [`cluster`] | pods, policies and what they refer to, ready to be asked |
 //! | [`mod@diff`] | which connections other policies would allow or deny |

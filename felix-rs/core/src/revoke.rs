@@ -124,23 +124,25 @@ impl Judge<'_> {
         if let Some(pod) = pod {
             return Some(pod.clone());
         }
-        let own = self.calc.underlay().link_with_address(address).is_some();
-        (!own).then(|| Interface {
+        (!self.is_own(address)).then(|| Interface {
             index: 0,
             name: "uplink".to_owned(),
         })
     }
 
+    /// Whether the node itself has the address. The host end of every pod has the gateway's, and
+    /// what the node says to a pod comes from there.
+    fn is_own(&self, address: IpAddr) -> bool {
+        address == IpAddr::V4(names::GATEWAY_V4)
+            || address == IpAddr::V6(names::GATEWAY_V6)
+            || self.calc.underlay().link_with_address(address).is_some()
+    }
+
     fn is_orphan(&self, address: IpAddr) -> bool {
-        let ours = self
-            .calc
-            .own_blocks()
-            .iter()
-            .any(|block| block.contains(&address));
-        let gateway = address == IpAddr::V4(names::GATEWAY_V4);
-        ours && !gateway
+        let mut blocks = self.calc.own_blocks().iter();
+        blocks.any(|block| block.contains(&address))
             && !self.pods.contains_key(&address)
-            && self.calc.underlay().link_with_address(address).is_none()
+            && !self.is_own(address)
     }
 }
 

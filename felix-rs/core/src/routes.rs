@@ -86,6 +86,8 @@ pub struct Topology {
     pub own_subnets: Vec<IpNet>,
     /// Indices of the tunnel devices that are there and up, by name.
     pub tunnels: BTreeMap<String, u32>,
+    /// Ranges of Services' addresses that nodes announce.
+    pub service_ranges: BTreeSet<IpNet>,
 }
 
 impl Topology {
@@ -98,6 +100,12 @@ impl Topology {
             .map(|(_, pool)| pool)
     }
 
+    /// Whether a prefix lies in a range of Services: every node serves their addresses itself, so
+    /// that an announcement of another node is nothing to forward by.
+    pub(crate) fn is_of_services(&self, dest: &IpNet) -> bool {
+        self.service_ranges.iter().any(|range| range.contains(dest))
+    }
+
     /// Whether everything but the owners of blocks is the same.
     pub(crate) fn same_but_for_blocks(&self, other: &Self) -> bool {
         let Self {
@@ -108,6 +116,7 @@ impl Topology {
             owners_known,
             own_subnets,
             tunnels,
+            service_ranges,
         } = self;
         *pools == other.pools
             && *node_addresses == other.node_addresses
@@ -115,6 +124,7 @@ impl Topology {
             && *owners_known == other.owners_known
             && *own_subnets == other.own_subnets
             && *tunnels == other.tunnels
+            && *service_ranges == other.service_ranges
     }
 
     /// Of two nodes that announce one block, the datastore's owner is believed. A block that the
@@ -278,6 +288,7 @@ mod tests {
             owners_known: true,
             own_subnets: vec![net("10.1.0.0/24")],
             tunnels: [(names::IPIP_DEVICE.to_owned(), TUNNEL)].into(),
+            service_ranges: BTreeSet::new(),
         }
     }
 

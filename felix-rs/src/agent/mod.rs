@@ -6,6 +6,7 @@
 
 mod addresses;
 mod apply;
+mod bgp;
 mod departed;
 mod drops;
 mod facts;
@@ -34,7 +35,7 @@ use felix_core::{Actual, Calc, EndpointKey, Phase};
 use ipam::Ipam;
 use ipnet::IpNet;
 use kernel::{Kernel, KernelEvent, LoggedPacket};
-use model::{ObjectKey, Update};
+use model::{Object, ObjectKey, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -108,6 +109,8 @@ pub(crate) struct Agent {
     saved_at: Option<Instant>,
     speaker: Handle,
     converged: bool,
+    /// What operators have said over the objects.
+    overrides: bgp::Overrides,
     configured: Option<SpeakerConfig>,
     advertised: Option<BTreeSet<LocalRoute>>,
     /// Blocks asked of the datastore, and when; an answer is on its way or was an error.
@@ -299,13 +302,12 @@ impl Agent {
     /// The speaker is told only what differs.
     fn advertise(&mut self) {
         let desired = self.calc.desired();
-        if let Some(config) = desired
-            .sessions
-            .as_ref()
-            .filter(|c| Some(*c) != self.configured.as_ref())
-        {
+        let sessions = desired.sessions.as_ref();
+        let wanted = sessions.map(|config| self.overrides.over(config));
+        if let Some(config) = wanted.filter(|config| self.configured.as_ref() != Some(config)) {
+            let config = config.into_owned();
             self.speaker.configure(config.clone());
-            self.configured = Some(config.clone());
+            self.configured = Some(config);
         }
         if self.advertised.as_ref() != Some(&desired.advertised) {
             self.speaker.local_routes(desired.advertised.clone());
@@ -321,8 +323,10 @@ impl Agent {
         if self.snapshot_stale && !early && self.calc.phase() == Phase::InSync {
             self.snapshot_stale = false;
             self.saved_at = Some(Instant::now());
-            self.saver
-                .save(self.calc.objects().all().cloned().collect());
+            // Secrets stay where they are kept.
+            let kept = |object: &&Object| !matches!(object, Object::Secret(_));
+            let all = self.calc.objects().all().filter(kept);
+            self.saver.save(all.cloned().collect());
         }
     }
 }

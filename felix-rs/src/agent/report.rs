@@ -208,24 +208,7 @@ impl Agent {
     pub(super) fn on_query(&mut self, query: Query) {
         let Query { question, answer } = query;
         match question {
-            Question::BgpSummary => {
-                let speaker = self.speaker.clone();
-                tokio::spawn(async move {
-                    let said = speaker.status().await;
-                    let _ = answer.send(
-                        said.map_or_else(|e| Answer::Error(e.to_string()), |s| Answer::json(&s)),
-                    );
-                });
-            }
-            Question::BgpRoutes => {
-                let speaker = self.speaker.clone();
-                tokio::spawn(async move {
-                    let said = speaker.routes().await;
-                    let _ = answer.send(
-                        said.map_or_else(|e| Answer::Error(e.to_string()), |r| Answer::json(&r)),
-                    );
-                });
-            }
+            Question::Bgp(question) => self.on_bgp(question, answer),
             Question::Drops => {
                 let _ = answer.send(Answer::json(&self.drops.lines));
             }

@@ -132,6 +132,7 @@ pub(crate) fn start(
         saved_at: None,
         speaker,
         converged: false,
+        overrides: super::bgp::Overrides::default(),
         configured: None,
         advertised: None,
         claiming: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! `ocicat diff`: which connections manifests would open and close.
 
-use super::json_or;
+use super::formatted;
 use super::source::{Manifests, Source};
 use crate::cli::Output;
 use felix_core::diff::{Change, cut, diff};
@@ -42,7 +42,7 @@ impl Diff {
         let changes = diff(&known.view, &after);
         let changed = !changes.is_empty();
         let report = Report { changes, cut };
-        json_or(output, &report, || text(&report)).map(|text| (text, changed))
+        formatted(output, &report, || text(&report)).map(|text| (text, changed))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `ocicat lint`: what is probably not meant.
 
-use super::json_or;
+use super::formatted;
 use super::source::{Manifests, Source};
 use super::table::Table;
 use crate::cli::Output;
@@ -23,7 +23,7 @@ impl Lint {
     /// The findings, and whether there are any.
     pub(super) fn run(&self, run_dir: &Path, output: Output) -> Result<(String, bool), String> {
         let findings = self.findings(run_dir)?;
-        let text = json_or(output, &findings, || text(&findings))?;
+        let text = formatted(output, &findings, || text(&findings))?;
         Ok((text, !findings.is_empty()))
     }
 

@@ -1,5 +1,6 @@
 //! `ocicat`: ask the agent, print a table, JSON or text.
 
+mod bgp;
 mod diff;
 mod drops;
 mod ipam;
@@ -9,7 +10,6 @@ mod table;
 mod why;
 
 use crate::ctl::{Answer, EndpointLine, NodeReport, Question};
-use bgp_core::{PeerStatus, RouteStatus};
 use clap::{Parser, Subcommand, ValueEnum};
 use model::names;
 use serde::Serialize;
@@ -39,12 +39,16 @@ struct Cli {
 enum Output {
     Table,
     Json,
+    Yaml,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     #[command(flatten)]
     Ask(Ask),
+    /// BGP sessions and routes
+    #[command(subcommand)]
+    Bgp(bgp::Bgp),
     /// Whether policy allows a connection, and what decides at each end
     Why(why::Why),
     /// Which connections manifests would open or close; exit status 1 if any
@@ -60,9 +64,6 @@ enum Ask {
     Status,
     /// Pods of this node
     Endpoints,
-    /// BGP sessions and routes
-    #[command(subcommand)]
-    Bgp(Bgp),
     /// Addresses: pools, blocks, what is wrong
     #[command(subcommand)]
     Ipam(ipam::Ipam),
@@ -72,14 +73,6 @@ enum Ask {
     Plan,
     /// The nftables table that should be in force, as nft text
     Ruleset,
-}
-
-#[derive(Debug, Subcommand)]
-enum Bgp {
-    /// Sessions, and in words why one is down
-    Summary,
-    /// Every path to every prefix, and why it is or is not in use
-    Routes,
 }
 
 /// Whether the executable goes by the name of the command: `ocicat`, or `ocicat-node ctl ...`.
@@ -118,7 +111,7 @@ impl Command {
     fn failure(&self) -> ExitCode {
         match self {
             Self::Diff(_) | Self::Lint(_) => ExitCode::from(2),
-            Self::Ask(_) | Self::Why(_) => ExitCode::FAILURE,
+            Self::Ask(_) | Self::Bgp(_) | Self::Why(_) => ExitCode::FAILURE,
         }
     }
 }
@@ -136,6 +129,9 @@ fn answer(cli: &Cli) -> Result<(String, ExitCode), String> {
         )
     };
     match &cli.command {
+        Command::Bgp(bgp) => bgp
+            .run(run_dir, output)
+            .map(|text| (text, ExitCode::SUCCESS)),
         Command::Why(why) => why
             .run(run_dir, output)
             .map(|text| (text, ExitCode::SUCCESS)),
@@ -152,8 +148,6 @@ fn question(command: &Ask) -> Question {
     match command {
         Ask::Status => Question::Status,
         Ask::Endpoints => Question::Endpoints,
-        Ask::Bgp(Bgp::Summary) => Question::BgpSummary,
-        Ask::Bgp(Bgp::Routes) => Question::BgpRoutes,
         Ask::Ipam(ipam) => Question::Ipam(ipam.question()),
         Ask::Drops => Question::Drops,
         Ask::Plan => Question::Plan,
@@ -189,8 +183,8 @@ fn value_of<T: DeserializeOwned>(answer: Answer) -> Result<T, String> {
     }
 }
 
-/// The value as JSON, or in words.
-fn json_or<T: Serialize>(
+/// The value in the form that is asked for; for people in words.
+fn formatted<T: Serialize>(
     output: Output,
     value: &T,
     words: impl FnOnce() -> String,
@@ -200,6 +194,7 @@ fn json_or<T: Serialize>(
         Output::Json => serde_json::to_string_pretty(value)
             .map(|text| text + "\n")
             .map_err(|error| error.to_string()),
+        Output::Yaml => serde_saphyr::to_string(value).map_err(|error| error.to_string()),
     }
 }
 
@@ -210,19 +205,12 @@ fn print(command: &Ask, output: Output, answer: Answer) -> Result<String, String
         Answer::Value(value) => value,
     };
     let unexpected = |error: serde_json::Error| format!("the agent's answer: {error}");
-    if output == Output::Json {
-        return serde_json::to_string_pretty(&value)
-            .map(|text| text + "\n")
-            .map_err(unexpected);
+    if output != Output::Table {
+        return formatted(output, &value, String::new);
     }
     match command {
         Ask::Status => serde_json::from_value(value).map(|report| status(&report)),
         Ask::Endpoints => serde_json::from_value(value).map(|lines: Vec<_>| endpoints(&lines)),
-        Ask::Bgp(Bgp::Summary) => {
-            let peers = value.get("peers").cloned().unwrap_or_default();
-            serde_json::from_value(peers).map(|peers: Vec<_>| summary(&peers))
-        }
-        Ask::Bgp(Bgp::Routes) => serde_json::from_value(value).map(|r: Vec<_>| routes(&r)),
         Ask::Ipam(ipam) => ipam.table(value),
         Ask::Drops => serde_json::from_value(value).map(|lines: Vec<_>| drops::table(&lines)),
         Ask::Plan | Ask::Ruleset => Ok(value.to_string()),
@@ -279,57 +267,6 @@ fn endpoints(lines: &[EndpointLine]) -> String {
             line.interface.clone(),
             container,
         ]);
-    }
-    table.to_string()
-}
-
-fn summary(peers: &[PeerStatus]) -> String {
-    let mut table = Table::new([
-        "PEER",
-        "ADDRESS",
-        "AS",
-        "STATE",
-        "FOR",
-        "RECEIVED",
-        "ADVERTISED",
-        "WHY",
-    ]);
-    for peer in peers {
-        let why = if peer.state == "Established" {
-            None
-        } else {
-            peer.last_error.clone()
-        };
-        table.row([
-            peer.name.clone(),
-            peer.key.to_string(),
-            peer.remote_as
-                .map_or_else(String::new, |number| number.to_string()),
-            peer.state.clone(),
-            format!("{}s", peer.since),
-            peer.received.to_string(),
-            peer.advertised.to_string(),
-            why.unwrap_or_default(),
-        ]);
-    }
-    table.to_string()
-}
-
-fn routes(routes: &[RouteStatus]) -> String {
-    let mut table = Table::new(["PREFIX", "NEXT HOP", "FROM", "AS PATH", "VERDICT"]);
-    for route in routes {
-        for path in &route.paths {
-            let next_hop = path
-                .next_hop
-                .map_or_else(|| "-".to_owned(), |hop| hop.to_string());
-            table.row([
-                route.prefix.to_string(),
-                next_hop,
-                path.from.clone(),
-                path.as_path.clone(),
-                path.verdict.clone(),
-            ]);
-        }
     }
     table.to_string()
 }

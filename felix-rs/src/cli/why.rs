@@ -1,7 +1,7 @@
 //! `ocicat why`: whether policy allows a connection, and what decides at each end.
 
 use super::source::Source;
-use super::{ask, json_or, value_of};
+use super::{ask, formatted, value_of};
 use crate::cli::Output;
 use crate::ctl::Question;
 use felix_core::cluster::Cluster;
@@ -38,7 +38,7 @@ impl Why {
             }
         };
         let ends = format!("{} -> {} {}", self.source, self.destination, self.protocol);
-        json_or(output, &verdicts, || text(&ends, &verdicts))
+        formatted(output, &verdicts, || text(&ends, &verdicts))
     }
 }
 

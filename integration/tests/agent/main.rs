@@ -4,6 +4,7 @@
 mod addresses;
 mod bad_cni;
 mod bad_input;
+mod bgp;
 mod chaos;
 mod cluster;
 mod cni;

@@ -9,7 +9,7 @@
 //! | `reader` | typed access to fields, which keeps the path for messages and notices unread fields |
 //! | `syntax` | names, labels, AS numbers, durations |
 //! | `label_selector` | Kubernetes label selectors |
-//! | `core`, `service`, `node`, `network_policy` | kinds of Kubernetes |
+//! | `core`, `secret`, `service`, `node`, `network_policy` | kinds of Kubernetes |
 //! | `cluster_policy`, `calico_policy`, `calico_rule`, `calico_entity`, `endpoints` | policy and what it selects |
 //! | `bgp`, `bgp_peer`, `bgp_filter`, `felix`, `ipam`, `workload` | further kinds of Calico |
 //! | `write` | objects -> documents |
@@ -29,6 +29,7 @@ mod label_selector;
 mod network_policy;
 mod node;
 mod reader;
+mod secret;
 mod service;
 mod syntax;
 mod workload;
@@ -128,6 +129,7 @@ fn known(version: &str, kind: &str) -> Option<(Kind, Read)> {
         ("v1", "Namespace") => (Kind::Namespace, core::namespace),
         ("v1", "Pod") => (Kind::Pod, core::pod),
         ("v1", "Node") => (Kind::Node, node::kubernetes),
+        ("v1", "Secret") => (Kind::Secret, secret::read),
         ("v1", "Service") => (Kind::Service, service::service),
         ("v1", "ServiceAccount") => (Kind::ServiceAccount, service::service_account),
         ("discovery.k8s.io/v1", "EndpointSlice") => (Kind::EndpointSlice, service::endpoint_slice),

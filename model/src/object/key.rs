@@ -35,11 +35,12 @@ pub enum Kind {
     Service,
     BgpFilter,
     FelixConfiguration,
+    Secret,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Namespace,
         Self::Pod,
         Self::Node,
@@ -66,6 +67,7 @@ impl Kind {
         Self::Service,
         Self::BgpFilter,
         Self::FelixConfiguration,
+        Self::Secret,
     ];
 
     /// The `kind:` of a manifest. Two kinds are called `NetworkPolicy`; `Display` tells them apart.
@@ -93,6 +95,7 @@ impl Kind {
             Self::HostEndpoint => "HostEndpoint",
             Self::Profile => "Profile",
             Self::Service => "Service",
+            Self::Secret => "Secret",
             Self::BgpFilter => "BGPFilter",
             Self::FelixConfiguration => "FelixConfiguration",
             Self::IpReservation => "IPReservation",
@@ -108,6 +111,7 @@ impl Kind {
             | Self::ServiceAccount
             | Self::EndpointSlice
             | Self::Service
+            | Self::Secret
             | Self::CalicoNetworkPolicy
             | Self::StagedNetworkPolicy
             | Self::StagedKubernetesNetworkPolicy

@@ -9,6 +9,7 @@ mod ipam;
 mod key;
 mod node;
 mod policy;
+mod secret;
 mod service;
 mod workload;
 
@@ -38,6 +39,7 @@ pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation, Ipa
 pub use key::{Kind, ObjectKey};
 pub use node::Node;
 pub use policy::{NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol};
+pub use secret::{Secret, SecretValue};
 pub use service::{ExternalTrafficPolicy, IpFamily, Service, ServicePort, ServiceType};
 pub use workload::{Annotations, HostPort, NamedPort, Namespace, Pod, WorkloadEndpoint};
 
@@ -71,6 +73,7 @@ pub enum Object {
     Service(Service),
     BgpFilter(BgpFilter),
     FelixConfiguration(FelixConfiguration),
+    Secret(Secret),
 }
 
 impl Object {
@@ -116,6 +119,7 @@ impl Object {
             Self::HostEndpoint(o) => ObjectKey::global(Kind::HostEndpoint, &o.name),
             Self::Profile(o) => ObjectKey::global(Kind::Profile, &o.name),
             Self::Service(o) => ObjectKey::namespaced(Kind::Service, &o.namespace, &o.name),
+            Self::Secret(o) => ObjectKey::namespaced(Kind::Secret, &o.namespace, &o.name),
             Self::BgpFilter(o) => ObjectKey::global(Kind::BgpFilter, &o.name),
             Self::FelixConfiguration(o) => ObjectKey::global(Kind::FelixConfiguration, &o.name),
             Self::IpReservation(o) => ObjectKey::global(Kind::IpReservation, &o.name),

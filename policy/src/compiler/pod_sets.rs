@@ -128,7 +128,7 @@ impl PodSet {
         &self,
         of: impl Fn(&PeerSelector) -> Vec<&'a IpNet>,
     ) -> BTreeSet<Element> {
-        let mut by_port: BTreeMap<Option<(Protocol, u16)>, Vec<(u128, u128)>> = BTreeMap::new();
+        let mut by_port: BTreeMap<_, Vec<(u128, u128)>> = BTreeMap::new();
         for (peer, terms) in self.terms.iter().filter(|(peer, _)| peer.has_prefixes()) {
             let of_family = of(peer).into_iter();
             let of_family = of_family.filter(|net| family_of(net.addr()) == self.family);

@@ -474,3 +474,147 @@ fn play_one(rib: &mut Rib, step: &Step) {
         Step::Resolve => {}
     }
 }
+
+/// A way to change what is taken from a peer.
+fn any_facts() -> impl Strategy<Value = (u32, PeerFacts)> {
+    (0..PEERS, 0..4_u8, any::<bool>()).prop_map(|(peer, filter, long_lived)| {
+        use crate::filter::{Action, Community, Matches, Operation, Rule};
+        let rule = |action, operations| Rule {
+            matches: Matches {
+                as_path_prefix: vec![65001],
+                ..Matches::default()
+            },
+            action,
+            operations,
+        };
+        let rules = match filter {
+            0 => Vec::new(),
+            1 => vec![rule(Action::Reject, Vec::new())],
+            2 => vec![rule(Action::Accept, vec![Operation::SetLocalPref(200)])],
+            _ => {
+                let tag = Operation::AddCommunity(Community::Standard(7));
+                vec![rule(Action::Accept, vec![tag, Operation::SetPriority(512)])]
+            }
+        };
+        let facts = PeerFacts {
+            import_filter: Arc::new(Filter { rules }),
+            long_lived: if long_lived {
+                vec![Family::IPV4]
+            } else {
+                Vec::new()
+            },
+            ..facts(peer)
+        };
+        (peer, facts)
+    })
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Step(Step),
+    Facts(u32, PeerFacts),
+    Stale(u32),
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        4 => any_step().prop_map(Change::Step),
+        1 => any_facts().prop_map(|(peer, facts)| Change::Facts(peer, facts)),
+        1 => (0..PEERS).prop_map(Change::Stale),
+    ]
+}
+
+/// A path that may be used, as policy has left it.
+type Used = (Source, PathAttributes, Option<u32>);
+
+/// What policy has made of every path in use, and what the forwarding table has been told.
+fn told(rib: &Rib) -> Vec<(IpNet, Forwarding, Vec<Used>)> {
+    let destinations = rib.destinations();
+    destinations
+        .map(|(prefix, _)| {
+            let slot = rib.table.find(&prefix).expect("a prefix of the table");
+            let known = rib.forwarding.get(rib.table[slot].installed);
+            let usable = rib.usable(slot);
+            let paths = usable.map(|(_, _, path)| {
+                (
+                    path.source,
+                    PathAttributes::clone(path.attributes),
+                    path.priority,
+                )
+            });
+            (prefix, known.cloned().unwrap_or_default(), paths.collect())
+        })
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn policies_that_come_and_go_leave_nothing(
+        changes in prop::collection::vec(any_change(), 0..60),
+    ) {
+        let mut grown = rib();
+        let mut last: BTreeMap<u32, PeerFacts> = BTreeMap::new();
+        let (mut paths, mut local) = Final::default();
+        let mut stale = BTreeSet::new();
+        for change in changes {
+            match change {
+                Change::Facts(peer, facts) => {
+                    grown.set_peer(PeerId(peer), facts.clone());
+                    last.insert(peer, facts);
+                }
+                Change::Stale(peer) => {
+                    grown.mark_stale(PeerId(peer), &[Family::IPV4]);
+                    stale.extend(paths.keys().filter(|(from, _)| *from == peer));
+                }
+                Change::Step(step) => {
+                    play_one(&mut grown, &step);
+                    match step {
+                        Step::Announce(peer, index, path) => {
+                            paths.insert((peer, index), path);
+                            stale.remove(&(peer, index));
+                        }
+                        Step::Withdraw(peer, index) => {
+                            paths.remove(&(peer, index));
+                            stale.remove(&(peer, index));
+                        }
+                        Step::Local(index, present) => {
+                            local.clear();
+                            let route = LocalRoute::from(own_prefix(index));
+                            local.extend(present.then_some((route.prefix, route)));
+                        }
+                        Step::Resolve => drop(resolve(&mut grown)),
+                    }
+                }
+            }
+        }
+        // Marking does not decide anew by itself; becoming a last resort does.
+        for peer in 0..PEERS {
+            let facts = last.remove(&peer).unwrap_or_else(|| facts(peer));
+            let none = PeerFacts { long_lived: Vec::new(), ..facts.clone() };
+            grown.set_peer(PeerId(peer), none);
+            grown.set_peer(PeerId(peer), facts.clone());
+            last.insert(peer, facts);
+        }
+        resolve(&mut grown);
+        let mut rebuilt = rib();
+        rebuilt.set_local(&local);
+        for (peer, facts) in last {
+            rebuilt.set_peer(PeerId(peer), facts);
+        }
+        for ((peer, index), path) in &paths {
+            announce(&mut rebuilt, *peer, *index, path);
+        }
+        for (peer, index) in &stale {
+            let slot = rebuilt.table.find(&prefix(*index)).expect("announced");
+            let at = rebuilt.position(slot, 0, Source::Peer(PeerId(*peer))).expect("announced");
+            rebuilt.table.paths_mut(slot)[at].stale = true;
+        }
+        resolve(&mut rebuilt);
+        prop_assert_eq!(told(&grown), told(&rebuilt));
+        prop_assert_eq!(picture(&grown), picture(&rebuilt));
+        let overlays = |rib: &Rib| -> Vec<(IpNet, usize)> {
+            rib.overlays.iter().map(|(prefix, all)| (*prefix, all.len())).collect()
+        };
+        prop_assert_eq!(overlays(&grown), overlays(&rebuilt));
+    }
+}

@@ -114,18 +114,21 @@ impl Speaker {
 
     fn path_status(&self, prefix: &IpNet, path: &Path) -> PathStatus {
         let attributes = self.rib.attributes_in_use(prefix, path);
-        let (from, next_hop) = match path.source {
-            Source::Local => ("local".to_owned(), None),
-            Source::Peer(id) => {
-                let name = self.peers.get(&id).map(|peer| peer.config.name.clone());
-                (
-                    name.unwrap_or_default(),
-                    Some(path.attributes.next_hop.address),
-                )
-            }
+        let source = match path.source {
+            Source::Local => None,
+            Source::Peer(id) => Some(self.peers.get(&id)),
         };
+        let peer = source.flatten();
+        let from = match source {
+            None => "local".to_owned(),
+            Some(peer) => peer
+                .map(|peer| peer.config.name.clone())
+                .unwrap_or_default(),
+        };
+        let next_hop = source.map(|_| path.attributes.next_hop.address);
         PathStatus {
             from,
+            peer: peer.map(|peer| peer.key),
             next_hop,
             as_path: attributes.as_path.to_string(),
             local_pref: attributes.local_pref,

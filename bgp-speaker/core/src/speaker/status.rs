@@ -116,6 +116,9 @@ pub struct RouteStatus {
 pub struct PathStatus {
     /// Name of the peer, or `local`.
     pub from: String,
+    /// The peer; none for a local route.
+    #[serde(default)]
+    pub peer: Option<PeerKey>,
     /// Its next hop; none for a local route.
     pub next_hop: Option<IpAddr>,
     /// AS_PATH as text.

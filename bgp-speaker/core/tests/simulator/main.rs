@@ -10,7 +10,7 @@ mod check;
 mod topology;
 mod world;
 
-use bgp_core::filter::{Action, Community, Filter, Matches, Operation, Rule};
+use bgp_core::filter::{Action, Community, Filter, Matches, Operation, RouteSource, Rule};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,9 +84,28 @@ fn storm(nodes: Nodes, salt: u64, rounds: usize) {
     assert_eq!(check::picture(&world), check::picture(&fresh));
 }
 
+/// One that changes no order of preference but by the length of paths, so that there is one outcome.
+fn a_filter(choice: u64) -> Arc<Filter> {
+    let operation = match choice % 3 {
+        0 => return Arc::default(),
+        1 => Operation::AddCommunity("65000:7".parse().expect("a community")),
+        _ => Operation::PrependAsPath(vec![65100]),
+    };
+    let matches = Matches {
+        source: choice.is_multiple_of(2).then_some(RouteSource::Local),
+        ..Matches::default()
+    };
+    let rules = vec![Rule {
+        matches,
+        action: Action::Accept,
+        operations: vec![operation],
+    }];
+    Arc::new(Filter { rules })
+}
+
 fn happen(world: &mut World, down: &mut BTreeSet<NodeId>, cuts: &mut Vec<(NodeId, NodeId)>) {
     let node = world.random.below(world.nodes.len());
-    match world.random.below(8) {
+    match world.random.below(10) {
         0 | 1 => world.reset_any(),
         2 if !down.contains(&node) => {
             world.kill(node);
@@ -112,6 +131,16 @@ fn happen(world: &mut World, down: &mut BTreeSet<NodeId>, cuts: &mut Vec<(NodeId
             let bits = world.random.next();
             let wanted = (0..4).filter(|index| bits >> index & 1 == 1);
             world.set_routes(node, routes(node, wanted));
+        }
+        7 => {
+            let choice = world.random.next();
+            world.configure(node, |config| {
+                let count = config.peers.len();
+                let mut peers = config.peers.values_mut();
+                if let Some(peer) = peers.nth(choice as usize % count) {
+                    peer.export_filter = a_filter(choice >> 32);
+                }
+            });
         }
         _ => {
             if let Some((a, b)) = cuts.pop() {

@@ -261,7 +261,11 @@ impl World {
                     self.close((id, connection));
                 }
                 Output::Converged => converged = true,
-                Output::More | Output::Notice(_) | Output::Rekey { .. } | Output::Watch { .. } => {}
+                Output::More
+                | Output::Notice(_)
+                | Output::Monitored(_)
+                | Output::Rekey { .. }
+                | Output::Watch { .. } => {}
             }
         }
         let node = &mut self.nodes[id];

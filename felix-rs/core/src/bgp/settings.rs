@@ -13,13 +13,11 @@ const PATHS: u8 = 8;
 /// nothing here fulfils: there is no session then.
 pub(super) fn refused(object: &BgpPeer) -> Option<&'static str> {
     let stated = [
-        ("spec.password", object.password.is_some()),
         (
             "spec.localWorkloadSelector",
             object.local_workload_selector.is_some(),
         ),
         ("spec.ocicat.peerInterface", object.peer_interface.is_some()),
-        ("spec.ocicat.peerPrefix", object.peer_prefix.is_some()),
     ];
     let refused = stated.iter().find(|(_, stated)| *stated);
     refused.map(|(field, _)| *field)

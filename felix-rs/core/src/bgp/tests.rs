@@ -1,8 +1,11 @@
 use super::*;
 use crate::objects::Objects;
+use bgp_core::wire::Family;
+use bgp_core::{Export, Import, PeerConfig, PeerKey, PrefixLimit};
+use model::BgpPeer;
 use model::{Labels, Object, Selector, Update};
 
-fn node(name: &str, address: &str) -> Node {
+pub(super) fn node(name: &str, address: &str) -> Node {
     Node {
         name: name.into(),
         labels: Labels::from([("rack".to_owned(), name.to_owned())]),
@@ -22,7 +25,7 @@ fn peer(name: &str, peer_ip: &str) -> BgpPeer {
     }
 }
 
-fn objects(all: impl IntoIterator<Item = Object>) -> Objects {
+pub(super) fn objects(all: impl IntoIterator<Item = Object>) -> Objects {
     let mut objects = Objects::default();
     for object in all {
         objects.apply(Update::Apply {
@@ -183,7 +186,11 @@ fn a_peer_that_asks_for_what_is_not_there_gets_no_session_and_the_others_keep_th
         .collect();
     assert_eq!(names, ["BGPPeer/plain"]);
     let fields: Vec<_> = found.problems.iter().map(|p| p.field.as_str()).collect();
-    assert_eq!(fields, ["spec.filters", "spec.password"]);
+    assert_eq!(fields, ["spec.filters", "spec.password.secretKeyRef"]);
+    assert_eq!(
+        found.problems[1].to_string(),
+        "BGPPeer/guarded: spec.password.secretKeyRef: there is no Secret/kube-system/bgp, so there is no session"
+    );
 
     let configuration = model::BgpConfiguration {
         node_mesh_password: secret,
@@ -194,7 +201,10 @@ fn a_peer_that_asks_for_what_is_not_there_gets_no_session_and_the_others_keep_th
         .chain([Object::BgpConfiguration(configuration)]);
     let found = sessions("n1", &objects(all));
     assert!(found.config.unwrap().peers.is_empty());
-    assert_eq!(found.problems[0].field, "spec.nodeMeshPassword");
+    assert_eq!(
+        found.problems[0].field,
+        "spec.nodeMeshPassword.secretKeyRef"
+    );
 }
 
 #[test]
@@ -207,7 +217,10 @@ fn settings_of_a_peer_reach_its_session() {
         use_node_ip: false,
         ttl_security: Some(1),
         long_lived_stale_time: Some(60),
-        bfd: Some(model::BfdProfile::default()),
+        bfd: Some(model::BfdProfile {
+            multihop: true,
+            ..model::BfdProfile::default()
+        }),
         max_prefixes: Some(model::MaxPrefixes {
             limit: 7,
             warn_percent: 50,
@@ -306,4 +319,149 @@ fn filters_of_a_peer_follow_each_other_and_an_ebgp_peer_without_one_may_be_told_
         (open.import, open.export),
         (Import::Unstated, Export::Unstated)
     );
+}
+
+fn secret(data: &[(&str, &[u8])]) -> Object {
+    let value = |bytes: &[u8]| model::SecretValue::new(bytes.to_vec());
+    Object::Secret(model::Secret {
+        namespace: "kube-system".into(),
+        name: "bgp".into(),
+        data: data
+            .iter()
+            .map(|(key, bytes)| ((*key).to_owned(), value(bytes)))
+            .collect(),
+    })
+}
+
+fn password_of(optional: bool) -> Option<model::SecretKeyRef> {
+    Some(model::SecretKeyRef {
+        name: "bgp".into(),
+        key: "rack".into(),
+        optional,
+    })
+}
+
+/// The password of the one session, or why there is no session.
+fn password(data: &[(&str, &[u8])], optional: bool) -> Result<Option<String>, String> {
+    let guarded = BgpPeer {
+        password: password_of(optional),
+        ..peer("guarded", "10.1.0.1")
+    };
+    let own = Object::Node(node("n1", "10.1.0.11/24"));
+    let all = [Object::BgpPeer(guarded), own, secret(data)];
+    let Sessions { config, problems } = sessions("n1", &objects(all));
+    match config.unwrap().peers.into_values().next() {
+        Some(peer) => {
+            assert!(!format!("{peer:?}").contains("hunter2"));
+            Ok(peer.password.map(|password| password.expose().to_owned()))
+        }
+        None => Err(problems[0].to_string()),
+    }
+}
+
+#[test]
+fn a_password_comes_from_a_secret_and_what_is_wrong_with_it_is_said_without_it() {
+    let refused = |reason: &str| {
+        Err(format!(
+            "BGPPeer/guarded: spec.password.secretKeyRef: {reason}, so there is no session"
+        ))
+    };
+    assert_eq!(
+        password(&[("rack", b"hunter2")], false),
+        Ok(Some("hunter2".into()))
+    );
+    assert_eq!(password(&[("other", b"hunter2")], true), Ok(None));
+    assert_eq!(
+        password(&[("other", b"hunter2")], false),
+        refused("Secret/kube-system/bgp has no key rack")
+    );
+    assert_eq!(
+        password(&[("rack", b"\xff")], true),
+        refused("Secret/kube-system/bgp: the value of key rack is not UTF-8")
+    );
+    assert_eq!(
+        password(&[("rack", &[b'x'; 81])], false),
+        refused("Secret/kube-system/bgp: key rack: a TCP MD5 password has 1 to 80 octets, not 81")
+    );
+}
+
+#[test]
+fn the_password_of_the_mesh_is_that_of_its_sessions_only() {
+    let configuration = model::BgpConfiguration {
+        node_mesh_password: password_of(false),
+        ..model::BgpConfiguration::default()
+    };
+    let others = [
+        Object::BgpConfiguration(configuration),
+        secret(&[("rack", b"hunter2")]),
+        Object::BgpPeer(peer("rack", "10.1.0.1")),
+    ];
+    let config = sessions("n1", &objects(three_nodes().into_iter().chain(others)));
+    let guarded = |peer: &PeerConfig| (peer.name.clone(), peer.password.is_some());
+    let found: Vec<_> = config.config.unwrap().peers.values().map(guarded).collect();
+    let expected = [
+        ("BGPPeer/rack", false),
+        ("Node/n2", true),
+        ("Node/n3", true),
+    ];
+    assert_eq!(found, expected.map(|(name, has)| (name.to_owned(), has)));
+}
+
+#[test]
+fn peers_of_a_range_share_a_session_and_of_two_objects_with_one_range_the_second_is_reported() {
+    let range = |name: &str, prefix: &str| BgpPeer {
+        peer_ip: None,
+        peer_prefix: Some(model::DynamicPeers {
+            prefix: prefix.parse().unwrap(),
+            limit: 7,
+        }),
+        ..peer(name, "10.1.0.1")
+    };
+    let ranges = [
+        range("a", "10.9.0.0/16"),
+        range("b", "10.9.0.0/16"),
+        range("inner", "10.9.1.0/24"),
+    ];
+    let own = Object::Node(node("n1", "10.1.0.11/24"));
+    let all = ranges.map(Object::BgpPeer).into_iter().chain([own]);
+    let Sessions { config, problems } = sessions("n1", &objects(all));
+    let found: Vec<_> = config
+        .unwrap()
+        .dynamic_peers
+        .into_iter()
+        .map(|(prefix, peers)| (prefix.to_string(), peers.limit, peers.peer.name))
+        .collect();
+    let expected = [
+        ("10.9.0.0/16", "BGPPeer/a"),
+        ("10.9.1.0/24", "BGPPeer/inner"),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(prefix, name)| (prefix.to_owned(), 7, name.to_owned()))
+    );
+    assert_eq!(
+        problems[0].to_string(),
+        "BGPPeer/b: spec.ocicat.peerPrefix: 10.9.0.0/16 is the range of BGPPeer/a already"
+    );
+}
+
+#[test]
+fn one_hop_is_watched_within_a_subnet_of_the_node_and_more_only_where_that_is_asked_for() {
+    let watched = |address: &str, multihop: bool| {
+        let object = BgpPeer {
+            bfd: Some(model::BfdProfile {
+                multihop,
+                ..model::BfdProfile::default()
+            }),
+            ..peer("rack", address)
+        };
+        let own = Object::Node(node("n1", "10.1.0.11/24"));
+        let found = sessions("n1", &objects([Object::BgpPeer(object), own]));
+        let peer = found.config.unwrap().peers.into_values().next().unwrap();
+        (peer.bfd.is_some(), peer.multihop)
+    };
+    assert_eq!(watched("10.1.0.1", false), (true, false));
+    assert_eq!(watched("10.1.0.1", true), (true, true));
+    assert_eq!(watched("10.2.0.1", true), (true, true));
+    assert_eq!(watched("10.2.0.1", false), (false, true));
 }

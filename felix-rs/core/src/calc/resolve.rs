@@ -43,13 +43,13 @@ impl Calc {
             self.desired.sessions = config;
             self.session_problems = problems;
         }
-        if dirty.sessions || dirty.local {
+        if dirty.sessions || dirty.local || dirty.services {
             let own = self
                 .own_blocks
                 .iter()
                 .copied()
                 .chain(self.outside_own_blocks());
-            self.desired.advertised = bgp::local_routes(&own.collect(), &self.objects);
+            self.desired.advertised = bgp::local_routes(&self.node, &own.collect(), &self.objects);
         }
         self.compiler.resolve()
     }
@@ -94,6 +94,7 @@ impl Calc {
                 })
                 .collect(),
             tunnels: self.tunnels_up(),
+            service_ranges: bgp::service_ranges(&self.objects.bgp_configuration()),
         };
         self.desired.tunnels = self.tunnels();
         let masquerade = |pool: &&model::IpPool| pool.nat_outgoing;
@@ -176,9 +177,9 @@ impl Calc {
     }
 
     fn resolve_learned(&mut self, prefix: IpNet) {
-        let route = self
-            .fib
-            .get(&prefix)
+        let service = self.topology.is_of_services(&prefix);
+        let learned = self.fib.get(&prefix).filter(|_| !service);
+        let route = learned
             .or_else(|| self.strays.get(&prefix))
             .map(|next_hops| self.topology.route(&prefix, next_hops, &self.underlay));
         let before = match route {

@@ -32,6 +32,7 @@ pub fn to_manifest(object: &Object) -> Option<Value> {
         Object::Namespace(_)
         | Object::Pod(_)
         | Object::ServiceAccount(_)
+        | Object::Secret(_)
         | Object::Service(_)
         | Object::EndpointSlice(_) => None,
     }
