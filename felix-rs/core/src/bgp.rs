@@ -57,6 +57,7 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
         dynamic_peers: BTreeMap::new(),
         problems,
     };
+    builder.check(&configuration);
     for peer in objects.bgp_peers() {
         builder.add_object(peer);
     }

@@ -20,6 +20,8 @@ const HOLD_TIME: u16 = 90;
 const CONNECT_RETRY: Duration = Duration::from_secs(2);
 /// More prefixes than this from one peer end its session: a peer that leaks a full table.
 const MAX_PREFIXES: u32 = 100_000;
+/// What is said of a field that no session needs.
+const WITHOUT: &str = "not supported yet; the session goes on without it";
 
 /// The sessions of a node, one object after the other.
 pub(super) struct Builder<'a> {
@@ -32,13 +34,19 @@ pub(super) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// There is no session rather than one that is less restricted than was asked for.
     fn refuse(&mut self, kind: Kind, name: &str, field: &str, reason: impl ToString) {
         self.problems.push(Invalid {
             object: ObjectKey::global(kind, name),
             field: field.to_owned(),
             reason: reason.to_string(),
         });
+    }
+
+    /// What the configuration asks for that nothing here fulfils.
+    pub(super) fn check(&mut self, configuration: &BgpConfiguration) {
+        for field in settings::unheeded_by_all(configuration) {
+            self.refuse(Kind::BgpConfiguration, &configuration.name, field, WITHOUT);
+        }
     }
 
     /// Every other node. The node with the lower address waits, as in Calico: a second connection
@@ -89,6 +97,11 @@ impl Builder<'_> {
                 self.refuse(Kind::BgpPeer, &object.name, field, reason);
             }
             return;
+        }
+        if selects(object, self.own) {
+            for field in settings::unheeded(object) {
+                self.refuse(Kind::BgpPeer, &object.name, field, WITHOUT);
+            }
         }
         if let Some(peer_ip) = object.peer_ip {
             if selects(object, self.own) && Some(peer_ip) != address(self.own) {

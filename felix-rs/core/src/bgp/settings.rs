@@ -2,7 +2,9 @@
 
 use bgp_core::bfd::Profile;
 use bgp_core::{AddPath, Excess, PeerConfig, PrefixLimit, Role};
-use model::{BfdProfile, BgpPeer, BgpRoleName, MaxPrefixes, NextHopMode};
+use model::{
+    BfdProfile, BgpConfiguration, BgpPeer, BgpRoleName, BindMode, MaxPrefixes, NextHopMode,
+};
 use std::num::NonZeroU8;
 use std::time::Duration;
 
@@ -19,8 +21,34 @@ pub(super) fn refused(object: &BgpPeer) -> Option<&'static str> {
         ),
         ("spec.ocicat.peerInterface", object.peer_interface.is_some()),
     ];
-    let refused = stated.iter().find(|(_, stated)| *stated);
-    refused.map(|(field, _)| *field)
+    fields(stated).next()
+}
+
+/// Fields that nothing here fulfils and that a session can go on without.
+pub(super) fn unheeded(object: &BgpPeer) -> impl Iterator<Item = &'static str> {
+    let own_next_hop = object.next_hop_mode == NextHopMode::OwnAddress;
+    let stated = [
+        ("spec.reachableBy", object.reachable_by.is_some()),
+        ("spec.nextHopMode", own_next_hop),
+    ];
+    fields(stated)
+}
+
+/// Likewise of the configuration.
+pub(super) fn unheeded_by_all(
+    configuration: &BgpConfiguration,
+) -> impl Iterator<Item = &'static str> {
+    let ignored = !configuration.ignored_interfaces.is_empty();
+    let stated = [
+        ("spec.bindMode", configuration.bind_mode != BindMode::None),
+        ("spec.ignoredInterfaces", ignored),
+    ];
+    fields(stated)
+}
+
+fn fields<const N: usize>(stated: [(&'static str, bool); N]) -> impl Iterator<Item = &'static str> {
+    let stated = stated.into_iter().filter(|(_, stated)| *stated);
+    stated.map(|(field, _)| field)
 }
 
 pub(super) fn apply(object: &BgpPeer, peer: &mut PeerConfig) {

@@ -465,3 +465,32 @@ fn one_hop_is_watched_within_a_subnet_of_the_node_and_more_only_where_that_is_as
     assert_eq!(watched("10.2.0.1", true), (true, true));
     assert_eq!(watched("10.2.0.1", false), (false, true));
 }
+
+#[test]
+fn what_a_session_goes_on_without_is_named() {
+    let configuration = model::BgpConfiguration {
+        bind_mode: model::BindMode::NodeIp,
+        ignored_interfaces: vec!["eth1".into()],
+        ..model::BgpConfiguration::default()
+    };
+    let reached = BgpPeer {
+        reachable_by: Some("10.1.0.254".parse().unwrap()),
+        next_hop_mode: model::NextHopMode::OwnAddress,
+        ..peer("rack", "10.3.0.1")
+    };
+    let all = [
+        Object::BgpConfiguration(configuration),
+        Object::BgpPeer(reached),
+        Object::Node(node("n1", "10.1.0.11/24")),
+    ];
+    let Sessions { config, problems } = sessions("n1", &objects(all));
+    assert_eq!(config.unwrap().peers.len(), 1);
+    let fields: Vec<_> = problems.iter().map(|p| p.field.as_str()).collect();
+    let expected = [
+        "spec.bindMode",
+        "spec.ignoredInterfaces",
+        "spec.reachableBy",
+        "spec.nextHopMode",
+    ];
+    assert_eq!(fields, expected);
+}
