@@ -118,7 +118,10 @@ fn a_policy_ends_what_it_denies_and_nothing_else() {
     assert!(!denied(&calc, POD, OTHER));
     assert!(!denied(&calc, POD, POD), "a pod and itself");
     assert!(!denied(&calc, NODE, POD), "the own node");
-    assert!(!denied(&calc, "169.254.1.1", POD), "the own node, as pods see it");
+    assert!(
+        !denied(&calc, "169.254.1.1", POD),
+        "the own node, as pods see it"
+    );
     assert!(!denied(&calc, OUTSIDE, "192.0.2.8"), "no pod of ours");
 }
 
