@@ -4,13 +4,13 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`ruleset`] | our table as a value: [`Ruleset`], the operations between two of them, nft text |
-//! | [`compiler`] | [`Compiler`]: namespaces, policies, endpoints -> [`Ruleset`], incrementally |
+//! | [`ruleset`] | our table as a value: [`Ruleset`], the operations between two of them, nft text and JSON |
+//! | [`compiler`] | [`Compiler`]: policies of every kind, and what they are about -> [`Ruleset`], incrementally |
 //! | [`evaluator`] | [`Evaluator`]: the verdict of a flow and its reason, from the specification |
 //! | [`program`] | what a [`Ruleset`] does to a packet |
 //!
-//! The way of a policy: `NetworkPolicy` -> `ir::PolicySet` (what decides one direction of one
-//! pod, shared by all pods that it decides for) -> `layout` (its chain and sets) -> [`Ruleset`].
+//! The way of a policy: [`Policy`] -> `ir::PolicySet` (what decides one direction of one endpoint,
+//! shared by all that it decides for) -> `layout` (its chains and sets) -> [`Ruleset`].
 
 pub mod compiler;
 mod endpoint;

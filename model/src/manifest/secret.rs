@@ -55,7 +55,7 @@ fn add(
 /// Bytes in base64 with padding; line breaks are ignored, as Kubernetes does.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.bytes().filter(|b| !b"\r\n".contains(b)).collect();
-    if digits.len() % 4 != 0 {
+    if !digits.len().is_multiple_of(4) {
         return None;
     }
     let padding = digits.iter().rev().take_while(|b| **b == b'=').count();

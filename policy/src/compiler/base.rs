@@ -217,17 +217,32 @@ impl Base<'_> {
             }]));
         }
         if !hosts.is_empty() {
-            rules.push(accept([
-                Statement::Family(Family::Ipv4),
-                Statement::L4Proto(IPPROTO_IPIP),
-                lookup(&[Field::Ipv4Saddr], self.sets.name(IPIP), false),
-            ]));
+            rules.extend(self.between_nodes(saddr));
             rules.extend(hosts);
         }
         Chain {
             hook: Some(hook(Hook::Input, ChainType::Filter, PRIORITY_FILTER)),
             rules,
         }
+    }
+
+    /// Tunnels between nodes are no policy's business: what is in them is.
+    fn between_nodes(&self, address: fn(Family) -> Field) -> Vec<Rule> {
+        let ipip = accept([
+            Statement::Family(Family::Ipv4),
+            Statement::L4Proto(IPPROTO_IPIP),
+            lookup(&[address(Family::Ipv4)], self.sets.name(IPIP), false),
+        ]);
+        let port = self.options.vxlan_port;
+        let vxlan = FAMILIES.into_iter().zip(VXLAN).map(|(family, peers)| {
+            accept([
+                Statement::Family(family),
+                Statement::L4Proto(IPPROTO_UDP),
+                Statement::DportRange(port, port),
+                lookup(&[address(family)], self.sets.name(peers), false),
+            ])
+        });
+        [ipip].into_iter().chain(vxlan).collect()
     }
 
     /// What this host sends, where it is a host endpoint. Its own pods always hear from it.
@@ -245,12 +260,8 @@ impl Base<'_> {
                     last: 137,
                 },
             ]),
-            accept([
-                Statement::Family(Family::Ipv4),
-                Statement::L4Proto(IPPROTO_IPIP),
-                lookup(&[Field::Ipv4Daddr], self.sets.name(IPIP), false),
-            ]),
         ];
+        rules.extend(self.between_nodes(daddr));
         rules.extend(hosts);
         Some(Chain {
             hook: Some(hook(Hook::Output, ChainType::Filter, PRIORITY_FILTER)),

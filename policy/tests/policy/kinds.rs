@@ -8,7 +8,7 @@ use model::{
 };
 use policy::program::{Connection, Outcome, Packet, run, run_and_count};
 use policy::ruleset::Op;
-use policy::{Compiler, DropLog, NodePeer, Options, Policy};
+use policy::{Compiler, DropLog, NetworkSets, NodePeer, Options, Policy};
 use std::collections::BTreeMap;
 
 const TCP: u8 = 6;
@@ -444,6 +444,17 @@ fn a_host_endpoint_without_policy_leaves_failsafe_ports_and_forwarding_alone() {
     assert!(accepted(&compiler, &incoming(22)));
     assert!(!accepted(&compiler, &incoming(80)));
     assert!(accepted(&compiler, &from_3(80)));
+    let tunnel = Packet {
+        protocol: 17,
+        ..incoming(4789)
+    };
+    assert!(!accepted(&compiler, &tunnel));
+    compiler.set_network(NetworkSets {
+        vxlan_peers: ["198.51.100.1".parse().unwrap()].into(),
+        ..NetworkSets::default()
+    });
+    compiler.resolve();
+    assert!(accepted(&compiler, &tunnel));
     compiler.set_host_interfaces(BTreeMap::new());
     compiler.resolve();
     assert!(accepted(&compiler, &incoming(80)));

@@ -1,6 +1,7 @@
 use super::decision::Refusal;
 use super::*;
-use crate::wire::AsSegment;
+use crate::config::LocalRoute;
+use crate::wire::{AsPath, AsSegment, Attributes, NextHop, Nlri};
 use proptest::prelude::*;
 
 const PEERS: u32 = 4;
