@@ -305,3 +305,17 @@ fn the_router_on_a_link_is_a_peer_without_an_address_and_leads_to_its_networks()
         }
     })
 }
+
+#[test]
+fn whoever_connects_from_a_range_with_the_password_is_a_peer() -> Result<()> {
+    let node = Node::started()?;
+    let frr = node.router()?;
+    node.store.write("secret.yaml", &secret("hunter2"))?;
+    let range = GUARDED.replace("peerIP: 10.1.0.1,", "ocicat: {peerPrefix: 10.1.0.0/28},");
+    node.store.write("peer.yaml", &range)?;
+    frr.configure(&["router bgp 65001", "neighbor 10.1.0.11 password hunter2"])?;
+    wait_session(&frr, true)?;
+    let peer = neighbour(&node, "10.1.0.1")?;
+    assert_eq!(peer["name"], "BGPPeer/rack1");
+    Ok(())
+}
