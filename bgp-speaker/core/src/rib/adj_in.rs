@@ -79,7 +79,7 @@ impl Rib {
     }
 
     /// Where among a prefix's paths that of a source is.
-    fn position(&self, slot: SlotId, path_id: u32, source: Source) -> Option<usize> {
+    pub(super) fn position(&self, slot: SlotId, path_id: u32, source: Source) -> Option<usize> {
         let mut paths = self.table.paths(slot).iter();
         paths.position(|path| path.path_id == path_id && self.source(path) == source)
     }
