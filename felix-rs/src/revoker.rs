@@ -18,6 +18,8 @@ use tokio::sync::{mpsc, oneshot};
 const PORTION: usize = 1000;
 /// Changes within this time share a reading.
 const QUIET: Duration = Duration::from_millis(20);
+/// Time before a failed reading is tried again, unless something changes first.
+const RETRY: Duration = Duration::from_secs(1);
 /// A reading is followed by a pause of this many times its duration.
 const PAUSE: u32 = 4;
 
@@ -81,25 +83,39 @@ fn run(
     requests: &std_mpsc::Receiver<BTreeSet<IpNet>>,
     events: &mpsc::Sender<Event>,
 ) {
-    while let Ok(mut addresses) = requests.recv() {
+    // What a failed reading leaves undone.
+    let mut left: Option<BTreeSet<IpNet>> = None;
+    loop {
+        let mut addresses = match &left {
+            None => match requests.recv() {
+                Ok(addresses) => addresses,
+                Err(_) => return,
+            },
+            Some(_) => match requests.recv_timeout(RETRY) {
+                Ok(addresses) => addresses,
+                Err(std_mpsc::RecvTimeoutError::Timeout) => BTreeSet::new(),
+                Err(std_mpsc::RecvTimeoutError::Disconnected) => return,
+            },
+        };
         std::thread::sleep(QUIET);
-        while let Ok(later) = requests.try_recv() {
-            addresses.extend(later);
-        }
+        addresses.extend(requests.try_iter().flatten());
+        addresses.extend(left.take().into_iter().flatten());
         let started = Instant::now();
         let event = match revoke(&mut conntrack, mark, &addresses, events) {
-            Ok(0) => None,
-            Ok(count) => Some(Event::Revoked(count)),
-            Err(reason) => Some(Event::Failed(reason)),
+            Ok(count) => Event::Revoked(count),
+            Err(reason) => {
+                left = Some(addresses);
+                Event::Failed(reason)
+            }
         };
-        if event.is_some_and(|event| events.blocking_send(event).is_err()) {
+        if events.blocking_send(event).is_err() {
             return;
         }
         std::thread::sleep(started.elapsed() * PAUSE);
     }
 }
 
-/// Marks what is denied; answers how many.
+/// Marks what is denied, and unmarks what is allowed again; answers how many were newly denied.
 fn revoke(
     conntrack: &mut Conntrack,
     mark: u32,
@@ -108,8 +124,8 @@ fn revoke(
 ) -> Result<usize, String> {
     let ours = |address: IpAddr| addresses.iter().any(|net| net.contains(&address));
     let keep = |c: &Connection| ours(c.original.source) || ours(c.reply.source);
-    let found = conntrack.connections(mark, keep);
-    let mut count = 0;
+    let found = conntrack.connections(keep);
+    let (mut count, mut failure) = (0, None);
     for portion in found.map_err(|error| error.to_string())?.chunks(PORTION) {
         let (answer, denied) = oneshot::channel();
         let question = Event::Judge(Portion {
@@ -122,14 +138,21 @@ fn revoke(
         let Ok(denied) = denied.blocking_recv() else {
             break;
         };
-        let denied: Vec<Connection> = denied.into_iter().map(|i| portion[i].clone()).collect();
-        let failed = conntrack.mark(&denied, mark);
-        count += denied.len() - failed.len();
-        if let Some(error) = failed.first() {
-            return Err(error.to_string());
-        }
+        let denied: BTreeSet<usize> = denied.into_iter().collect();
+        let differs = |wanted: bool| -> Vec<Connection> {
+            let all = portion.iter().enumerate();
+            let differs = all.filter(|(at, connection)| {
+                denied.contains(at) == wanted && (connection.mark & mark != 0) != wanted
+            });
+            differs.map(|(_, connection)| connection.clone()).collect()
+        };
+        let (cut, again) = (differs(true), differs(false));
+        let failed = conntrack.mark(&cut, mark, mark);
+        count += cut.len() - failed.len();
+        let failed = failed.into_iter().chain(conntrack.mark(&again, 0, mark));
+        failure = failed.last().or(failure);
     }
-    Ok(count)
+    failure.map_or(Ok(count), |error| Err(error.to_string()))
 }
 
 /// The connection as the forward hook saw its first packet.
@@ -143,5 +166,6 @@ fn flow(connection: &Connection) -> LiveFlow {
         source: original.source,
         destination: reply.source,
         ports: ports.map(|((source, _), (destination, _))| (source, destination)),
+        icmp: original.icmp,
     }
 }

@@ -13,6 +13,7 @@ const DELETE: u16 = NEW | 2;
 /// `enum ctattr_type`.
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const STATUS: u16 = 3;
 const MARK: u16 = 8;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
@@ -27,6 +28,12 @@ const V6_DESTINATION: u16 = 4;
 const PROTO_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
+const ICMP_TYPE: u16 = 5;
+const ICMP_CODE: u16 = 6;
+const ICMPV6_TYPE: u16 = 8;
+const ICMPV6_CODE: u16 = 9;
+/// `IPS_EXPECTED`
+const EXPECTED: u32 = 1;
 
 /// Connection tracking of one network namespace, on a socket of its own: reading a large table
 /// takes a while and may be done on another thread than [`crate::Kernel`] is used on.
@@ -67,6 +74,8 @@ pub struct Tuple {
     pub destination: IpAddr,
     /// Source and destination port, of protocols that have ports.
     pub ports: Option<(u16, u16)>,
+    /// Type and code, of ICMP and ICMPv6.
+    pub icmp: Option<(u8, u8)>,
 }
 
 /// Connection tracking could not be read or written.
@@ -97,24 +106,17 @@ impl Conntrack {
         })
     }
 
-    /// The connections that `keep` wants, of those that have none of the bits of `without` in
-    /// their mark.
+    /// The connections that `keep` wants. Those that another one announced, such as the data of
+    /// FTP, belong to that one and are left out.
     pub fn connections(
         &mut self,
-        without: u32,
         keep: impl Fn(&Connection) -> bool,
     ) -> Result<Vec<Connection>, ConntrackError> {
         let encode = |encoder: &mut Encoder| {
-            encoder.message(GET, Flags::DUMP, &[0; 4], |encoder| {
-                if without != 0 {
-                    encoder.be_u32(MARK, 0);
-                    encoder.be_u32(MARK_MASK, without);
-                }
-            });
+            encoder.message(GET, Flags::DUMP, &[0; 4], |_| {});
         };
         let each = |found: &mut Vec<Connection>, frame: Frame<'_>| {
             if let Some(connection) = connection(frame)
-                && connection.mark & without == 0
                 && keep(&connection)
             {
                 found.push(connection);
@@ -124,15 +126,20 @@ impl Conntrack {
         found.map_err(ConntrackError::Read)
     }
 
-    /// Sets `bits` in the marks of `connections` and leaves the other bits. A connection that has
-    /// ended meanwhile is no failure.
-    pub fn mark(&mut self, connections: &[Connection], bits: u32) -> Vec<ConntrackError> {
+    /// Sets the bits of `mask` in the marks of `connections` to those of `bits` and leaves the
+    /// others. A connection that has ended meanwhile is no failure.
+    pub fn mark(
+        &mut self,
+        connections: &[Connection],
+        bits: u32,
+        mask: u32,
+    ) -> Vec<ConntrackError> {
         let failed = self.socket.batch(connections, |encoder, connection| {
             let handle = &connection.handle;
             encoder.message(NEW, Flags::QUIET, &[handle.family, 0, 0, 0], |encoder| {
                 handle.encode(encoder);
                 encoder.be_u32(MARK, bits);
-                encoder.be_u32(MARK_MASK, bits);
+                encoder.be_u32(MARK_MASK, mask);
             });
         });
         failures(connections, failed)
@@ -181,6 +188,9 @@ fn failures(connections: &[Connection], failed: Vec<(usize, NetlinkError)>) -> V
 fn connection(frame: Frame<'_>) -> Option<Connection> {
     let family = *frame.payload().first()?;
     let attributes = frame.attributes(4);
+    if attributes.be_u32(STATUS).unwrap_or(0) & EXPECTED != 0 {
+        return None;
+    }
     let original = attributes.find(TUPLE_ORIGINAL)?;
     Some(Connection {
         original: tuple(Attributes(original))?,
@@ -206,10 +216,12 @@ fn tuple(attributes: Attributes<'_>) -> Option<Tuple> {
     };
     let proto = attributes.inside(TUPLE_PROTO);
     let port = |kind| proto.find(kind).and_then(be_u16);
+    let byte = |v4, v6| proto.find(v4).or_else(|| proto.find(v6))?.first().copied();
     Some(Tuple {
         protocol: *proto.find(PROTO_NUMBER)?.first()?,
         source: address(V4_SOURCE, V6_SOURCE)?,
         destination: address(V4_DESTINATION, V6_DESTINATION)?,
         ports: port(SOURCE_PORT).zip(port(DESTINATION_PORT)),
+        icmp: byte(ICMP_TYPE, ICMPV6_TYPE).zip(byte(ICMP_CODE, ICMPV6_CODE)),
     })
 }

@@ -37,6 +37,8 @@ pub const ALIAS_PREFIX: &str = "ocicat:";
 pub const VXLAN_DEVICE: &str = "vxlan.ocicat";
 /// The VXLAN device over IPv6.
 pub const VXLAN6_DEVICE: &str = "vxlan6.ocicat";
+/// All tunnel devices.
+pub const TUNNEL_DEVICES: [&str; 3] = [IPIP_DEVICE, VXLAN_DEVICE, VXLAN6_DEVICE];
 /// VXLAN network identifier, as Calico's.
 pub const VXLAN_VNI: u32 = 4096;
 /// UDP port of VXLAN (RFC 7348 section 5).

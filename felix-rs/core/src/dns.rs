@@ -15,45 +15,34 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time that an address is kept beyond its time to live.
 pub const GRACE: Duration = Duration::from_secs(300);
-/// Queries without an answer that are remembered.
-const MAX_QUERIES: usize = 10_000;
+/// The longest time to live that is believed.
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Queries without an answer that are remembered of one pod.
+const MAX_QUERIES: usize = 64;
 /// Addresses of one name, and names, that are remembered.
-const MAX_ADDRESSES: usize = 1000;
-const MAX_NAMES: usize = 10_000;
+const MAX_ADDRESSES: usize = 256;
+const MAX_NAMES: usize = 4096;
 
 /// Points in time, as the time since some beginning.
 type Instant = Duration;
 
-/// Who asked: address and port of the pod, and the id of the query.
-type Asker = (IpAddr, u16, u16);
+/// Of one pod: the port that asked, and the id of the query.
+type Query = (u16, u16);
 
 /// Queries under way, and what names resolve to.
 #[derive(Debug, Default)]
 pub struct Names {
-    queries: BTreeMap<Asker, (String, Instant)>,
+    queries: BTreeMap<IpAddr, BTreeMap<Query, (String, Instant)>>,
     /// Until when each address of a name counts.
     addresses: BTreeMap<String, BTreeMap<IpAddr, Instant>>,
-    /// Every address that a name ever had: what was opened while it counted stays open.
-    ever: BTreeSet<IpAddr>,
+    /// Addresses that a name had, and until when what was opened to them meanwhile is left open.
+    past: BTreeMap<IpAddr, Instant>,
     changed: BTreeSet<String>,
 }
 
 impl Names {
-    /// A pod asked.
-    pub fn on_query(&mut self, pod: IpAddr, port: u16, payload: &[u8], now: Instant) {
-        let Some(message) = Message::parse(payload).filter(|m| !m.is_answer) else {
-            return;
-        };
-        self.queries.retain(|_, (_, until)| *until > now);
-        if self.queries.len() < MAX_QUERIES {
-            let asker = (pod, port, message.id);
-            self.queries
-                .insert(asker, (message.question, now + PATIENCE));
-        }
-    }
-
-    /// A pod was answered. Names that `wanted` does not want are forgotten at once.
-    pub fn on_answer(
+    /// A pod asked. Names that `wanted` does not want are not looked at.
+    pub fn on_query(
         &mut self,
         pod: IpAddr,
         port: u16,
@@ -61,49 +50,72 @@ impl Names {
         now: Instant,
         wanted: impl Fn(&str) -> bool,
     ) {
-        let Some(message) = Message::parse(payload).filter(|m| m.is_answer) else {
+        let Some(message) = Message::parse(payload).filter(|m| !m.is_answer) else {
             return;
         };
-        let asker = (pod, port, message.id);
-        let asked = self.queries.get(&asker);
-        if asked.is_none_or(|(name, until)| *name != message.question || *until <= now) {
-            return;
-        }
-        self.queries.remove(&asker);
         if !wanted(&message.question) {
             return;
         }
-        let known = self.addresses.len();
-        if known >= MAX_NAMES && !self.addresses.contains_key(&message.question) {
+        let of_pod = self.queries.entry(pod).or_default();
+        of_pod.retain(|_, (_, until)| *until > now);
+        if of_pod.len() < MAX_QUERIES {
+            of_pod.insert((port, message.id), (message.question, now + PATIENCE));
+        }
+    }
+
+    /// A pod was answered.
+    pub fn on_answer(&mut self, pod: IpAddr, port: u16, payload: &[u8], now: Instant) {
+        let Some(message) = Message::parse(payload).filter(|m| m.is_answer) else {
+            return;
+        };
+        let Some(of_pod) = self.queries.get_mut(&pod) else {
+            return;
+        };
+        let query = (port, message.id);
+        let asked = of_pod.get(&query);
+        if asked.is_none_or(|(name, until)| *name != message.question || *until <= now) {
             return;
         }
-        let of_name = self.addresses.entry(message.question.clone()).or_default();
+        of_pod.remove(&query);
+        let name = message.question;
+        if self.addresses.len() >= MAX_NAMES && !self.addresses.contains_key(&name) {
+            return;
+        }
+        let of_name = self.addresses.entry(name.clone()).or_default();
         for (address, lifetime) in message.addresses {
-            let until = now + Duration::from_secs(lifetime.into()) + GRACE;
+            let lifetime = Duration::from_secs(lifetime.into()).min(MAX_LIFETIME);
+            let until = now + lifetime + GRACE;
             if let Some(present) = of_name.get_mut(&address) {
                 *present = until.max(*present);
             } else if of_name.len() < MAX_ADDRESSES {
                 of_name.insert(address, until);
-                self.ever.insert(address);
-                self.changed.insert(message.question.clone());
+                self.changed.insert(name.clone());
             }
         }
     }
 
     /// What counts no more, and what nobody wants any more, goes.
     pub fn expire(&mut self, now: Instant, wanted: impl Fn(&str) -> bool) {
+        self.queries.retain(|_, of_pod| {
+            of_pod.retain(|_, (_, until)| *until > now);
+            !of_pod.is_empty()
+        });
+        self.past.retain(|_, until| *until > now);
+        let past = &mut self.past;
         for (name, addresses) in &mut self.addresses {
             let before = addresses.len();
             let keep = wanted(name);
-            addresses.retain(|_, until| keep && *until > now);
+            addresses.retain(|address, until| {
+                if keep && *until <= now {
+                    past.insert(*address, now + MAX_LIFETIME);
+                }
+                keep && *until > now
+            });
             if addresses.len() != before {
                 self.changed.insert(name.clone());
             }
         }
         self.addresses.retain(|_, addresses| !addresses.is_empty());
-        if self.addresses.is_empty() && self.ever.len() > MAX_NAMES {
-            self.ever.clear();
-        }
     }
 
     /// Names whose addresses changed since the last call, with those that they have.
@@ -124,9 +136,9 @@ impl Names {
         all.map(|(name, addresses)| (name, addresses.keys().copied().collect()))
     }
 
-    /// Whether a name ever resolved to this address.
-    pub fn ever_had(&self, address: IpAddr) -> bool {
-        self.ever.contains(&address)
+    /// Whether a name that is still wanted resolved to this address lately, and does no more.
+    pub fn had(&self, address: IpAddr) -> bool {
+        self.past.contains_key(&address)
     }
 }
 

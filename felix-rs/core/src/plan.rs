@@ -14,6 +14,8 @@ pub struct Actual {
     pub routes: BTreeMap<IpNet, RouteKind>,
     /// The tunnel devices by name.
     pub tunnels: BTreeMap<String, Tunnel>,
+    /// Devices with the names of ours that an earlier process left.
+    pub stray_tunnels: BTreeSet<String>,
 }
 
 /// What may be removed at this moment.
@@ -100,7 +102,7 @@ pub fn plan(
         steps.push(Step::DeleteRoutes(delete));
     }
     if permissions.local {
-        let gone = actual.tunnels.keys();
+        let gone = actual.tunnels.keys().chain(&actual.stray_tunnels);
         let gone = gone.filter(|name| !desired.tunnels.contains_key(*name));
         steps.extend(gone.map(|name| Step::RemoveTunnel(name.clone())));
     }
@@ -247,6 +249,7 @@ mod tests {
         Actual {
             routes: routes.into(),
             tunnels: BTreeMap::new(),
+            stray_tunnels: BTreeSet::new(),
         }
     }
 

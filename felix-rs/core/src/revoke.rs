@@ -24,6 +24,8 @@ pub struct LiveFlow {
     pub destination: IpAddr,
     /// Source and destination port, of protocols that have ports.
     pub ports: Option<(u16, u16)>,
+    /// Type and code, of ICMP and ICMPv6.
+    pub icmp: Option<(u8, u8)>,
 }
 
 /// `10.0.0.1:40000 -> 10.0.0.2:80 protocol 6`
@@ -34,6 +36,7 @@ impl fmt::Display for LiveFlow {
             source,
             destination,
             ports,
+            icmp: _,
         } = self;
         match ports {
             Some((from, to)) => {
@@ -105,7 +108,7 @@ impl Judge<'_> {
             destination: flow.destination,
             protocol: flow.protocol,
             ports: flow.ports,
-            icmp: None,
+            icmp: flow.icmp,
             connection: Connection::New,
             mark: 0,
         };

@@ -3,7 +3,7 @@
 use super::{Agent, Table};
 use felix_core::{Permissions, Phase, Plan, Step, plan, plan::Scope};
 use kernel::{KernelRoute, LinkError, NftError};
-use model::dataplane::{Address, Link, Route, Tunnel};
+use model::dataplane::{Address, Link, Route, RouteKind, Tunnel};
 use model::names;
 use policy::ruleset::Op;
 use std::collections::BTreeSet;
@@ -118,7 +118,11 @@ impl Agent {
                 self.calc.on_link(link);
             }
         }
-        failure.map_or(Ok(true), Err)
+        // Those that were made are used although another failed.
+        if let Some(error) = failure {
+            self.fail(&error);
+        }
+        Ok(true)
     }
 
     /// The plan for this moment. Reads our table back first where it is not known; `ops` are what
@@ -201,6 +205,7 @@ impl Agent {
                         // Each of them names the node's own address as its source.
                         self.routes_lost_with(ifindex);
                     }
+                    self.actual.stray_tunnels.remove(tunnel.name());
                     self.actual.tunnels.insert(tunnel.name().to_owned(), tunnel);
                     Ok(())
                 }
@@ -209,9 +214,12 @@ impl Agent {
                     source,
                 }),
             },
+            // A route that could not be replaced keeps its device.
+            Step::RemoveTunnel(name) if self.is_routed_through(&name) => Ok(()),
             Step::RemoveTunnel(name) => match self.kernel.remove_tunnel(&name) {
                 Ok(()) => {
                     self.actual.tunnels.remove(&name);
+                    self.actual.stray_tunnels.remove(&name);
                     Ok(())
                 }
                 Err(source) => Err(ApplyError::Device { name, source }),
@@ -219,6 +227,18 @@ impl Agent {
             Step::ReplaceRoutes(routes) => self.replace_routes(routes),
             Step::DeleteRoutes(dests) => self.delete_routes(&dests),
         }
+    }
+
+    fn is_routed_through(&self, name: &str) -> bool {
+        let Some(link) = self.calc.underlay().link_named(name) else {
+            return false;
+        };
+        let through = |kind: &RouteKind| match kind {
+            RouteKind::Via(hops) => hops.iter().any(|hop| hop.ifindex == Some(link.ifindex)),
+            RouteKind::Device { ifindex } => *ifindex == link.ifindex,
+            RouteKind::Blackhole => false,
+        };
+        self.actual.routes.values().any(through)
     }
 
     fn table_result(&mut self, result: Result<(), NftError>) -> Result<(), ApplyError> {
@@ -340,6 +360,12 @@ impl Agent {
             link.is_some_and(|link| is_as_made(link, tunnel))
         };
         self.actual.tunnels.retain(|_, tunnel| there(tunnel));
+        self.actual.stray_tunnels = links
+            .iter()
+            .filter(|link| names::TUNNEL_DEVICES.contains(&link.name.as_str()))
+            .filter(|link| !self.actual.tunnels.contains_key(&link.name))
+            .map(|link| link.name.clone())
+            .collect();
         for link in links {
             self.calc.on_link(link);
         }

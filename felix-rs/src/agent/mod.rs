@@ -48,6 +48,8 @@ pub(crate) use start::{CALLS, print_plan, start};
 const SNAPSHOT_AFTER: Duration = Duration::from_secs(5);
 /// How often everything is read back and compared, in case an event was missed.
 const AUDIT_EVERY: Duration = Duration::from_secs(60);
+/// How often names whose time is over are looked for.
+const EXPIRE_NAMES_EVERY: Duration = Duration::from_secs(5);
 /// Time before a failed step is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 /// Facts of one kind taken in one round.
@@ -127,6 +129,9 @@ pub(crate) struct Agent {
     readiness: watch::Sender<Readiness>,
     reported: report::Reported,
     started: Instant,
+    names_expired_at: Instant,
+    /// What of packets can't be seen, and why.
+    blind: Vec<String>,
     repairs: u64,
     counters: metrics::Counters,
     drops: drops::Drops,
@@ -169,6 +174,9 @@ impl Agent {
                     self.speaker.shutdown(how).await;
                     return Ok(());
                 }
+                // Whoever makes others busy does not stop the clock.
+                _ = audit.tick() => self.audit_due = true,
+                _ = tick.tick() => self.on_tick(),
                 call = inputs.calls.recv() => {
                     self.on_call(call.ok_or(Fatal::Gone("CNI socket"))?);
                     // The answer goes out before what follows from the call is looked at.
@@ -192,13 +200,15 @@ impl Agent {
                     continue;
                 }
                 packet = next(&mut inputs.resolved) => {
-                    self.on_resolved(&packet.ok_or(Fatal::Gone("packet log thread"))?);
+                    let packet = packet.ok_or(Fatal::Gone("packet log thread"))?;
+                    self.on_resolved(&packet);
+                    if packet.prefix.trim() == policy::dns::QUERY {
+                        continue;
+                    }
                 }
                 query = inputs.queries.recv() => {
                     self.on_query(query.ok_or(Fatal::Gone("control socket"))?);
                 }
-                _ = audit.tick() => self.audit_due = true,
-                _ = tick.tick() => self.on_tick(),
             }
             self.drain(&mut inputs);
             self.round()?;
@@ -280,7 +290,10 @@ impl Agent {
         }
         self.journal.catch_up();
         self.take_spool();
-        self.calc.expire_names(self.started.elapsed());
+        if self.names_expired_at.elapsed() >= EXPIRE_NAMES_EVERY {
+            self.names_expired_at = Instant::now();
+            self.calc.expire_names(self.started.elapsed());
+        }
         self.retry_deletions();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;

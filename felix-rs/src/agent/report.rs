@@ -106,6 +106,7 @@ impl Agent {
                 .iter()
                 .map(|reason| format!("connections that policy denies are not cut: {reason}")),
         );
+        notes.extend(self.blind.iter().cloned());
         notes.extend(self.conflicts.iter().map(ToString::to_string));
         for withheld in self.calc.withheld().take(3) {
             let sentence = format!("route withheld: {withheld}");

@@ -21,9 +21,10 @@ impl Agent {
         let now = self.started.elapsed();
         match packet.prefix.trim() {
             dns::QUERY => self.calc.on_query(header.source, source, payload, now),
-            dns::ANSWER => self
-                .calc
-                .on_answer(header.destination, destination, payload, now),
+            dns::ANSWER => {
+                let (server, pod) = (header.source, header.destination);
+                self.calc.on_answer(server, pod, destination, payload, now);
+            }
             _ => {}
         }
     }

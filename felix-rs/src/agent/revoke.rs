@@ -30,10 +30,12 @@ impl Agent {
                 let _ = denied.send(indices.filter(|i| judge.denies(&flows[*i])).collect());
             }
             Event::Revoked(count) => {
-                tracing::info!(
-                    connections = count,
-                    "cut: policy does not allow them any more"
-                );
+                if count > 0 {
+                    tracing::info!(
+                        connections = count,
+                        "cut: policy does not allow them any more"
+                    );
+                }
                 self.revoked += count as u64;
                 self.revoke_failure = None;
             }

@@ -91,14 +91,15 @@ pub(crate) fn start(
         }
         Switch::Off => (Revoker::off(), None),
     };
+    let mut blind = Vec::new();
     let logged = match options.drop_log {
         Switch::On => kernel::packet_log(options.drop_log_group, drops::LENGTH)
-            .inspect_err(|error| tracing::warn!(%error, "denied packets are not logged"))
+            .inspect_err(|error| blind.push(format!("denied packets are not told: {error}")))
             .ok(),
         Switch::Off => None,
     };
     let resolutions = kernel::packet_log(options.dns_log_group, resolved::LENGTH)
-        .inspect_err(|error| tracing::warn!(%error, "names in policies are not resolved"))
+        .inspect_err(|error| blind.push(format!("names in policies are not resolved: {error}")))
         .ok();
     let saver = Saver::start(&options.state_dir, &options.node_name).map_err(thread("snapshot"))?;
     let (calls_to, calls) = mpsc::channel(CALLS);
@@ -145,6 +146,8 @@ pub(crate) fn start(
         readiness,
         reported: report::Reported::default(),
         started: Instant::now(),
+        names_expired_at: Instant::now(),
+        blind,
         repairs: 0,
         counters: metrics::Counters::default(),
         drops: drops::Drops::default(),

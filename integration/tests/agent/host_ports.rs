@@ -202,7 +202,7 @@ fn a_udp_flow_from_before_goes_to_the_pod_and_one_to_a_dead_pod_to_its_successor
 fn tracked_to(netns: &Netns, port: u16) -> bool {
     let listed = netns.within(|| {
         let mut conntrack = kernel::Conntrack::open().expect("a socket");
-        conntrack.connections(0, |flow| {
+        conntrack.connections(|flow| {
             flow.original.protocol == 17 && flow.original.ports.is_some_and(|(_, to)| to == port)
         })
     });

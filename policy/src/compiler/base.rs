@@ -190,7 +190,7 @@ impl Base<'_> {
     /// neighbour discovery to none.
     fn input(&self, own_sets: &mut BTreeMap<String, Set>) -> Chain {
         let mut rules = Vec::from_iter(self.tunnel_input(own_sets));
-        rules.extend(self.vxlan_input(own_sets));
+        rules.extend(self.vxlan_input());
         let hosts = self.hosts.dispatch(Direction::Ingress, Place::Host);
         if self.own_node || !hosts.is_empty() {
             let from_pod = Statement::IifnamePrefix {
@@ -269,28 +269,21 @@ impl Base<'_> {
         })
     }
 
-    fn vxlan_input(&self, own_sets: &mut BTreeMap<String, Set>) -> Vec<Rule> {
-        let mut rules = Vec::new();
-        for (at, family) in FAMILIES.into_iter().enumerate() {
-            let of_family = |address: &&IpAddr| intervals::family_of(**address) == family;
-            let local = self.network.vxlan_local.iter().filter(of_family);
-            let local: BTreeSet<IpNet> = local.copied().map(IpNet::from).collect();
-            if local.is_empty() {
-                continue;
-            }
-            let local = ranges(&local, family);
-            let name = format!("{TUNNEL}_{}", content_name(&local));
-            own_sets.insert(name.clone(), interval_set(family, &local));
-            let port = self.options.vxlan_port;
-            rules.push(drop_rule([
+    /// The kernel takes VXLAN on every address of the node, not on the device's alone.
+    fn vxlan_input(&self) -> Vec<Rule> {
+        let local = &self.network.vxlan_local;
+        let has = |family: &Family| local.iter().any(|ip| intervals::family_of(*ip) == *family);
+        let families = FAMILIES.into_iter().zip(VXLAN).filter(|(f, _)| has(f));
+        let port = self.options.vxlan_port;
+        let guard = |(family, peers): (Family, &str)| {
+            drop_rule([
                 Statement::Family(family),
                 Statement::L4Proto(IPPROTO_UDP),
                 Statement::DportRange(port, port),
-                lookup(&[daddr(family)], name, false),
-                lookup(&[saddr(family)], self.sets.name(VXLAN[at]), true),
-            ]));
-        }
-        rules
+                lookup(&[saddr(family)], self.sets.name(peers), true),
+            ])
+        };
+        families.map(guard).collect()
     }
 
     fn tunnel_input(&self, own_sets: &mut BTreeMap<String, Set>) -> Option<Rule> {

@@ -58,7 +58,7 @@ pub struct NetworkSets {
     pub ipip_local: Option<Ipv4Addr>,
     /// Sources allowed to send us VXLAN, both families.
     pub vxlan_peers: BTreeSet<IpAddr>,
-    /// Local addresses of our VXLAN devices: what is sent to them has to come from one of the
+    /// Local addresses of our VXLAN devices: in their families VXLAN has to come from one of the
     /// peers.
     pub vxlan_local: BTreeSet<IpAddr>,
 }

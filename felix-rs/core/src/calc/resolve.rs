@@ -3,10 +3,10 @@
 use super::{Calc, DEFAULT_MTU};
 use crate::bgp::{self, Sessions};
 use crate::objects::Phase;
-use crate::routes::Topology;
+use crate::routes::{Topology, Withheld};
 use crate::workloads;
 use ipnet::IpNet;
-use model::dataplane::{RouteKind, Tunnel};
+use model::dataplane::RouteKind;
 use policy::NetworkSets;
 use policy::ruleset::Op;
 use std::collections::BTreeMap;
@@ -109,14 +109,7 @@ impl Calc {
             vxlan_peers: others().flat_map(model::Node::all_addresses).collect(),
             vxlan_local: self.vxlan_locals(),
             ipip_peers: node_v4().collect(),
-            ipip_local: self
-                .desired
-                .tunnels
-                .values()
-                .find_map(|tunnel| match tunnel {
-                    Tunnel::Ipip(device) => Some(device.local),
-                    Tunnel::Vxlan { .. } => None,
-                }),
+            ipip_local: self.ipip_local(),
         });
         let differs = !topology.same_but_for_blocks(&self.topology);
         self.topology = topology;
@@ -193,6 +186,13 @@ impl Calc {
                     return;
                 }
                 before
+            }
+            Some(Err(reason @ Withheld::NoTunnel { .. }))
+                if self.desired.learned.contains_key(&prefix) =>
+            {
+                // The way from before the change of mode is better than none.
+                self.withheld.insert(prefix, reason);
+                return;
             }
             Some(Err(reason)) => {
                 self.withheld.insert(prefix, reason);

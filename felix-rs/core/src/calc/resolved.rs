@@ -9,14 +9,30 @@ use std::time::Duration;
 impl Calc {
     /// A pod asked for a name; times are since the start of the process.
     pub fn on_query(&mut self, pod: IpAddr, port: u16, payload: &[u8], now: Duration) {
-        self.names.on_query(pod, port, payload, now);
-    }
-
-    /// A pod was answered.
-    pub fn on_answer(&mut self, pod: IpAddr, port: u16, payload: &[u8], now: Duration) {
         let patterns = self.compiler.domain_names();
         let wanted = |name: &str| patterns.iter().any(|pattern| domain_matches(pattern, name));
-        self.names.on_answer(pod, port, payload, now, wanted);
+        self.names.on_query(pod, port, payload, now, wanted);
+    }
+
+    /// A server answered a pod. A pod that answers by itself is no server: it could give any name
+    /// any address. One behind a Service speaks with the Service's address.
+    pub fn on_answer(
+        &mut self,
+        server: IpAddr,
+        pod: IpAddr,
+        port: u16,
+        payload: &[u8],
+        now: Duration,
+    ) {
+        if self
+            .topology
+            .pools
+            .keys()
+            .any(|pool| pool.contains(&server))
+        {
+            return;
+        }
+        self.names.on_answer(pod, port, payload, now);
         self.feed_names();
     }
 
@@ -28,9 +44,9 @@ impl Calc {
         self.feed_names();
     }
 
-    /// Whether a name ever resolved to this address: a connection to it outlives the answer.
+    /// Whether a name resolved to this address lately: a connection to it outlives the answer.
     pub(crate) fn was_resolved(&self, address: IpAddr) -> bool {
-        self.names.ever_had(address)
+        self.names.had(address)
     }
 
     /// What names of policies resolve to now.

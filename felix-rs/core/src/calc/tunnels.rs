@@ -29,14 +29,26 @@ impl Calc {
         named.map(|t| (t.name().to_owned(), t)).collect()
     }
 
-    /// Local addresses of the VXLAN devices.
+    /// Local addresses of the VXLAN devices that are wanted, or still there.
     pub(super) fn vxlan_locals(&self) -> BTreeSet<IpAddr> {
-        let tunnels = self.desired.tunnels.values();
-        let local = tunnels.filter_map(|tunnel| match tunnel {
-            Tunnel::Vxlan { device, .. } => Some(device.local),
-            Tunnel::Ipip(_) => None,
-        });
-        local.collect()
+        let own = self.objects.node(&self.node);
+        let v4 = own.and_then(|node| Some(IpAddr::V4(node.ipv4_address?.addr())));
+        let v6 = own.and_then(|node| Some(IpAddr::V6(node.ipv6_address?.addr())));
+        let devices = [(names::VXLAN_DEVICE, v4), (names::VXLAN6_DEVICE, v6)];
+        let local = devices
+            .into_iter()
+            .filter(|(name, _)| self.has_tunnel(name));
+        local.filter_map(|(_, local)| local).collect()
+    }
+
+    /// Local address of the IPIP device that is wanted, or still there.
+    pub(super) fn ipip_local(&self) -> Option<std::net::Ipv4Addr> {
+        let own = self.objects.node(&self.node)?.ipv4_address?;
+        self.has_tunnel(names::IPIP_DEVICE).then_some(own.addr())
+    }
+
+    fn has_tunnel(&self, name: &str) -> bool {
+        self.desired.tunnels.contains_key(name) || self.underlay.link_named(name).is_some()
     }
 
     /// Those that are there and up.

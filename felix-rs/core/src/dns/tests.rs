@@ -60,7 +60,9 @@ fn resolved(names: &mut Names) -> Vec<(String, Vec<String>)> {
 
 fn asked(name: &str) -> Names {
     let mut names = Names::default();
-    names.on_query(POD, 4000, &query(7, name), NOW);
+    names.on_query(POD, 4000, &query(7, name), NOW, |name| {
+        !name.starts_with("unwanted")
+    });
     names
 }
 
@@ -77,19 +79,16 @@ fn an_answer_to_a_query_of_the_pod_gives_the_name_its_addresses() {
             .unwrap()
             .octets(),
     );
-    names.on_answer(
-        POD,
-        4000,
-        &answer(7, "api.example.com", &[a, aaaa]),
-        NOW,
-        |_| true,
-    );
+    names.on_answer(POD, 4000, &answer(7, "api.example.com", &[a, aaaa]), NOW);
     let expected = vec!["192.0.2.1".to_owned(), "2001:db8::1".to_owned()];
     assert_eq!(
         resolved(&mut names),
         [("api.example.com".to_owned(), expected)]
     );
-    assert!(names.ever_had("192.0.2.1".parse().unwrap()));
+    let address = "192.0.2.1".parse().unwrap();
+    assert!(!names.had(address));
+    names.expire(NOW + GRACE + Duration::from_secs(60), |_| true);
+    assert!(names.had(address), "what was opened to it stays open");
 }
 
 #[test]
@@ -100,13 +99,7 @@ fn an_alias_is_followed_and_its_shorter_life_counts() {
         record(&encoded("edge.cdn.net"), 1, 600, &[192, 0, 2, 9]),
         record(&encoded("other.net"), 1, 600, &[192, 0, 2, 66]),
     ];
-    names.on_answer(
-        POD,
-        4000,
-        &answer(7, "www.example.com", &records),
-        NOW,
-        |_| true,
-    );
+    names.on_answer(POD, 4000, &answer(7, "www.example.com", &records), NOW);
     assert_eq!(
         resolved(&mut names),
         [("www.example.com".to_owned(), vec!["192.0.2.9".to_owned()])]
@@ -154,24 +147,30 @@ fn nothing_else_counts() {
     ];
     for (what, pod, port, payload) in cases {
         let mut names = asked("a.example.com");
-        names.on_answer(pod, port, &payload, NOW, |_| true);
+        names.on_answer(pod, port, &payload, NOW);
         assert_eq!(resolved(&mut names), [], "{what}");
     }
     let mut late = asked("a.example.com");
-    late.on_answer(POD, 4000, &good, NOW + PATIENCE, |_| true);
+    late.on_answer(POD, 4000, &good, NOW + PATIENCE);
     assert_eq!(resolved(&mut late), []);
-    let mut unwanted = asked("a.example.com");
-    unwanted.on_answer(POD, 4000, &good, NOW, |_| false);
+    let mut unwanted = asked("unwanted.example.com");
+    let address = record(&QUESTION, 1, 60, &[192, 0, 2, 1]);
+    unwanted.on_answer(
+        POD,
+        4000,
+        &answer(7, "unwanted.example.com", &[address]),
+        NOW,
+    );
     assert_eq!(resolved(&mut unwanted), []);
     let mut twice = asked("a.example.com");
-    twice.on_answer(POD, 4000, &good, NOW, |_| true);
+    twice.on_answer(POD, 4000, &good, NOW);
     twice.take_changed();
     let other = answer(
         7,
         "a.example.com",
         &[record(&QUESTION, 1, 60, &[192, 0, 2, 2])],
     );
-    twice.on_answer(POD, 4000, &other, NOW, |_| true);
+    twice.on_answer(POD, 4000, &other, NOW);
     assert_eq!(resolved(&mut twice), [], "one answer to a query");
 }
 

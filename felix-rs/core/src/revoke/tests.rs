@@ -95,6 +95,7 @@ fn denied(calc: &Calc, source: &str, destination: &str) -> bool {
         source: source.parse().unwrap(),
         destination: destination.parse().unwrap(),
         ports: Some((40000, 80)),
+        icmp: None,
     })
 }
 

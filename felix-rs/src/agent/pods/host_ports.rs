@@ -69,7 +69,7 @@ fn forget(local: &LocalEndpoint, wanted: impl Fn(&Connection) -> bool + Send + '
     let delete = move || {
         let mut conntrack = Conntrack::open().map_err(|error| error.to_string())?;
         let flows = conntrack
-            .connections(0, |flow| {
+            .connections(|flow| {
                 let to = flow.original.ports.map(|(_, to)| to);
                 flow.original.protocol == udp
                     && to.is_some_and(|port| ports.contains(&port))
