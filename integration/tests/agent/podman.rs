@@ -123,7 +123,18 @@ fn two_containers_of_podman_reach_each_other_and_a_published_port() -> Result<()
     assert_ne!(first, second);
     for (from, to) in [("first", &second), ("second", &first)] {
         let url = format!("http://{to}:8080/");
-        let get = ["exec", from, "/bin/busybox", "wget", "-q", "-O", "-", &url];
+        let get = [
+            "exec",
+            from,
+            "/bin/busybox",
+            "wget",
+            "-T",
+            "5",
+            "-q",
+            "-O",
+            "-",
+            &url,
+        ];
         let page = wait::until(LIMIT, "a page", || {
             podman.call(&get).map_err(|error| format!("{error:#}"))
         });
@@ -132,6 +143,8 @@ fn two_containers_of_podman_reach_each_other_and_a_published_port() -> Result<()
     let page = node.host.run(&[
         "busybox",
         "wget",
+        "-T",
+        "5",
         "-q",
         "-O",
         "-",
