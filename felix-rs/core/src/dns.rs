@@ -23,6 +23,9 @@ const MAX_QUERIES: usize = 64;
 const MAX_ADDRESSES: usize = 256;
 const MAX_NAMES: usize = 4096;
 
+/// What is kept over a restart: names, their addresses, and seconds left.
+pub type Saved = BTreeMap<String, BTreeMap<IpAddr, u64>>;
+
 /// Points in time, as the time since some beginning.
 type Instant = Duration;
 
@@ -116,6 +119,34 @@ impl Names {
             }
         }
         self.addresses.retain(|_, addresses| !addresses.is_empty());
+    }
+
+    /// What is known, with the seconds for which each address still counts.
+    pub fn save(&self, now: Instant) -> Saved {
+        let left = |until: &Instant| until.saturating_sub(now).as_secs();
+        let of_name = |known: &BTreeMap<IpAddr, Instant>| {
+            known
+                .iter()
+                .map(|(address, until)| (*address, left(until)))
+                .collect()
+        };
+        let all = self.addresses.iter();
+        all.map(|(name, known)| (name.clone(), of_name(known)))
+            .collect()
+    }
+
+    /// What an earlier process knew, saved so long ago.
+    pub fn restore(&mut self, saved: Saved, ago: Duration, now: Instant) {
+        for (name, known) in saved.into_iter().take(MAX_NAMES) {
+            for (address, left) in known.into_iter().take(MAX_ADDRESSES) {
+                let left = Duration::from_secs(left).min(MAX_LIFETIME + GRACE);
+                if left > ago {
+                    let of_name = self.addresses.entry(name.clone()).or_default();
+                    of_name.insert(address, now + left - ago);
+                    self.changed.insert(name.clone());
+                }
+            }
+        }
     }
 
     /// Names whose addresses changed since the last call, with those that they have.

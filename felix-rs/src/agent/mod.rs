@@ -130,6 +130,7 @@ pub(crate) struct Agent {
     reported: report::Reported,
     started: Instant,
     names_expired_at: Instant,
+    names_kept: felix_core::dns::Saved,
     /// What of packets can't be seen, and why.
     blind: Vec<String>,
     repairs: u64,
@@ -292,7 +293,7 @@ impl Agent {
         self.take_spool();
         if self.names_expired_at.elapsed() >= EXPIRE_NAMES_EVERY {
             self.names_expired_at = Instant::now();
-            self.calc.expire_names(self.started.elapsed());
+            self.keep_names();
         }
         self.retry_deletions();
         if self.retry_at.is_some_and(|at| at <= now) {

@@ -147,6 +147,7 @@ pub(crate) fn start(
         reported: report::Reported::default(),
         started: Instant::now(),
         names_expired_at: Instant::now(),
+        names_kept: felix_core::dns::Saved::new(),
         blind,
         repairs: 0,
         counters: metrics::Counters::default(),
@@ -229,6 +230,7 @@ impl Agent {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "no snapshot"),
         }
+        self.restore_names();
         self.enable_forwarding();
         Ok(())
     }

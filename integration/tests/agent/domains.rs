@@ -108,3 +108,34 @@ fn a_pod_reaches_what_an_allowed_name_resolved_to_and_nothing_else() -> Result<(
     }
     Ok(())
 }
+
+#[test]
+fn what_a_name_resolved_to_outlives_the_agent() -> Result<()> {
+    let mut node = Node::started()?;
+    node.host.ip([format!("address add {ALLOWED}/32 dev lo")])?;
+    node.netns.ip(["route add 192.0.2.0/24 via 10.1.0.1"])?;
+    let _listener = node
+        .host
+        .within(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))??;
+    let server = node.host.within(|| UdpSocket::bind((SERVER, 53)))??;
+    server.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let client = node.member("client", "client")?;
+    node.store.write("policy.yaml", POLICY)?;
+    wait::until(LIMIT, "the resolved address", || {
+        let attempt = || {
+            resolve(client.pod.netns(), &server, "api.example.com", ALLOWED)?;
+            connects(&client, ALLOWED)
+        };
+        attempt().map_err(|error| format!("{error:#}"))
+    })?;
+    let kept = node.agent.state_dir().join("names.json");
+    wait::until(LIMIT, "names on disk", || {
+        let text = std::fs::read_to_string(&kept).unwrap_or_default();
+        match text.contains("api.example.com") {
+            true => Ok(()),
+            false => Err(text),
+        }
+    })?;
+    node.crash_and_start()?;
+    connects(&client, ALLOWED)
+}

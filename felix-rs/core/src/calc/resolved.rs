@@ -1,6 +1,7 @@
 //! Names in policies: queries and answers go in, the compiler is told what changed.
 
 use super::Calc;
+use crate::dns::Saved;
 use policy::domain_matches;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -33,6 +34,17 @@ impl Calc {
             return;
         }
         self.names.on_answer(pod, port, payload, now);
+        self.feed_names();
+    }
+
+    /// What names resolve to, to be kept over a restart.
+    pub fn save_names(&self, now: Duration) -> Saved {
+        self.names.save(now)
+    }
+
+    /// What an earlier process knew of names, saved so long ago.
+    pub fn restore_names(&mut self, saved: Saved, ago: Duration, now: Duration) {
+        self.names.restore(saved, ago, now);
         self.feed_names();
     }
 

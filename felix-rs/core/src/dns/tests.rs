@@ -175,6 +175,30 @@ fn nothing_else_counts() {
 }
 
 #[test]
+fn what_is_known_outlives_the_process_for_the_time_that_is_left() {
+    let mut names = asked("a.example.com");
+    let good = answer(
+        7,
+        "a.example.com",
+        &[record(&QUESTION, 1, 60, &[192, 0, 2, 1])],
+    );
+    names.on_answer(POD, 4000, &good, NOW);
+    let saved = names.save(NOW);
+    let mut later = Names::default();
+    later.restore(saved.clone(), Duration::from_secs(10), Duration::ZERO);
+    let expected = vec!["192.0.2.1".to_owned()];
+    assert_eq!(
+        resolved(&mut later),
+        [("a.example.com".to_owned(), expected)]
+    );
+    later.expire(GRACE + Duration::from_secs(51), |_| true);
+    assert_eq!(resolved(&mut later).len(), 1, "its time is over");
+    let mut too_late = Names::default();
+    too_late.restore(saved, Duration::from_secs(3600), Duration::ZERO);
+    assert_eq!(resolved(&mut too_late), []);
+}
+
+#[test]
 fn a_dot_inside_a_label_is_no_other_name() {
     let mut bytes = header(7, 0x0100, 0);
     bytes.push(9);
