@@ -76,10 +76,7 @@ impl Stage {
         let node = lab.netns("node")?;
         let mut links = [0; 2];
         let mut pods = Vec::new();
-        for (at, (name, address)) in [("client", CLIENT), ("server", SERVER)]
-            .into_iter()
-            .enumerate()
-        {
+        for (name, address) in [("client", CLIENT), ("server", SERVER)] {
             let pod = lab.netns(name)?;
             let host_end = format!("oci{name}");
             lab.wire(
@@ -102,8 +99,6 @@ impl Stage {
                 format!("address add 169.254.1.1/32 dev {host_end}"),
                 format!("route add {address}/32 dev {host_end}"),
             ])?;
-            let index = node.run(&["cat", &format!("/sys/class/net/{host_end}/ifindex")])?;
-            links[at] = index.trim().parse().context("an interface index")?;
             pods.push(pod);
         }
         node.set_sysctl("net.ipv4.ip_forward", "1")?;
@@ -114,7 +109,14 @@ impl Stage {
             anyhow::bail!("two pods");
         };
         let client = client.within(|| UdpSocket::bind((CLIENT, 0)))??;
-        let kernel = node.within(Kernel::open)?.context("netlink")?;
+        let mut kernel = node.within(Kernel::open)?.context("netlink")?;
+        for link in kernel.links()? {
+            match link.name.as_str() {
+                "ociclient" => links[0] = link.ifindex,
+                "ociserver" => links[1] = link.ifindex,
+                _ => {}
+            }
+        }
         Ok(Self {
             client,
             kernel,
