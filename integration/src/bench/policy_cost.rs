@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 const COUNTS: [u32; 4] = [1, 10, 100, 1000];
 const PODS: u32 = 100_000;
 /// Packets of one measurement.
-const PACKETS: u32 = 200_000;
-const ROUNDS: usize = 5;
+const PACKETS: u32 = 50_000;
+const ROUNDS: usize = 3;
 const NAMESPACE: &str = "bench";
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 245, 0, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 245, 0, 2);
@@ -40,12 +40,12 @@ struct Stage {
 
 pub(super) fn run() -> Result<Vec<Row>> {
     let mut stage = Stage::new()?;
+    let none = self::compiled(0, stage.links).ruleset().clone();
     let steal = Steal::now();
     let mut rows = Vec::new();
     for count in COUNTS {
         let port = FIRST_PORT + count as u16 - 1;
         let compiled = compiled(count, stage.links).ruleset().clone();
-        let none = self::compiled(0, stage.links).ruleset().clone();
         let mut beside_none = Series::default();
         let mut beside_linear = Series::default();
         for _ in 0..ROUNDS {
