@@ -127,9 +127,10 @@ fn two_containers_of_podman_reach_each_other_and_a_published_port() -> Result<()
             "exec",
             from,
             "/bin/busybox",
-            "wget",
-            "-T",
+            "timeout",
             "5",
+            "/bin/busybox",
+            "wget",
             "-q",
             "-O",
             "-",
@@ -141,10 +142,10 @@ fn two_containers_of_podman_reach_each_other_and_a_published_port() -> Result<()
         assert_eq!(page?, "served", "{from} -> {to}");
     }
     let page = node.host.run(&[
+        "timeout",
+        "5",
         "busybox",
         "wget",
-        "-T",
-        "5",
         "-q",
         "-O",
         "-",
