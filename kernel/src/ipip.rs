@@ -2,13 +2,11 @@
 
 use crate::kernel::Kernel;
 use crate::link::{self, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError};
-use crate::message::{self, GET_LINK, NEW_LINK, SCOPE_HOST, SCOPE_UNIVERSE, ifinfomsg};
+use crate::message::{self, GET_LINK, NEW_LINK, ifinfomsg};
 use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
 use crate::sysctl::SourceCheck;
-use ipnet::IpNet;
-use model::dataplane::{Address, IpipDevice, Link};
-use model::names::GATEWAY_V4;
-use std::net::{IpAddr, Ipv4Addr};
+use model::dataplane::{IpipDevice, Link};
+use std::net::Ipv4Addr;
 
 const KIND: &str = "ipip";
 const IFLA_IPTUN_LOCAL: u16 = 2;
@@ -30,18 +28,7 @@ impl Kernel {
     pub fn ensure_ipip(&mut self, device: &IpipDevice) -> Result<u32, LinkError> {
         let name = &device.name;
         let refused = |step| LinkError::refused(name, step);
-        let found = link::by_name(&mut self.route, name).map_err(refused("look it up"))?;
-        if let Some(found) = found
-            .as_ref()
-            .filter(|link| link.kind.as_deref() != Some(KIND))
-        {
-            let found = found.kind.clone().unwrap_or_else(|| "device".into());
-            return Err(LinkError::WrongKind {
-                name: name.clone(),
-                wanted: KIND,
-                found,
-            });
-        }
+        let found = self.tunnel_device(name, KIND)?;
         let local = match &found {
             Some(link) => local(&mut self.route, link.ifindex).map_err(refused("look it up"))?,
             None => None,
@@ -72,14 +59,7 @@ impl Kernel {
 
     /// Removes the device. One that is not there is no failure; one of another kind stays.
     pub fn remove_ipip(&mut self, name: &str) -> Result<(), LinkError> {
-        let found = link::by_name(&mut self.route, name);
-        match found.map_err(LinkError::refused(name, "look it up"))? {
-            Some(link) if link.kind.as_deref() == Some(KIND) => {
-                self.tunnel_sources.remove(&link.ifindex);
-                self.delete_link(link.ifindex)
-            }
-            _ => Ok(()),
-        }
+        self.remove_tunnel_device(name, KIND)
     }
 
     fn write_ipip(&mut self, device: &IpipDevice, ifindex: Option<u32>) -> Result<(), LinkError> {
@@ -122,36 +102,6 @@ impl Kernel {
                     source,
                 },
             })
-    }
-
-    /// Makes the wanted address the only IPv4 address of the device.
-    pub(crate) fn set_tunnel_address(
-        &mut self,
-        address: Option<Ipv4Addr>,
-        ifindex: u32,
-    ) -> Result<(), NetlinkError> {
-        let (wanted, scope) = match address {
-            Some(address) => (IpAddr::from(address), SCOPE_UNIVERSE),
-            None => (IpAddr::from(GATEWAY_V4), SCOPE_HOST),
-        };
-        let present = crate::address::dump(&mut self.route)?;
-        let of_device = |a: &&Address| a.ifindex == ifindex && a.address.addr().is_ipv4();
-        let present: Vec<IpNet> = present
-            .iter()
-            .filter(of_device)
-            .map(|a| a.address)
-            .collect();
-        for stale in present.iter().filter(|a| a.addr() != wanted) {
-            let mut request = self.route.encoder();
-            message::delete_address(&mut request, ifindex, stale.addr(), stale.prefix_len());
-            self.route.request(request)?;
-        }
-        if present.contains(&IpNet::from(wanted)) {
-            return Ok(());
-        }
-        let mut request = self.route.encoder();
-        message::add_address(&mut request, ifindex, wanted, 32, scope);
-        self.route.request(request)
     }
 }
 

@@ -30,6 +30,7 @@ mod pod;
 mod raw;
 mod route;
 mod sysctl;
+mod tunnel;
 mod vxlan;
 
 pub use address::AddressError;

@@ -9,7 +9,7 @@ use crate::message::{
 };
 use crate::netlink::{Attributes, Encoder, Flags, NetlinkError, Socket};
 use crate::sysctl::SourceCheck;
-use model::dataplane::{Link, Tunnel, Vtep, VxlanDevice};
+use model::dataplane::{Link, Vtep, VxlanDevice};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -48,17 +48,7 @@ impl Kernel {
     pub fn ensure_vxlan(&mut self, device: &VxlanDevice) -> Result<u32, LinkError> {
         let name = &device.name;
         let refused = |step| LinkError::refused(name, step);
-        let found = link::by_name(&mut self.route, name).map_err(refused("look it up"))?;
-        if let Some(link) = found
-            .as_ref()
-            .filter(|link| link.kind.as_deref() != Some(KIND))
-        {
-            return Err(LinkError::WrongKind {
-                name: name.clone(),
-                wanted: KIND,
-                found: link.kind.clone().unwrap_or_else(|| "device".into()),
-            });
-        }
+        let found = self.tunnel_device(name, KIND)?;
         let same = match &found {
             Some(link) => {
                 let told = settings(&mut self.route, link.ifindex);
@@ -100,35 +90,9 @@ impl Kernel {
         Ok(link.ifindex)
     }
 
-    /// Makes a tunnel be as wanted; answers the index of its device.
-    pub fn ensure_tunnel(&mut self, tunnel: &Tunnel) -> Result<u32, LinkError> {
-        match tunnel {
-            Tunnel::Ipip(device) => self.ensure_ipip(device),
-            Tunnel::Vxlan { device, ends } => {
-                let ifindex = self.ensure_vxlan(device)?;
-                self.set_vteps(&device.name, ifindex, ends)?;
-                Ok(ifindex)
-            }
-        }
-    }
-
-    /// Removes a tunnel device. One that is not there is no failure; one of a kind that ours never
-    /// are stays.
-    pub fn remove_tunnel(&mut self, name: &str) -> Result<(), LinkError> {
-        self.remove_ipip(name)?;
-        self.remove_vxlan(name)
-    }
-
     /// Removes the device. One that is not there is no failure; one of another kind stays.
     pub fn remove_vxlan(&mut self, name: &str) -> Result<(), LinkError> {
-        let found = link::by_name(&mut self.route, name);
-        match found.map_err(LinkError::refused(name, "look it up"))? {
-            Some(link) if link.kind.as_deref() == Some(KIND) => {
-                self.tunnel_sources.remove(&link.ifindex);
-                self.delete_link(link.ifindex)
-            }
-            _ => Ok(()),
-        }
+        self.remove_tunnel_device(name, KIND)
     }
 
     /// Makes these the only ends that the device of index `ifindex` knows. What is there already

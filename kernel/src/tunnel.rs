@@ -1,0 +1,95 @@
+//! What tunnel devices of all kinds have in common.
+
+use crate::kernel::Kernel;
+use crate::link::{self, LinkError};
+use crate::message::{self, SCOPE_HOST, SCOPE_UNIVERSE};
+use crate::netlink::NetlinkError;
+use ipnet::IpNet;
+use model::dataplane::{Address, Link, Tunnel};
+use model::names::GATEWAY_V4;
+use std::net::{IpAddr, Ipv4Addr};
+
+impl Kernel {
+    /// Makes a tunnel be as wanted; answers the index of its device.
+    pub fn ensure_tunnel(&mut self, tunnel: &Tunnel) -> Result<u32, LinkError> {
+        match tunnel {
+            Tunnel::Ipip(device) => self.ensure_ipip(device),
+            Tunnel::Vxlan { device, ends } => {
+                let ifindex = self.ensure_vxlan(device)?;
+                self.set_vteps(&device.name, ifindex, ends)?;
+                Ok(ifindex)
+            }
+        }
+    }
+
+    /// Removes a tunnel device. One that is not there is no failure; one of a kind that ours never
+    /// are stays.
+    pub fn remove_tunnel(&mut self, name: &str) -> Result<(), LinkError> {
+        self.remove_ipip(name)?;
+        self.remove_vxlan(name)
+    }
+
+    /// The device of this name, if there is one; an error if it is of another kind.
+    pub(crate) fn tunnel_device(
+        &mut self,
+        name: &str,
+        kind: &'static str,
+    ) -> Result<Option<Link>, LinkError> {
+        let found = link::by_name(&mut self.route, name);
+        let found = found.map_err(LinkError::refused(name, "look it up"))?;
+        match found {
+            Some(link) if link.kind.as_deref() != Some(kind) => Err(LinkError::WrongKind {
+                name: name.to_owned(),
+                wanted: kind,
+                found: link.kind.unwrap_or_else(|| "device".into()),
+            }),
+            found => Ok(found),
+        }
+    }
+
+    /// Removes the device. One that is not there is no failure; one of another kind stays.
+    pub(crate) fn remove_tunnel_device(
+        &mut self,
+        name: &str,
+        kind: &'static str,
+    ) -> Result<(), LinkError> {
+        match self.tunnel_device(name, kind) {
+            Ok(Some(link)) => {
+                self.tunnel_sources.remove(&link.ifindex);
+                self.delete_link(link.ifindex)
+            }
+            Ok(None) | Err(LinkError::WrongKind { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the wanted address the only IPv4 address of the device.
+    pub(crate) fn set_tunnel_address(
+        &mut self,
+        address: Option<Ipv4Addr>,
+        ifindex: u32,
+    ) -> Result<(), NetlinkError> {
+        let (wanted, scope) = match address {
+            Some(address) => (IpAddr::from(address), SCOPE_UNIVERSE),
+            None => (IpAddr::from(GATEWAY_V4), SCOPE_HOST),
+        };
+        let present = crate::address::dump(&mut self.route)?;
+        let of_device = |a: &&Address| a.ifindex == ifindex && a.address.addr().is_ipv4();
+        let present: Vec<IpNet> = present
+            .iter()
+            .filter(of_device)
+            .map(|a| a.address)
+            .collect();
+        for stale in present.iter().filter(|a| a.addr() != wanted) {
+            let mut request = self.route.encoder();
+            message::delete_address(&mut request, ifindex, stale.addr(), stale.prefix_len());
+            self.route.request(request)?;
+        }
+        if present.contains(&IpNet::from(wanted)) {
+            return Ok(());
+        }
+        let mut request = self.route.encoder();
+        message::add_address(&mut request, ifindex, wanted, 32, scope);
+        self.route.request(request)
+    }
+}
