@@ -1,12 +1,13 @@
 //! What runs inside a pod: `lab prober NAME`.
 //!
-//! It serves TCP and UDP on [`PORTS`], answering with its own name, so that a connection proves
+//! It serves TCP, UDP and SCTP on [`PORTS`], answering with its own name, so that a connection proves
 //! who answered. It counts the numbered datagrams of [`FLOW_PORT`]. And it does what it is asked
 //! to on standard input, one JSON request a line, concurrently, with one JSON reply a line. It
 //! ends with its standard input.
 
 mod attempt;
 mod flow;
+mod raw;
 mod serve;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use std::io::BufRead;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// TCP and UDP ports that every pod serves.
+/// TCP, UDP and SCTP ports that every pod serves.
 pub const PORTS: [u16; 2] = [8080, 8081];
 /// UDP port where numbered datagrams are counted.
 pub const FLOW_PORT: u16 = 9000;
@@ -40,6 +41,13 @@ pub enum Operation {
     },
     /// Send a datagram and read the name of who answers; repeated every 200 ms.
     Udp {
+        /// Whom to reach.
+        to: SocketAddr,
+        /// Patience in milliseconds.
+        limit_ms: u64,
+    },
+    /// Send an SCTP INIT and read the name of who answers it; repeated every 200 ms.
+    Sctp {
         /// Whom to reach.
         to: SocketAddr,
         /// Patience in milliseconds.
@@ -137,6 +145,7 @@ pub fn run(name: &str) -> anyhow::Result<()> {
         serve::tcp(name, port)?;
         serve::udp(name, port)?;
     }
+    raw::serve_sctp(name, &PORTS)?;
     let flows = Arc::new(flow::Flows::listen()?);
     print(&Reply {
         id: 0,
@@ -161,7 +170,8 @@ fn perform(flows: &flow::Flows, operation: Operation) -> anyhow::Result<Outcome>
     match operation {
         Operation::Tcp { to, limit_ms } => attempt::tcp(to, Duration::from_millis(limit_ms)),
         Operation::Udp { to, limit_ms } => attempt::udp(to, Duration::from_millis(limit_ms)),
-        Operation::Ping { to, limit_ms } => attempt::ping(to, Duration::from_millis(limit_ms)),
+        Operation::Sctp { to, limit_ms } => raw::sctp(to, Duration::from_millis(limit_ms)),
+        Operation::Ping { to, limit_ms } => raw::ping(to, Duration::from_millis(limit_ms)),
         Operation::FlowStart { flow, to, rate } => flows.start(flow, to, rate),
         Operation::FlowStop { flow } => flows.stop(flow),
         Operation::FlowReport { flow, sent } => Ok(flows.report(flow, sent)),
