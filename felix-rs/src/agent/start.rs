@@ -155,6 +155,7 @@ pub(crate) fn start(
         revoker,
         revoked: 0,
         revoke_failure: None,
+        haunted: BTreeSet::new(),
         options,
     };
     agent.take_in()?;
