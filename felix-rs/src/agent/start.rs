@@ -156,6 +156,7 @@ pub(crate) fn start(
         revoker,
         revoked: 0,
         revoke_failure: None,
+        haunted: BTreeSet::new(),
         options,
     };
     agent.take_in()?;
