@@ -37,6 +37,7 @@ use ipnet::IpNet;
 use kernel::{Kernel, KernelEvent, LoggedPacket};
 use model::{Object, ObjectKey, Update};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -140,6 +141,8 @@ pub(crate) struct Agent {
     /// Connections cut so far.
     revoked: u64,
     revoke_failure: Option<String>,
+    /// Addresses of pods that are gone of which the reading in hand has found connections.
+    haunted: BTreeSet<IpAddr>,
 }
 
 /// Why the agent ended by itself.

@@ -54,6 +54,7 @@ impl Tables {
                 icmp: flow.icmp,
                 connection: Connection::New,
                 mark: 0,
+                original_destination: None,
             };
             if !matches!(run(table, &packet)?, Outcome::Accepted { .. }) {
                 return Ok(false);
