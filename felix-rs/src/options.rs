@@ -65,7 +65,7 @@ pub(crate) struct Options {
 }
 
 /// How the API of a Kubernetes cluster is reached.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ClusterArgs {
     /// Kubeconfig of the cluster, or several with a colon in between; without it, the service
     /// account of the pod
@@ -80,6 +80,9 @@ pub(crate) struct ClusterArgs {
         value_name = "URL"
     )]
     api_server: Vec<String>,
+    /// The namespace of the agent's pod: Secrets that BGP objects name, Leases
+    #[arg(long, env = "POD_NAMESPACE", default_value = names::NAMESPACE)]
+    pod_namespace: String,
 }
 
 impl ClusterArgs {
@@ -89,6 +92,7 @@ impl ClusterArgs {
         ClusterOptions {
             kubeconfig: files.filter(|path| !path.as_os_str().is_empty()).collect(),
             servers: self.api_server.clone(),
+            namespace: self.pod_namespace.clone(),
         }
     }
 }

@@ -27,7 +27,7 @@ pub use labels::Labels;
 pub use lease::Lease;
 pub use manifest::{ManifestError, Parsed};
 pub use object::{
-    AddPath, Annotations, BfdProfile, BgpConfiguration, BgpFilter, BgpFilterAction,
+    AddPath, AllowedUse, Annotations, BfdProfile, BgpConfiguration, BgpFilter, BgpFilterAction,
     BgpFilterOperation, BgpFilterRule, BgpPeer, BgpPeerType, BgpRole, BgpRoleName, BindMode,
     CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction, ClusterNetworkPolicy,
     ClusterPeer, ClusterPods, ClusterPort, ClusterRule, ClusterTier, Community, DynamicPeers,

@@ -83,7 +83,7 @@ pub(crate) fn start(
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
     let source = options.datastore();
-    let updates = store::watch(&source).map_err(thread("datastore"))?;
+    let updates = store::watch(&source, &options.node_name).map_err(thread("datastore"))?;
     let (store, said) = Store::start(&source).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
@@ -275,9 +275,11 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
             sequence: live.sequence,
         });
     }
-    let mut updates = store::watch(&options.datastore()).map_err(|source| StartError::Thread {
-        name: "datastore",
-        source,
+    let mut updates = store::watch(&options.datastore(), &options.node_name).map_err(|source| {
+        StartError::Thread {
+            name: "datastore",
+            source,
+        }
     })?;
     let synced = async {
         while let Some(update) = updates.recv().await {

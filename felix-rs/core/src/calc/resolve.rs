@@ -79,9 +79,10 @@ impl Calc {
                 .chain(node_v6.map(IpAddr::V6))
                 .collect(),
             own_subnets: own_v4
-                .map(|net| IpNet::V4(net.trunc()))
+                .map(IpNet::V4)
                 .into_iter()
-                .chain(own_v6.map(|net| IpNet::V6(net.trunc())))
+                .chain(own_v6.map(IpNet::V6))
+                .map(|own| self.underlay.subnet_of(own))
                 .collect(),
             owners_known: self.phase() == Phase::InSync && self.objects.lost().is_none(),
             // Kept in step block by block.
