@@ -25,6 +25,7 @@ mod tunnel;
 use crate::cni_socket::Call;
 use crate::ctl::Query;
 use crate::health::Readiness;
+use crate::installation::Installation;
 use crate::journal::Journal;
 use crate::options::Options;
 use crate::revoker::{self, Revoker};
@@ -140,6 +141,7 @@ pub(crate) struct Agent {
     /// Connections cut so far.
     revoked: u64,
     revoke_failure: Option<String>,
+    installation: Installation,
 }
 
 /// Why the agent ended by itself.
