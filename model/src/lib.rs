@@ -8,6 +8,7 @@
 //! | [`labels`], [`selector`] | labels and the selectors over them |
 //! | [`object`] | typed Kubernetes and Calico objects |
 //! | [`manifest`] | one parsed YAML or JSON document -> object, with errors that name object, field and reason |
+//! | [`schema`] | what a cluster must know to store Calico's kinds: CustomResourceDefinitions |
 //! | [`lease`] | the record of an election among agents |
 //! | [`update`] | [`Update`], what every datastore yields |
 //! | [`dataplane`] | routes, links and neighbours as the kernel has them |
@@ -20,6 +21,7 @@ pub mod lease;
 pub mod manifest;
 pub mod names;
 pub mod object;
+pub mod schema;
 pub mod selector;
 pub mod update;
 

@@ -25,6 +25,7 @@ mod tunnel;
 use crate::cni_socket::Call;
 use crate::ctl::Query;
 use crate::health::Readiness;
+use crate::installation::Installation;
 use crate::journal::Journal;
 use crate::options::Options;
 use crate::revoker::{self, Revoker};
@@ -143,6 +144,7 @@ pub(crate) struct Agent {
     revoke_failure: Option<String>,
     /// Addresses of pods that are gone of which the reading in hand has found connections.
     haunted: BTreeSet<IpAddr>,
+    installation: Installation,
 }
 
 /// Why the agent ended by itself.

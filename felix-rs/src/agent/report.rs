@@ -27,7 +27,12 @@ impl Agent {
     /// Publish readiness and status where they changed.
     pub(super) fn report(&mut self) {
         let problems = self.calc.problems();
-        let readiness = self.judge(&problems);
+        let mut readiness = self.judge(&problems);
+        self.installation.keep(readiness.ready);
+        readiness
+            .reasons
+            .extend_from_slice(self.installation.reasons());
+        readiness.ready = readiness.reasons.is_empty();
         if self.reported.readiness.as_ref() != Some(&readiness) {
             tracing::info!(ready = readiness.ready, reasons = ?readiness.reasons, notes = ?readiness.notes, "readiness");
             self.readiness.send_replace(readiness.clone());
