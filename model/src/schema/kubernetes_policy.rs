@@ -4,11 +4,11 @@
 use super::build::{Schema, integer, integer_or_text, list, object, one_of, text};
 use super::values::label_selector;
 
-/// Kubernetes has no such limits, but a rule's cost is bounded by them.
-const MOST_RULES: usize = 256;
-const MOST_PEERS: usize = 256;
+// Kubernetes has no such limits, but the API server bounds what a CEL rule may cost by them.
+const MOST_RULES: usize = 64;
+const MOST_PEERS: usize = 96;
 const MOST_PORTS: usize = 256;
-const MOST_EXCEPTIONS: usize = 32;
+const MOST_EXCEPTIONS: usize = 12;
 const PORT_NAME: &str = "^[a-z0-9-]{1,15}$";
 
 pub(super) fn staged(action: Schema) -> Schema {

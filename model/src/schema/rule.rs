@@ -6,9 +6,6 @@ use super::values::{cheap_network, label_or_empty, name, port, selector};
 
 const ACTIONS: &[&str] = &["Allow", "Deny", "Log", "Pass"];
 const PROTOCOL: &str = "^(TCP|UDP|ICMP|ICMPv6|SCTP|UDPLite|[0-9]{1,3})$";
-const HAS_PORTS: &str =
-    "has(self.protocol) && self.protocol in ['TCP', 'UDP', 'SCTP', '6', '17', '132', 6, 17, 132]";
-const IS_ICMP: &str = "has(self.protocol) && self.protocol in ['ICMP', 'ICMPv6', '1', '58', 1, 58]";
 
 /// Which way a rule looks.
 #[derive(Clone, Copy)]
@@ -23,26 +20,33 @@ pub(super) fn rule(direction: Direction) -> Schema {
         Direction::Egress => ("source", "an egress rule names services in destination"),
     };
     let ports = |end: &str, field: &str| {
-        let stated =
-            format!("has(self.{end}) && has(self.{end}.{field}) && size(self.{end}.{field}) > 0");
-        format!("!({stated}) || {HAS_PORTS}")
+        format!("has(self.{end}) && has(self.{end}.{field}) && size(self.{end}.{field}) > 0")
     };
-    let all_ports: Vec<String> = ["source", "destination"]
+    let any_ports: Vec<String> = ["source", "destination"]
         .into_iter()
-        .flat_map(|end| ["ports", "notPorts"].map(|field| format!("({})", ports(end, field))))
+        .flat_map(|end| ["ports", "notPorts"].map(|field| ports(end, field)))
         .collect();
+    let has_ports = protocol_is(&[("TCP", 6), ("UDP", 17), ("SCTP", 132)]);
+    let (v4, v6) = (protocol_is(&[("ICMP", 1)]), protocol_is(&[("ICMPv6", 58)]));
     fields()
         .rule(
-            &all_ports.join(" && "),
+            &format!(
+                "!({}) || has(self.protocol) && ({has_ports})",
+                any_ports.join(" || ")
+            ),
             "ports and notPorts need protocol TCP, UDP or SCTP",
         )
         .rule(
-            &format!("!(has(self.icmp) || has(self.notICMP)) || {IS_ICMP}"),
+            &format!(
+                "!(has(self.icmp) || has(self.notICMP)) || has(self.protocol) && ({v4} || {v6})"
+            ),
             "icmp and notICMP need protocol ICMP or ICMPv6",
         )
         .rule(
-            "!has(self.ipVersion) || !has(self.protocol) || (self.ipVersion == 4 \
-             ? !(self.protocol in ['ICMPv6', '58', 58]) : !(self.protocol in ['ICMP', '1', 1]))",
+            &format!(
+                "!has(self.ipVersion) || !has(self.protocol) \
+                 || !(self.ipVersion == 4 ? {v6} : {v4})"
+            ),
             "ICMP is of IPv4, ICMPv6 is of IPv6",
         )
         .rule(
@@ -55,6 +59,18 @@ pub(super) fn rule(direction: Direction) -> Schema {
              && (!has(self.destination.notPorts) || size(self.destination.notPorts) == 0)",
             "ports and notPorts may not stand beside services: the Service says the ports",
         )
+}
+
+/// Whether the protocol is one of these, by name or number. Each is compared apart: to convert the
+/// value first would cost, as the API server reckons, as if its text were as long as a request.
+fn protocol_is(protocols: &[(&str, u8)]) -> String {
+    let is = |(name, number): &(&str, u8)| {
+        format!(
+            "self.protocol == '{name}' || self.protocol == '{number}' || self.protocol == {number}"
+        )
+    };
+    let all: Vec<String> = protocols.iter().map(is).collect();
+    format!("({})", all.join(" || "))
 }
 
 /// A rule of a profile, of which nothing is required: what it says is refused by the reader.
