@@ -202,7 +202,8 @@ impl Calc {
     /// A block appeared, changed hands or went: whose route to it is believed.
     fn on_block(&mut self, key: &ObjectKey, object: Option<Object>) {
         let block = match object {
-            Some(Object::IpamBlock(block)) => Some(block),
+            // Addresses of Services are announced by many nodes.
+            Some(Object::IpamBlock(block)) if !block.is_virtual() => Some(block),
             _ => None,
         };
         if let Some(cidr) = self.blocks.remove(key) {

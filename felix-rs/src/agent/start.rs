@@ -13,7 +13,7 @@ use crate::journal::{Journal, JournalError};
 use crate::options::{Options, Switch};
 use crate::revoker::Revoker;
 use crate::snapshot::{self, Saver};
-use crate::store::{self, Store};
+use crate::store::{self, Source, Store};
 use crate::{cni_socket, ctl};
 use felix_core::checks::TunnelKinds;
 use felix_core::{Actual, Calc, Permissions, Phase, Step, plan, plan::Scope};
@@ -54,7 +54,7 @@ pub(crate) enum StartError {
     #[error("{0}")]
     Read(#[from] super::ApplyError),
     #[error("datastore {0}: not in sync after 5 s")]
-    NotInSync(PathBuf),
+    NotInSync(Source),
 }
 
 /// Everything up to the first round.
@@ -82,8 +82,9 @@ pub(crate) fn start(
     };
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
-    let updates = store::watch(&options.datastore).map_err(thread("datastore"))?;
-    let (store, said) = Store::start(&options.datastore).map_err(thread("writer"))?;
+    let source = options.datastore();
+    let updates = store::watch(&source).map_err(thread("datastore"))?;
+    let (store, said) = Store::start(&source).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
             let (revoker, events) = Revoker::start(options.revoked_mark)?;
@@ -275,7 +276,7 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
             sequence: live.sequence,
         });
     }
-    let mut updates = store::watch(&options.datastore).map_err(|source| StartError::Thread {
+    let mut updates = store::watch(&options.datastore()).map_err(|source| StartError::Thread {
         name: "datastore",
         source,
     })?;
@@ -292,7 +293,7 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
         .await
         .unwrap_or(false)
     {
-        return Err(StartError::NotInSync(options.datastore));
+        return Err(StartError::NotInSync(options.datastore()));
     }
     calc.resolve();
     let table = match kernel.nft_read() {
