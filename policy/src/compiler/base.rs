@@ -167,10 +167,10 @@ impl Base<'_> {
     }
 
     /// Likewise, of those that match.
-    fn revoked_of(&self, matching: &Statement) -> Vec<Rule> {
+    fn revoked_of(&self, matching: &[Statement]) -> Vec<Rule> {
         let mut rules = self.revoked();
         for rule in &mut rules {
-            rule.statements.insert(0, matching.clone());
+            rule.statements.splice(0..0, matching.iter().cloned());
         }
         rules
     }
@@ -204,7 +204,7 @@ impl Base<'_> {
         if self.own_node || !hosts.is_empty() {
             let prefix = self.options.interface_prefix.clone();
             let negate = false;
-            rules.extend(self.revoked_of(&Statement::IifnamePrefix { prefix, negate }));
+            rules.extend(self.revoked_of(&[Statement::IifnamePrefix { prefix, negate }]));
             rules.push(accept([Statement::CtState(CtState::EstablishedOrRelated)]));
             rules.push(accept([
                 Statement::Family(Family::Ipv6),
@@ -257,7 +257,11 @@ impl Base<'_> {
         if self.own_node {
             let prefix = self.options.interface_prefix.clone();
             let negate = false;
-            rules.extend(self.revoked_of(&Statement::OifnamePrefix { prefix, negate }));
+            // The resets with which rules cut connections pass here too, as related ones.
+            rules.extend(self.revoked_of(&[
+                Statement::OifnamePrefix { prefix, negate },
+                Statement::CtState(CtState::Established),
+            ]));
         }
         if !hosts.is_empty() {
             rules.extend([
