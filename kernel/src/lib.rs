@@ -16,6 +16,7 @@
 mod address;
 mod conntrack;
 mod features;
+mod ip6;
 mod ipip;
 mod kernel;
 mod link;

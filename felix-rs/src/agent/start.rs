@@ -177,6 +177,7 @@ pub(crate) fn start(
 fn tunnel_kinds(kernel: &Kernel) -> TunnelKinds {
     TunnelKinds {
         ipip: kernel.features().ipip,
+        ip6: kernel.features().ip6,
         vxlan: kernel.features().vxlan,
     }
 }

@@ -15,6 +15,7 @@ fn calc() -> Calc {
         "n1",
         crate::checks::TunnelKinds {
             ipip: true,
+            ip6: true,
             vxlan: true,
         },
         policy::Options::default(),
