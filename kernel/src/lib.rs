@@ -17,6 +17,7 @@
 mod address;
 mod conntrack;
 mod features;
+mod ip6;
 mod ipip;
 mod kernel;
 mod link;

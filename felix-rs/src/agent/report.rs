@@ -122,7 +122,7 @@ impl Agent {
                 Withheld::NextHopUnreachable { .. } | Withheld::NotTheOwner { .. } => {
                     notes.push(sentence);
                 }
-                Withheld::NoTunnel { .. } => reasons.push(sentence),
+                Withheld::NoTunnel { .. } | Withheld::NotCarried { .. } => reasons.push(sentence),
             }
         }
         Readiness {

@@ -187,6 +187,7 @@ fn open_kernel(options: &Options) -> Result<Kernel, kernel::OpenError> {
 fn tunnel_kinds(kernel: &Kernel) -> TunnelKinds {
     TunnelKinds {
         ipip: kernel.features().ipip,
+        ip6: kernel.features().ip6,
         vxlan: kernel.features().vxlan,
     }
 }
