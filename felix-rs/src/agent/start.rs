@@ -9,6 +9,7 @@ use super::apply::is_gateway;
 use super::{Agent, Inputs, Table, drops, metrics, report, resolved};
 use crate::ctl::Query;
 use crate::health::Readiness;
+use crate::installation::Installation;
 use crate::journal::{Journal, JournalError};
 use crate::options::{Options, Switch};
 use crate::revoker::Revoker;
@@ -64,7 +65,7 @@ pub(crate) fn start(
     (queries_to, queries): (mpsc::Sender<Query>, mpsc::Receiver<Query>),
 ) -> Result<(Agent, Inputs, Vec<File>), StartError> {
     let lock = lock(&options)?;
-    let mut kernel = Kernel::open()?;
+    let mut kernel = open_kernel(&options)?;
     let features = kernel
         .features()
         .to_string()
@@ -156,6 +157,8 @@ pub(crate) fn start(
         revoker,
         revoked: 0,
         revoke_failure: None,
+        haunted: BTreeSet::new(),
+        installation: Installation::new(&options),
         options,
     };
     agent.take_in()?;
@@ -175,9 +178,16 @@ pub(crate) fn start(
     Ok((agent, inputs, lock))
 }
 
+fn open_kernel(options: &Options) -> Result<Kernel, kernel::OpenError> {
+    Kernel::open_with(kernel::Options {
+        sysctl_root: options.sysctl_dir.clone(),
+    })
+}
+
 fn tunnel_kinds(kernel: &Kernel) -> TunnelKinds {
     TunnelKinds {
         ipip: kernel.features().ipip,
+        ip6: kernel.features().ip6,
         vxlan: kernel.features().vxlan,
     }
 }
@@ -239,7 +249,7 @@ impl Agent {
 
 /// `--plan`: read everything, print what would be done, change nothing.
 pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
-    let mut kernel = Kernel::open()?;
+    let mut kernel = open_kernel(&options)?;
     let mut calc = Calc::new(
         &options.node_name,
         tunnel_kinds(&kernel),

@@ -109,8 +109,9 @@ impl Calc {
             pools: self.objects.pools().map(|pool| pool.cidr).collect(),
             vxlan_peers: others().flat_map(model::Node::all_addresses).collect(),
             vxlan_local: self.vxlan_locals(),
-            ipip_peers: node_v4().collect(),
+            ipip_peers: topology.node_addresses.clone(),
             ipip_local: self.ipip_local(),
+            ip6_local: self.ip6_local(),
         });
         let differs = !topology.same_but_for_blocks(&self.topology);
         self.topology = topology;
