@@ -6,10 +6,12 @@
 //! | [`cache`] | binaries and images, built once from Kubernetes' Go module |
 //! | [`cluster`] | the cluster: up, down, `kubectl`, power switches |
 //! | [`machine`] | process 1 of a node: its mounts and its services |
+//! | `check` | `cargo lab kube test`: the promises |
 //! | `services`, `pki`, `fabric`, `cgroup`, `host`, `image` | what a machine is made of |
 
 pub mod cache;
 mod cgroup;
+mod check;
 pub mod cluster;
 mod fabric;
 mod host;
@@ -20,6 +22,7 @@ mod services;
 pub mod shape;
 
 pub use cache::Cache;
+pub use check::TestOptions;
 pub use cluster::{Cluster, Options};
 
 use anyhow::{Context, Result};
@@ -60,6 +63,8 @@ pub enum KubeCommand {
         #[arg(long, value_enum, default_value_t = Proxy::Nftables)]
         proxy: Proxy,
     },
+    /// Makes a cluster, installs Ocicat as a user would, and checks what it promises
+    Test(TestOptions),
     /// Removes the cluster with everything it left
     Down {
         /// Which cluster
@@ -100,6 +105,7 @@ pub fn run(command: KubeCommand) -> Result<bool> {
             let cluster = Cluster::up(&Options { prefix, proxy })?;
             print!("{}", cluster.kubectl(&["get", "nodes", "-o", "wide"])?);
         }
+        KubeCommand::Test(options) => return check::run(&options),
         KubeCommand::Down { prefix } => Cluster::named(&prefix).down()?,
         KubeCommand::Kubectl { prefix, arguments } => {
             let mut kubectl = Cluster::named(&prefix).kubectl_command()?;
