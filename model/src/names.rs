@@ -8,6 +8,10 @@ pub const CNI_SOCKET: &str = "/run/ocicat/cni.sock";
 pub const CTL_SOCKET: &str = "/run/ocicat/ctl.sock";
 /// Directory of the journal and the snapshot; survives reboots.
 pub const STATE_DIR: &str = "/var/lib/ocicat";
+/// File name of the CNI plugin, and its `type` in configurations.
+pub const CNI_PLUGIN: &str = "ocicat";
+/// File name of the CNI configuration. A runtime takes the first by name.
+pub const CNI_CONFIG: &str = "10-ocicat.conflist";
 /// Default port of `/healthz` and `/readyz`, on loopback.
 pub const HEALTH_PORT: u16 = 9098;
 /// BGP's TCP port (RFC 4271 section 3).

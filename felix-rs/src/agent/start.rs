@@ -9,11 +9,12 @@ use super::apply::is_gateway;
 use super::{Agent, Inputs, Table, drops, metrics, report, resolved};
 use crate::ctl::Query;
 use crate::health::Readiness;
+use crate::installation::Installation;
 use crate::journal::{Journal, JournalError};
 use crate::options::{Options, Switch};
 use crate::revoker::Revoker;
 use crate::snapshot::{self, Saver};
-use crate::store::{self, Store};
+use crate::store::{self, Source, Store};
 use crate::{cni_socket, ctl};
 use felix_core::checks::TunnelKinds;
 use felix_core::{Actual, Calc, Permissions, Phase, Step, plan, plan::Scope};
@@ -54,7 +55,7 @@ pub(crate) enum StartError {
     #[error("{0}")]
     Read(#[from] super::ApplyError),
     #[error("datastore {0}: not in sync after 5 s")]
-    NotInSync(PathBuf),
+    NotInSync(Source),
 }
 
 /// Everything up to the first round.
@@ -64,7 +65,7 @@ pub(crate) fn start(
     (queries_to, queries): (mpsc::Sender<Query>, mpsc::Receiver<Query>),
 ) -> Result<(Agent, Inputs, Vec<File>), StartError> {
     let lock = lock(&options)?;
-    let mut kernel = Kernel::open()?;
+    let mut kernel = open_kernel(&options)?;
     let features = kernel
         .features()
         .to_string()
@@ -82,8 +83,9 @@ pub(crate) fn start(
     };
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
-    let updates = store::watch(&options.datastore).map_err(thread("datastore"))?;
-    let (store, said) = Store::start(&options.datastore).map_err(thread("writer"))?;
+    let source = options.datastore();
+    let updates = store::watch(&source).map_err(thread("datastore"))?;
+    let (store, said) = Store::start(&source).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
             let (revoker, events) = Revoker::start(options.revoked_mark)?;
@@ -155,6 +157,8 @@ pub(crate) fn start(
         revoker,
         revoked: 0,
         revoke_failure: None,
+        haunted: BTreeSet::new(),
+        installation: Installation::new(&options),
         options,
     };
     agent.take_in()?;
@@ -172,6 +176,12 @@ pub(crate) fn start(
         resolved: resolutions,
     };
     Ok((agent, inputs, lock))
+}
+
+fn open_kernel(options: &Options) -> Result<Kernel, kernel::OpenError> {
+    Kernel::open_with(kernel::Options {
+        sysctl_root: options.sysctl_dir.clone(),
+    })
 }
 
 fn tunnel_kinds(kernel: &Kernel) -> TunnelKinds {
@@ -239,7 +249,7 @@ impl Agent {
 
 /// `--plan`: read everything, print what would be done, change nothing.
 pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
-    let mut kernel = Kernel::open()?;
+    let mut kernel = open_kernel(&options)?;
     let mut calc = Calc::new(
         &options.node_name,
         tunnel_kinds(&kernel),
@@ -275,7 +285,7 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
             sequence: live.sequence,
         });
     }
-    let mut updates = store::watch(&options.datastore).map_err(|source| StartError::Thread {
+    let mut updates = store::watch(&options.datastore()).map_err(|source| StartError::Thread {
         name: "datastore",
         source,
     })?;
@@ -292,7 +302,7 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
         .await
         .unwrap_or(false)
     {
-        return Err(StartError::NotInSync(options.datastore));
+        return Err(StartError::NotInSync(options.datastore()));
     }
     calc.resolve();
     let table = match kernel.nft_read() {

@@ -368,7 +368,7 @@ fn milliseconds(limit: Duration) -> u64 {
 }
 
 /// The binary with the hidden sub-commands: this program, or the one that cargo built beside it.
-fn lab_binary() -> Result<std::path::PathBuf> {
+pub(crate) fn lab_binary() -> Result<std::path::PathBuf> {
     let exe = std::env::current_exe().context("path of this program")?;
     if exe.file_name().is_some_and(|name| name == "lab") {
         return Ok(exe);
