@@ -1,6 +1,8 @@
 //! The command line of the agent. Flags and environment are read here and nowhere else.
 
+use crate::store::{Api, Source};
 use clap::Parser;
+use datastore::kubernetes::ClusterOptions;
 use model::names;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,9 +14,11 @@ pub(crate) struct Options {
     /// Name of this node's Node object
     #[arg(long, env = "NODE_NAME")]
     pub(crate) node_name: String,
-    /// Directory of YAML that holds the cluster's objects
-    #[arg(long, env = "OCICAT_DATASTORE")]
+    /// What holds the cluster's objects: a directory of YAML, or the word kubernetes
+    #[arg(long, env = "OCICAT_DATASTORE", value_name = "DIRECTORY|kubernetes")]
     pub(crate) datastore: PathBuf,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
     /// Directory of the sockets
     #[arg(long, default_value = names::RUN_DIR)]
     pub(crate) run_dir: PathBuf,
@@ -74,6 +78,35 @@ pub(crate) struct Options {
     pub(crate) plan: bool,
 }
 
+/// How the API of a Kubernetes cluster is reached.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ClusterArgs {
+    /// Kubeconfig of the cluster, or several with a colon in between; without it, the service
+    /// account of the pod
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<std::ffi::OsString>,
+    /// URL of an API server, in the place of the one that the kubeconfig or the pod's environment
+    /// names; given several times, the next is asked while one does not answer
+    #[arg(
+        long,
+        env = "OCICAT_API_SERVERS",
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
+    api_server: Vec<String>,
+}
+
+impl ClusterArgs {
+    /// As the datastore takes them.
+    pub(crate) fn options(&self) -> ClusterOptions {
+        let files = self.kubeconfig.iter().flat_map(std::env::split_paths);
+        ClusterOptions {
+            kubeconfig: files.filter(|path| !path.as_os_str().is_empty()).collect(),
+            servers: self.api_server.clone(),
+        }
+    }
+}
+
 /// On or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Switch {
@@ -107,6 +140,15 @@ impl Options {
             let own = std::env::current_exe().unwrap_or_default();
             own.with_file_name("ocicat-cni")
         })
+    }
+
+    /// What holds the cluster's objects.
+    pub(crate) fn datastore(&self) -> Source {
+        if self.datastore.as_os_str() == "kubernetes" {
+            Source::Kubernetes(Api::new(self.cluster.options()))
+        } else {
+            Source::Directory(self.datastore.clone())
+        }
     }
 
     /// The file `name` in the directory of the sockets.

@@ -40,8 +40,13 @@ pub(crate) struct Revoker {
 pub(crate) enum Event {
     /// Connections to judge.
     Judge(Portion),
-    /// So many were cut.
-    Revoked(usize),
+    /// A reading has ended.
+    Revoked {
+        /// So many were cut.
+        count: usize,
+        /// Addresses whose connections were looked at.
+        addresses: BTreeSet<IpNet>,
+    },
     /// Connection tracking could not be read or written.
     Failed(String),
 }
@@ -66,6 +71,11 @@ impl Revoker {
     /// One that leaves connections alone.
     pub(crate) fn off() -> Self {
         Self { requests: None }
+    }
+
+    /// Whether anybody looks at connections.
+    pub(crate) fn is_on(&self) -> bool {
+        self.requests.is_some()
     }
 
     /// The rules changed: connections of these addresses have to be looked at.
@@ -102,7 +112,7 @@ fn run(
         addresses.extend(left.take().into_iter().flatten());
         let started = Instant::now();
         let event = match revoke(&mut conntrack, mark, &addresses, events) {
-            Ok(count) => Event::Revoked(count),
+            Ok(count) => Event::Revoked { count, addresses },
             Err(reason) => {
                 left = Some(addresses);
                 Event::Failed(reason)
@@ -161,11 +171,15 @@ fn flow(connection: &Connection) -> LiveFlow {
         original, reply, ..
     } = connection;
     let ports = original.ports.zip(reply.ports);
+    let ports = ports.map(|((source, _), (destination, _))| (source, destination));
+    let dialled = (original.destination, original.ports.map(|(_, port)| port));
+    let reached = (reply.source, ports.map(|(_, port)| port));
     LiveFlow {
         protocol: original.protocol,
         source: original.source,
         destination: reply.source,
-        ports: ports.map(|((source, _), (destination, _))| (source, destination)),
+        ports,
         icmp: original.icmp,
+        original_destination: (dialled != reached).then_some(dialled),
     }
 }

@@ -3,17 +3,81 @@
 //! Neither is ever waited for: an update that comes late is late, a write that fails is tried
 //! again until something newer for the same object replaces it.
 
+use datastore::kubernetes::{Cluster, ClusterOptions, ConnectError};
 use datastore::{Directory, Status, WriteError, Writer};
 use model::{IpamBlock, Lease, Object, ObjectKey, Update};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc as blocking;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, mpsc as blocking};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Time between attempts at a datastore that does not answer.
 const RETRY: Duration = Duration::from_secs(1);
 const UPDATES: usize = 1024;
+
+/// What holds the cluster's objects.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// A directory of YAML.
+    Directory(PathBuf),
+    /// The API of a Kubernetes cluster.
+    Kubernetes(Api),
+}
+
+/// How the API of a cluster is reached, and the connection to it once there is one. Clones share
+/// the connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    options: ClusterOptions,
+    connected: Arc<Mutex<Option<Cluster>>>,
+}
+
+impl Api {
+    /// Reads nothing yet.
+    pub(crate) fn new(options: ClusterOptions) -> Self {
+        Self {
+            options,
+            connected: Arc::default(),
+        }
+    }
+
+    /// The cluster, connected to when it is first asked for.
+    pub(crate) fn cluster(&self) -> Result<Cluster, ConnectError> {
+        let mut connected = self
+            .connected
+            .lock()
+            .expect("invariant: a thread that panics ends the process");
+        if let Some(cluster) = &*connected {
+            return Ok(cluster.clone());
+        }
+        let cluster = Cluster::connect(&self.options)?;
+        Ok(connected.insert(cluster).clone())
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+            Self::Kubernetes(_) => f.write_str("kubernetes"),
+        }
+    }
+}
+
+impl Source {
+    fn watch(&self) -> Result<mpsc::Receiver<Update>, String> {
+        match self {
+            Self::Directory(path) => Directory::open(path)
+                .and_then(|directory| directory.watch())
+                .map_err(|error| error.to_string()),
+            Self::Kubernetes(api) => {
+                let cluster = api.cluster().map_err(|error| error.to_string())?;
+                Err(format!("{cluster:?}: the API is not watched yet"))
+            }
+        }
+    }
+}
 
 /// What to write.
 #[derive(Debug, Clone)]
@@ -70,18 +134,17 @@ pub(crate) struct Claim {
     pub(crate) owner: Result<String, String>,
 }
 
-/// Reads `path` on a thread of its own. A datastore that can't be opened is a
+/// Reads the source on a thread of its own. A datastore that can't be opened is a
 /// [`Update::Lost`], and is tried again.
-pub(crate) fn watch(path: &Path) -> Result<mpsc::Receiver<Update>, std::io::Error> {
+pub(crate) fn watch(source: &Source) -> Result<mpsc::Receiver<Update>, std::io::Error> {
     let (updates, receiver) = mpsc::channel(UPDATES);
-    let path = path.to_owned();
+    let source = source.clone();
     std::thread::Builder::new()
         .name("datastore".into())
         .spawn(move || {
             let mut said = None;
             while !updates.is_closed() {
-                let opened = Directory::open(&path).and_then(|directory| directory.watch());
-                let reason = match opened {
+                let reason = match source.watch() {
                     Ok(mut stream) => {
                         said = None;
                         while let Some(update) = stream.blocking_recv() {
@@ -89,9 +152,9 @@ pub(crate) fn watch(path: &Path) -> Result<mpsc::Receiver<Update>, std::io::Erro
                                 return;
                             }
                         }
-                        format!("{}: no more updates", path.display())
+                        format!("{source}: no more updates")
                     }
-                    Err(error) => error.to_string(),
+                    Err(reason) => reason,
                 };
                 if said.as_ref() != Some(&reason) {
                     said = Some(reason.clone());
@@ -113,12 +176,12 @@ pub(crate) struct Store {
 impl Store {
     /// Starts the writer; its answers come out of the receiver.
     pub(crate) fn start(
-        path: &Path,
+        source: &Source,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Said>), std::io::Error> {
         let (writes, queue) = blocking::channel();
         let (said, answers) = mpsc::unbounded_channel();
         let mut pending = Pending {
-            path: path.to_owned(),
+            source: source.clone(),
             said,
             open: None,
             failed: BTreeMap::new(),
@@ -144,7 +207,7 @@ enum Subject {
 }
 
 struct Pending {
-    path: PathBuf,
+    source: Source,
     said: mpsc::UnboundedSender<Said>,
     open: Option<Writer>,
     failed: BTreeMap<Subject, Write>,
@@ -295,7 +358,10 @@ impl Pending {
         if let Some(writer) = &self.open {
             return Ok(writer.clone());
         }
-        let directory = Directory::open(&self.path).map_err(|error| error.to_string())?;
+        let Source::Directory(path) = &self.source else {
+            return Err("nothing is written to Kubernetes".to_owned());
+        };
+        let directory = Directory::open(path).map_err(|error| error.to_string())?;
         let writer = directory.writer();
         self.open = Some(writer.clone());
         Ok(writer)
@@ -312,11 +378,12 @@ fn owner_of(object: Object) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn pending(path: &Path) -> (Pending, mpsc::UnboundedReceiver<Said>) {
         let (said, answers) = mpsc::unbounded_channel();
         let pending = Pending {
-            path: path.to_owned(),
+            source: Source::Directory(path.to_owned()),
             said,
             open: None,
             failed: BTreeMap::new(),

@@ -42,7 +42,7 @@ pub const VXLAN_DEVICE: &str = "vxlan.ocicat";
 /// The VXLAN device over IPv6.
 pub const VXLAN6_DEVICE: &str = "vxlan6.ocicat";
 /// All tunnel devices.
-pub const TUNNEL_DEVICES: [&str; 3] = [IPIP_DEVICE, VXLAN_DEVICE, VXLAN6_DEVICE];
+pub const TUNNEL_DEVICES: [&str; 4] = [IPIP_DEVICE, IP6_DEVICE, VXLAN_DEVICE, VXLAN6_DEVICE];
 /// VXLAN network identifier, as Calico's.
 pub const VXLAN_VNI: u32 = 4096;
 /// UDP port of VXLAN (RFC 7348 section 5).
@@ -53,6 +53,10 @@ pub const VXLAN_OVERHEAD: u32 = 50;
 pub const VXLAN6_OVERHEAD: u32 = 70;
 /// The IPIP device (protocol 4). Its name does not start with [`INTERFACE_PREFIX`].
 pub const IPIP_DEVICE: &str = "ipip.ocicat";
+/// The IP in IP device over IPv6 (protocols 4 and 41), for pods of both families.
+pub const IP6_DEVICE: &str = "ip6.ocicat";
+/// Bytes that IP in IPv6 adds to a packet (RFC 2473).
+pub const IP6_OVERHEAD: u32 = 40;
 /// First interface index that we ask the kernel for; a private range avoids a look-up per pod.
 pub const FIRST_IFINDEX: u32 = 0x0010_0000;
 /// IPv4 gateway inside every pod; answered by the permanent neighbour entry.

@@ -49,7 +49,9 @@ impl Agent {
     pub(super) fn free_departed(&mut self, now: u64) {
         self.say_alive(now);
         let objects = self.calc.objects();
-        let orphans = objects.blocks().filter(|b| objects.node(&b.node).is_none());
+        let orphans = objects
+            .blocks()
+            .filter(|b| !b.is_virtual() && objects.node(&b.node).is_none());
         let mut evidence = Evidence {
             blocks: orphans.cloned().collect(),
             ..Evidence::default()

@@ -38,6 +38,7 @@ use ipnet::IpNet;
 use kernel::{Kernel, KernelEvent, LoggedPacket};
 use model::{Object, ObjectKey, Update};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -142,6 +143,8 @@ pub(crate) struct Agent {
     revoked: u64,
     revoke_failure: Option<String>,
     installation: Installation,
+    /// Addresses of pods that are gone of which the reading in hand has found connections.
+    haunted: BTreeSet<IpAddr>,
 }
 
 /// Why the agent ended by itself.

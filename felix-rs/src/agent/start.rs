@@ -14,7 +14,7 @@ use crate::journal::{Journal, JournalError};
 use crate::options::{Options, Switch};
 use crate::revoker::Revoker;
 use crate::snapshot::{self, Saver};
-use crate::store::{self, Store};
+use crate::store::{self, Source, Store};
 use crate::{cni_socket, ctl};
 use felix_core::checks::TunnelKinds;
 use felix_core::{Actual, Calc, Permissions, Phase, Step, plan, plan::Scope};
@@ -55,7 +55,7 @@ pub(crate) enum StartError {
     #[error("{0}")]
     Read(#[from] super::ApplyError),
     #[error("datastore {0}: not in sync after 5 s")]
-    NotInSync(PathBuf),
+    NotInSync(Source),
 }
 
 /// Everything up to the first round.
@@ -83,8 +83,9 @@ pub(crate) fn start(
     };
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
-    let updates = store::watch(&options.datastore).map_err(thread("datastore"))?;
-    let (store, said) = Store::start(&options.datastore).map_err(thread("writer"))?;
+    let source = options.datastore();
+    let updates = store::watch(&source).map_err(thread("datastore"))?;
+    let (store, said) = Store::start(&source).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
             let (revoker, events) = Revoker::start(options.revoked_mark)?;
@@ -157,6 +158,7 @@ pub(crate) fn start(
         revoked: 0,
         revoke_failure: None,
         installation: Installation::new(&options),
+        haunted: BTreeSet::new(),
         options,
     };
     agent.take_in()?;
@@ -282,7 +284,7 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
             sequence: live.sequence,
         });
     }
-    let mut updates = store::watch(&options.datastore).map_err(|source| StartError::Thread {
+    let mut updates = store::watch(&options.datastore()).map_err(|source| StartError::Thread {
         name: "datastore",
         source,
     })?;
@@ -299,7 +301,7 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
         .await
         .unwrap_or(false)
     {
-        return Err(StartError::NotInSync(options.datastore));
+        return Err(StartError::NotInSync(options.datastore()));
     }
     calc.resolve();
     let table = match kernel.nft_read() {

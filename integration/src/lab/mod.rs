@@ -19,6 +19,7 @@ pub mod router;
 pub mod store;
 pub mod wait;
 pub mod watch;
+pub mod wire;
 
 pub use agent::Agent;
 pub use bird::Bird;

@@ -8,6 +8,7 @@
 mod attempt;
 mod flow;
 mod serve;
+mod size;
 
 use serde::{Deserialize, Serialize};
 use std::io::BufRead;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 
 /// TCP and UDP ports that every pod serves.
 pub const PORTS: [u16; 2] = [8080, 8081];
+/// TCP port that reads to the end and answers with the count of octets, and UDP port that answers
+/// each datagram with its length.
+pub const SIZE_PORT: u16 = 8090;
 /// UDP port where numbered datagrams are counted.
 pub const FLOW_PORT: u16 = 9000;
 
@@ -52,6 +56,26 @@ pub enum Operation {
         /// Patience in milliseconds.
         limit_ms: u64,
     },
+    /// Send octets over TCP to [`SIZE_PORT`] and read how many arrived.
+    Bulk {
+        /// Whom to reach.
+        to: IpAddr,
+        /// How many.
+        octets: usize,
+        /// Patience in milliseconds.
+        limit_ms: u64,
+    },
+    /// Send one datagram to [`SIZE_PORT`] and read its length as it arrived; repeated every 200 ms.
+    Datagram {
+        /// Whom to reach.
+        to: IpAddr,
+        /// Octets of payload.
+        octets: usize,
+        /// What may become of it where it is longer than the path allows.
+        fragments: Fragments,
+        /// Patience in milliseconds.
+        limit_ms: u64,
+    },
     /// Starts a flow of numbered datagrams to [`FLOW_PORT`] of `to`.
     FlowStart {
         /// The flow's number, chosen by the asker.
@@ -75,6 +99,15 @@ pub enum Operation {
     },
 }
 
+/// What becomes of a datagram that is longer than the MTU of its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fragments {
+    /// The sender splits it as far as it knows the path's MTU (`IP_PMTUDISC_WANT`).
+    AsKnown,
+    /// Nobody may split it (`IP_PMTUDISC_DO`): it is refused.
+    Never,
+}
+
 /// A reply.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reply {
@@ -95,6 +128,13 @@ pub enum Outcome {
         name: String,
         /// Round trip in microseconds.
         micros: u64,
+    },
+    /// As many octets arrived.
+    Arrived(usize),
+    /// The datagram is longer than this, the MTU of its path as the kernel knows it.
+    TooLong {
+        /// In octets, IP header included.
+        mtu: u32,
     },
     /// The flow runs.
     Flowing,
@@ -137,6 +177,7 @@ pub fn run(name: &str) -> anyhow::Result<()> {
         serve::tcp(name, port)?;
         serve::udp(name, port)?;
     }
+    serve::sizes(SIZE_PORT)?;
     let flows = Arc::new(flow::Flows::listen()?);
     print(&Reply {
         id: 0,
@@ -162,6 +203,17 @@ fn perform(flows: &flow::Flows, operation: Operation) -> anyhow::Result<Outcome>
         Operation::Tcp { to, limit_ms } => attempt::tcp(to, Duration::from_millis(limit_ms)),
         Operation::Udp { to, limit_ms } => attempt::udp(to, Duration::from_millis(limit_ms)),
         Operation::Ping { to, limit_ms } => attempt::ping(to, Duration::from_millis(limit_ms)),
+        Operation::Bulk {
+            to,
+            octets,
+            limit_ms,
+        } => size::bulk(to, octets, Duration::from_millis(limit_ms)),
+        Operation::Datagram {
+            to,
+            octets,
+            fragments,
+            limit_ms,
+        } => size::datagram(to, octets, fragments, Duration::from_millis(limit_ms)),
         Operation::FlowStart { flow, to, rate } => flows.start(flow, to, rate),
         Operation::FlowStop { flow } => flows.stop(flow),
         Operation::FlowReport { flow, sent } => Ok(flows.report(flow, sent)),

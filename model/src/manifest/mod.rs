@@ -12,8 +12,10 @@
 //! | `core`, `secret`, `service`, `node`, `network_policy` | kinds of Kubernetes |
 //! | `cluster_policy`, `calico_policy`, `calico_rule`, `calico_entity`, `endpoints` | policy and what it selects |
 //! | `bgp`, `bgp_peer`, `bgp_filter`, `felix`, `ipam`, `workload` | further kinds of Calico |
+//! | `allocations` | who holds which address of an `IPAMBlock` |
 //! | `write` | objects -> documents |
 
+mod allocations;
 mod bgp;
 mod bgp_filter;
 mod bgp_peer;
@@ -38,7 +40,8 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use write::to_manifest;
+pub use allocations::block_allocations;
+pub use write::{allocations_of, block_with, to_manifest};
 
 use crate::object::{Kind, Object, ObjectKey};
 use crate::update::Invalid;

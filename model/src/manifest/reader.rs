@@ -224,16 +224,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Fields that it would be unsafe to ignore.
-    pub(super) fn refuse(&mut self, names: &[&'static str]) -> Result<(), Problem> {
-        for name in names {
-            if let Some(item) = self.take(name) {
-                return Err(item.problem("not supported yet"));
-            }
-        }
-        Ok(())
-    }
-
     /// The first field that nobody asked for is a mistake, for `reason`.
     pub(super) fn refuse_unknown(&self, reason: &str) -> Result<(), Problem> {
         match self.unknown().into_iter().next() {

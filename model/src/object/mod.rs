@@ -35,7 +35,10 @@ pub use felix::{
     EndpointToHostAction, FailsafePort, FelixConfiguration, NatOutgoingExclusions,
     ServiceLoopPrevention,
 };
-pub use ipam::{AllowedUse, AssignmentMode, EncapMode, IpPool, IpReservation, IpamBlock};
+pub use ipam::{
+    Allocation, AllowedUse, AssignmentMode, BlockAllocations, EncapMode, IpPool, IpReservation,
+    IpamBlock,
+};
 pub use key::{Kind, ObjectKey};
 pub use node::Node;
 pub use policy::{NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol};

@@ -166,6 +166,15 @@ impl Base<'_> {
         ]
     }
 
+    /// Likewise, of those that match.
+    fn revoked_of(&self, matching: &Statement) -> Vec<Rule> {
+        let mut rules = self.revoked();
+        for rule in &mut rules {
+            rule.statements.insert(0, matching.clone());
+        }
+        rules
+    }
+
     /// Only packets from or to pods, and through host endpoints, are ever dropped here: what else
     /// this host forwards is none of our business.
     fn forward(&self) -> Chain {
@@ -193,14 +202,9 @@ impl Base<'_> {
         rules.extend(self.vxlan_input());
         let hosts = self.hosts.dispatch(Direction::Ingress, Place::Host);
         if self.own_node || !hosts.is_empty() {
-            let from_pod = Statement::IifnamePrefix {
-                prefix: self.options.interface_prefix.clone(),
-                negate: false,
-            };
-            for mut cut in self.revoked() {
-                cut.statements.insert(0, from_pod.clone());
-                rules.push(cut);
-            }
+            let prefix = self.options.interface_prefix.clone();
+            let negate = false;
+            rules.extend(self.revoked_of(&Statement::IifnamePrefix { prefix, negate }));
             rules.push(accept([Statement::CtState(CtState::EstablishedOrRelated)]));
             rules.push(accept([
                 Statement::Family(Family::Ipv6),
@@ -245,25 +249,31 @@ impl Base<'_> {
         [ipip].into_iter().chain(vxlan).collect()
     }
 
-    /// What this host sends, where it is a host endpoint. Its own pods always hear from it.
+    /// What this host sends, where it is a host endpoint, and its answers in connections of pods
+    /// that are cut. Its own pods always hear from it.
     fn output(&self) -> Option<Chain> {
         let hosts = self.hosts.dispatch(Direction::Egress, Place::Host);
-        if hosts.is_empty() {
-            return None;
+        let mut rules = vec![];
+        if self.own_node {
+            let prefix = self.options.interface_prefix.clone();
+            let negate = false;
+            rules.extend(self.revoked_of(&Statement::OifnamePrefix { prefix, negate }));
         }
-        let mut rules = vec![
-            accept([Statement::CtState(CtState::EstablishedOrRelated)]),
-            accept([
-                Statement::Family(Family::Ipv6),
-                Statement::Icmpv6Type {
-                    first: 133,
-                    last: 137,
-                },
-            ]),
-        ];
-        rules.extend(self.between_nodes(daddr));
-        rules.extend(hosts);
-        Some(Chain {
+        if !hosts.is_empty() {
+            rules.extend([
+                accept([Statement::CtState(CtState::EstablishedOrRelated)]),
+                accept([
+                    Statement::Family(Family::Ipv6),
+                    Statement::Icmpv6Type {
+                        first: 133,
+                        last: 137,
+                    },
+                ]),
+            ]);
+            rules.extend(self.between_nodes(daddr));
+            rules.extend(hosts);
+        }
+        (!rules.is_empty()).then(|| Chain {
             hook: Some(hook(Hook::Output, ChainType::Filter, PRIORITY_FILTER)),
             rules,
         })

@@ -191,6 +191,12 @@ impl Compiler {
         in_use.flatten().map(String::as_str).collect()
     }
 
+    /// Whether the table, as of the last [`Self::resolve`], has chains for single interfaces of this
+    /// node.
+    pub fn has_host_endpoints_of_interfaces(&self) -> bool {
+        self.hosts.names_interfaces()
+    }
+
     fn watches_names(&self) -> bool {
         let mut in_use = self.members.in_use();
         in_use.any(|peer| matches!(peer, ir::PeerSelector::Domains(_)))

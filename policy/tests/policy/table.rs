@@ -80,6 +80,7 @@ fn packet(from: (u32, &str), to: (u32, &str)) -> Packet {
         oif: interface(to.0),
         source: from.1.parse().unwrap(),
         destination: to.1.parse().unwrap(),
+        original_destination: None,
         protocol: 6,
         ports: Some((40_000, 8080)),
         icmp: None,

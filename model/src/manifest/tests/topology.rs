@@ -1,7 +1,8 @@
 use super::{clean, invalid, valid};
+use crate::manifest::{block_allocations, block_with};
 use crate::object::{
-    AllowedUse, Annotations, AssignmentMode, EncapMode, IpPool, IpReservation, IpamBlock,
-    NamedPort, Namespace, Node, Object, Pod, Protocol,
+    Allocation, AllowedUse, Annotations, AssignmentMode, BlockAllocations, EncapMode, IpPool,
+    IpReservation, IpamBlock, NamedPort, Namespace, Node, Object, Pod, Protocol,
 };
 use crate::{Labels, Selector};
 use serde_json::{Value, json};
@@ -242,12 +243,79 @@ fn a_block_belongs_to_the_node_of_its_affinity_and_is_named_after_its_prefix() {
         message,
         "IPAMBlock/b: metadata.name: must be \"10-244-0-64-26\", after spec.cidr"
     );
-    let spec = json!({ "cidr": "10.244.0.64/26", "affinity": "virtual:load-balancer" });
-    let (message, _) = invalid(&calico("IPAMBlock", "10-244-0-64-26", spec));
-    assert!(
-        message.ends_with("spec.affinity: must be \"host:\" and a node's name"),
-        "{message}"
+    let spec = json!({ "cidr": "10.244.0.64/26", "affinity": "virtual:load-balancer",
+        "deleted": false });
+    match clean(&calico("IPAMBlock", "10-244-0-64-26", spec)) {
+        Object::IpamBlock(block) => assert!(block.is_virtual()),
+        other => panic!("{other:?}"),
+    }
+    for (field, value, expected) in [
+        (
+            "affinity",
+            json!("n1"),
+            "spec.affinity: must be \"host:\" and a node's name",
+        ),
+        (
+            "affinity",
+            json!("virtual:"),
+            "spec.affinity: must be \"host:\" and a node's name",
+        ),
+        (
+            "deleted",
+            json!(true),
+            "spec.deleted: blocks are deleted by deleting the object",
+        ),
+    ] {
+        let mut spec = json!({ "cidr": "10.244.0.64/26", "affinity": "host:n1" });
+        spec[field] = value;
+        let (message, _) = invalid(&calico("IPAMBlock", "10-244-0-64-26", spec));
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn what_is_held_in_a_block_is_written_in_calicos_shape_and_read_back() {
+    let block = IpamBlock {
+        cidr: "10.244.0.64/30".parse().unwrap(),
+        node: "n1".into(),
+    };
+    let holder = |pod: &str| Allocation {
+        handle: format!("k8s-pod-network.{pod}"),
+        attributes: [("pod".to_owned(), pod.to_owned())].into(),
+    };
+    let mut allocations = BlockAllocations::empty(&block);
+    allocations.sequence = 7;
+    allocations.take(0, holder("a"));
+    allocations.take(2, holder("b"));
+    assert!(allocations.release(0) && !allocations.release(1));
+    let document = block_with(&block, &allocations);
+    assert_eq!(clean(&document), Object::IpamBlock(block.clone()));
+    let spec = json!({
+        "cidr": "10.244.0.64/30",
+        "affinity": "host:n1",
+        "allocations": [null, null, 0, null],
+        "unallocated": [1, 3, 0],
+        "attributes": [{ "handle_id": "k8s-pod-network.b", "secondary": { "pod": "b" } }],
+        "sequenceNumber": 7,
+        "sequenceNumberForAllocation": { "2": 7 },
+        "deleted": false,
+        "strictAffinity": false,
+    });
+    assert_eq!(document["spec"], spec);
+    assert_eq!(block_allocations(&block, &document), Some(allocations));
+    let odd = |allocations: Value, unallocated: Value| {
+        let spec =
+            json!({ "allocations": allocations, "unallocated": unallocated, "attributes": [{}] });
+        block_allocations(&block, &json!({ "spec": spec }))
+    };
+    assert_eq!(odd(json!([1]), json!([])), None, "no such attribute");
+    assert_eq!(
+        odd(json!([null, null, null, null, 0]), json!([])),
+        None,
+        "outside of the block"
     );
+    let both = odd(json!([0]), json!([0, 2, 2, 9])).unwrap();
+    assert_eq!((both.held.len(), both.free), (1, vec![2, 1, 3]));
 }
 
 #[test]

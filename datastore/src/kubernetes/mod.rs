@@ -1,0 +1,12 @@
+//! The Kubernetes API as a datastore.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `client` | [`Cluster`]: requests to whichever API server answers |
+//! | `connection` | kubeconfig or service account -> an HTTP/2 connection to one API server |
+
+mod client;
+mod connection;
+
+pub use client::{ApiError, Cluster};
+pub use connection::{ClusterOptions, ConnectError};
