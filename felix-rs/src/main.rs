@@ -6,6 +6,7 @@ mod cli;
 mod cni_socket;
 mod ctl;
 mod health;
+mod installation;
 mod journal;
 mod metrics;
 mod options;

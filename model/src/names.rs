@@ -8,6 +8,10 @@ pub const CNI_SOCKET: &str = "/run/ocicat/cni.sock";
 pub const CTL_SOCKET: &str = "/run/ocicat/ctl.sock";
 /// Directory of the journal and the snapshot; survives reboots.
 pub const STATE_DIR: &str = "/var/lib/ocicat";
+/// File name of the CNI plugin, and its `type` in configurations.
+pub const CNI_PLUGIN: &str = "ocicat";
+/// File name of the CNI configuration. A runtime takes the first by name.
+pub const CNI_CONFIG: &str = "10-ocicat.conflist";
 /// Default port of `/healthz` and `/readyz`, on loopback.
 pub const HEALTH_PORT: u16 = 9098;
 /// BGP's TCP port (RFC 4271 section 3).
@@ -65,7 +69,10 @@ pub const HOST_MAC: [u8; 6] = [0xee, 0xee, 0xee, 0xee, 0xee, 0xee];
 pub const ANNOTATION_PREFIX: &str = "cni.projectcalico.org/";
 /// Calico's default AS number.
 pub const DEFAULT_AS: u32 = 64512;
-/// The namespace of Secrets that BGP objects refer to: the agent's.
+/// The namespace of the agent's pods on Kubernetes.
+pub const NAMESPACE: &str = "ocicat-system";
+/// The namespace of Secrets that BGP objects refer to, in a directory. On Kubernetes they stand in
+/// the agent's own, and are taken in as if they stood here.
 pub const SECRETS_NAMESPACE: &str = "kube-system";
 /// IPIP adds one IPv4 header (RFC 2003).
 pub const IPIP_OVERHEAD: u32 = 20;
