@@ -14,6 +14,9 @@ use std::net::IpAddr;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
+/// Protocols and ports.
+type Ports = [(u8, u16)];
+
 /// Calico's `failsafeInboundHostPorts`: SSH, DHCP, BGP, etcd, Typha, the Kubernetes API.
 const FAILSAFE_IN: [(u8, u16); 9] = [
     (TCP, 22),
@@ -125,7 +128,7 @@ impl Evaluator {
     }
 }
 
-fn is_among(ports: &[(u8, u16)], flow: &Flow, port: Option<u16>) -> bool {
+fn is_among(ports: &Ports, flow: &Flow, port: Option<u16>) -> bool {
     port.is_some_and(|port| ports.contains(&(flow.protocol, port)))
 }
 
@@ -178,7 +181,7 @@ impl Walk<'_> {
     }
 
     /// Failsafe ports of what the direction opens, and of what it answers.
-    fn failsafe(&self) -> (&'static [(u8, u16)], &'static [(u8, u16)]) {
+    fn failsafe(&self) -> (&'static Ports, &'static Ports) {
         match self.direction {
             Direction::Ingress => (&FAILSAFE_IN, &FAILSAFE_OUT),
             Direction::Egress => (&FAILSAFE_OUT, &FAILSAFE_IN),

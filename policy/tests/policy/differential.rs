@@ -1,7 +1,7 @@
 //! The compiled table against the evaluator, for policies of every kind.
 
 use crate::generate::{
-    Change, OUTSIDE, changes, cluster, evaluator, host_policy, labels, services,
+    Change, OUTSIDE, Service, changes, cluster, evaluator, host_policy, labels, services,
 };
 use model::{CalicoPolicy, HostEndpoint, Labels};
 use policy::program::{Connection, Interface, Outcome, Packet, Program};
@@ -155,7 +155,7 @@ fn compare_hosts(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseErro
         if from.is_ipv4() != to.is_ipv4() {
             continue;
         }
-        for (protocol, port, icmp, source_port) in host_services() {
+        for ((protocol, port, icmp), source_port) in host_services() {
             let flow = Flow {
                 source_port,
                 icmp,
@@ -202,15 +202,15 @@ fn compare_hosts(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseErro
     Ok(())
 }
 
-/// With failsafe ports at either end.
-fn host_services() -> Vec<(u8, Option<u16>, Option<(u8, u8)>, Option<u16>)> {
+/// With their source ports; some have failsafe ports at either end.
+fn host_services() -> Vec<(Service, Option<u16>)> {
     let with_source = services().into_iter();
     let mut all: Vec<_> = with_source
-        .map(|(protocol, port, icmp)| (protocol, port, icmp, port.map(|_| 1500)))
+        .map(|service| (service, service.1.map(|_| 1500)))
         .collect();
     for (protocol, failsafe) in [(6, 22), (6, 6443), (17, 53), (17, 68)] {
-        all.push((protocol, Some(failsafe), None, Some(1500)));
-        all.push((protocol, Some(80), None, Some(failsafe)));
+        all.push(((protocol, Some(failsafe), None), Some(1500)));
+        all.push(((protocol, Some(80), None), Some(failsafe)));
     }
     all
 }
