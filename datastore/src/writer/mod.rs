@@ -74,6 +74,9 @@ pub enum WriteError {
         /// The lease as it is; none if there is none.
         lease: Option<Lease>,
     },
+    /// The Kubernetes API refused, or does not answer.
+    #[error(transparent)]
+    Api(#[from] crate::kubernetes::ApiError),
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {
