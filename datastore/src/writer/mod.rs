@@ -77,6 +77,14 @@ pub enum WriteError {
     /// The Kubernetes API refused, or does not answer.
     #[error(transparent)]
     Api(#[from] crate::kubernetes::ApiError),
+    /// The datastore did not answer in time.
+    #[error("{what}: no answer in {seconds} s")]
+    Slow {
+        /// What was to be written.
+        what: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {

@@ -253,7 +253,11 @@ impl Agent {
     pub(super) fn write_endpoints(&mut self) {
         for local in self.calc.local().values() {
             let object = model::Object::WorkloadEndpoint(local.endpoint.clone());
-            if self.calc.objects().get(&object.key()) != Some(&object) {
+            let told = match self.store.is_cluster() {
+                true => self.pod_is_told(&local.endpoint),
+                false => self.calc.objects().get(&object.key()) == Some(&object),
+            };
+            if !told {
                 self.store.write(Write::Put(Box::new(object)));
             }
         }

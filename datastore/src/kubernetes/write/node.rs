@@ -1,8 +1,8 @@
 //! What a node says about itself on its Node object.
 
-use super::{ATTEMPTS, ClusterWriter, MERGE, STRATEGIC, is_conflict, time};
+use super::{ATTEMPTS, ClusterWriter, MERGE, STRATEGIC, is_conflict, path, time};
 use crate::WriteError;
-use model::names;
+use model::{Kind, ObjectKey, names};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -45,6 +45,21 @@ impl ClusterWriter {
             break;
         }
         Ok(())
+    }
+
+    /// Answers a `CalicoNodeStatus`, if it is there; `status` is all of the answer but its time.
+    pub async fn put_node_report(&self, name: &str, status: &Value) -> Result<(), WriteError> {
+        let key = ObjectKey::global(Kind::CalicoNodeStatus, name);
+        let mut status = status.clone();
+        status["lastUpdated"] = time::now().into();
+        let place = format!("{}/status", path::object(&key));
+        match self
+            .patch(&place, MERGE, &json!({ "status": status }))
+            .await
+        {
+            Err(error) if error.code() != Some(404) => Err(WriteError::Api(error)),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) fn resource(kind: Kind) -> (&'static str, &'static str) {
         Kind::GlobalNetworkSet => (CALICO, "globalnetworksets"),
         Kind::HostEndpoint => (CALICO, "hostendpoints"),
         Kind::Profile => (CALICO, "profiles"),
+        Kind::CalicoNodeStatus => (CALICO, "caliconodestatuses"),
         Kind::FelixConfiguration => (CALICO, "felixconfigurations"),
     }
 }
