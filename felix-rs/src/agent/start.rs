@@ -85,7 +85,7 @@ pub(crate) fn start(
     let thread = |name| move |source| StartError::Thread { name, source };
     let source = options.datastore();
     let updates = store::watch(&source, &options.node_name).map_err(thread("datastore"))?;
-    let (store, said) = Store::start(&source).map_err(thread("writer"))?;
+    let (store, said) = Store::start(&source, &options.node_name).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
             let (revoker, events) = Revoker::start(options.revoked_mark)?;
@@ -144,7 +144,12 @@ pub(crate) fn start(
         deleting: BTreeMap::new(),
         waiting: Vec::new(),
         pod_deadlines: BTreeMap::new(),
-        care: super::reconcile::Care::new(&options.node_name, options.ipam_interval),
+        care: super::reconcile::Care::new(
+            &options.node_name,
+            options.ipam_interval,
+            store.is_cluster().then_some(super::duties::LEASE),
+        ),
+        duties: super::duties::Duties::default(),
         next_ifindex: names::FIRST_IFINDEX,
         readiness,
         reported: report::Reported::default(),
