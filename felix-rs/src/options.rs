@@ -79,7 +79,7 @@ pub(crate) struct Options {
 }
 
 /// How the API of a Kubernetes cluster is reached.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ClusterArgs {
     /// Kubeconfig of the cluster, or several with a colon in between; without it, the service
     /// account of the pod
@@ -94,6 +94,9 @@ pub(crate) struct ClusterArgs {
         value_name = "URL"
     )]
     api_server: Vec<String>,
+    /// The namespace of the agent's pod: Secrets that BGP objects name, Leases
+    #[arg(long, env = "POD_NAMESPACE", default_value = names::NAMESPACE)]
+    pod_namespace: String,
 }
 
 impl ClusterArgs {
@@ -103,6 +106,7 @@ impl ClusterArgs {
         ClusterOptions {
             kubeconfig: files.filter(|path| !path.as_os_str().is_empty()).collect(),
             servers: self.api_server.clone(),
+            namespace: self.pod_namespace.clone(),
         }
     }
 }
@@ -134,14 +138,6 @@ fn one_bit(text: &str) -> Result<u32, String> {
 }
 
 impl Options {
-    /// The plugin that is installed.
-    pub(crate) fn cni_plugin(&self) -> PathBuf {
-        self.cni_plugin.clone().unwrap_or_else(|| {
-            let own = std::env::current_exe().unwrap_or_default();
-            own.with_file_name("ocicat-cni")
-        })
-    }
-
     /// What holds the cluster's objects.
     pub(crate) fn datastore(&self) -> Source {
         if self.datastore.as_os_str() == "kubernetes" {
@@ -149,6 +145,14 @@ impl Options {
         } else {
             Source::Directory(self.datastore.clone())
         }
+    }
+
+    /// The plugin that is installed.
+    pub(crate) fn cni_plugin(&self) -> PathBuf {
+        self.cni_plugin.clone().unwrap_or_else(|| {
+            let own = std::env::current_exe().unwrap_or_default();
+            own.with_file_name("ocicat-cni")
+        })
     }
 
     /// The file `name` in the directory of the sockets.

@@ -7,7 +7,7 @@
 
 use felix_core::revoke::LiveFlow;
 use ipnet::IpNet;
-use kernel::{Connection, Conntrack, OpenError};
+use kernel::{Connection, Conntrack, ConntrackError, OpenError};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::mpsc as std_mpsc;
@@ -132,11 +132,9 @@ fn revoke(
     addresses: &BTreeSet<IpNet>,
     events: &mpsc::Sender<Event>,
 ) -> Result<usize, String> {
-    let ours = |address: IpAddr| addresses.iter().any(|net| net.contains(&address));
-    let keep = |c: &Connection| ours(c.original.source) || ours(c.reply.source);
-    let found = conntrack.connections(keep);
+    let found = of_addresses(conntrack, addresses).map_err(|error| error.to_string())?;
     let (mut count, mut failure) = (0, None);
-    for portion in found.map_err(|error| error.to_string())?.chunks(PORTION) {
+    for portion in found.chunks(PORTION) {
         let (answer, denied) = oneshot::channel();
         let question = Event::Judge(Portion {
             flows: portion.iter().map(flow).collect(),
@@ -163,6 +161,29 @@ fn revoke(
         failure = failed.last().or(failure);
     }
     failure.map_or(Ok(count), |error| Err(error.to_string()))
+}
+
+fn of_addresses(
+    conntrack: &mut Conntrack,
+    addresses: &BTreeSet<IpNet>,
+) -> Result<Vec<Connection>, ConntrackError> {
+    let ours = |address: IpAddr| addresses.iter().any(|net| net.contains(&address));
+    conntrack.connections(|c: &Connection| ours(c.original.source) || ours(c.reply.source))
+}
+
+/// Connections of these addresses were not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LiveFlowsError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Read(#[from] ConntrackError),
+}
+
+/// The live connections of these addresses, read in the calling thread's network namespace.
+pub(crate) fn live_flows(addresses: &BTreeSet<IpNet>) -> Result<Vec<LiveFlow>, LiveFlowsError> {
+    let found = of_addresses(&mut Conntrack::open()?, addresses)?;
+    Ok(found.iter().map(flow).collect())
 }
 
 /// The connection as the forward hook saw its first packet.

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use integration::demo;
+use integration::kube::KubeCommand;
 use integration::lab::{Lab, Process};
 use integration::vm::Guest;
 use std::path::PathBuf;
@@ -51,6 +52,12 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// A real Kubernetes in namespaces, and what Ocicat promises on it
+    #[command(subcommand)]
+    Kube(KubeCommand),
+    /// What runs as process 1 of a machine of such a cluster
+    #[command(hide = true)]
+    Machine { description: PathBuf },
     /// What runs inside a pod
     #[command(hide = true)]
     Prober { name: String },
@@ -115,6 +122,10 @@ fn main() -> ExitCode {
                 limit: Duration::from_secs(timeout),
             };
             guest.run(&command).map(ExitCode::from)
+        }
+        Command::Kube(command) => integration::kube::run(command).map(passed),
+        Command::Machine { description } => {
+            integration::kube::machine::run(&description).map(|()| ExitCode::SUCCESS)
         }
         Command::Prober { name } => integration::prober::run(&name).map(|()| ExitCode::SUCCESS),
         Command::Hold => hold().map(|()| ExitCode::SUCCESS),

@@ -29,9 +29,9 @@ pub use labels::Labels;
 pub use lease::Lease;
 pub use manifest::{ManifestError, Parsed};
 pub use object::{
-    AddPath, Allocation, Annotations, BfdProfile, BgpConfiguration, BgpFilter, BgpFilterAction,
-    BgpFilterOperation, BgpFilterRule, BgpPeer, BgpPeerType, BgpRole, BgpRoleName, BindMode,
-    BlockAllocations, CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction,
+    AddPath, Allocation, AllowedUse, Annotations, BfdProfile, BgpConfiguration, BgpFilter,
+    BgpFilterAction, BgpFilterOperation, BgpFilterRule, BgpPeer, BgpPeerType, BgpRole, BgpRoleName,
+    BindMode, BlockAllocations, CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction,
     ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule, ClusterTier,
     Community, DynamicPeers, EncapMode, EndpointSlice, EndpointToHostAction, EntityRule,
     ExternalTrafficPolicy, FailsafePort, FelixConfiguration, HostEndpoint, HostPort, IcmpMatch,

@@ -57,8 +57,10 @@ pub struct Interface {
 pub enum Connection {
     /// First packet.
     New,
-    /// Reply or later packet, or an error about the connection.
-    EstablishedOrRelated,
+    /// Reply or later packet.
+    Established,
+    /// An error about the connection, or a reset that the kernel answers it with.
+    Related,
     /// Belongs to none.
     Invalid,
     /// Taken out of connection tracking.
@@ -168,11 +170,7 @@ impl<'a> Program<'a> {
         Ok((outcome, counted))
     }
 
-    fn through(
-        &self,
-        packet: &Packet,
-        count: &mut dyn FnMut(&str),
-    ) -> Result<Outcome, RunError> {
+    fn through(&self, packet: &Packet, count: &mut dyn FnMut(&str)) -> Result<Outcome, RunError> {
         let hooks: &[Hook] = match (&packet.iif, &packet.oif) {
             (Some(_), Some(_)) => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
             (Some(_), None) => &[Hook::Prerouting, Hook::Input],
@@ -325,7 +323,11 @@ impl<'a> Run<'a, '_> {
                 .1
                 .is_some_and(|port| (*first..=*last).contains(&port)),
             Statement::CtState(CtState::EstablishedOrRelated) => {
-                self.connection() == Connection::EstablishedOrRelated
+                let state = self.connection();
+                matches!(state, Connection::Established | Connection::Related)
+            }
+            Statement::CtState(CtState::Established) => {
+                self.connection() == Connection::Established
             }
             Statement::CtState(CtState::Invalid) => self.connection() == Connection::Invalid,
             Statement::CtState(CtState::Untracked) => self.connection() == Connection::Untracked,

@@ -411,6 +411,8 @@ impl Calc {
 
     fn addresses_changed(&mut self, change: impl FnOnce(&mut Underlay) -> bool) {
         let changed = change(&mut self.underlay);
+        // The length of this node's own subnet may be that of the interface.
+        self.dirty.topology |= changed;
         self.dirty.all_learned |= changed;
         self.dirty.host_interfaces |= changed;
     }

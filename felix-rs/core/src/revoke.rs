@@ -160,10 +160,9 @@ impl Judge<'_> {
 
     fn is_orphan(&self, address: IpAddr) -> bool {
         let mut blocks = self.calc.own_blocks().iter();
-        let ours = blocks.any(|block| block.contains(&address))
-            || self.calc.departed().contains(&address);
-        ours && !self.pods.contains_key(&address)
-            && !self.is_own(address)
+        let ours =
+            blocks.any(|block| block.contains(&address)) || self.calc.departed().contains(&address);
+        ours && !self.pods.contains_key(&address) && !self.is_own(address)
     }
 }
 

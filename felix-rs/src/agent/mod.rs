@@ -20,6 +20,7 @@ mod resolved;
 mod revoke;
 mod spool;
 mod start;
+mod table_audit;
 mod tunnel;
 
 use crate::cni_socket::Call;
@@ -94,6 +95,7 @@ pub(crate) struct Agent {
     /// Prefixes whose route in the kernel is not known to be the desired one.
     pending: BTreeSet<IpNet>,
     audit_due: bool,
+    table_audit: table_audit::TableAudit,
     /// Prefixes whose route the kernel refused; tried again at `retry_at`.
     deferred: BTreeSet<IpNet>,
     retry_at: Option<Instant>,
@@ -142,9 +144,9 @@ pub(crate) struct Agent {
     /// Connections cut so far.
     revoked: u64,
     revoke_failure: Option<String>,
-    installation: Installation,
     /// Addresses of pods that are gone of which the reading in hand has found connections.
     haunted: BTreeSet<IpAddr>,
+    installation: Installation,
 }
 
 /// Why the agent ended by itself.
@@ -181,7 +183,10 @@ impl Agent {
                     return Ok(());
                 }
                 // Whoever makes others busy does not stop the clock.
-                _ = audit.tick() => self.audit_due = true,
+                _ = audit.tick() => {
+                    self.audit_due = true;
+                    self.begin_table_audit();
+                }
                 _ = tick.tick() => self.on_tick(),
                 call = inputs.calls.recv() => {
                     self.on_call(call.ok_or(Fatal::Gone("CNI socket"))?);
@@ -214,6 +219,14 @@ impl Agent {
                 }
                 query = inputs.queries.recv() => {
                     self.on_query(query.ok_or(Fatal::Gone("control socket"))?);
+                }
+                // When nobody waits for anything else.
+                () = std::future::ready(()), if self.table_audit.is_running() => {
+                    let differs = self.continue_table_audit();
+                    tokio::task::yield_now().await;
+                    if !differs {
+                        continue;
+                    }
                 }
             }
             self.drain(&mut inputs);

@@ -28,8 +28,11 @@ impl Agent {
         match event {
             Event::Judge(Portion { flows, denied }) => {
                 let departed = self.calc.departed();
-                let ends = flows.iter().flat_map(|flow| [flow.source, flow.destination]);
-                self.haunted.extend(ends.filter(|end| departed.contains(end)));
+                let ends = flows
+                    .iter()
+                    .flat_map(|flow| [flow.source, flow.destination]);
+                self.haunted
+                    .extend(ends.filter(|end| departed.contains(end)));
                 let judge = self.calc.judge();
                 let indices = 0..flows.len();
                 // A thread that does not wait any more asks again.

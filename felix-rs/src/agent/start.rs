@@ -84,7 +84,7 @@ pub(crate) fn start(
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
     let source = options.datastore();
-    let updates = store::watch(&source).map_err(thread("datastore"))?;
+    let updates = store::watch(&source, &options.node_name).map_err(thread("datastore"))?;
     let (store, said) = Store::start(&source).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
@@ -120,6 +120,7 @@ pub(crate) fn start(
         table_failures: 0,
         pending: BTreeSet::new(),
         audit_due: false,
+        table_audit: Default::default(),
         deferred: BTreeSet::new(),
         retry_at: None,
         failing_since: None,
@@ -157,8 +158,8 @@ pub(crate) fn start(
         revoker,
         revoked: 0,
         revoke_failure: None,
-        installation: Installation::new(&options),
         haunted: BTreeSet::new(),
+        installation: Installation::new(&options),
         options,
     };
     agent.take_in()?;
@@ -187,6 +188,7 @@ fn open_kernel(options: &Options) -> Result<Kernel, kernel::OpenError> {
 fn tunnel_kinds(kernel: &Kernel) -> TunnelKinds {
     TunnelKinds {
         ipip: kernel.features().ipip,
+        ip6: kernel.features().ip6,
         vxlan: kernel.features().vxlan,
     }
 }
@@ -284,9 +286,11 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
             sequence: live.sequence,
         });
     }
-    let mut updates = store::watch(&options.datastore()).map_err(|source| StartError::Thread {
-        name: "datastore",
-        source,
+    let mut updates = store::watch(&options.datastore(), &options.node_name).map_err(|source| {
+        StartError::Thread {
+            name: "datastore",
+            source,
+        }
     })?;
     let synced = async {
         while let Some(update) = updates.recv().await {

@@ -1,12 +1,13 @@
 //! What runs inside a pod: `lab prober NAME`.
 //!
-//! It serves TCP and UDP on [`PORTS`], answering with its own name, so that a connection proves
+//! It serves TCP, UDP and SCTP on [`PORTS`], answering with its own name, so that a connection proves
 //! who answered. It counts the numbered datagrams of [`FLOW_PORT`]. And it does what it is asked
 //! to on standard input, one JSON request a line, concurrently, with one JSON reply a line. It
 //! ends with its standard input.
 
 mod attempt;
 mod flow;
+mod raw;
 mod serve;
 mod size;
 
@@ -15,7 +16,7 @@ use std::io::BufRead;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// TCP and UDP ports that every pod serves.
+/// TCP, UDP and SCTP ports that every pod serves.
 pub const PORTS: [u16; 2] = [8080, 8081];
 /// TCP port that reads to the end and answers with the count of octets, and UDP port that answers
 /// each datagram with its length.
@@ -44,6 +45,13 @@ pub enum Operation {
     },
     /// Send a datagram and read the name of who answers; repeated every 200 ms.
     Udp {
+        /// Whom to reach.
+        to: SocketAddr,
+        /// Patience in milliseconds.
+        limit_ms: u64,
+    },
+    /// Send an SCTP INIT and read the name of who answers it; repeated every 200 ms.
+    Sctp {
         /// Whom to reach.
         to: SocketAddr,
         /// Patience in milliseconds.
@@ -177,6 +185,7 @@ pub fn run(name: &str) -> anyhow::Result<()> {
         serve::tcp(name, port)?;
         serve::udp(name, port)?;
     }
+    raw::serve_sctp(name, &PORTS)?;
     serve::sizes(SIZE_PORT)?;
     let flows = Arc::new(flow::Flows::listen()?);
     print(&Reply {
@@ -202,7 +211,8 @@ fn perform(flows: &flow::Flows, operation: Operation) -> anyhow::Result<Outcome>
     match operation {
         Operation::Tcp { to, limit_ms } => attempt::tcp(to, Duration::from_millis(limit_ms)),
         Operation::Udp { to, limit_ms } => attempt::udp(to, Duration::from_millis(limit_ms)),
-        Operation::Ping { to, limit_ms } => attempt::ping(to, Duration::from_millis(limit_ms)),
+        Operation::Sctp { to, limit_ms } => raw::sctp(to, Duration::from_millis(limit_ms)),
+        Operation::Ping { to, limit_ms } => raw::ping(to, Duration::from_millis(limit_ms)),
         Operation::Bulk {
             to,
             octets,

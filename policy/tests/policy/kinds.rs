@@ -386,7 +386,7 @@ fn a_revoked_connection_is_reset_and_any_other_is_dropped() {
     let mut compiler = compiler(Options::default());
     compiler.resolve();
     let established = Packet {
-        connection: Connection::EstablishedOrRelated,
+        connection: Connection::Established,
         ..from_3(80)
     };
     assert!(accepted(&compiler, &established));

@@ -19,6 +19,7 @@ fn calc() -> Calc {
         "n1",
         crate::checks::TunnelKinds {
             ipip: true,
+            ip6: true,
             vxlan: true,
         },
         policy::Options::default(),
