@@ -72,14 +72,14 @@ impl std::fmt::Display for Source {
 }
 
 impl Source {
-    fn watch(&self) -> Result<mpsc::Receiver<Update>, String> {
+    fn watch(&self, node: &str) -> Result<mpsc::Receiver<Update>, String> {
         match self {
             Self::Directory(path) => Directory::open(path)
                 .and_then(|directory| directory.watch())
                 .map_err(|error| error.to_string()),
             Self::Kubernetes(api) => {
                 let cluster = api.cluster().map_err(|error| error.to_string())?;
-                Err(format!("{cluster:?}: the API is not watched yet"))
+                Ok(cluster.watch(node))
             }
         }
     }
@@ -158,17 +158,17 @@ pub(crate) struct Claim {
     pub(crate) owner: Result<String, String>,
 }
 
-/// Reads the source on a thread of its own. A datastore that can't be opened is a
+/// Reads the source for this node, on a thread of its own. A datastore that can't be opened is a
 /// [`Update::Lost`], and is tried again.
-pub(crate) fn watch(source: &Source) -> Result<mpsc::Receiver<Update>, std::io::Error> {
+pub(crate) fn watch(source: &Source, node: &str) -> Result<mpsc::Receiver<Update>, std::io::Error> {
     let (updates, receiver) = mpsc::channel(UPDATES);
-    let source = source.clone();
+    let (source, node) = (source.clone(), node.to_owned());
     std::thread::Builder::new()
         .name("datastore".into())
         .spawn(move || {
             let mut said = None;
             while !updates.is_closed() {
-                let reason = match source.watch() {
+                let reason = match source.watch(&node) {
                     Ok(mut stream) => {
                         said = None;
                         while let Some(update) = stream.blocking_recv() {

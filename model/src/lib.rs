@@ -8,6 +8,7 @@
 //! | [`labels`], [`selector`] | labels and the selectors over them |
 //! | [`object`] | typed Kubernetes and Calico objects |
 //! | [`manifest`] | one parsed YAML or JSON document -> object, with errors that name object, field and reason |
+//! | [`schema`] | what a cluster must know to store Calico's kinds: CustomResourceDefinitions |
 //! | [`lease`] | the record of an election among agents |
 //! | [`update`] | [`Update`], what every datastore yields |
 //! | [`dataplane`] | routes, links and neighbours as the kernel has them |
@@ -20,6 +21,7 @@ pub mod lease;
 pub mod manifest;
 pub mod names;
 pub mod object;
+pub mod schema;
 pub mod selector;
 pub mod update;
 
@@ -27,9 +29,9 @@ pub use labels::Labels;
 pub use lease::Lease;
 pub use manifest::{ManifestError, Parsed};
 pub use object::{
-    AddPath, Allocation, Annotations, BfdProfile, BgpConfiguration, BgpFilter, BgpFilterAction,
-    BgpFilterOperation, BgpFilterRule, BgpPeer, BgpPeerType, BgpRole, BgpRoleName, BindMode,
-    BlockAllocations, CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction,
+    AddPath, Allocation, AllowedUse, Annotations, BfdProfile, BgpConfiguration, BgpFilter,
+    BgpFilterAction, BgpFilterOperation, BgpFilterRule, BgpPeer, BgpPeerType, BgpRole, BgpRoleName,
+    BindMode, BlockAllocations, CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction,
     ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule, ClusterTier,
     Community, DynamicPeers, EncapMode, EndpointSlice, EndpointToHostAction, EntityRule,
     ExternalTrafficPolicy, FailsafePort, FelixConfiguration, HostEndpoint, HostPort, IcmpMatch,

@@ -5,14 +5,14 @@
 //! are, so that all of them together ask ten times a second at most.
 
 use super::node_report::Answered;
-use super::{Agent, departed, tunnel};
+use super::{Agent, tunnel};
 use crate::store::{ServicePicture, Write};
-use datastore::kubernetes::{Defaults, NodeStatus, PodAddresses};
+use datastore::kubernetes::{Defaults, NodeStatus, PoolDefaults};
 use felix_core::Phase;
 use ipam::load_balancer::Demand;
 use ipnet::IpNet;
 use model::object::{AllowedUse, EncapMode};
-use model::{Allocation, BlockAllocations, IpamBlock, Kind, WorkloadEndpoint};
+use model::{Allocation, BlockAllocations, IpamBlock, Kind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,8 @@ pub(super) struct Duties {
     elect_at: Option<Instant>,
     /// The lease was held when last looked.
     held: bool,
-    defaults_asked: bool,
+    /// What a cluster without pools is given; none once it was asked for.
+    defaults: Option<Option<[PoolDefaults; 2]>>,
     services: Option<(ServicePicture, Instant)>,
     /// Something changed that decides about Services.
     services_stale: bool,
@@ -47,6 +48,15 @@ pub(super) struct Duties {
     /// What was said of the node, and since when it is not ready.
     node: Option<NodeStatus>,
     not_ready_since: Option<Instant>,
+}
+
+impl Duties {
+    pub(super) fn new(pools: Option<[PoolDefaults; 2]>) -> Self {
+        Self {
+            defaults: Some(pools),
+            ..Self::default()
+        }
+    }
 }
 
 impl Agent {
@@ -96,33 +106,45 @@ impl Agent {
     }
 
     fn ask_for_defaults(&mut self) {
-        if self.duties.defaults_asked {
+        let Some(pools) = self.duties.defaults.take() else {
             return;
-        }
-        self.duties.defaults_asked = true;
+        };
         let objects = self.calc.objects();
         let nodes = objects.nodes().flat_map(|node| {
             let own = [
                 node.ipv4_address.map(|net| net.addr().into()),
                 node.ipv6_address.map(|net| net.addr().into()),
             ];
-            own.into_iter().flatten().chain(node.addresses.iter().copied())
+            own.into_iter()
+                .flatten()
+                .chain(node.addresses.iter().copied())
         });
-        let services = objects.services().flat_map(|service| service.cluster_ips.iter().copied());
+        let services = objects
+            .services()
+            .flat_map(|service| service.cluster_ips.iter().copied());
         self.store.write(Write::Defaults(Box::new(Defaults {
-            pools: self.options.default_pools(),
+            pools,
             avoid: nodes.chain(services).collect(),
         })));
     }
 
     /// An object changed that may decide about Services.
     pub(super) fn services_may_differ(&mut self, kind: Kind) {
-        let decides = [Kind::Service, Kind::IpPool, Kind::IpReservation, Kind::IpamBlock];
+        let decides = [
+            Kind::Service,
+            Kind::IpPool,
+            Kind::IpReservation,
+            Kind::IpamBlock,
+        ];
         self.duties.services_stale |= decides.contains(&kind);
     }
 
     fn serve_services(&mut self) {
-        let again = self.duties.services.as_ref().is_none_or(|(_, at)| at.elapsed() >= SERVICES_EVERY);
+        let again = self
+            .duties
+            .services
+            .as_ref()
+            .is_none_or(|(_, at)| at.elapsed() >= SERVICES_EVERY);
         if !self.duties.services_stale && !again {
             return;
         }
@@ -131,7 +153,11 @@ impl Agent {
         if picture.pools.is_empty() && picture.blocks.is_empty() {
             return;
         }
-        let same = self.duties.services.as_ref().is_some_and(|(before, _)| *before == picture);
+        let same = self
+            .duties
+            .services
+            .as_ref()
+            .is_some_and(|(before, _)| *before == picture);
         if !same || again {
             self.duties.services = Some((picture.clone(), Instant::now()));
             self.store.write(Write::Services(Box::new(picture)));
@@ -142,16 +168,26 @@ impl Agent {
         let objects = self.calc.objects();
         let gives = |pool: &&model::IpPool| pool.allowed_uses.contains(&AllowedUse::LoadBalancer);
         let pools: Vec<_> = objects.pools().filter(gives).cloned().collect();
-        let (ours, others): (Vec<&IpamBlock>, Vec<&IpamBlock>) =
-            objects.blocks().partition(|block| block.node == IpamBlock::LOAD_BALANCER);
+        let (ours, others): (Vec<&IpamBlock>, Vec<&IpamBlock>) = objects
+            .blocks()
+            .partition(|block| block.node == IpamBlock::LOAD_BALANCER);
         let in_a_pool = |block: &&IpamBlock| {
-            pools.iter().any(|pool| pool.cidr.contains(&block.cidr) || block.cidr.contains(&pool.cidr))
+            pools
+                .iter()
+                .any(|pool| pool.cidr.contains(&block.cidr) || block.cidr.contains(&pool.cidr))
         };
         ServicePicture {
-            reserved: objects.reservations().flat_map(|r| r.reserved_cidrs.iter().copied()).collect(),
+            reserved: objects
+                .reservations()
+                .flat_map(|r| r.reserved_cidrs.iter().copied())
+                .collect(),
             demands: objects.services().filter_map(Demand::of).collect(),
             blocks: ours.into_iter().map(|block| block.cidr).collect(),
-            others: others.into_iter().filter(in_a_pool).map(|block| block.cidr).collect(),
+            others: others
+                .into_iter()
+                .filter(in_a_pool)
+                .map(|block| block.cidr)
+                .collect(),
             pools,
         }
     }
@@ -166,7 +202,10 @@ impl Agent {
         let own: BTreeSet<IpNet> = self.ipam.own_blocks().collect();
         self.duties.blocks.retain(|cidr, _| own.contains(cidr));
         for cidr in own {
-            let block = IpamBlock { cidr, node: self.options.node_name.clone() };
+            let block = IpamBlock {
+                cidr,
+                node: self.options.node_name.clone(),
+            };
             let mut allocations = self.held_in(&block);
             let before = self.duties.blocks.get(&cidr);
             let same = before.is_some_and(|before| before.held == allocations.held);
@@ -192,7 +231,11 @@ impl Agent {
                 ]
                 .into(),
             };
-            for ordinal in endpoint.ip_networks.iter().filter_map(|ip| block.ordinal(ip.addr())) {
+            for ordinal in endpoint
+                .ip_networks
+                .iter()
+                .filter_map(|ip| block.ordinal(ip.addr()))
+            {
                 held.held.insert(ordinal, holder.clone());
                 held.taken_at.insert(ordinal, live.sequence);
             }
@@ -201,12 +244,18 @@ impl Agent {
             if let Some(ordinal) = block.ordinal(*ip) {
                 let holder = Allocation {
                     handle: format!("{device}-addr-{}", block.node),
-                    attributes: [node.clone(), ("type".to_owned(), "tunnelAddress".to_owned())].into(),
+                    attributes: [
+                        node.clone(),
+                        ("type".to_owned(), "tunnelAddress".to_owned()),
+                    ]
+                    .into(),
                 };
                 held.held.insert(ordinal, holder);
             }
         }
-        held.free = (0..block.size()).filter(|n| !held.held.contains_key(n)).collect();
+        held.free = (0..block.size())
+            .filter(|n| !held.held.contains_key(n))
+            .collect();
         held
     }
 
@@ -229,7 +278,12 @@ impl Agent {
                 return;
             }
         }
-        let status = NodeStatus { node, ready, message, annotations: self.tunnel_annotations() };
+        let status = NodeStatus {
+            node,
+            ready,
+            message,
+            annotations: self.tunnel_annotations(),
+        };
         if self.duties.node.as_ref() != Some(&status) {
             self.duties.node = Some(status.clone());
             self.store.write(Write::Node(Box::new(status)));
@@ -239,26 +293,30 @@ impl Agent {
     /// The node's own address on its tunnels, under the names that Calico's tools read.
     fn tunnel_annotations(&self) -> BTreeMap<String, Option<String>> {
         let address = tunnel::journaled(self.journal.state()).map(|ip| ip.to_string());
-        let v4 = self.calc.objects().pools().filter(|pool| pool.cidr.addr().is_ipv4());
-        let modes: Vec<(EncapMode, EncapMode)> = v4.map(|pool| (pool.ipip_mode, pool.vxlan_mode)).collect();
+        let v4 = self
+            .calc
+            .objects()
+            .pools()
+            .filter(|pool| pool.cidr.addr().is_ipv4());
+        let modes: Vec<(EncapMode, EncapMode)> =
+            v4.map(|pool| (pool.ipip_mode, pool.vxlan_mode)).collect();
         let ipip = modes.iter().any(|(ipip, _)| *ipip != EncapMode::Never);
         let vxlan = modes.iter().any(|(_, vxlan)| *vxlan != EncapMode::Never);
-        let names = [("projectcalico.org/IPv4IPIPTunnelAddr", ipip), ("projectcalico.org/IPv4VXLANTunnelAddr", vxlan)];
-        names.map(|(name, used)| (name.to_owned(), address.clone().filter(|_| used))).into()
-    }
-
-    /// Whether the pod's object says what the endpoint is, as far as a cluster is told.
-    pub(super) fn pod_is_told(&self, endpoint: &WorkloadEndpoint) -> bool {
-        let wanted = PodAddresses::of(endpoint).annotations();
-        match self.calc.objects().pod(&endpoint.namespace, &endpoint.pod) {
-            // It is gone, or not seen yet.
-            None => true,
-            Some(pod) => wanted.iter().all(|(key, value)| pod.annotations.get(key) == Some(value)),
-        }
+        let names = [
+            ("projectcalico.org/IPv4IPIPTunnelAddr", ipip),
+            ("projectcalico.org/IPv4VXLANTunnelAddr", vxlan),
+        ];
+        names
+            .map(|(name, used)| (name.to_owned(), address.clone().filter(|_| used)))
+            .into()
     }
 }
 
 /// The CNI network; an endpoint of an older journal has none.
 fn network(name: &str) -> &str {
-    if name.is_empty() { "k8s-pod-network" } else { name }
+    if name.is_empty() {
+        "k8s-pod-network"
+    } else {
+        name
+    }
 }

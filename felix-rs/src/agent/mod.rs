@@ -27,6 +27,7 @@ mod tunnel;
 use crate::cni_socket::Call;
 use crate::ctl::Query;
 use crate::health::Readiness;
+use crate::installation::Installation;
 use crate::journal::Journal;
 use crate::options::Options;
 use crate::revoker::{self, Revoker};
@@ -39,6 +40,7 @@ use ipnet::IpNet;
 use kernel::{Kernel, KernelEvent, LoggedPacket};
 use model::{Object, ObjectKey, Update};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -143,6 +145,9 @@ pub(crate) struct Agent {
     /// Connections cut so far.
     revoked: u64,
     revoke_failure: Option<String>,
+    /// Addresses of pods that are gone of which the reading in hand has found connections.
+    haunted: BTreeSet<IpAddr>,
+    installation: Installation,
 }
 
 /// Why the agent ended by itself.

@@ -19,7 +19,9 @@ impl Agent {
     /// Answers what is new or due again. The speaker is asked off the agent's loop.
     pub(super) fn answer_node_statuses(&mut self, answered: &mut Answered) {
         let objects = self.calc.objects();
-        let asked = objects.node_statuses().filter(|asked| asked.node == self.options.node_name);
+        let asked = objects
+            .node_statuses()
+            .filter(|asked| asked.node == self.options.node_name);
         let asked: Vec<CalicoNodeStatus> = asked.cloned().collect();
         answered.retain(|name, _| asked.iter().any(|asked| asked.name == *name));
         for question in asked {
@@ -31,7 +33,11 @@ impl Agent {
                 continue;
             }
             answered.insert(question.name.clone(), (question.clone(), Instant::now()));
-            let (speaker, store, ready) = (self.speaker.clone(), self.store.clone(), self.reported_ready());
+            let (speaker, store, ready) = (
+                self.speaker.clone(),
+                self.store.clone(),
+                self.reported_ready(),
+            );
             tokio::spawn(async move {
                 let routes = match question.classes.contains(&NodeStatusClass::Routes) {
                     true => speaker.routes().await,
@@ -64,14 +70,23 @@ fn answer(
                     "version": env!("CARGO_PKG_VERSION"),
                     "routerID": speaker.router_id.map(|id| id.to_string()).unwrap_or_default(),
                 });
-                answer.insert("agent".into(), json!({ "birdV4": daemon, "birdV6": daemon }));
+                answer.insert(
+                    "agent".into(),
+                    json!({ "birdV4": daemon, "birdV6": daemon }),
+                );
             }
             NodeStatusClass::Bgp => drop(answer.insert("bgp".into(), sessions(speaker))),
             NodeStatusClass::Routes => {
                 let of_family = |v4: bool| {
-                    let ours = routes.iter().filter(|route| route.prefix.addr().is_ipv4() == v4);
-                    let paths = ours.flat_map(|route| route.paths.iter().map(|path| (route.prefix, path)));
-                    paths.take(ROUTES).map(|(prefix, path)| self::route(prefix, path)).collect::<Value>()
+                    let ours = routes
+                        .iter()
+                        .filter(|route| route.prefix.addr().is_ipv4() == v4);
+                    let paths =
+                        ours.flat_map(|route| route.paths.iter().map(|path| (route.prefix, path)));
+                    paths
+                        .take(ROUTES)
+                        .map(|(prefix, path)| self::route(prefix, path))
+                        .collect::<Value>()
                 };
                 let both = json!({ "routesV4": of_family(true), "routesV6": of_family(false) });
                 answer.insert("routes".into(), both);
@@ -84,8 +99,13 @@ fn answer(
 fn sessions(speaker: &SpeakerStatus) -> Value {
     let of_family = |v4: bool| {
         let peers = speaker.peers.iter();
-        let peers: Vec<&PeerStatus> = peers.filter(|peer| peer.key.address.is_ipv4() == v4).collect();
-        let established = peers.iter().filter(|peer| peer.state == "Established").count();
+        let peers: Vec<&PeerStatus> = peers
+            .filter(|peer| peer.key.address.is_ipv4() == v4)
+            .collect();
+        let established = peers
+            .iter()
+            .filter(|peer| peer.state == "Established")
+            .count();
         let told: Value = peers.iter().map(|peer| session(peer)).collect();
         (established, peers.len() - established, told)
     };

@@ -3,6 +3,7 @@
 use super::{Agent, Table};
 use crate::ctl::{Answer, EndpointLine, NodeReport, PolicyView, Query, Question};
 use crate::health::Readiness;
+use crate::revoker::live_flows;
 use crate::store::Write;
 use datastore::{Condition, Status};
 use felix_core::cluster::{Cluster, View};
@@ -10,6 +11,7 @@ use felix_core::why::why;
 use felix_core::{Phase, routes::Withheld};
 use model::{FelixConfiguration, Invalid, Kind, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::oneshot;
 
 /// The device of kube-proxy's IPVS mode.
 const IPVS_DEVICE: &str = "kube-ipvs0";
@@ -29,7 +31,12 @@ impl Agent {
     /// Publish readiness and status where they changed.
     pub(super) fn report(&mut self) {
         let problems = self.calc.problems();
-        let readiness = self.judge(&problems);
+        let mut readiness = self.judge(&problems);
+        self.installation.keep(readiness.ready);
+        readiness
+            .reasons
+            .extend_from_slice(self.installation.reasons());
+        readiness.ready = readiness.reasons.is_empty();
         if self.reported.readiness.as_ref() != Some(&readiness) {
             tracing::info!(ready = readiness.ready, reasons = ?readiness.reasons, notes = ?readiness.notes, "readiness");
             self.readiness.send_replace(readiness.clone());
@@ -118,7 +125,7 @@ impl Agent {
                 Withheld::NextHopUnreachable { .. } | Withheld::NotTheOwner { .. } => {
                     notes.push(sentence);
                 }
-                Withheld::NoTunnel { .. } => reasons.push(sentence),
+                Withheld::NoTunnel { .. } | Withheld::NotCarried { .. } => reasons.push(sentence),
             }
         }
         Readiness {
@@ -259,14 +266,28 @@ impl Agent {
                     Err(error) => Answer::Error(error.to_string()),
                 });
             }
-            Question::PolicyView => {
-                let view = View::of(&self.calc);
-                let connections = None;
-                let _ = answer.send(Answer::json(&PolicyView { view, connections }));
-            }
+            Question::PolicyView => self.answer_policy_view(answer),
             Question::Ruleset => {
                 let _ = answer.send(Answer::Text(self.calc.ruleset().to_string()));
             }
+        }
+    }
+
+    /// Reading connection tracking takes a while where there are many connections, so that a thread
+    /// does it and answers.
+    fn answer_policy_view(&self, answer: oneshot::Sender<Answer>) {
+        let view = View::of(&self.calc);
+        let addresses = self.calc.judged_addresses();
+        let read = move || {
+            let connections = live_flows(&addresses)
+                .inspect_err(|error| tracing::warn!(%error, "live connections are not told"))
+                .ok();
+            let _ = answer.send(Answer::json(&PolicyView { view, connections }));
+        };
+        let thread = std::thread::Builder::new().name("live-flows".into());
+        if let Err(error) = thread.spawn(read) {
+            // The question is answered by the loss of its channel.
+            tracing::error!(%error, "the thread that reads connections does not start");
         }
     }
 

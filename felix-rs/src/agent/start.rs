@@ -9,6 +9,7 @@ use super::apply::is_gateway;
 use super::{Agent, Inputs, Table, drops, metrics, report, resolved};
 use crate::ctl::Query;
 use crate::health::Readiness;
+use crate::installation::Installation;
 use crate::journal::{Journal, JournalError};
 use crate::options::{Options, Switch};
 use crate::revoker::Revoker;
@@ -38,6 +39,8 @@ pub(crate) enum StartError {
     },
     #[error("{path}: another agent is running with this directory")]
     Running { path: PathBuf },
+    #[error("the pool for a cluster without any: {0}")]
+    Pools(String),
     #[error("{0}")]
     Kernel(#[from] kernel::OpenError),
     #[error("{0}")]
@@ -63,8 +66,9 @@ pub(crate) fn start(
     readiness: watch::Sender<Readiness>,
     (queries_to, queries): (mpsc::Sender<Query>, mpsc::Receiver<Query>),
 ) -> Result<(Agent, Inputs, Vec<File>), StartError> {
+    let pools = options.pools.pools().map_err(StartError::Pools)?;
     let lock = lock(&options)?;
-    let mut kernel = Kernel::open()?;
+    let mut kernel = open_kernel(&options)?;
     let features = kernel
         .features()
         .to_string()
@@ -83,7 +87,7 @@ pub(crate) fn start(
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
     let source = options.datastore();
-    let updates = store::watch(&source).map_err(thread("datastore"))?;
+    let updates = store::watch(&source, &options.node_name).map_err(thread("datastore"))?;
     let (store, said) = Store::start(&source, &options.node_name).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
@@ -147,7 +151,7 @@ pub(crate) fn start(
             options.ipam_interval,
             store.is_cluster().then_some(super::duties::LEASE),
         ),
-        duties: super::duties::Duties::default(),
+        duties: super::duties::Duties::new(pools),
         next_ifindex: names::FIRST_IFINDEX,
         readiness,
         reported: report::Reported::default(),
@@ -161,6 +165,8 @@ pub(crate) fn start(
         revoker,
         revoked: 0,
         revoke_failure: None,
+        haunted: BTreeSet::new(),
+        installation: Installation::new(&options),
         options,
     };
     agent.take_in()?;
@@ -180,9 +186,16 @@ pub(crate) fn start(
     Ok((agent, inputs, lock))
 }
 
+fn open_kernel(options: &Options) -> Result<Kernel, kernel::OpenError> {
+    Kernel::open_with(kernel::Options {
+        sysctl_root: options.sysctl_dir.clone(),
+    })
+}
+
 fn tunnel_kinds(kernel: &Kernel) -> TunnelKinds {
     TunnelKinds {
         ipip: kernel.features().ipip,
+        ip6: kernel.features().ip6,
         vxlan: kernel.features().vxlan,
     }
 }
@@ -244,7 +257,7 @@ impl Agent {
 
 /// `--plan`: read everything, print what would be done, change nothing.
 pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
-    let mut kernel = Kernel::open()?;
+    let mut kernel = open_kernel(&options)?;
     let mut calc = Calc::new(
         &options.node_name,
         tunnel_kinds(&kernel),
@@ -280,9 +293,11 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
             sequence: live.sequence,
         });
     }
-    let mut updates = store::watch(&options.datastore()).map_err(|source| StartError::Thread {
-        name: "datastore",
-        source,
+    let mut updates = store::watch(&options.datastore(), &options.node_name).map_err(|source| {
+        StartError::Thread {
+            name: "datastore",
+            source,
+        }
     })?;
     let synced = async {
         while let Some(update) = updates.recv().await {

@@ -3,10 +3,10 @@
 use super::queue::Queue;
 use super::services::{self, Told};
 use super::{Api, Claim, LeaseRead, RETRY, Said, Write, owner_of};
-use datastore::kubernetes::{ClusterWriter, PodAddresses};
 use datastore::WriteError;
-use model::{IpamBlock, Lease, Object, ObjectKey};
+use datastore::kubernetes::{ClusterWriter, PodAddresses};
 use ipnet::IpNet;
+use model::{IpamBlock, Lease, Object, ObjectKey};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -43,7 +43,12 @@ enum Done {
 }
 
 /// Until the agent ends.
-pub(super) fn run(api: &Api, node: &str, mut queue: mpsc::UnboundedReceiver<Write>, said: &mpsc::UnboundedSender<Said>) {
+pub(super) fn run(
+    api: &Api,
+    node: &str,
+    mut queue: mpsc::UnboundedReceiver<Write>,
+    said: &mpsc::UnboundedSender<Said>,
+) {
     let cluster = loop {
         match api.cluster() {
             Ok(cluster) => break cluster,
@@ -85,7 +90,10 @@ impl Writes {
             while let Some((subject, write)) = self.pending.next(Instant::now(), AT_ONCE) {
                 self.start(subject, write);
             }
-            let due = self.pending.next_due().filter(|_| self.tasks.len() < AT_ONCE);
+            let due = self
+                .pending
+                .next_due()
+                .filter(|_| self.tasks.len() < AT_ONCE);
             tokio::select! {
                 write = queue.recv() => match write {
                     Some(write) => self.take(write),
@@ -112,9 +120,15 @@ impl Writes {
             Write::Node(_) => (Subject::Node, now),
             Write::Defaults(_) => (Subject::Defaults, now),
             Write::Services(_) => (Subject::Services, now),
-            Write::Allocations { block, .. } => (Subject::Allocations(block.cidr), now + BLOCK_DELAY),
-            Write::Claim(block) | Write::Free(block) | Write::TakeOver { block, .. } => (Subject::Block(block.cidr), now),
-            Write::ReadLease(name) | Write::SwapLease { name, .. } => (Subject::Lease(name.clone()), now),
+            Write::Allocations { block, .. } => {
+                (Subject::Allocations(block.cidr), now + BLOCK_DELAY)
+            }
+            Write::Claim(block) | Write::Free(block) | Write::TakeOver { block, .. } => {
+                (Subject::Block(block.cidr), now)
+            }
+            Write::ReadLease(name) | Write::SwapLease { name, .. } => {
+                (Subject::Lease(name.clone()), now)
+            }
             Write::NodeReport { name, .. } => {
                 let kind = model::Kind::CalicoNodeStatus;
                 (Subject::Status(ObjectKey::global(kind, name)), now)
@@ -182,7 +196,9 @@ async fn attempt(
             Object::WorkloadEndpoint(endpoint) => {
                 writer.annotate_pod(&PodAddresses::of(endpoint)).await
             }
-            other => Err(WriteError::Kind { object: other.key() }),
+            other => Err(WriteError::Kind {
+                object: other.key(),
+            }),
         },
         Write::Status(status) => writer.put_status(status).await,
         Write::Node(status) => writer.put_node_status(status).await,
@@ -219,7 +235,10 @@ async fn attempt(
             Ok(())
         }
         Write::TakeOver { block, by } => {
-            let next = IpamBlock { node: by.clone(), ..block.clone() };
+            let next = IpamBlock {
+                node: by.clone(),
+                ..block.clone()
+            };
             let swapped = writer.swap_block(block, &next).await;
             answer_claim(said, next, swapped);
             Ok(())
@@ -229,9 +248,19 @@ async fn attempt(
             answer_lease(said, name, read);
             Ok(())
         }
-        Write::SwapLease { name, expected, next, begun, duration } => {
+        Write::SwapLease {
+            name,
+            expected,
+            next,
+            begun,
+            duration,
+        } => {
             let read = swap(writer, name, expected.as_ref(), next, *duration).await;
-            answer_lease(said, name, read.map(|(lease, ours)| (lease, ours.then_some(*begun))));
+            answer_lease(
+                said,
+                name,
+                read.map(|(lease, ours)| (lease, ours.then_some(*begun))),
+            );
             Ok(())
         }
         Write::Delete(_) => Ok(()),
@@ -278,7 +307,11 @@ fn answer_lease(
     match read {
         Ok((lease, written)) => {
             let name = name.to_owned();
-            let _ = said.send(Said::Lease(LeaseRead { name, lease, written }));
+            let _ = said.send(Said::Lease(LeaseRead {
+                name,
+                lease,
+                written,
+            }));
         }
         Err(error) => tracing::debug!(lease = name, %error, "lease"),
     }

@@ -64,12 +64,12 @@ impl<S: Ord + Clone + Hash, W: Clone> Queue<S, W> {
         if self.running >= limit {
             return None;
         }
-        let ready = |entry: &Entry<W>| !entry.running && entry.waiting.is_some() && entry.due <= now;
+        let ready =
+            |entry: &Entry<W>| !entry.running && entry.waiting.is_some() && entry.due <= now;
         let (subject, entry) = self.entries.iter_mut().find(|(_, entry)| ready(entry))?;
         entry.running = true;
         self.running += 1;
-        Some((subject.clone(), entry.waiting.clone()?))
-            .inspect(|_| entry.waiting = None)
+        Some((subject.clone(), entry.waiting.clone()?)).inspect(|_| entry.waiting = None)
     }
 
     /// What was on its way is written.
@@ -102,7 +102,10 @@ impl<S: Ord + Clone + Hash, W: Clone> Queue<S, W> {
 
     /// When something has to be written next that is not to be written yet.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let waiting = self.entries.values().filter(|entry| !entry.running && entry.waiting.is_some());
+        let waiting = self
+            .entries
+            .values()
+            .filter(|entry| !entry.running && entry.waiting.is_some());
         waiting.map(|entry| entry.due).min()
     }
 }

@@ -40,7 +40,9 @@ pub(super) async fn serve(
     let mut picture = picture.clone();
     for _ in 0..ATTEMPTS {
         let read = read_blocks(writer, &picture.blocks).await?;
-        let allocations = read.iter().map(|(cidr, block)| (*cidr, block.allocations.clone()));
+        let allocations = read
+            .iter()
+            .map(|(cidr, block)| (*cidr, block.allocations.clone()));
         let mut ledger = Ledger::new(
             picture.pools.iter().cloned(),
             picture.reserved.clone(),
@@ -102,7 +104,10 @@ async fn write_blocks(
 ) -> Result<bool, WriteError> {
     for (block, allocations) in ledger.changed() {
         let cidr = block.cidr;
-        if !writer.put_service_block(cidr, allocations, read.get(&cidr)).await? {
+        if !writer
+            .put_service_block(cidr, allocations, read.get(&cidr))
+            .await?
+        {
             // Somebody else's by now, perhaps a node's: that is read next.
             match writer.service_block(cidr).await? {
                 Some(_) => picture.blocks.insert(cidr),
@@ -132,7 +137,9 @@ async fn write_statuses(
         if as_set(addresses) != as_set(&demand.shown) {
             let ServiceKey { namespace, name } = &demand.service;
             tracing::info!(service = %demand.service, ?addresses, "addresses of a Service");
-            writer.put_service_addresses(namespace, name, addresses).await?;
+            writer
+                .put_service_addresses(namespace, name, addresses)
+                .await?;
         }
     }
     Ok(())
@@ -152,7 +159,11 @@ async fn tell(
             tracing::warn!(%service, %reason, "no address for a Service");
             let status = Status {
                 node: node.to_owned(),
-                object: Some(ObjectKey::namespaced(Kind::Service, &service.namespace, &service.name)),
+                object: Some(ObjectKey::namespaced(
+                    Kind::Service,
+                    &service.namespace,
+                    &service.name,
+                )),
                 conditions: vec![Condition {
                     type_: "LoadBalancer".into(),
                     status: false,

@@ -53,13 +53,8 @@ pub(super) fn pool(body: &mut Body<'_>) -> Result<Object, Problem> {
                 item.one_of(ASSIGNMENT_MODES)
             })?,
     };
-    if pool.ipip_mode != EncapMode::Never {
-        if matches!(cidr, IpNet::V6(_)) {
-            return Err(spec.problem("ipipMode", "IPIP carries IPv4 only; this pool is IPv6"));
-        }
-        if pool.vxlan_mode != EncapMode::Never {
-            return Err(spec.problem("vxlanMode", "a pool has either ipipMode or vxlanMode"));
-        }
+    if pool.ipip_mode != EncapMode::Never && pool.vxlan_mode != EncapMode::Never {
+        return Err(spec.problem("vxlanMode", "a pool has either ipipMode or vxlanMode"));
     }
     spec.warn_unknown(&mut body.warnings);
     Ok(Object::IpPool(pool))

@@ -56,7 +56,7 @@ proptest! {
     fn the_table_decides_about_hosts_as_the_evaluator_does(
         changes in cluster(),
         policies in vec(host_policy(), 1..5),
-        hosts in vec((labels(), select(vec!["eth0", "eth1", "*"])), 1..3),
+        hosts in vec((labels(), select(vec!["eth0", "eth1", "*"]), any::<bool>()), 1..3),
     ) {
         let changes = with_hosts(changes, policies, hosts);
         let mut compiler = Compiler::new(on_node());
@@ -78,7 +78,7 @@ fn on_node() -> Options {
 fn with_hosts(
     changes: Vec<Change>,
     policies: Vec<CalicoPolicy>,
-    hosts: Vec<(Labels, &str)>,
+    hosts: Vec<(Labels, &str, bool)>,
 ) -> Vec<Change> {
     let other = |change: &Change| {
         !matches!(
@@ -87,7 +87,7 @@ fn with_hosts(
         )
     };
     let mut changes: Vec<_> = changes.into_iter().filter(other).collect();
-    for (number, (labels, interface)) in hosts.into_iter().enumerate() {
+    for (number, (labels, interface, open)) in hosts.into_iter().enumerate() {
         let name = format!("host-{number}");
         let host = HostEndpoint {
             name: name.clone(),
@@ -96,7 +96,7 @@ fn with_hosts(
             interface_name: Some(interface.to_owned()),
             expected_ips: vec![],
             ports: vec![],
-            profiles: vec![],
+            profiles: Vec::from_iter(open.then(|| "projectcalico-default-allow".to_owned())),
         };
         changes.push(Change::HostEndpoint(name, Some(host)));
     }
@@ -182,6 +182,7 @@ fn compare_hosts(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseErro
                     oif,
                     source: from,
                     destination: to,
+                    original_destination: None,
                     protocol,
                     ports: port.map(|port| (1500, port)),
                     icmp,
@@ -313,6 +314,7 @@ fn compare_pair(
             oif: (!own_node).then(|| interface(destination)),
             source: from,
             destination: to,
+            original_destination: None,
             protocol,
             ports: port.map(|port| (1500, port)),
             icmp,

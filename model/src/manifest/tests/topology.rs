@@ -209,10 +209,6 @@ fn a_mistake_in_a_pool_is_named_with_its_field() {
             "spec.cidr: a block of /26 is larger than the pool 10.0.0.0/28",
         ),
         (
-            json!({ "cidr": "fd00::/64", "ipipMode": "Always" }),
-            "spec.ipipMode: IPIP carries IPv4 only; this pool is IPv6",
-        ),
-        (
             json!({ "cidr": "10.0.0.0/16", "ipipMode": "always" }),
             r#"spec.ipipMode: "always" is not one of Never, Always, CrossSubnet"#,
         ),
