@@ -39,6 +39,8 @@ pub(crate) enum StartError {
     },
     #[error("{path}: another agent is running with this directory")]
     Running { path: PathBuf },
+    #[error("the pool for a cluster without any: {0}")]
+    Pools(String),
     #[error("{0}")]
     Kernel(#[from] kernel::OpenError),
     #[error("{0}")]
@@ -64,6 +66,7 @@ pub(crate) fn start(
     readiness: watch::Sender<Readiness>,
     (queries_to, queries): (mpsc::Sender<Query>, mpsc::Receiver<Query>),
 ) -> Result<(Agent, Inputs, Vec<File>), StartError> {
+    let pools = options.pools.pools().map_err(StartError::Pools)?;
     let lock = lock(&options)?;
     let mut kernel = open_kernel(&options)?;
     let features = kernel
@@ -149,7 +152,7 @@ pub(crate) fn start(
             options.ipam_interval,
             store.is_cluster().then_some(super::duties::LEASE),
         ),
-        duties: super::duties::Duties::default(),
+        duties: super::duties::Duties::new(pools),
         next_ifindex: names::FIRST_IFINDEX,
         readiness,
         reported: report::Reported::default(),
