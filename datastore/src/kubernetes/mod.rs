@@ -4,7 +4,6 @@
 //! |---|---|
 //! | `client` | [`Cluster`]: requests to whichever API server answers |
 //! | `connection` | kubeconfig or service account -> an HTTP/2 connection to one API server |
-//! | `write` | [`ClusterWriter`]: what agents write |
 //! | `resource` | what is read, and what of it is kept |
 //! | `slim` | reading only what is kept |
 //! | `item`, `workload` | an object of the API -> updates; a Pod -> its workload endpoint |
@@ -14,6 +13,7 @@
 //! | `demand` | what an object makes it necessary to read |
 //! | `watch` | all of them as one stream |
 //! | `backoff` | pauses between attempts |
+//! | `write` | [`ClusterWriter`]: what agents write |
 
 mod backoff;
 mod board;

@@ -251,20 +251,15 @@ impl Agent {
         self.care.look_at = Instant::now();
     }
 
-    fn pod_object(&self, endpoint: &WorkloadEndpoint) -> Option<&model::Pod> {
-        self.calc.objects().pod(&endpoint.namespace, &endpoint.pod)
-    }
-
     /// The datastore is told of every endpoint of this node.
     pub(super) fn write_endpoints(&mut self) {
         for local in self.calc.local().values() {
             let object = model::Object::WorkloadEndpoint(local.endpoint.clone());
-            let said = match self.calc.objects().get(&object.key()) {
-                Some(model::Object::WorkloadEndpoint(said)) => says(said, &local.endpoint),
-                // Of a cluster the Pod is told, if there is one.
-                _ => self.store.is_cluster() && self.pod_object(&local.endpoint).is_none(),
+            let told = match self.store.is_cluster() {
+                true => self.pod_is_told(&local.endpoint),
+                false => self.calc.objects().get(&object.key()) == Some(&object),
             };
-            if !said {
+            if !told {
                 self.store.write(Write::Put(Box::new(object)));
             }
         }
@@ -296,16 +291,6 @@ fn with_link(mut endpoint: WorkloadEndpoint) -> WorkloadEndpoint {
         endpoint.mac = mac;
     }
     endpoint
-}
-
-/// Whether the datastore says of an endpoint of this node what it is. A Pod says of it no more
-/// than container and addresses.
-fn says(said: &WorkloadEndpoint, own: &WorkloadEndpoint) -> bool {
-    if said.interface_name.is_empty() {
-        said.container_id == own.container_id && said.ip_networks == own.ip_networks
-    } else {
-        said == own
-    }
 }
 
 pub(super) fn key_of(endpoint: &WorkloadEndpoint) -> ObjectKey {

@@ -7,12 +7,12 @@
 use super::node_report::Answered;
 use super::{Agent, tunnel};
 use crate::store::{ServicePicture, Write};
-use datastore::kubernetes::{Defaults, NodeStatus, PoolDefaults};
+use datastore::kubernetes::{Defaults, NodeStatus, PodAddresses, PoolDefaults};
 use felix_core::Phase;
 use ipam::load_balancer::Demand;
 use ipnet::IpNet;
 use model::object::{AllowedUse, EncapMode};
-use model::{Allocation, BlockAllocations, IpamBlock, Kind};
+use model::{Allocation, BlockAllocations, IpamBlock, Kind, WorkloadEndpoint};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -309,6 +309,18 @@ impl Agent {
         names
             .map(|(name, used)| (name.to_owned(), address.clone().filter(|_| used)))
             .into()
+    }
+
+    /// Whether the pod's object says what the endpoint is, as far as a cluster is told.
+    pub(super) fn pod_is_told(&self, endpoint: &WorkloadEndpoint) -> bool {
+        let wanted = PodAddresses::of(endpoint).annotations();
+        match self.calc.objects().pod(&endpoint.namespace, &endpoint.pod) {
+            // It is gone, or not seen yet.
+            None => true,
+            Some(pod) => wanted
+                .iter()
+                .all(|(key, value)| pod.annotations.get(key) == Some(value)),
+        }
     }
 }
 
