@@ -34,6 +34,12 @@ enum Command {
     Clean,
     /// Fails if a pure crate depends on the world
     Purity,
+    /// Writes deploy/ from its source: CustomResourceDefinitions, plain manifest, Kustomize, Helm
+    Manifests {
+        /// Write nothing; fail if a file is not what would be written
+        #[arg(long)]
+        check: bool,
+    },
     /// Runs a command inside a kernel that has what this one lacks (IPIP, netem and more)
     Vm {
         /// Memory of the guest
@@ -105,6 +111,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Purity => purity(),
+        Command::Manifests { check } => manifests(check),
         Command::Vm {
             memory,
             timeout,
@@ -143,6 +150,24 @@ fn purity() -> anyhow::Result<ExitCode> {
         eprintln!("a pure crate depends on the world: {violation}");
     }
     Ok(passed(violations.is_empty()))
+}
+
+fn manifests(check: bool) -> anyhow::Result<ExitCode> {
+    let folder = integration::manifests::folder();
+    if check {
+        let differing = integration::manifests::differing(&folder)?;
+        for path in differing.keys() {
+            eprintln!(
+                "run `cargo lab manifests`: {} is not up to date",
+                path.display()
+            );
+        }
+        return Ok(passed(differing.is_empty()));
+    }
+    for path in integration::manifests::write(&folder)? {
+        println!("{}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Says what it holds (prefix, directory, a process) and waits for the end of standard input.

@@ -2,7 +2,7 @@
 //! module to answer.
 
 use crate::netlink::Socket;
-use crate::{ipip, nft, vxlan};
+use crate::{ip6, ipip, nft, vxlan};
 use std::fmt;
 
 /// What this kernel can do beyond the least that is required (Linux 5.14).
@@ -12,6 +12,8 @@ pub struct Features {
     pub release: String,
     /// The tunnel device `ipip` can be created.
     pub ipip: bool,
+    /// The tunnel device `ip6tnl` can be created.
+    pub ip6: bool,
     /// The tunnel device `vxlan` can be created.
     pub vxlan: bool,
     /// Tables can have an owner and outlive it (`owner, persist`; since 6.9). One without the
@@ -27,6 +29,7 @@ impl Features {
         Self {
             release: uname.release().to_string_lossy().into_owned(),
             ipip: ipip::probe(route),
+            ip6: ip6::probe(route),
             vxlan: vxlan::probe(route),
             nft_owner: nft::probe_owner(nft),
             nft_missing: nft::probe_statements(nft),
@@ -39,6 +42,7 @@ impl fmt::Display for Features {
         let word = |yes| if yes { "yes" } else { "no" };
         writeln!(f, "kernel               {}", self.release)?;
         writeln!(f, "ipip                 {}", word(self.ipip))?;
+        writeln!(f, "ip6tnl               {}", word(self.ip6))?;
         writeln!(f, "vxlan                {}", word(self.vxlan))?;
         writeln!(f, "nft owner, persist   {}", word(self.nft_owner))?;
         match self.nft_missing.as_slice() {

@@ -4,7 +4,7 @@ use crate::features::Features;
 use crate::netlink::{Errno, Protocol, Socket};
 use crate::nft::Table;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// The kernel, seen from one network namespace. Blocking, and quick: no call waits for anything
@@ -19,6 +19,8 @@ pub struct Kernel {
     pub(crate) sysctl_root: PathBuf,
     /// Tunnel devices, and the IPv4 address that the node itself speaks with through each.
     pub(crate) tunnel_sources: BTreeMap<u32, Ipv4Addr>,
+    /// Tunnel devices whose routes say the outer header, and its source.
+    pub(crate) encapsulating: BTreeMap<u32, Ipv6Addr>,
 }
 
 /// What differs between environments.
@@ -70,6 +72,7 @@ impl Kernel {
             features,
             sysctl_root: options.sysctl_root,
             tunnel_sources: BTreeMap::new(),
+            encapsulating: BTreeMap::new(),
         })
     }
 

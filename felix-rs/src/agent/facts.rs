@@ -26,6 +26,7 @@ impl Agent {
         for key in self.calc.on_update(update) {
             self.snapshot_stale = true;
             self.counters.changed();
+            self.services_may_differ(key.kind);
             self.on_addresses_object(&key);
         }
         if synced && before != Phase::InSync {
@@ -152,6 +153,7 @@ impl Agent {
             KernelEvent::Overrun => {
                 tracing::warn!("kernel events were lost: reading everything again");
                 self.audit_due = true;
+                self.begin_table_audit();
             }
         }
     }

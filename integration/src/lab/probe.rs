@@ -1,7 +1,7 @@
 //! Probers in pods and hosts, asked from outside.
 
 use super::Netns;
-use crate::prober::{Operation, Outcome, PORTS, Received, Reply, Request, Sent};
+use crate::prober::{Fragments, Operation, Outcome, PORTS, Received, Reply, Request, Sent};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::HashMap;
 use std::fmt;
@@ -145,6 +145,41 @@ impl Probe {
             Outcome::Answered { name, .. } => Ok(name),
             other => bail!("unexpected answer {other:?}"),
         }
+    }
+
+    /// Sends octets to `to` over TCP; how many it says have arrived.
+    ///
+    /// # Errors
+    /// It does not say so within `limit`.
+    pub fn bulk(&self, to: IpAddr, octets: usize, limit: Duration) -> Result<usize> {
+        let operation = Operation::Bulk {
+            to,
+            octets,
+            limit_ms: milliseconds(limit),
+        };
+        match self.answer(operation)? {
+            Outcome::Arrived(count) => Ok(count),
+            other => bail!("unexpected answer {other:?}"),
+        }
+    }
+
+    /// Sends a datagram; how long it was when it arrived, or what it is longer than.
+    ///
+    /// # Errors
+    /// Nobody answered within `limit`: why.
+    pub fn datagram(
+        &self,
+        to: IpAddr,
+        octets: usize,
+        fragments: Fragments,
+        limit: Duration,
+    ) -> Result<Outcome> {
+        self.answer(Operation::Datagram {
+            to,
+            octets,
+            fragments,
+            limit_ms: milliseconds(limit),
+        })
     }
 
     /// Starts a flow of `rate` numbered datagrams a second to the prober `to` at `address`.
@@ -325,7 +360,7 @@ pub fn matrix(
 }
 
 fn operation(protocol: Protocol, to: IpAddr, port: u16, limit: Duration) -> Operation {
-    let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    let limit_ms = milliseconds(limit);
     match protocol {
         Protocol::Tcp => Operation::Tcp {
             to: SocketAddr::new(to, port),
@@ -337,6 +372,10 @@ fn operation(protocol: Protocol, to: IpAddr, port: u16, limit: Duration) -> Oper
         },
         Protocol::Icmp => Operation::Ping { to, limit_ms },
     }
+}
+
+fn milliseconds(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The binary with the hidden sub-commands: this program, or the one that cargo built beside it.

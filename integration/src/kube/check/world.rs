@@ -365,9 +365,9 @@ impl World {
 
 /// The image as `deploy/image` builds it.
 pub(in crate::kube) fn build_image() -> Result<PathBuf> {
-    let script = repository().join("deploy/image/build");
+    let script = repository().join("deploy/image");
     let said = process::run(&mut Command::new(&script))?;
-    let path = said.lines().last().map(str::trim).unwrap_or_default();
+    let path = said.lines().next().map(str::trim).unwrap_or_default();
     ensure!(
         Path::new(path).is_file(),
         "{} named no archive: {said}",
