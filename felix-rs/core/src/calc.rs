@@ -85,6 +85,8 @@ pub struct Calc {
     blocks: BTreeMap<ObjectKey, IpNet>,
     /// Ways to pods of other nodes in this node's blocks.
     strays: BTreeMap<IpNet, Vec<IpAddr>>,
+    /// Gateways to BGP peers, whatever BGP says of the way to them.
+    to_peers: BTreeMap<IpNet, IpAddr>,
     /// This node's own address on the IPIP device.
     tunnel_address: Option<Ipv4Addr>,
     underlay: Underlay,
@@ -123,6 +125,7 @@ impl Calc {
             own_blocks: BTreeSet::new(),
             blocks: BTreeMap::new(),
             strays: BTreeMap::new(),
+            to_peers: BTreeMap::new(),
             tunnel_address: None,
             underlay: Underlay::default(),
             names: Names::default(),

@@ -204,10 +204,12 @@ impl fmt::Display for Show<'_> {
                     write!(f, " dev #{ifindex}")?;
                 }
                 if hop.onlink {
-                    f.write_str(" onlink")
-                } else {
-                    Ok(())
+                    f.write_str(" onlink")?;
                 }
+                if hops.len() > 1 {
+                    write!(f, " weight {}", hop.weight)?;
+                }
+                Ok(())
             }),
         }
     }
@@ -228,6 +230,7 @@ mod tests {
             gateway,
             ifindex: Some(2),
             onlink: false,
+            weight: 1,
         }])
     }
 

@@ -74,7 +74,7 @@ impl Kernel {
         }
         for route in pod_routes(pod, link.ifindex) {
             let step = format!("add the route {}", route.dest);
-            let encoded = route::encode(&mut request, &route, PROTOCOL_BOOT, None);
+            let encoded = route::encode(&mut request, &route, PROTOCOL_BOOT, None, None);
             steps.push((encoded, step));
         }
         send(&mut socket, request, &steps).map_err(|(step, source)| {
@@ -214,6 +214,7 @@ fn pod_routes(pod: &PodLink, ifindex: u32) -> Vec<Route> {
             gateway,
             ifindex: Some(ifindex),
             onlink: false,
+            weight: 1,
         };
         routes.push(Route {
             dest,
