@@ -5,9 +5,9 @@
 //! are, so that all of them together ask ten times a second at most.
 
 use super::node_report::Answered;
-use super::{Agent, departed, tunnel};
+use super::{Agent, tunnel};
 use crate::store::{ServicePicture, Write};
-use datastore::kubernetes::{Defaults, NodeStatus, PodAddresses};
+use datastore::kubernetes::{Defaults, NodeStatus, PodAddresses, PoolDefaults};
 use felix_core::Phase;
 use ipam::load_balancer::Demand;
 use ipnet::IpNet;
@@ -36,7 +36,8 @@ pub(super) struct Duties {
     elect_at: Option<Instant>,
     /// The lease was held when last looked.
     held: bool,
-    defaults_asked: bool,
+    /// What a cluster without pools is given; none once it was asked for.
+    defaults: Option<Option<[PoolDefaults; 2]>>,
     services: Option<(ServicePicture, Instant)>,
     /// Something changed that decides about Services.
     services_stale: bool,
@@ -47,6 +48,15 @@ pub(super) struct Duties {
     /// What was said of the node, and since when it is not ready.
     node: Option<NodeStatus>,
     not_ready_since: Option<Instant>,
+}
+
+impl Duties {
+    pub(super) fn new(pools: Option<[PoolDefaults; 2]>) -> Self {
+        Self {
+            defaults: Some(pools),
+            ..Self::default()
+        }
+    }
 }
 
 impl Agent {
@@ -96,10 +106,9 @@ impl Agent {
     }
 
     fn ask_for_defaults(&mut self) {
-        if self.duties.defaults_asked {
+        let Some(pools) = self.duties.defaults.take() else {
             return;
-        }
-        self.duties.defaults_asked = true;
+        };
         let objects = self.calc.objects();
         let nodes = objects.nodes().flat_map(|node| {
             let own = [
@@ -114,7 +123,7 @@ impl Agent {
             .services()
             .flat_map(|service| service.cluster_ips.iter().copied());
         self.store.write(Write::Defaults(Box::new(Defaults {
-            pools: self.options.default_pools(),
+            pools,
             avoid: nodes.chain(services).collect(),
         })));
     }

@@ -1,43 +1,15 @@
 //! Where objects are in the API.
 
+use super::super::resource::RESOURCES;
 use model::{Kind, ObjectKey};
 
-const CALICO: &str = "projectcalico.org/v3";
-
-/// `apiVersion` and plural of a kind that is written, or that a status is written about.
+/// `apiVersion` and plural of a kind.
 pub(super) fn resource(kind: Kind) -> (&'static str, &'static str) {
-    match kind {
-        Kind::Namespace => ("v1", "namespaces"),
-        Kind::Pod => ("v1", "pods"),
-        Kind::Node => ("v1", "nodes"),
-        Kind::Service => ("v1", "services"),
-        Kind::ServiceAccount => ("v1", "serviceaccounts"),
-        Kind::Secret => ("v1", "secrets"),
-        Kind::EndpointSlice => ("discovery.k8s.io/v1", "endpointslices"),
-        Kind::NetworkPolicy => ("networking.k8s.io/v1", "networkpolicies"),
-        Kind::ClusterNetworkPolicy => (
-            "policy.networking.k8s.io/v1alpha2",
-            "clusternetworkpolicies",
-        ),
-        Kind::IpPool => (CALICO, "ippools"),
-        Kind::IpReservation => (CALICO, "ipreservations"),
-        Kind::IpamBlock => (CALICO, "ipamblocks"),
-        Kind::BgpConfiguration => (CALICO, "bgpconfigurations"),
-        Kind::BgpPeer => (CALICO, "bgppeers"),
-        Kind::BgpFilter => (CALICO, "bgpfilters"),
-        Kind::WorkloadEndpoint => (CALICO, "workloadendpoints"),
-        Kind::Tier => (CALICO, "tiers"),
-        Kind::CalicoNetworkPolicy => (CALICO, "networkpolicies"),
-        Kind::GlobalNetworkPolicy => (CALICO, "globalnetworkpolicies"),
-        Kind::StagedNetworkPolicy => (CALICO, "stagednetworkpolicies"),
-        Kind::StagedGlobalNetworkPolicy => (CALICO, "stagedglobalnetworkpolicies"),
-        Kind::StagedKubernetesNetworkPolicy => (CALICO, "stagedkubernetesnetworkpolicies"),
-        Kind::NetworkSet => (CALICO, "networksets"),
-        Kind::GlobalNetworkSet => (CALICO, "globalnetworksets"),
-        Kind::HostEndpoint => (CALICO, "hostendpoints"),
-        Kind::Profile => (CALICO, "profiles"),
-        Kind::CalicoNodeStatus => (CALICO, "caliconodestatuses"),
-        Kind::FelixConfiguration => (CALICO, "felixconfigurations"),
+    let found = RESOURCES.iter().find(|resource| resource.kind == kind);
+    match found {
+        Some(resource) => (resource.api_version, resource.plural),
+        // Its objects are Pods here.
+        None => ("projectcalico.org/v3", "workloadendpoints"),
     }
 }
 
