@@ -301,7 +301,7 @@ impl Agent {
         }
     }
 
-    /// Read everything back and compare: what an event should have told and did not is counted
+    /// Read links, addresses and routes back and compare: what an event should have told and did not is counted
     /// and logged, so that the audit can't hide a defect.
     pub(super) fn audit(&mut self) {
         self.enable_forwarding();
@@ -320,14 +320,6 @@ impl Agent {
         self.audited = true;
         self.pending.extend(self.calc.desired().prefixes().copied());
         self.pending.extend(before.keys());
-        self.table = Table::Unknown;
-        if self
-            .kernel
-            .nft_read()
-            .is_ok_and(|read| read.as_ref() == Some(self.calc.ruleset()))
-        {
-            self.table = Table::InStep;
-        }
     }
 
     /// Links, addresses and routes as they are now.

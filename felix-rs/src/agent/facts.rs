@@ -153,6 +153,7 @@ impl Agent {
             KernelEvent::Overrun => {
                 tracing::warn!("kernel events were lost: reading everything again");
                 self.audit_due = true;
+                self.begin_table_audit();
             }
         }
     }

@@ -22,6 +22,7 @@ mod resolved;
 mod revoke;
 mod spool;
 mod start;
+mod table_audit;
 mod tunnel;
 
 use crate::cni_socket::Call;
@@ -96,6 +97,7 @@ pub(crate) struct Agent {
     /// Prefixes whose route in the kernel is not known to be the desired one.
     pending: BTreeSet<IpNet>,
     audit_due: bool,
+    table_audit: table_audit::TableAudit,
     /// Prefixes whose route the kernel refused; tried again at `retry_at`.
     deferred: BTreeSet<IpNet>,
     retry_at: Option<Instant>,
@@ -184,7 +186,10 @@ impl Agent {
                     return Ok(());
                 }
                 // Whoever makes others busy does not stop the clock.
-                _ = audit.tick() => self.audit_due = true,
+                _ = audit.tick() => {
+                    self.audit_due = true;
+                    self.begin_table_audit();
+                }
                 _ = tick.tick() => self.on_tick(),
                 call = inputs.calls.recv() => {
                     self.on_call(call.ok_or(Fatal::Gone("CNI socket"))?);
@@ -217,6 +222,14 @@ impl Agent {
                 }
                 query = inputs.queries.recv() => {
                     self.on_query(query.ok_or(Fatal::Gone("control socket"))?);
+                }
+                // When nobody waits for anything else.
+                () = std::future::ready(()), if self.table_audit.is_running() => {
+                    let differs = self.continue_table_audit();
+                    tokio::task::yield_now().await;
+                    if !differs {
+                        continue;
+                    }
                 }
             }
             self.drain(&mut inputs);

@@ -340,6 +340,7 @@ impl Agent {
     /// What the next convergence would do, from a fresh reading of the kernel.
     fn peek_plan(&mut self) -> String {
         self.audit();
+        self.table = Table::Unknown;
         let ops = self.calc.resolve();
         match self.next_plan(ops) {
             Ok(plan) => {

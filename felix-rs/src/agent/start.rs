@@ -124,6 +124,7 @@ pub(crate) fn start(
         table_failures: 0,
         pending: BTreeSet::new(),
         audit_due: false,
+        table_audit: Default::default(),
         deferred: BTreeSet::new(),
         retry_at: None,
         failing_since: None,

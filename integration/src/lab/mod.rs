@@ -18,6 +18,7 @@ pub mod process;
 mod reaper;
 pub mod router;
 pub mod store;
+pub mod volley;
 pub mod wait;
 pub mod watch;
 pub mod wire;
@@ -32,6 +33,7 @@ pub use pod::Pod;
 pub use probe::Probe;
 pub use process::Process;
 pub use store::Store;
+pub use volley::Volley;
 pub use watch::Watch;
 
 use anyhow::{Context, Result, bail};

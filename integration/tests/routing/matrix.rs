@@ -32,6 +32,45 @@ fn ipip_carries_everything_and_looks_as_it_should() -> Result<()> {
     every_stack(&WHEN.map(|when| Mode::Wrapped(Wrapping::IpInIp, when)))
 }
 
+#[test]
+fn native_and_vxlan_carry_pods_of_a_family_that_the_nodes_lack() -> Result<()> {
+    let [always, cross] = WHEN.map(|when| Mode::Wrapped(Wrapping::Vxlan, when));
+    // No IPv6 route has an IPv4 gateway: IPv6 over IPv4 is always wrapped.
+    let cases = [
+        (Stack::V6, Stack::V4, vec![always, cross, Mode::Native]),
+        (Stack::V4, Stack::V6, vec![always]),
+    ];
+    for (nodes, pods, modes) in cases {
+        let mut racks = Racks::prepared(nodes, pods, modes[0])?;
+        racks.start_agents()?;
+        for mode in modes {
+            racks.set_mode(mode)?;
+            every_cell(&racks, mode).with_context(|| format!("{pods:?} over {nodes:?}, {mode}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// In the guest where this kernel has no such device.
+#[test]
+fn ipip_carries_ipv4_over_ipv6_and_refuses_ipv6_over_ipv4_in_words() -> Result<()> {
+    if !kernel_has_ipip()? {
+        return Ok(());
+    }
+    let mode = Mode::Wrapped(Wrapping::IpInIp, When::Always);
+    let mut racks = Racks::prepared(Stack::V6, Stack::V4, mode)?;
+    racks.start_agents()?;
+    every_cell(&racks, mode)?;
+    drop(racks);
+    let mut racks = Racks::prepared(Stack::V4, Stack::V6, mode)?;
+    racks.start_agents()?;
+    let words =
+        "IP in IP carries IPv6 over IPv6 only, and Node/n1 has no IPv6 address; use vxlanMode";
+    let status = racks.agents[0].ctl(&["status", "-o", "json"])?;
+    ensure!(status.contains(words), "{status}");
+    Ok(())
+}
+
 fn every_stack(modes: &[Mode]) -> Result<()> {
     for stack in Stack::ALL {
         let racks = Racks::start(stack, modes[0])?;
@@ -52,7 +91,7 @@ fn every_cell(racks: &Racks, mode: Mode) -> Result<()> {
         None => UPLINK,
     };
     let capture = Capture::start(&racks.lab, &racks.nodes[0], "eth0")?;
-    let families = [false, true].into_iter().filter(|v6| racks.stack.has(*v6));
+    let families = [false, true].into_iter().filter(|v6| racks.pods.has(*v6));
     let cells: Vec<(bool, usize)> = families.flat_map(|v6| [(v6, 1), (v6, 2)]).collect();
     for (v6, to) in &cells {
         let (near, far) = (&pods[0], &pods[*to]);

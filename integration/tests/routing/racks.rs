@@ -121,7 +121,10 @@ pub(crate) struct Racks {
     pub(crate) agents: Vec<Agent>,
     plugins: Vec<Plugin>,
     pub(crate) store: Store,
+    /// Of the nodes.
     pub(crate) stack: Stack,
+    /// Of the pools.
+    pub(crate) pods: Stack,
     pub(crate) nodes: Vec<Netns>,
     pub(crate) router: Netns,
     serial: Cell<u32>,
@@ -131,6 +134,24 @@ pub(crate) struct Racks {
 impl Racks {
     /// Three agents that are ready, their pools in this mode.
     pub(crate) fn start(stack: Stack, mode: Mode) -> Result<Self> {
+        let mut racks = Self::prepared(stack, stack, mode)?;
+        racks.start_agents()?;
+        Ok(racks)
+    }
+
+    /// Starts the agents and waits until they are ready.
+    pub(crate) fn start_agents(&mut self) -> Result<()> {
+        for agent in &mut self.agents {
+            agent.start()?;
+        }
+        for agent in &mut self.agents {
+            agent.wait_ready(LIMIT)?;
+        }
+        Ok(())
+    }
+
+    /// Everything but running agents, with nodes and pools of different families.
+    pub(crate) fn prepared(stack: Stack, pods: Stack, mode: Mode) -> Result<Self> {
         let lab = Lab::new()?;
         let store = Store::new(lab.dir().join("datastore"))?;
         let router = lab.netns("router")?;
@@ -187,23 +208,18 @@ impl Racks {
         let agents = agents.map(|((name, ..), netns)| Agent::new(&lab, netns, name, &store));
         let agents: Vec<Agent> = agents.collect::<Result<_>>()?;
         let plugins = agents.iter().map(Plugin::ocicat).collect::<Result<_>>()?;
-        let mut racks = Self {
+        let racks = Self {
             agents,
             plugins,
             store,
             stack,
+            pods,
             nodes,
             router,
             serial: Cell::new(0),
             lab,
         };
         racks.set_mode(mode)?;
-        for agent in &mut racks.agents {
-            agent.start()?;
-        }
-        for agent in &mut racks.agents {
-            agent.wait_ready(LIMIT)?;
-        }
         Ok(racks)
     }
 
@@ -212,7 +228,7 @@ impl Racks {
         let pools = [("v4", "10.244.0.0/16"), ("v6", "fd00:10:244::/56")];
         for (name, cidr) in pools
             .into_iter()
-            .filter(|(name, _)| self.stack.has(*name == "v6"))
+            .filter(|(name, _)| self.pods.has(*name == "v6"))
         {
             let pool = format!(
                 "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: {name}}}\n\
@@ -236,9 +252,14 @@ impl Racks {
                 labels: BTreeMap::new(),
             };
             let pod = Pod::add(&self.lab, plugin, spec)?;
-            let way =
-                |ip: &IpAddr| format!("route add {ip} via {}", address(ip.is_ipv6(), rack, host));
-            self.router.ip(pod.addresses().iter().map(way))?;
+            let way = |ip: &IpAddr| {
+                let via = self.underlay_v6(*ip);
+                let family = if via { "inet6" } else { "inet" };
+                format!("route add {ip} via {family} {}", address(via, rack, host))
+            };
+            let routed = |ip: &&IpAddr| ip.is_ipv4() || self.underlay_v6(**ip);
+            self.router
+                .ip(pod.addresses().iter().filter(routed).map(way))?;
             let probe = Probe::start(pod.netns(), pod.name())?;
             members.push(Member { probe, pod });
         }
@@ -250,15 +271,19 @@ impl Racks {
         for (from, near) in NODES.iter().enumerate() {
             for (to, far) in NODES.iter().enumerate().filter(|(to, _)| *to != from) {
                 for address in members[to].pod.addresses() {
-                    let underlay_v6 = match self.stack {
-                        Stack::V4 => false,
-                        Stack::V6 => true,
-                        Stack::Dual => address.is_ipv6(),
-                    };
-                    let device = device(mode.wrapping(near.1 == far.1), underlay_v6);
+                    let device = device(mode.wrapping(near.1 == far.1), self.underlay_v6(address));
                     self.wait_device(from, address, device)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Waits until n1 routes to n3's pod as the mode says, by whichever uplink if natively.
+    pub(crate) fn wait_routed_far(&self, members: &[Member], mode: Mode) -> Result<()> {
+        for address in members[2].pod.addresses() {
+            let name = device(mode.wrapping(false), self.underlay_v6(address));
+            self.wait_device(0, address, name.trim_end_matches('0'))?;
         }
         Ok(())
     }
@@ -269,11 +294,20 @@ impl Racks {
             // The route itself, so that the default one does not pass for ours.
             let text = self.nodes[node].run(&["ip", "route", "get", "fibmatch", &to.to_string()]);
             let text = text.map_err(|error| format!("{error:#}"))?;
-            match text.contains(&format!("dev {device} ")) && text.contains("proto 122") {
+            match text.contains(&format!("dev {device}")) && text.contains("proto 122") {
                 true => Ok(()),
                 false => Err(text),
             }
         })
+    }
+
+    /// The family of the way between nodes for packets to a pod's address.
+    pub(crate) fn underlay_v6(&self, pod: IpAddr) -> bool {
+        match self.stack {
+            Stack::V4 => false,
+            Stack::V6 => true,
+            Stack::Dual => pod.is_ipv6(),
+        }
     }
 
     /// The address of a node's interface.

@@ -42,6 +42,8 @@ mod write;
 mod tests;
 
 pub use allocations::block_allocations;
+#[cfg(test)]
+pub(crate) use reader::asked;
 pub use write::{allocations_of, block_with, to_manifest};
 
 use crate::object::{Kind, Object, ObjectKey};
