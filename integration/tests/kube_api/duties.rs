@@ -1,7 +1,7 @@
 //! An agent in a cluster: what it makes, says and gives out.
 
 use crate::{Api, PATIENCE};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use integration::lab::{Agent, wait};
 use serde_json::{Value, json};
 
@@ -160,19 +160,29 @@ fn a_node_says_how_it_is_and_a_new_cluster_gets_what_it_needs() -> Result<()> {
     let state = |answer: &Value| answer["status"]["agent"]["birdV4"]["state"].clone();
     api.until_is(&["caliconodestatus", "n1"], state, &json!("Ready"))?;
 
-    // A pool that is wrong in a way that no schema sees is told so, and no longer once it is cured.
-    let tunnel = "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: odd}, \
-                  spec: {cidr: 10.244.7.0/24}}";
-    api.api.apply(tunnel)?;
-    let told = |pool: &Value| {
-        json!(
-            pool["status"]["conditions"]
-                .as_array()
-                .is_some_and(|all| !all.is_empty())
-        )
+    // What no schema sees is told, and no longer once it is cured.
+    let pool = |selector: &str| {
+        api.api.apply(&format!(
+            "{{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {{name: odd}}, \
+             spec: {{cidr: 10.99.0.0/24, nodeSelector: {selector:?}}}}}"
+        ))
     };
-    api.until_is(&["ippool", "odd"], told, &json!(true))
-        .with_context(|| format!("overlapping pools are told: {}", agent.log()))?;
+    let told = |pool: &Value| {
+        let all = pool["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        all.map(|condition| json!([condition["type"], condition["status"], condition["reason"]]))
+            .collect()
+    };
+    pool("has(")?;
+    api.until_is(
+        &["ippool", "odd"],
+        told,
+        &json!([["Valid", "False", "InvalidField"]]),
+    )?;
+    pool("has(rack)")?;
+    api.until_is(&["ippool", "odd"], told, &json!([]))?;
     Ok(())
 }
 
