@@ -1,5 +1,6 @@
 //! The command line of the agent. Flags and environment are read here and nowhere else.
 
+use crate::default_pools::DefaultPools;
 use crate::store::{Api, Source};
 use clap::Parser;
 use datastore::kubernetes::ClusterOptions;
@@ -19,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) datastore: PathBuf,
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) pools: DefaultPools,
     /// Directory of the sockets
     #[arg(long, default_value = names::RUN_DIR)]
     pub(crate) run_dir: PathBuf,

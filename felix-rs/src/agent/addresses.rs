@@ -255,11 +255,11 @@ impl Agent {
     pub(super) fn write_endpoints(&mut self) {
         for local in self.calc.local().values() {
             let object = model::Object::WorkloadEndpoint(local.endpoint.clone());
-            let said = match self.calc.objects().get(&object.key()) {
-                Some(model::Object::WorkloadEndpoint(said)) => says(said, &local.endpoint),
-                _ => false,
+            let told = match self.store.is_cluster() {
+                true => self.pod_is_told(&local.endpoint),
+                false => self.calc.objects().get(&object.key()) == Some(&object),
             };
-            if !said {
+            if !told {
                 self.store.write(Write::Put(Box::new(object)));
             }
         }
@@ -291,16 +291,6 @@ fn with_link(mut endpoint: WorkloadEndpoint) -> WorkloadEndpoint {
         endpoint.mac = mac;
     }
     endpoint
-}
-
-/// Whether the datastore says of an endpoint of this node what it is. A Pod says of it no more
-/// than container and addresses.
-fn says(said: &WorkloadEndpoint, own: &WorkloadEndpoint) -> bool {
-    if said.interface_name.is_empty() {
-        said.container_id == own.container_id && said.ip_networks == own.ip_networks
-    } else {
-        said == own
-    }
 }
 
 pub(super) fn key_of(endpoint: &WorkloadEndpoint) -> ObjectKey {

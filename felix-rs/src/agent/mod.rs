@@ -9,9 +9,11 @@ mod apply;
 mod bgp;
 mod departed;
 mod drops;
+mod duties;
 mod facts;
 mod ipam_report;
 mod metrics;
+mod node_report;
 mod pods;
 mod reconcile;
 mod report;
@@ -129,6 +131,7 @@ pub(crate) struct Agent {
     /// Until when ADDs wait for their Pod objects.
     pod_deadlines: BTreeMap<EndpointKey, Instant>,
     care: reconcile::Care,
+    duties: duties::Duties,
     next_ifindex: u32,
     readiness: watch::Sender<Readiness>,
     reported: report::Reported,
@@ -284,6 +287,7 @@ impl Agent {
         }
         self.retry_waiting();
         self.report();
+        self.see_to_duties();
         Ok(())
     }
 

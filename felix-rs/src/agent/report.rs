@@ -21,6 +21,8 @@ const IPVS_DEVICE: &str = "kube-ipvs0";
 pub(super) struct Reported {
     readiness: Option<Readiness>,
     objects: BTreeMap<ObjectKey, Vec<Condition>>,
+    /// Whether they were written by this agent.
+    written: bool,
     /// Of the node's own object.
     own: Vec<Condition>,
 }
@@ -41,6 +43,7 @@ impl Agent {
             self.reported.readiness = Some(readiness);
             self.write_node_status(self.reported.own.clone());
         }
+        self.write_node();
         if self.calc.phase() == Phase::InSync {
             self.write_object_status(&problems);
         }
@@ -149,6 +152,18 @@ impl Agent {
         })));
     }
 
+    /// What the Node object is told of readiness.
+    fn write_node(&mut self) {
+        let Some(readiness) = self.reported.readiness.as_ref() else {
+            return;
+        };
+        let own = self.reported.own.iter().map(|condition| &condition.message);
+        let sentences = readiness.reasons.iter().chain(&readiness.notes).chain(own);
+        let sentences: Vec<&str> = sentences.map(String::as_str).collect();
+        let (ready, message) = (readiness.ready, sentences.join("; "));
+        self.report_node(ready, message);
+    }
+
     fn write_object_status(&mut self, problems: &[Invalid]) {
         let mut now: BTreeMap<ObjectKey, Vec<Condition>> = BTreeMap::new();
         let rejected: BTreeSet<&ObjectKey> =
@@ -184,12 +199,22 @@ impl Agent {
             self.reported.own = own.clone();
             self.write_node_status(own);
         }
+        // Of a cluster's agents one says what all of them see.
+        let writes = !self.store.is_cluster() || self.holds_lease();
+        let first = writes && !self.reported.written;
+        self.reported.written = writes;
         for (object, conditions) in &now {
-            if self.reported.objects.get(object) != Some(conditions) {
+            let known = self.reported.objects.get(object) == Some(conditions);
+            if known && first {
+                self.write_status(object, conditions.clone());
+            }
+            if !known {
                 for condition in conditions.iter().filter(|c| c.type_ == "Accepted") {
                     tracing::warn!(error = %condition.message, "object not usable as it is");
                 }
-                self.write_status(object, conditions.clone());
+                if writes {
+                    self.write_status(object, conditions.clone());
+                }
             }
         }
         let cured: Vec<ObjectKey> = self
@@ -199,7 +224,7 @@ impl Agent {
             .filter(|key| !now.contains_key(key))
             .cloned()
             .collect();
-        for object in &cured {
+        for object in cured.iter().filter(|_| writes) {
             self.write_status(object, Vec::new());
         }
         self.reported.objects = now;
