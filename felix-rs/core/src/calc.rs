@@ -87,6 +87,8 @@ pub struct Calc {
     strays: BTreeMap<IpNet, Vec<IpAddr>>,
     /// Addresses outside of own blocks whose pod is gone.
     departed: BTreeSet<IpAddr>,
+    /// Gateways to BGP peers, whatever BGP says of the way to them.
+    to_peers: BTreeMap<IpNet, IpAddr>,
     /// This node's own address on the IPIP device.
     tunnel_address: Option<Ipv4Addr>,
     underlay: Underlay,
@@ -126,6 +128,7 @@ impl Calc {
             blocks: BTreeMap::new(),
             strays: BTreeMap::new(),
             departed: BTreeSet::new(),
+            to_peers: BTreeMap::new(),
             tunnel_address: None,
             underlay: Underlay::default(),
             names: Names::default(),

@@ -107,6 +107,7 @@ pub(crate) fn start(
         .inspect_err(|error| blind.push(format!("names in policies are not resolved: {error}")))
         .ok();
     let saver = Saver::start(&options.state_dir, &options.node_name).map_err(thread("snapshot"))?;
+    let lease = store.is_cluster().then_some(super::duties::LEASE);
     let (calls_to, calls) = mpsc::channel(CALLS);
     let cni = cni_socket::listen(&options.socket(names::CNI_SOCKET))?;
     let control = cni_socket::listen(&options.socket(names::CTL_SOCKET))?;
@@ -147,11 +148,7 @@ pub(crate) fn start(
         deleting: BTreeMap::new(),
         waiting: Vec::new(),
         pod_deadlines: BTreeMap::new(),
-        care: super::reconcile::Care::new(
-            &options.node_name,
-            options.ipam_interval,
-            store.is_cluster().then_some(super::duties::LEASE),
-        ),
+        care: super::reconcile::Care::new(&options.node_name, options.ipam_interval, lease),
         duties: super::duties::Duties::new(pools),
         next_ifindex: names::FIRST_IFINDEX,
         readiness,

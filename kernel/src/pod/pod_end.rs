@@ -75,8 +75,8 @@ impl Kernel {
         }
         for route in pod_routes(pod, link.ifindex) {
             let step = format!("add the route {}", route.dest);
-            let encoded =
-                route::encode(&mut request, &route, PROTOCOL_BOOT, None, &BTreeMap::new());
+            let none = BTreeMap::new();
+            let encoded = route::encode(&mut request, &route, PROTOCOL_BOOT, None, None, &none);
             steps.push((encoded, step));
         }
         send(&mut socket, request, &steps).map_err(|(step, source)| {
@@ -216,6 +216,7 @@ fn pod_routes(pod: &PodLink, ifindex: u32) -> Vec<Route> {
             gateway,
             ifindex: Some(ifindex),
             onlink: false,
+            weight: 1,
         };
         routes.push(Route {
             dest,

@@ -26,11 +26,18 @@ impl Calc {
         if dirty.local {
             self.resolve_local();
         }
+        if dirty.sessions {
+            let to_peers = bgp::reachable_by(&self.node, &self.objects);
+            let before = std::mem::replace(&mut self.to_peers, to_peers);
+            let all = before.keys().chain(self.to_peers.keys());
+            dirty.learned.extend(all.copied());
+        }
         if dirty.all_learned {
             dirty.learned = self
                 .fib
                 .keys()
                 .chain(self.strays.keys())
+                .chain(self.to_peers.keys())
                 .chain(self.desired.learned.keys())
                 .copied()
                 .collect();
@@ -97,6 +104,8 @@ impl Calc {
             tunnels: self.tunnels_up(),
             service_ranges: bgp::service_ranges(&self.objects.bgp_configuration()),
         };
+        let ignored = self.objects.bgp_configuration().ignored_interfaces;
+        let ignores = self.underlay.set_ignored(ignored);
         self.desired.tunnels = self.tunnels();
         let masquerade = |pool: &&model::IpPool| pool.nat_outgoing;
         self.compiler.set_network(NetworkSets {
@@ -113,7 +122,7 @@ impl Calc {
             ipip_local: self.ipip_local(),
             ip6_local: self.ip6_local(),
         });
-        let differs = !topology.same_but_for_blocks(&self.topology);
+        let differs = ignores || !topology.same_but_for_blocks(&self.topology);
         self.topology = topology;
         differs
     }
@@ -174,8 +183,11 @@ impl Calc {
     fn resolve_learned(&mut self, prefix: IpNet) {
         let service = self.topology.is_of_services(&prefix);
         let learned = self.fib.get(&prefix).filter(|_| !service);
-        let route =
-            learned.map(|next_hops| self.topology.route(&prefix, next_hops, &self.underlay));
+        // A session whose way is learned over itself would come and go.
+        let gateway = self.to_peers.get(&prefix);
+        let route = gateway
+            .map(|gateway| self.topology.route(&prefix, &[*gateway], &self.underlay))
+            .or_else(|| Some(self.topology.route(&prefix, learned?, &self.underlay)));
         let route = route.or_else(|| {
             let next_hops = self.strays.get(&prefix)?;
             Some(self.topology.route(&prefix, next_hops, &self.underlay))
