@@ -17,6 +17,9 @@ pub struct Features {
     /// Tables can have an owner and outlive it (`owner, persist`; since 6.9). One without the
     /// other is never used.
     pub nft_owner: bool,
+    /// Rules can hold packets in a queue (`nft_queue`): answers to name queries wait until what
+    /// they resolve to is in force.
+    pub nft_queue: bool,
     /// Statements that rules need and that the kernel lacks, with its own words.
     pub nft_missing: Vec<String>,
 }
@@ -29,6 +32,7 @@ impl Features {
             ipip: ipip::probe(route),
             vxlan: vxlan::probe(route),
             nft_owner: nft::probe_owner(nft),
+            nft_queue: nft::probe_queue(nft),
             nft_missing: nft::probe_statements(nft),
         }
     }
@@ -41,6 +45,7 @@ impl fmt::Display for Features {
         writeln!(f, "ipip                 {}", word(self.ipip))?;
         writeln!(f, "vxlan                {}", word(self.vxlan))?;
         writeln!(f, "nft owner, persist   {}", word(self.nft_owner))?;
+        writeln!(f, "nft queue            {}", word(self.nft_queue))?;
         match self.nft_missing.as_slice() {
             [] => write!(f, "nft statements       all"),
             missing => write!(f, "nft statements       missing: {}", missing.join("; ")),
