@@ -3,6 +3,7 @@
 use crate::features::Features;
 use crate::netlink::{Errno, Protocol, Socket};
 use crate::nft::Table;
+use crate::path_mtu::PathMtus;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ pub struct Kernel {
     pub(crate) tunnel_sources: BTreeMap<u32, Ipv4Addr>,
     /// Tunnel devices whose routes say the outer header, and its source.
     pub(crate) encapsulating: BTreeMap<u32, Ipv6Addr>,
+    pub(crate) path_mtus: PathMtus,
 }
 
 /// What differs between environments.
@@ -73,6 +75,7 @@ impl Kernel {
             sysctl_root: options.sysctl_root,
             tunnel_sources: BTreeMap::new(),
             encapsulating: BTreeMap::new(),
+            path_mtus: PathMtus::new(),
         })
     }
 

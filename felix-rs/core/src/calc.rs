@@ -23,6 +23,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// MTU where the uplink is not known yet.
 const DEFAULT_MTU: u32 = 1500;
+/// The longest IPv4 packet: loopback's MTU is greater.
+const LARGEST_MTU: u32 = 65_535;
 
 /// What this node should have.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -93,6 +95,8 @@ pub struct Calc {
     names: Names,
     fib: BTreeMap<IpNet, Vec<FibNextHop>>,
     topology: Topology,
+    /// Tunnel devices that were made a moment ago.
+    settling: BTreeSet<String>,
     withheld: BTreeMap<IpNet, Withheld>,
     session_problems: Vec<Invalid>,
     desired: Desired,
@@ -131,6 +135,7 @@ impl Calc {
             names: Names::default(),
             fib: BTreeMap::new(),
             topology: Topology::default(),
+            settling: BTreeSet::new(),
             withheld: BTreeMap::new(),
             session_problems: Vec::new(),
             desired: Desired::default(),
@@ -396,6 +401,15 @@ impl Calc {
             let before = std::mem::replace(&mut self.strays, strays);
             let all = before.keys().chain(self.strays.keys());
             self.dirty.learned.extend(all.copied());
+        }
+    }
+
+    /// Tunnel devices that were made a moment ago: where there is another way, it is kept for the
+    /// time that the other nodes need to make theirs.
+    pub fn set_settling(&mut self, devices: BTreeSet<String>) {
+        if self.settling != devices {
+            self.settling = devices;
+            self.dirty.all_learned = true;
         }
     }
 

@@ -118,6 +118,15 @@ impl Underlay {
             .map(|held| held.ifindex)
     }
 
+    /// The interfaces by which an address is reached.
+    pub(crate) fn ways(&self, address: IpAddr) -> Vec<u32> {
+        if let Some(ifindex) = self.connected(address) {
+            return vec![ifindex];
+        }
+        let hops = self.gateways(address).unwrap_or_default();
+        hops.iter().filter_map(|hop| hop.ifindex).collect()
+    }
+
     fn is_down(&self, ifindex: u32) -> bool {
         self.links.get(&ifindex).is_some_and(|link| !link.up)
     }

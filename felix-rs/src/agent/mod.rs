@@ -21,6 +21,7 @@ mod revoke;
 mod spool;
 mod start;
 mod tunnel;
+mod tunnels;
 
 use crate::cni_socket::Call;
 use crate::ctl::Query;
@@ -97,6 +98,7 @@ pub(crate) struct Agent {
     /// Prefixes whose route the kernel refused; tried again at `retry_at`.
     deferred: BTreeSet<IpNet>,
     retry_at: Option<Instant>,
+    tunnels: tunnels::Care,
     /// Since when the kernel refuses our table.
     failing_since: Option<Instant>,
     forwarding_failure: Option<String>,
@@ -254,6 +256,7 @@ impl Agent {
             self.refresh_foreign_if_stale();
             self.reconcile_if_due();
             self.update_tunnel_address();
+            self.recheck_tunnels();
             match self.converge() {
                 Ok(()) if self.retry_at.is_none() => {
                     self.last_failure = None;
@@ -301,6 +304,7 @@ impl Agent {
             self.keep_names();
         }
         self.retry_deletions();
+        self.follow_tunnels(now);
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.pending.append(&mut self.deferred);

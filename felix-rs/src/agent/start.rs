@@ -122,6 +122,7 @@ pub(crate) fn start(
         audit_due: false,
         deferred: BTreeSet::new(),
         retry_at: None,
+        tunnels: super::tunnels::Care::default(),
         failing_since: None,
         forwarding_failure: None,
         audited: false,
