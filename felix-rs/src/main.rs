@@ -5,6 +5,7 @@ mod agent;
 mod cli;
 mod cni_socket;
 mod ctl;
+mod default_pools;
 mod health;
 mod installation;
 mod journal;

@@ -25,6 +25,7 @@ const STATE_COOKIE: u16 = 7;
 /// Common header, chunk header, and the fixed part of INIT and INIT ACK.
 const SCTP_FIXED: usize = 12 + 4 + 16;
 const TCP_SYN: u8 = 2;
+const HOP_LIMIT: u8 = 64;
 
 /// The first packet of a connection, from its L4 header on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,30 @@ impl First {
                 bytes.extend(number);
             }
         }
+        bytes
+    }
+
+    /// Likewise, with an IP header. The kernel fills in what is left out of that of IPv4.
+    pub fn with_ip_header(&self) -> Vec<u8> {
+        let payload = self.bytes();
+        let length = payload.len() as u16;
+        let mut bytes = match self.destination {
+            IpAddr::V4(_) => {
+                let mut header = vec![0x45, 0];
+                header.extend((20 + length).to_be_bytes());
+                header.extend([0, 0, 0, 0, HOP_LIMIT, self.protocol, 0, 0]);
+                header
+            }
+            IpAddr::V6(_) => {
+                let mut header = vec![0x60, 0, 0, 0];
+                header.extend(length.to_be_bytes());
+                header.extend([self.protocol, HOP_LIMIT]);
+                header
+            }
+        };
+        bytes.extend(octets(self.source));
+        bytes.extend(octets(self.destination));
+        bytes.extend(payload);
         bytes
     }
 

@@ -4,7 +4,7 @@ use crate::kernel::{OpenError, open};
 use crate::message::{self, DELETE_NEIGHBOUR, NEW_NEIGHBOUR, NUD_PERMANENT};
 use crate::netlink::{Errno, Frame, Protocol, Socket};
 use crate::route::{KernelRoute, kernel_route};
-use crate::{address, link};
+use crate::{address, link, next_hop};
 use model::dataplane::{Address, Link};
 use model::names::NFT_TABLE;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -12,8 +12,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::IpAddr;
 use tokio::sync::mpsc;
 
-/// `RTNLGRP_*`: link, neighbours, IPv4 and IPv6 addresses, IPv4 and IPv6 routes.
-const ROUTE_GROUPS: [u32; 6] = [1, 3, 5, 9, 7, 11];
+/// `RTNLGRP_*`: link, neighbours, IPv4 and IPv6 addresses, IPv4 and IPv6 routes, next hop objects.
+const ROUTE_GROUPS: [u32; 7] = [1, 3, 5, 9, 7, 11, 32];
 /// `NFNLGRP_NFTABLES`.
 const NFT_GROUP: u32 = 7;
 /// `NFNL_SUBSYS_NFTABLES`, the high byte of a message's type.
@@ -49,6 +49,12 @@ pub enum KernelEvent {
     Route(KernelRoute),
     /// A route of the main table was removed; by us as well.
     RouteGone(KernelRoute),
+    /// A next hop object of ours was removed, and IPv4 routes through it alone went without an
+    /// event of their own. Those that went with their link are not reported.
+    NextHopGone {
+        /// Whose request it was ([`crate::Kernel::route_port_id`]).
+        port: u32,
+    },
     /// Somebody else changed our nft table.
     OurTableChanged,
     /// Events were lost: only new dumps tell what is there.
@@ -149,6 +155,9 @@ fn drain(
 fn route_event(frame: Frame<'_>) -> Option<KernelEvent> {
     if [NEW_NEIGHBOUR, DELETE_NEIGHBOUR].contains(&frame.kind) {
         return neighbour_event(frame).map(KernelEvent::Neighbour);
+    }
+    if frame.kind == next_hop::DELETE_NEXT_HOP {
+        return next_hop::is_ours(frame).then_some(KernelEvent::NextHopGone { port: frame.port });
     }
     match message::parse(frame)? {
         RouteNetlinkMessage::NewLink(m) => link::link(&m).map(KernelEvent::Link),

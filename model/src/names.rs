@@ -67,9 +67,14 @@ pub const GATEWAY_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0,
 pub const HOST_MAC: [u8; 6] = [0xee, 0xee, 0xee, 0xee, 0xee, 0xee];
 /// Annotations of pods and namespaces that say something to address assignment, as in Calico.
 pub const ANNOTATION_PREFIX: &str = "cni.projectcalico.org/";
+/// Taint of nodes that wait for their agent, which removes it once it is ready.
+pub const STARTUP_TAINT: &str = "node.ocicat.io/agent-not-ready";
 /// Calico's default AS number.
 pub const DEFAULT_AS: u32 = 64512;
-/// The namespace of Secrets that BGP objects refer to: the agent's.
+/// The namespace of the agent's pods on Kubernetes.
+pub const NAMESPACE: &str = "ocicat-system";
+/// The namespace of Secrets that BGP objects refer to, in a directory. On Kubernetes they stand in
+/// the agent's own, and are taken in as if they stood here.
 pub const SECRETS_NAMESPACE: &str = "kube-system";
 /// IPIP adds one IPv4 header (RFC 2003).
 pub const IPIP_OVERHEAD: u32 = 20;

@@ -5,6 +5,7 @@ mod apply;
 pub(crate) mod changes;
 pub(crate) mod element;
 mod json;
+mod opening;
 mod sizes;
 mod text;
 

@@ -134,6 +134,11 @@ impl Cluster {
         &self.shared.runtime
     }
 
+    /// The agent's own namespace.
+    pub fn namespace(&self) -> &str {
+        &self.shared.options.namespace
+    }
+
     /// Sends a request and reads a whole answer of JSON. `path` is an absolute path with its query.
     pub async fn call(
         &self,
@@ -280,7 +285,7 @@ fn refused(request: &Request<Vec<u8>>, code: StatusCode, text: &[u8]) -> ApiErro
 }
 
 /// An error and what caused it, in one line.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -32,6 +32,8 @@ pub struct ClusterOptions {
     /// URLs of API servers, which take the place of the one that the kubeconfig or the pod's
     /// environment names. While one does not answer, the next is asked.
     pub servers: Vec<String>,
+    /// The agent's own namespace, where the Secrets stand that BGP objects name.
+    pub namespace: String,
 }
 
 /// Why there is no way to the API servers.

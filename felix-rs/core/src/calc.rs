@@ -89,6 +89,8 @@ pub struct Calc {
     strays: BTreeMap<IpNet, Vec<IpAddr>>,
     /// Addresses outside of own blocks whose pod is gone.
     departed: BTreeSet<IpAddr>,
+    /// Gateways to BGP peers, whatever BGP says of the way to them.
+    to_peers: BTreeMap<IpNet, IpAddr>,
     /// This node's own address on the IPIP device.
     tunnel_address: Option<Ipv4Addr>,
     underlay: Underlay,
@@ -130,6 +132,7 @@ impl Calc {
             blocks: BTreeMap::new(),
             strays: BTreeMap::new(),
             departed: BTreeSet::new(),
+            to_peers: BTreeMap::new(),
             tunnel_address: None,
             underlay: Underlay::default(),
             names: Names::default(),
@@ -425,6 +428,8 @@ impl Calc {
 
     fn addresses_changed(&mut self, change: impl FnOnce(&mut Underlay) -> bool) {
         let changed = change(&mut self.underlay);
+        // The length of this node's own subnet may be that of the interface.
+        self.dirty.topology |= changed;
         self.dirty.all_learned |= changed;
         self.dirty.host_interfaces |= changed;
     }
@@ -566,6 +571,19 @@ impl Calc {
     /// Routes that are not in the kernel, and why.
     pub fn withheld(&self) -> impl Iterator<Item = &Withheld> {
         self.withheld.values()
+    }
+
+    /// Routes of ours that the kernel does not use, because somebody else has one to the same
+    /// destination with a lower metric.
+    pub fn overridden(&self) -> Vec<String> {
+        let wins = |dest: &IpNet| self.underlay.metric_of_foreign(dest);
+        let all = self.desired.prefixes();
+        let all = all.filter_map(|dest| Some((dest, wins(dest)?)));
+        let all = all.filter(|(_, metric)| *metric < names::ROUTE_METRIC);
+        all.map(|(dest, metric)| {
+            format!("{dest}: somebody else's route with metric {metric} wins over ours")
+        })
+        .collect()
     }
 
     /// Everything that is wrong with objects, alone or together.

@@ -310,7 +310,7 @@ impl Agent {
         }
     }
 
-    /// Read everything back and compare: what an event should have told and did not is counted
+    /// Read links, addresses and routes back and compare: what an event should have told and did not is counted
     /// and logged, so that the audit can't hide a defect.
     pub(super) fn audit(&mut self) {
         self.enable_forwarding();
@@ -328,16 +328,13 @@ impl Agent {
             self.audit_findings += missed.len() as u64;
         }
         self.audited = true;
+        match self.kernel.remove_unused_next_hops() {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(count, "removed next hops that no route leads through"),
+            Err(error) => tracing::warn!(%error, "unused next hops stay"),
+        }
         self.pending.extend(self.calc.desired().prefixes().copied());
         self.pending.extend(before.keys());
-        self.table = Table::Unknown;
-        if self
-            .kernel
-            .nft_read()
-            .is_ok_and(|read| read.as_ref() == Some(self.calc.ruleset()))
-        {
-            self.table = Table::InStep;
-        }
     }
 
     /// Links, addresses and routes as they are now.
@@ -387,9 +384,17 @@ impl Agent {
             route,
             ours,
             metric,
+            group,
         } in routes
         {
             if ours {
+                // One that does not share its next hops, as an earlier process may have left it,
+                // is to be written again.
+                let alone = matches!(&route.kind, RouteKind::Via(hops) if hops.len() > 1);
+                if alone && group.is_none() && self.kernel.features().next_hop_groups {
+                    self.pending.insert(route.dest);
+                    continue;
+                }
                 self.actual.routes.insert(route.dest, route.kind);
             } else {
                 foreign.push((route, metric));

@@ -6,12 +6,15 @@
 
 mod addresses;
 mod apply;
+mod autodetect;
 mod bgp;
 mod departed;
 mod drops;
+mod duties;
 mod facts;
 mod ipam_report;
 mod metrics;
+mod node_report;
 mod pods;
 mod reconcile;
 mod report;
@@ -20,6 +23,7 @@ mod resolved;
 mod revoke;
 mod spool;
 mod start;
+mod table_audit;
 mod tunnel;
 mod tunnels;
 
@@ -95,10 +99,12 @@ pub(crate) struct Agent {
     /// Prefixes whose route in the kernel is not known to be the desired one.
     pending: BTreeSet<IpNet>,
     audit_due: bool,
+    table_audit: table_audit::TableAudit,
     /// Prefixes whose route the kernel refused; tried again at `retry_at`.
     deferred: BTreeSet<IpNet>,
     retry_at: Option<Instant>,
     tunnels: tunnels::Care,
+    detected: autodetect::Detected,
     /// Since when the kernel refuses our table.
     failing_since: Option<Instant>,
     forwarding_failure: Option<String>,
@@ -129,6 +135,7 @@ pub(crate) struct Agent {
     /// Until when ADDs wait for their Pod objects.
     pod_deadlines: BTreeMap<EndpointKey, Instant>,
     care: reconcile::Care,
+    duties: duties::Duties,
     next_ifindex: u32,
     readiness: watch::Sender<Readiness>,
     reported: report::Reported,
@@ -183,7 +190,10 @@ impl Agent {
                     return Ok(());
                 }
                 // Whoever makes others busy does not stop the clock.
-                _ = audit.tick() => self.audit_due = true,
+                _ = audit.tick() => {
+                    self.audit_due = true;
+                    self.begin_table_audit();
+                }
                 _ = tick.tick() => self.on_tick(),
                 call = inputs.calls.recv() => {
                     self.on_call(call.ok_or(Fatal::Gone("CNI socket"))?);
@@ -216,6 +226,14 @@ impl Agent {
                 }
                 query = inputs.queries.recv() => {
                     self.on_query(query.ok_or(Fatal::Gone("control socket"))?);
+                }
+                // When nobody waits for anything else.
+                () = std::future::ready(()), if self.table_audit.is_running() => {
+                    let differs = self.continue_table_audit();
+                    tokio::task::yield_now().await;
+                    if !differs {
+                        continue;
+                    }
                 }
             }
             self.drain(&mut inputs);
@@ -274,6 +292,7 @@ impl Agent {
         }
         self.retry_waiting();
         self.report();
+        self.see_to_duties();
         Ok(())
     }
 
@@ -305,6 +324,7 @@ impl Agent {
         }
         self.retry_deletions();
         self.follow_tunnels(now);
+        self.detect_addresses(now);
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.pending.append(&mut self.deferred);

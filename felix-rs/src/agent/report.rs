@@ -1,7 +1,7 @@
 //! What the agent says about itself: readiness, status of objects, answers to the command line.
 
 use super::{Agent, Table};
-use crate::ctl::{Answer, EndpointLine, NodeReport, PolicyView, Query, Question};
+use crate::ctl::{Answer, EndpointLine, NodeReport, PathsReport, PolicyView, Query, Question};
 use crate::health::Readiness;
 use crate::revoker::live_flows;
 use crate::store::Write;
@@ -21,6 +21,8 @@ const IPVS_DEVICE: &str = "kube-ipvs0";
 pub(super) struct Reported {
     readiness: Option<Readiness>,
     objects: BTreeMap<ObjectKey, Vec<Condition>>,
+    /// Whether they were written by this agent.
+    written: bool,
     /// Of the node's own object.
     own: Vec<Condition>,
 }
@@ -41,6 +43,7 @@ impl Agent {
             self.reported.readiness = Some(readiness);
             self.write_node_status(self.reported.own.clone());
         }
+        self.write_node();
         if self.calc.phase() == Phase::InSync {
             self.write_object_status(&problems);
         }
@@ -114,6 +117,7 @@ impl Agent {
                 .map(|reason| format!("connections that policy denies are not cut: {reason}")),
         );
         notes.extend(self.blind.iter().cloned());
+        notes.extend(self.differing_addresses());
         notes.extend(self.conflicts.iter().map(ToString::to_string));
         for withheld in self.calc.withheld().take(3) {
             let sentence = format!("route withheld: {withheld}");
@@ -147,6 +151,18 @@ impl Agent {
             object: None,
             conditions: std::iter::once(ready).chain(own).collect(),
         })));
+    }
+
+    /// What the Node object is told of readiness.
+    fn write_node(&mut self) {
+        let Some(readiness) = self.reported.readiness.as_ref() else {
+            return;
+        };
+        let own = self.reported.own.iter().map(|condition| &condition.message);
+        let sentences = readiness.reasons.iter().chain(&readiness.notes).chain(own);
+        let sentences: Vec<&str> = sentences.map(String::as_str).collect();
+        let (ready, message) = (readiness.ready, sentences.join("; "));
+        self.report_node(ready, message);
     }
 
     fn write_object_status(&mut self, problems: &[Invalid]) {
@@ -184,12 +200,22 @@ impl Agent {
             self.reported.own = own.clone();
             self.write_node_status(own);
         }
+        // Of a cluster's agents one says what all of them see.
+        let writes = !self.store.is_cluster() || self.holds_lease();
+        let first = writes && !self.reported.written;
+        self.reported.written = writes;
         for (object, conditions) in &now {
-            if self.reported.objects.get(object) != Some(conditions) {
+            let known = self.reported.objects.get(object) == Some(conditions);
+            if known && first {
+                self.write_status(object, conditions.clone());
+            }
+            if !known {
                 for condition in conditions.iter().filter(|c| c.type_ == "Accepted") {
                     tracing::warn!(error = %condition.message, "object not usable as it is");
                 }
-                self.write_status(object, conditions.clone());
+                if writes {
+                    self.write_status(object, conditions.clone());
+                }
             }
         }
         let cured: Vec<ObjectKey> = self
@@ -199,7 +225,7 @@ impl Agent {
             .filter(|key| !now.contains_key(key))
             .cloned()
             .collect();
-        for object in &cured {
+        for object in cured.iter().filter(|_| writes) {
             self.write_status(object, Vec::new());
         }
         self.reported.objects = now;
@@ -229,6 +255,9 @@ impl Agent {
             }
             Question::Endpoints => {
                 let _ = answer.send(Answer::json(&self.endpoint_lines()));
+            }
+            Question::Paths => {
+                let _ = answer.send(Answer::json(&self.paths_report()));
             }
             Question::Plan => {
                 let _ = answer.send(Answer::Text(self.peek_plan()));
@@ -295,6 +324,23 @@ impl Agent {
         }
     }
 
+    fn paths_report(&self) -> PathsReport {
+        let others = self.calc.objects().nodes();
+        let others = others.filter(|node| node.name != self.options.node_name);
+        let addresses = |node: &model::Node| {
+            let v4 = node.ipv4_address.map(|net| net.addr().into());
+            let v6 = node.ipv6_address.map(|net| net.addr().into());
+            v4.into_iter().chain(v6).collect()
+        };
+        PathsReport {
+            mtu: self.calc.uplink_mtu(),
+            nodes: others
+                .map(|node| (node.name.clone(), addresses(node)))
+                .collect(),
+            overridden: self.calc.overridden(),
+        }
+    }
+
     fn endpoint_lines(&self) -> Vec<EndpointLine> {
         let line = |local: &felix_core::LocalEndpoint| EndpointLine {
             namespace: local.endpoint.namespace.clone(),
@@ -315,6 +361,7 @@ impl Agent {
     /// What the next convergence would do, from a fresh reading of the kernel.
     fn peek_plan(&mut self) -> String {
         self.audit();
+        self.table = Table::Unknown;
         let ops = self.calc.resolve();
         match self.next_plan(ops) {
             Ok(plan) => {

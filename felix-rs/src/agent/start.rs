@@ -39,6 +39,8 @@ pub(crate) enum StartError {
     },
     #[error("{path}: another agent is running with this directory")]
     Running { path: PathBuf },
+    #[error("the pool for a cluster without any: {0}")]
+    Pools(String),
     #[error("{0}")]
     Kernel(#[from] kernel::OpenError),
     #[error("{0}")]
@@ -64,6 +66,7 @@ pub(crate) fn start(
     readiness: watch::Sender<Readiness>,
     (queries_to, queries): (mpsc::Sender<Query>, mpsc::Receiver<Query>),
 ) -> Result<(Agent, Inputs, Vec<File>), StartError> {
+    let pools = options.pools.pools().map_err(StartError::Pools)?;
     let lock = lock(&options)?;
     let mut kernel = open_kernel(&options)?;
     let features = kernel
@@ -84,8 +87,8 @@ pub(crate) fn start(
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
     let source = options.datastore();
-    let updates = store::watch(&source).map_err(thread("datastore"))?;
-    let (store, said) = Store::start(&source).map_err(thread("writer"))?;
+    let updates = store::watch(&source, &options.node_name).map_err(thread("datastore"))?;
+    let (store, said) = Store::start(&source, &options.node_name).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
             let (revoker, events) = Revoker::start(options.revoked_mark)?;
@@ -104,6 +107,7 @@ pub(crate) fn start(
         .inspect_err(|error| blind.push(format!("names in policies are not resolved: {error}")))
         .ok();
     let saver = Saver::start(&options.state_dir, &options.node_name).map_err(thread("snapshot"))?;
+    let lease = store.is_cluster().then_some(super::duties::LEASE);
     let (calls_to, calls) = mpsc::channel(CALLS);
     let cni = cni_socket::listen(&options.socket(names::CNI_SOCKET))?;
     let control = cni_socket::listen(&options.socket(names::CTL_SOCKET))?;
@@ -120,9 +124,11 @@ pub(crate) fn start(
         table_failures: 0,
         pending: BTreeSet::new(),
         audit_due: false,
+        table_audit: Default::default(),
         deferred: BTreeSet::new(),
         retry_at: None,
         tunnels: super::tunnels::Care::default(),
+        detected: super::autodetect::Detected::default(),
         failing_since: None,
         forwarding_failure: None,
         audited: false,
@@ -144,7 +150,8 @@ pub(crate) fn start(
         deleting: BTreeMap::new(),
         waiting: Vec::new(),
         pod_deadlines: BTreeMap::new(),
-        care: super::reconcile::Care::new(&options.node_name, options.ipam_interval),
+        care: super::reconcile::Care::new(&options.node_name, options.ipam_interval, lease),
+        duties: super::duties::Duties::new(pools),
         next_ifindex: names::FIRST_IFINDEX,
         readiness,
         reported: report::Reported::default(),
@@ -286,9 +293,11 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
             sequence: live.sequence,
         });
     }
-    let mut updates = store::watch(&options.datastore()).map_err(|source| StartError::Thread {
-        name: "datastore",
-        source,
+    let mut updates = store::watch(&options.datastore(), &options.node_name).map_err(|source| {
+        StartError::Thread {
+            name: "datastore",
+            source,
+        }
     })?;
     let synced = async {
         while let Some(update) = updates.recv().await {

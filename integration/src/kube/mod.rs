@@ -6,20 +6,25 @@
 //! | [`cache`] | binaries and images, built once from Kubernetes' Go module |
 //! | [`cluster`] | the cluster: up, down, `kubectl`, power switches |
 //! | [`machine`] | process 1 of a node: its mounts and its services |
+//! | `check` | `cargo lab kube test`: the promises |
 //! | `services`, `pki`, `fabric`, `cgroup`, `host`, `image` | what a machine is made of |
 
+pub(crate) mod bench;
 pub mod cache;
 mod cgroup;
+mod check;
 pub mod cluster;
 mod fabric;
 mod host;
 mod image;
 pub mod machine;
 mod pki;
+mod reference;
 mod services;
 pub mod shape;
 
 pub use cache::Cache;
+pub use check::TestOptions;
 pub use cluster::{Cluster, Options};
 
 use anyhow::{Context, Result};
@@ -59,7 +64,12 @@ pub enum KubeCommand {
         /// Who implements Services
         #[arg(long, value_enum, default_value_t = Proxy::Nftables)]
         proxy: Proxy,
+        /// Also a network of the reference plugins ptp and host-local, to compare with
+        #[arg(long)]
+        reference: bool,
     },
+    /// Makes a cluster, installs Ocicat as a user would, and checks what it promises
+    Test(TestOptions),
     /// Removes the cluster with everything it left
     Down {
         /// Which cluster
@@ -95,11 +105,19 @@ pub enum KubeCommand {
 pub fn run(command: KubeCommand) -> Result<bool> {
     match command {
         KubeCommand::Build => Cache::locate().fill()?,
-        KubeCommand::Up { prefix, proxy } => {
+        KubeCommand::Up {
+            prefix,
+            proxy,
+            reference,
+        } => {
             Cache::locate().fill()?;
             let cluster = Cluster::up(&Options { prefix, proxy })?;
+            if reference {
+                reference::install(&cluster)?;
+            }
             print!("{}", cluster.kubectl(&["get", "nodes", "-o", "wide"])?);
         }
+        KubeCommand::Test(options) => return check::run(&options),
         KubeCommand::Down { prefix } => Cluster::named(&prefix).down()?,
         KubeCommand::Kubectl { prefix, arguments } => {
             let mut kubectl = Cluster::named(&prefix).kubectl_command()?;

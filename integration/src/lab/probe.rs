@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -53,12 +54,22 @@ impl Probe {
     /// # Errors
     /// It does not start, or a port is taken.
     pub fn start(netns: &Netns, name: &str) -> Result<Self> {
-        let mut command = Command::new(lab_binary()?);
+        Self::start_at(&netns.path(), name)
+    }
+
+    /// As [`Probe::start`], in a network namespace without a name: of a pod that a runtime made.
+    ///
+    /// # Errors
+    /// It does not start, or a port is taken.
+    pub fn start_at(netns: &Path, name: &str) -> Result<Self> {
+        let mut command = Command::new("nsenter");
         command
+            .arg(format!("--net={}", netns.display()))
+            .arg(lab_binary()?)
             .args(["prober", name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let mut child = netns.spawn(&mut command)?;
+        let mut child = command.spawn().context("nsenter")?;
         let stdin = child.stdin.take().context("the prober's input")?;
         let stdout = child.stdout.take().context("the prober's output")?;
         let waiting = Waiting::default();

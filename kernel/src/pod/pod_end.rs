@@ -80,7 +80,7 @@ impl Kernel {
         };
         for route in pod_routes(pod, link.ifindex) {
             let step = format!("add the route {}", route.dest);
-            let encoded = route::encode(&mut request, &route, PROTOCOL_BOOT, &tunnel);
+            let encoded = route::encode(&mut request, &route, PROTOCOL_BOOT, None, &tunnel);
             steps.push((encoded, step));
         }
         send(&mut socket, request, &steps).map_err(|(step, source)| {
@@ -220,6 +220,7 @@ fn pod_routes(pod: &PodLink, ifindex: u32) -> Vec<Route> {
             gateway,
             ifindex: Some(ifindex),
             onlink: false,
+            weight: 1,
         };
         routes.push(Route {
             dest,

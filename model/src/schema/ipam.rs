@@ -1,6 +1,6 @@
 //! `IPPool`, `IPReservation`, and what stands for blocks of addresses.
 
-use super::build::{Schema, boolean, integer, list, map_of, object, one_of, text};
+use super::build::{Schema, boolean, count, integer, list, map_of, object, one_of, text};
 use super::definition::{Column, Definition};
 use super::values::{name, network, prefix, selector};
 
@@ -145,14 +145,13 @@ fn block() -> Definition {
         ("affinityClaimTime", text().format("date-time").nullable()),
         (
             "allocations",
-            list(integer(0..=i64::MAX).nullable())
+            list(count().nullable())
                 .about("For each address the index of its attributes, or null."),
         ),
         ("attributes", list(attributes)),
         (
             "unallocated",
-            list(integer(0..=i64::MAX))
-                .about("Free addresses, in the order in which they are given out."),
+            list(count()).about("Free addresses, in the order in which they are given out."),
         ),
         (
             "strictAffinity",
@@ -162,8 +161,8 @@ fn block() -> Definition {
             "deleted",
             boolean().about("Whether the block is about to be deleted."),
         ),
-        ("sequenceNumber", integer(0..=i64::MAX)),
-        ("sequenceNumberForAllocation", map_of(integer(0..=i64::MAX))),
+        ("sequenceNumber", count()),
+        ("sequenceNumberForAllocation", map_of(count())),
     ])
     .required(&["cidr"]);
     Definition {
@@ -213,7 +212,7 @@ fn affinity() -> Definition {
 fn handle() -> Definition {
     let spec = object([
         ("handleID", text()),
-        ("block", map_of(integer(0..=i64::MAX))),
+        ("block", map_of(count())),
         ("deleted", boolean()),
     ])
     .required(&["handleID", "block"]);

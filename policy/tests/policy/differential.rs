@@ -4,7 +4,7 @@ use crate::generate::{
     Change, OUTSIDE, changes, cluster, evaluator, host_policy, labels, services,
 };
 use model::{CalicoPolicy, HostEndpoint, Labels};
-use policy::program::{Connection, Interface, Outcome, Packet, run};
+use policy::program::{Connection, Interface, Outcome, Packet, Program};
 use policy::{
     Compiler, Direction, Endpoint, EndpointId, Evaluator, Flow, HostPath, Options, Party, Policy,
     Ruleset,
@@ -128,6 +128,7 @@ fn in_charge<'a>(changes: &'a [Change], interface: &str) -> Option<&'a str> {
 }
 
 fn compare_hosts(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseError> {
+    let table = &Program::new(table);
     let evaluator = evaluator(changes);
     let (eth0, eth1) = (in_charge(changes, "eth0"), in_charge(changes, "eth1"));
     let allowed = |host: Option<&str>, direction, path, flow: &Flow| {
@@ -189,7 +190,7 @@ fn compare_hosts(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseErro
                     connection: Connection::New,
                     mark: 0,
                 };
-                let outcome = run(table, &packet).unwrap();
+                let outcome = table.run(&packet).unwrap();
                 let accepted = matches!(outcome, Outcome::Accepted { .. });
                 prop_assert!(
                     !compared || accepted == expected,
@@ -262,6 +263,7 @@ fn ends(changes: &[Change]) -> Vec<End> {
 }
 
 pub(crate) fn compare(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseError> {
+    let table = &Program::new(table);
     let evaluator = evaluator(changes);
     let ends = ends(changes);
     let local = |end: &&End| end.interface.is_some();
@@ -287,7 +289,7 @@ pub(crate) fn compare(changes: &[Change], table: &Ruleset) -> Result<(), TestCas
 
 fn compare_pair(
     evaluator: &Evaluator,
-    table: &Ruleset,
+    table: &Program<'_>,
     source: &End,
     destination: &End,
 ) -> Result<(), TestCaseError> {
@@ -321,7 +323,7 @@ fn compare_pair(
             connection: Connection::New,
             mark: 0,
         };
-        let outcome = run(table, &packet).unwrap();
+        let outcome = table.run(&packet).unwrap();
         let accepted = matches!(outcome, Outcome::Accepted { .. });
         prop_assert_eq!(
             accepted,

@@ -20,8 +20,6 @@ const HOLD_TIME: u16 = 90;
 const CONNECT_RETRY: Duration = Duration::from_secs(2);
 /// More prefixes than this from one peer end its session: a peer that leaks a full table.
 const MAX_PREFIXES: u32 = 100_000;
-/// What is said of a field that no session needs.
-const WITHOUT: &str = "not supported yet; the session goes on without it";
 
 /// The sessions of a node, one object after the other.
 pub(super) struct Builder<'a> {
@@ -41,13 +39,6 @@ impl Builder<'_> {
             field: field.to_owned(),
             reason: reason.to_string(),
         });
-    }
-
-    /// What the configuration asks for that nothing here fulfils.
-    pub(super) fn check(&mut self, configuration: &BgpConfiguration) {
-        for field in settings::unheeded_by_all(configuration) {
-            self.refuse(Kind::BgpConfiguration, &configuration.name, field, WITHOUT);
-        }
     }
 
     /// Every other node. The node with the lower address waits, as in Calico: a second connection
@@ -98,11 +89,6 @@ impl Builder<'_> {
                 self.refuse(Kind::BgpPeer, &object.name, field, reason);
             }
             return;
-        }
-        if selects(object, self.own) {
-            for field in settings::unheeded(object) {
-                self.refuse(Kind::BgpPeer, &object.name, field, WITHOUT);
-            }
         }
         if let Some(peer_ip) = object.peer_ip {
             if selects(object, self.own) && Some(peer_ip) != address(self.own) {
@@ -279,6 +265,16 @@ impl Builder<'_> {
     fn listen_port(&self) -> u16 {
         self.objects.bgp_configuration().listen_port
     }
+}
+
+/// Routes to peers themselves, by the gateways that their objects name.
+pub(super) fn reachable_by(own: &Node, objects: &Objects) -> BTreeMap<IpNet, IpAddr> {
+    let for_us = objects.bgp_peers().filter(|object| selects(object, own));
+    let routes = for_us.filter_map(|object| {
+        let (peer, gateway) = (object.peer_ip?, object.reachable_by?);
+        Some((IpNet::from(peer), gateway))
+    });
+    routes.collect()
 }
 
 /// IPv4 routes can have IPv6 next hops (RFC 8950), and not the other way round.

@@ -34,11 +34,18 @@ impl Calc {
         if dirty.local {
             self.resolve_local();
         }
+        if dirty.sessions {
+            let to_peers = bgp::reachable_by(&self.node, &self.objects);
+            let before = std::mem::replace(&mut self.to_peers, to_peers);
+            let all = before.keys().chain(self.to_peers.keys());
+            dirty.learned.extend(all.copied());
+        }
         if dirty.all_learned {
             dirty.learned = self
                 .fib
                 .keys()
                 .chain(self.strays.keys())
+                .chain(self.to_peers.keys())
                 .chain(self.desired.learned.keys())
                 .chain(self.topology.block_owners.keys())
                 .copied()
@@ -83,9 +90,10 @@ impl Calc {
                 .chain(node_v6.map(IpAddr::V6))
                 .collect(),
             own_subnets: own_v4
-                .map(|net| IpNet::V4(net.trunc()))
+                .map(IpNet::V4)
                 .into_iter()
-                .chain(own_v6.map(|net| IpNet::V6(net.trunc())))
+                .chain(own_v6.map(IpNet::V6))
+                .map(|own| self.underlay.subnet_of(own))
                 .collect(),
             owners_known: self.phase() == Phase::InSync && self.objects.lost().is_none(),
             // Kept in step block by block.
@@ -100,6 +108,8 @@ impl Calc {
             tunnels: self.tunnels_up(),
             service_ranges: bgp::service_ranges(&self.objects.bgp_configuration()),
         };
+        let ignored = self.objects.bgp_configuration().ignored_interfaces;
+        let ignores = self.underlay.set_ignored(ignored);
         self.desired.tunnels = self.tunnels();
         let masquerade = |pool: &&model::IpPool| pool.nat_outgoing;
         self.compiler.set_network(NetworkSets {
@@ -116,7 +126,7 @@ impl Calc {
             ipip_local: self.ipip_local(),
             ip6_local: self.ip6_local(),
         });
-        let differs = !topology.same_but_for_blocks(&self.topology);
+        let differs = ignores || !topology.same_but_for_blocks(&self.topology);
         self.topology = topology;
         differs
     }
@@ -177,8 +187,11 @@ impl Calc {
     fn resolve_learned(&mut self, prefix: IpNet) {
         let service = self.topology.is_of_services(&prefix);
         let learned = self.fib.get(&prefix).filter(|_| !service);
-        let route =
-            learned.map(|next_hops| self.topology.route(&prefix, next_hops, &self.underlay));
+        // A session whose way is learned over itself would come and go.
+        let gateway = self.to_peers.get(&prefix);
+        let route = gateway
+            .map(|gateway| self.topology.route(&prefix, &[*gateway], &self.underlay))
+            .or_else(|| Some(self.topology.route(&prefix, learned?, &self.underlay)));
         let route = route.or_else(|| {
             let next_hops = self.strays.get(&prefix)?;
             Some(self.topology.route(&prefix, next_hops, &self.underlay))
@@ -264,7 +277,7 @@ impl Calc {
 
     /// MTU in bytes of the way to the other nodes: the least of the interfaces that lead there, or
     /// that of the one that holds this node's address.
-    pub(super) fn uplink_mtu(&self) -> u32 {
+    pub fn uplink_mtu(&self) -> u32 {
         let own = self.objects.node(&self.node);
         let others = self.objects.nodes().filter(|node| node.name != self.node);
         let address = |node: &Node| {

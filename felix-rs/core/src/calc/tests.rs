@@ -194,6 +194,7 @@ fn via(gateway: &str, ifindex: u32, onlink: bool) -> RouteKind {
         gateway,
         ifindex: Some(ifindex),
         onlink,
+        weight: 1,
     }])
 }
 
