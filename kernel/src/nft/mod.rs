@@ -17,7 +17,7 @@ mod write;
 mod tests;
 
 pub use audit::{Audit, Audited};
-pub(crate) use probe::{probe_owner, probe_statements};
+pub(crate) use probe::{probe_owner, probe_queue, probe_statements};
 pub(crate) use wire::FAMILY_INET;
 
 use crate::kernel::Kernel;
