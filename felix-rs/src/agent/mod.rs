@@ -47,6 +47,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use addresses::is_ours;
 pub(crate) use apply::ApplyError;
 pub(crate) use drops::DropLine;
 pub(crate) use start::{CALLS, print_plan, start};
