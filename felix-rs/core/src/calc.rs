@@ -476,12 +476,14 @@ impl Calc {
 
     /// Somebody else's route appeared or changed.
     pub fn on_foreign_route(&mut self, route: Route, metric: u32) {
-        self.dirty.all_learned |= self.underlay.add_foreign(route, metric);
+        let changed = self.underlay.add_foreign(route, metric);
+        self.ways_changed(changed);
     }
 
     /// All of somebody else's routes with their metrics, as a dump says.
     pub fn on_all_foreign_routes(&mut self, routes: Vec<(Route, u32)>) {
-        self.dirty.all_learned |= self.underlay.replace_foreign(routes);
+        let changed = self.underlay.replace_foreign(routes);
+        self.ways_changed(changed);
     }
 
     /// All addresses of the node, as a dump says.
@@ -491,7 +493,14 @@ impl Calc {
 
     /// Somebody else's route is gone.
     pub fn on_foreign_route_gone(&mut self, dest: &IpNet, metric: u32) {
-        self.dirty.all_learned |= self.underlay.remove_foreign(dest, metric);
+        let changed = self.underlay.remove_foreign(dest, metric);
+        self.ways_changed(changed);
+    }
+
+    /// Other nodes may be reached otherwise, with another MTU, by more or fewer paths.
+    fn ways_changed(&mut self, changed: bool) {
+        self.dirty.all_learned |= changed;
+        self.dirty.topology |= changed;
     }
 
     /// The Loc-RIB changed.

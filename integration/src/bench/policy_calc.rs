@@ -55,6 +55,7 @@ pub(super) fn run() -> Result<Vec<Row>> {
 
 fn snapshot() -> Calc {
     let kinds = TunnelKinds {
+        ip6: false,
         ipip: true,
         ip6: true,
         vxlan: true,
