@@ -57,7 +57,6 @@ fn snapshot() -> Calc {
     let kinds = TunnelKinds {
         ip6: false,
         ipip: true,
-        ip6: true,
         vxlan: true,
     };
     let mut calc = Calc::new("n0", kinds, policy::Options::default());
