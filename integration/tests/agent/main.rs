@@ -6,6 +6,7 @@ mod bad_cni;
 mod bad_input;
 mod bgp;
 mod chaos;
+mod cleanup;
 mod cluster;
 mod cni;
 mod domains;
