@@ -57,6 +57,7 @@ fn snapshot() -> Calc {
     let kinds = TunnelKinds {
         ipip: true,
         vxlan: true,
+        ip6: true,
     };
     let mut calc = Calc::new("n0", kinds, policy::Options::default());
     for number in 0..NAMESPACES {
