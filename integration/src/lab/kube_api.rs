@@ -47,8 +47,8 @@ impl KubeApi {
         std::fs::write(dir.join("tokens.csv"), lines.collect::<String>())?;
         let key = dir.join("sa.key");
         let made = Command::new("openssl")
-            .args(["genpkey", "-algorithm", "EC"])
-            .args(["-pkeyopt", "ec_paramgen_curve:P-256", "-out"])
+            .args(["genpkey", "-algorithm", "RSA"])
+            .args(["-pkeyopt", "rsa_keygen_bits:2048", "-out"])
             .arg(&key)
             .output()
             .context("openssl")?;
