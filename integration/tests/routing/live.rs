@@ -128,7 +128,10 @@ fn what_others_change_of_a_vxlan_is_put_right_at_once() -> Result<()> {
                 &format!("`{wrong}` to be undone"),
                 || match entries() {
                     Ok(now) if now == right => Ok(()),
-                    Ok(now) => Err(format!("{now}\nand not\n{right}")),
+                    Ok(now) => Err(format!(
+                        "{now}\nand not\n{right}\n{}",
+                        racks.agents[0].log_of(device)
+                    )),
                     Err(error) => Err(format!("{error:#}")),
                 },
             )?;
