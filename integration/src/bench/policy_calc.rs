@@ -55,7 +55,9 @@ pub(super) fn run() -> Result<Vec<Row>> {
 
 fn snapshot() -> Calc {
     let kinds = TunnelKinds {
+        ip6: false,
         ipip: true,
+        ip6: true,
         vxlan: true,
         ip6: true,
     };

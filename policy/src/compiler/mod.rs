@@ -51,6 +51,13 @@ pub struct NetworkSets {
     pub masquerade: BTreeSet<IpNet>,
     /// Destinations inside the cluster: no masquerading towards them.
     pub pools: BTreeSet<IpNet>,
+    /// Source ports of what is masqueraded, first to last; none where the kernel chooses.
+    pub nat_ports: Option<(u16, u16)>,
+    /// Source address of what is masqueraded over IPv4; none is that of the interface.
+    pub nat_address: Option<Ipv4Addr>,
+    /// Bits of the mark that packets get on their way into a VXLAN: with a mark, the kernel chooses
+    /// the path flow by flow, and does not keep one for each end.
+    pub spread: Option<u32>,
     /// Sources allowed to send us IP in IP, both families.
     pub ipip_peers: BTreeSet<IpAddr>,
     /// Our tunnel's local address: what is sent to it has to come from one of the peers. None
