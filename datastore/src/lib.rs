@@ -1,4 +1,5 @@
-//! Objects from a directory as one stream of [`model::Update`], and the area where agents write.
+//! Objects as one stream of [`model::Update`], from a directory or from the API of a Kubernetes
+//! cluster ([`kubernetes`]).
 //!
 //! Users put YAML or JSON anywhere below the directory. Agents write below `state/`:
 //!
@@ -18,6 +19,7 @@
 //! | `document` | the text of a file -> objects |
 //! | `index` | the objects of all files -> `Update`s; pure |
 //! | `load` | files read once, for commands |
+//! | `kubernetes` | the API of a cluster |
 //! | `tree` | the folders and their inotify watches |
 //! | `watcher` | the thread that ties these together |
 //! | `writer` | atomic, exclusive writes, and [`Status`] |
@@ -26,6 +28,7 @@ mod directory;
 mod document;
 mod filesystem;
 mod index;
+pub mod kubernetes;
 mod load;
 mod tree;
 mod watcher;

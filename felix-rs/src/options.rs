@@ -1,6 +1,9 @@
 //! The command line of the agent. Flags and environment are read here and nowhere else.
 
+use crate::default_pools::DefaultPools;
+use crate::store::{Api, Source};
 use clap::Parser;
+use datastore::kubernetes::ClusterOptions;
 use model::names;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,9 +15,13 @@ pub(crate) struct Options {
     /// Name of this node's Node object
     #[arg(long, env = "NODE_NAME")]
     pub(crate) node_name: String,
-    /// Directory of YAML that holds the cluster's objects
-    #[arg(long, env = "OCICAT_DATASTORE")]
+    /// What holds the cluster's objects: a directory of YAML, or the word kubernetes
+    #[arg(long, env = "OCICAT_DATASTORE", value_name = "DIRECTORY|kubernetes")]
     pub(crate) datastore: PathBuf,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(flatten)]
+    pub(crate) pools: DefaultPools,
     /// Directory of the sockets
     #[arg(long, default_value = names::RUN_DIR)]
     pub(crate) run_dir: PathBuf,
@@ -25,6 +32,20 @@ pub(crate) struct Options {
     /// configuration's `spoolDir`; without it, where the plugin puts it by itself
     #[arg(long)]
     pub(crate) spool_dir: Option<PathBuf>,
+    /// Directory of the host where container runtimes look for CNI plugins, such as /opt/cni/bin:
+    /// the plugin is put there, and kept there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) install_cni_bin: Option<PathBuf>,
+    /// The plugin to install; without it, `ocicat-cni` beside this executable
+    #[arg(long, value_name = "FILE", requires = "install_cni_bin")]
+    pub(crate) cni_plugin: Option<PathBuf>,
+    /// Directory of the host where container runtimes look for CNI configurations, such as
+    /// /etc/cni/net.d: ours is put there once this node serves pods
+    #[arg(long, value_name = "DIR")]
+    pub(crate) install_cni_conf: Option<PathBuf>,
+    /// Where the kernel's network parameters can be written
+    #[arg(long, value_name = "DIR", default_value = "/proc/sys/net")]
+    pub(crate) sysctl_dir: PathBuf,
     /// Port of /healthz and /readyz on the loopback address
     #[arg(long, default_value_t = names::HEALTH_PORT)]
     pub(crate) health_port: u16,
@@ -60,6 +81,39 @@ pub(crate) struct Options {
     pub(crate) plan: bool,
 }
 
+/// How the API of a Kubernetes cluster is reached.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ClusterArgs {
+    /// Kubeconfig of the cluster, or several with a colon in between; without it, the service
+    /// account of the pod
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<std::ffi::OsString>,
+    /// URL of an API server, in the place of the one that the kubeconfig or the pod's environment
+    /// names; given several times, the next is asked while one does not answer
+    #[arg(
+        long,
+        env = "OCICAT_API_SERVERS",
+        value_delimiter = ',',
+        value_name = "URL"
+    )]
+    api_server: Vec<String>,
+    /// The namespace of the agent's pod: Secrets that BGP objects name, Leases
+    #[arg(long, env = "POD_NAMESPACE", default_value = names::NAMESPACE)]
+    pod_namespace: String,
+}
+
+impl ClusterArgs {
+    /// As the datastore takes them.
+    pub(crate) fn options(&self) -> ClusterOptions {
+        let files = self.kubeconfig.iter().flat_map(std::env::split_paths);
+        ClusterOptions {
+            kubeconfig: files.filter(|path| !path.as_os_str().is_empty()).collect(),
+            servers: self.api_server.clone(),
+            namespace: self.pod_namespace.clone(),
+        }
+    }
+}
+
 /// On or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Switch {
@@ -87,6 +141,23 @@ fn one_bit(text: &str) -> Result<u32, String> {
 }
 
 impl Options {
+    /// What holds the cluster's objects.
+    pub(crate) fn datastore(&self) -> Source {
+        if self.datastore.as_os_str() == "kubernetes" {
+            Source::Kubernetes(Api::new(self.cluster.options()))
+        } else {
+            Source::Directory(self.datastore.clone())
+        }
+    }
+
+    /// The plugin that is installed.
+    pub(crate) fn cni_plugin(&self) -> PathBuf {
+        self.cni_plugin.clone().unwrap_or_else(|| {
+            let own = std::env::current_exe().unwrap_or_default();
+            own.with_file_name("ocicat-cni")
+        })
+    }
+
     /// The file `name` in the directory of the sockets.
     pub(crate) fn socket(&self, path: &str) -> PathBuf {
         let name = path.rsplit('/').next().unwrap_or(path);

@@ -7,7 +7,7 @@
 
 use felix_core::revoke::LiveFlow;
 use ipnet::IpNet;
-use kernel::{Connection, Conntrack, OpenError};
+use kernel::{Connection, Conntrack, ConntrackError, OpenError};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::mpsc as std_mpsc;
@@ -40,8 +40,13 @@ pub(crate) struct Revoker {
 pub(crate) enum Event {
     /// Connections to judge.
     Judge(Portion),
-    /// So many were cut.
-    Revoked(usize),
+    /// A reading has ended.
+    Revoked {
+        /// So many were cut.
+        count: usize,
+        /// Addresses whose connections were looked at.
+        addresses: BTreeSet<IpNet>,
+    },
     /// Connection tracking could not be read or written.
     Failed(String),
 }
@@ -66,6 +71,11 @@ impl Revoker {
     /// One that leaves connections alone.
     pub(crate) fn off() -> Self {
         Self { requests: None }
+    }
+
+    /// Whether anybody looks at connections.
+    pub(crate) fn is_on(&self) -> bool {
+        self.requests.is_some()
     }
 
     /// The rules changed: connections of these addresses have to be looked at.
@@ -102,7 +112,7 @@ fn run(
         addresses.extend(left.take().into_iter().flatten());
         let started = Instant::now();
         let event = match revoke(&mut conntrack, mark, &addresses, events) {
-            Ok(count) => Event::Revoked(count),
+            Ok(count) => Event::Revoked { count, addresses },
             Err(reason) => {
                 left = Some(addresses);
                 Event::Failed(reason)
@@ -122,11 +132,9 @@ fn revoke(
     addresses: &BTreeSet<IpNet>,
     events: &mpsc::Sender<Event>,
 ) -> Result<usize, String> {
-    let ours = |address: IpAddr| addresses.iter().any(|net| net.contains(&address));
-    let keep = |c: &Connection| ours(c.original.source) || ours(c.reply.source);
-    let found = conntrack.connections(keep);
+    let found = of_addresses(conntrack, addresses).map_err(|error| error.to_string())?;
     let (mut count, mut failure) = (0, None);
-    for portion in found.map_err(|error| error.to_string())?.chunks(PORTION) {
+    for portion in found.chunks(PORTION) {
         let (answer, denied) = oneshot::channel();
         let question = Event::Judge(Portion {
             flows: portion.iter().map(flow).collect(),
@@ -155,17 +163,44 @@ fn revoke(
     failure.map_or(Ok(count), |error| Err(error.to_string()))
 }
 
+fn of_addresses(
+    conntrack: &mut Conntrack,
+    addresses: &BTreeSet<IpNet>,
+) -> Result<Vec<Connection>, ConntrackError> {
+    let ours = |address: IpAddr| addresses.iter().any(|net| net.contains(&address));
+    conntrack.connections(|c: &Connection| ours(c.original.source) || ours(c.reply.source))
+}
+
+/// Connections of these addresses were not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LiveFlowsError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Read(#[from] ConntrackError),
+}
+
+/// The live connections of these addresses, read in the calling thread's network namespace.
+pub(crate) fn live_flows(addresses: &BTreeSet<IpNet>) -> Result<Vec<LiveFlow>, LiveFlowsError> {
+    let found = of_addresses(&mut Conntrack::open()?, addresses)?;
+    Ok(found.iter().map(flow).collect())
+}
+
 /// The connection as the forward hook saw its first packet.
 fn flow(connection: &Connection) -> LiveFlow {
     let Connection {
         original, reply, ..
     } = connection;
     let ports = original.ports.zip(reply.ports);
+    let ports = ports.map(|((source, _), (destination, _))| (source, destination));
+    let dialled = (original.destination, original.ports.map(|(_, port)| port));
+    let reached = (reply.source, ports.map(|(_, port)| port));
     LiveFlow {
         protocol: original.protocol,
         source: original.source,
         destination: reply.source,
-        ports: ports.map(|((source, _), (destination, _))| (source, destination)),
+        ports,
         icmp: original.icmp,
+        original_destination: (dialled != reached).then_some(dialled),
     }
 }

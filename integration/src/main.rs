@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use integration::demo;
+use integration::kube::KubeCommand;
 use integration::lab::{Lab, Process};
 use integration::vm::Guest;
 use std::path::PathBuf;
@@ -33,6 +34,12 @@ enum Command {
     Clean,
     /// Fails if a pure crate depends on the world
     Purity,
+    /// Writes deploy/ from its source: CustomResourceDefinitions, plain manifest, Kustomize, Helm
+    Manifests {
+        /// Write nothing; fail if a file is not what would be written
+        #[arg(long)]
+        check: bool,
+    },
     /// Runs a command inside a kernel that has what this one lacks (IPIP, netem and more)
     Vm {
         /// Memory of the guest
@@ -45,6 +52,12 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// A real Kubernetes in namespaces, and what Ocicat promises on it
+    #[command(subcommand)]
+    Kube(KubeCommand),
+    /// What runs as process 1 of a machine of such a cluster
+    #[command(hide = true)]
+    Machine { description: PathBuf },
     /// What runs inside a pod
     #[command(hide = true)]
     Prober { name: String },
@@ -98,6 +111,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Purity => purity(),
+        Command::Manifests { check } => manifests(check),
         Command::Vm {
             memory,
             timeout,
@@ -108,6 +122,10 @@ fn main() -> ExitCode {
                 limit: Duration::from_secs(timeout),
             };
             guest.run(&command).map(ExitCode::from)
+        }
+        Command::Kube(command) => integration::kube::run(command).map(passed),
+        Command::Machine { description } => {
+            integration::kube::machine::run(&description).map(|()| ExitCode::SUCCESS)
         }
         Command::Prober { name } => integration::prober::run(&name).map(|()| ExitCode::SUCCESS),
         Command::Hold => hold().map(|()| ExitCode::SUCCESS),
@@ -132,6 +150,24 @@ fn purity() -> anyhow::Result<ExitCode> {
         eprintln!("a pure crate depends on the world: {violation}");
     }
     Ok(passed(violations.is_empty()))
+}
+
+fn manifests(check: bool) -> anyhow::Result<ExitCode> {
+    let folder = integration::manifests::folder();
+    if check {
+        let differing = integration::manifests::differing(&folder)?;
+        for path in differing.keys() {
+            eprintln!(
+                "run `cargo lab manifests`: {} is not up to date",
+                path.display()
+            );
+        }
+        return Ok(passed(differing.is_empty()));
+    }
+    for path in integration::manifests::write(&folder)? {
+        println!("{}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Says what it holds (prefix, directory, a process) and waits for the end of standard input.

@@ -2,7 +2,7 @@
 //! module to answer.
 
 use crate::netlink::Socket;
-use crate::{ipip, next_hop, nft, vxlan};
+use crate::{ip6, ipip, next_hop, nft, vxlan};
 use std::fmt;
 use std::path::Path;
 
@@ -13,6 +13,8 @@ pub struct Features {
     pub release: String,
     /// The tunnel device `ipip` can be created.
     pub ipip: bool,
+    /// The tunnel device `ip6tnl` can be created.
+    pub ip6: bool,
     /// The tunnel device `vxlan` can be created.
     pub vxlan: bool,
     /// Routes can name a group of next hop objects, and show what is in it.
@@ -30,6 +32,7 @@ impl Features {
         Self {
             release: uname.release().to_string_lossy().into_owned(),
             ipip: ipip::probe(route),
+            ip6: ip6::probe(route),
             vxlan: vxlan::probe(route),
             next_hop_groups: next_hop::probe(route, sysctl_root),
             nft_owner: nft::probe_owner(nft),
@@ -43,6 +46,7 @@ impl fmt::Display for Features {
         let word = |yes| if yes { "yes" } else { "no" };
         writeln!(f, "kernel               {}", self.release)?;
         writeln!(f, "ipip                 {}", word(self.ipip))?;
+        writeln!(f, "ip6tnl               {}", word(self.ip6))?;
         writeln!(f, "vxlan                {}", word(self.vxlan))?;
         writeln!(f, "next hop groups      {}", word(self.next_hop_groups))?;
         writeln!(f, "nft owner, persist   {}", word(self.nft_owner))?;

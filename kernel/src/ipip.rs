@@ -11,16 +11,19 @@ use std::net::Ipv4Addr;
 const KIND: &str = "ipip";
 const IFLA_IPTUN_LOCAL: u16 = 2;
 const IFLA_IPTUN_TTL: u16 = 4;
+const IFLA_IPTUN_TOS: u16 = 5;
 const IFLA_IPTUN_PROTO: u16 = 9;
 const IFLA_IPTUN_PMTUDISC: u16 = 10;
 /// `IPPROTO_IPIP`.
 const PROTOCOL: u8 = 4;
+/// `TOS` of the inner header (RFC 6040 applies).
+const TOS_INHERIT: u8 = 1;
 
 impl Kernel {
     /// Creates the device or changes it to what is wanted, and sets it up; answers its index.
     ///
     /// It has no remote end: the gateway of a route through it is the outer destination. The outer
-    /// TTL is the inner one, and the outer header has DF set, so that path MTU discovery works.
+    /// TTL and TOS are the inner ones, and the outer header has DF set, so that path MTU discovery works.
     /// Where no address is wanted it has one that is never a source: without any, the kernel drops
     /// what comes from pods to which another interface leads, even with the loose reverse path
     /// filter, and while a pool changes its mode the two ends of a path differ.
@@ -29,11 +32,12 @@ impl Kernel {
         let name = &device.name;
         let refused = |step| LinkError::refused(name, step);
         let found = self.tunnel_device(name, KIND)?;
-        let local = match &found {
-            Some(link) => local(&mut self.route, link.ifindex).map_err(refused("look it up"))?,
+        let present = match &found {
+            Some(link) => settings(&mut self.route, link.ifindex).map_err(refused("look it up"))?,
             None => None,
         };
-        let same = |link: &&Link| link.mtu == device.mtu && local == Some(device.local);
+        let same =
+            |link: &&Link| link.mtu == device.mtu && present == Some((device.local, TOS_INHERIT));
         let link = match found.as_ref().filter(same) {
             Some(link) => link.clone(),
             None => {
@@ -105,8 +109,8 @@ impl Kernel {
     }
 }
 
-/// Outer source address of a tunnel.
-fn local(socket: &mut Socket, ifindex: u32) -> Result<Option<Ipv4Addr>, NetlinkError> {
+/// Outer source address of a tunnel, and its `TOS`.
+fn settings(socket: &mut Socket, ifindex: u32) -> Result<Option<(Ipv4Addr, u8)>, NetlinkError> {
     socket.dump(
         |encoder| {
             encoder.message(GET_LINK, Flags::QUIET, &ifinfomsg(ifindex, 0, 0), |_| {});
@@ -117,7 +121,9 @@ fn local(socket: &mut Socket, ifindex: u32) -> Result<Option<Ipv4Addr>, NetlinkE
             let octets = data
                 .find(IFLA_IPTUN_LOCAL)
                 .and_then(|bytes| bytes.try_into().ok());
-            *found = octets.map(|octets: [u8; 4]| octets.into());
+            let tos = data.find(IFLA_IPTUN_TOS).and_then(|bytes| bytes.first());
+            let both = octets.zip(tos);
+            *found = both.map(|(octets, tos): ([u8; 4], _)| (octets.into(), *tos));
         },
     )
 }
@@ -143,6 +149,7 @@ fn link_info(encoder: &mut Encoder, local: Ipv4Addr, protocol: u8) {
         encoder.nested(2, |encoder| {
             encoder.attribute(IFLA_IPTUN_LOCAL, &local.octets());
             encoder.attribute(IFLA_IPTUN_TTL, &[0]);
+            encoder.attribute(IFLA_IPTUN_TOS, &[TOS_INHERIT]);
             encoder.attribute(IFLA_IPTUN_PMTUDISC, &[1]);
             encoder.attribute(IFLA_IPTUN_PROTO, &[protocol]);
         });

@@ -4,7 +4,7 @@ use crate::features::Features;
 use crate::netlink::{Errno, Protocol, Socket};
 use crate::nft::Table;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// The kernel, seen from one network namespace. Blocking, and quick: no call waits for anything
@@ -22,6 +22,8 @@ pub struct Kernel {
     pub(crate) tunnel_sources: BTreeMap<u32, Ipv4Addr>,
     /// Next hop objects that routes named when these were last read, or were written since.
     pub(crate) next_hops_in_use: BTreeSet<u32>,
+    /// Tunnel devices whose routes say the outer header, and its source.
+    pub(crate) encapsulating: BTreeMap<u32, Ipv6Addr>,
 }
 
 /// What differs between environments.
@@ -79,6 +81,7 @@ impl Kernel {
             sysctl_root: options.sysctl_root,
             tunnel_sources: BTreeMap::new(),
             next_hops_in_use: BTreeSet::new(),
+            encapsulating: BTreeMap::new(),
         })
     }
 

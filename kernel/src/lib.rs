@@ -9,6 +9,7 @@
 //! | [`Kernel`] | everything that writes to the kernel, and the dumps |
 //! | [`monitor`] | links, addresses, routes and our nft table, as they change |
 //! | [`Conntrack`] | tracked connections: reading, marking, forgetting |
+//! | [`Audit`] | our nft table compared with what it should be, in steps |
 //! | [`packet_log`] | packets that rules log |
 //! | [`netns`] | named network namespaces: create, open, run something inside |
 //! | [`Features`] | what this kernel can do |
@@ -16,6 +17,7 @@
 mod address;
 mod conntrack;
 mod features;
+mod ip6;
 mod ipip;
 mod kernel;
 mod link;
@@ -43,7 +45,7 @@ pub use monitor::{KernelEvent, monitor};
 pub use neighbour::NeighbourError;
 pub use netlink::{Errno, NetlinkError};
 pub use next_hop::NextHopError;
-pub use nft::{Count, NftError};
+pub use nft::{Audit, Audited, Count, NftError};
 pub use packet_log::{LoggedPacket, packet_log};
 pub use pod::PodError;
 pub use route::{KernelRoute, RouteError};

@@ -67,6 +67,12 @@ pub enum LinkError {
         /// The local address.
         local: std::net::Ipv4Addr,
     },
+    /// Another device takes what comes for every such tunnel.
+    #[error("interface {name}: another external ip6tnl device is there, and there can be only one")]
+    ExternalTaken {
+        /// The name.
+        name: String,
+    },
     /// One step of several was refused.
     #[error("interface {name}: {step}: {source}")]
     Refused {

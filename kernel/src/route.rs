@@ -11,8 +11,8 @@ use model::dataplane::{NextHop, Route, RouteKind};
 use model::names::{ROUTE_METRIC, RT_PROTOCOL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags,
-    RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteIp6Tunnel, RouteLwTunnelEncap, RouteMessage,
+    RouteNextHop, RouteNextHopFlags, RouteType, RouteVia,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,7 +25,14 @@ const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
+const RTA_ENCAP_TYPE: u16 = 21;
+const RTA_ENCAP: u16 = 22;
 const RTA_NH_ID: u16 = 30;
+/// `LWTUNNEL_ENCAP_IP6`.
+const ENCAP_IP6: u16 = 4;
+/// `LWTUNNEL_IP6_*`.
+const ENCAP_DESTINATION: u16 = 2;
+const ENCAP_SOURCE: u16 = 3;
 const RTN_UNICAST: u8 = 1;
 const RTN_BLACKHOLE: u8 = 6;
 const RTNH_F_ONLINK: u8 = 4;
@@ -125,10 +132,10 @@ impl Kernel {
         routes: &[&Route],
         groups: &BTreeMap<Vec<NextHop>, u32>,
     ) -> Vec<(usize, NetlinkError)> {
-        let tunnels = &self.tunnel_sources;
+        let (tunnels, encapsulating) = (&self.tunnel_sources, &self.encapsulating);
         self.route.batch(routes, |encoder, route| {
-            let source = source(route, tunnels);
-            encode(encoder, route, RT_PROTOCOL, source, group_of(route, groups));
+            let (source, group) = (source(route, tunnels), group_of(route, groups));
+            encode(encoder, route, RT_PROTOCOL, source, group, encapsulating);
         })
     }
 
@@ -180,18 +187,26 @@ fn source(route: &Route, tunnels: &BTreeMap<u32, Ipv4Addr>) -> Option<Ipv4Addr> 
 }
 
 /// Appends the message that creates or replaces a route. The address that the node itself speaks
-/// with is `source`; without one the kernel chooses. A `group` stands for the next hops.
+/// with is `source`; without one the kernel chooses. A `group` stands for the next hops. The
+/// gateway of a next hop through one of the `encapsulating` devices is the destination of an outer
+/// header.
 pub(crate) fn encode(
     encoder: &mut Encoder,
     route: &Route,
     protocol: u8,
     source: Option<Ipv4Addr>,
     group: Option<u32>,
+    encapsulating: &BTreeMap<u32, Ipv6Addr>,
 ) -> u32 {
     let dest = route.dest;
+    let outer = |hop: &NextHop| match (hop.ifindex, hop.gateway) {
+        (Some(ifindex), IpAddr::V6(_)) => encapsulating.get(&ifindex).copied(),
+        _ => None,
+    };
     let (kind, scope, flags) = match &route.kind {
         RouteKind::Device { .. } => (RTN_UNICAST, SCOPE_LINK, 0),
         RouteKind::Via(hops) => match hops.as_slice() {
+            [hop] if outer(hop).is_some() => (RTN_UNICAST, SCOPE_LINK, 0),
             [hop] => (RTN_UNICAST, SCOPE_UNIVERSE, hop_flags(hop)),
             _ => (RTN_UNICAST, SCOPE_UNIVERSE, 0),
         },
@@ -217,14 +232,14 @@ pub(crate) fn encode(
             RouteKind::Device { ifindex } => encoder.u32(RTA_OIF, *ifindex),
             RouteKind::Via(hops) => match hops.as_slice() {
                 [hop] => {
-                    gateway(encoder, dest, hop.gateway);
+                    way(encoder, dest, hop, outer(hop));
                     if let Some(ifindex) = hop.ifindex {
                         encoder.u32(RTA_OIF, ifindex);
                     }
                 }
                 hops => encoder.container(RTA_MULTIPATH, |encoder| {
                     for hop in hops {
-                        next_hop(encoder, dest, hop);
+                        next_hop(encoder, dest, hop, outer(hop));
                     }
                 }),
             },
@@ -250,16 +265,28 @@ fn hop_flags(hop: &NextHop) -> u8 {
 }
 
 /// `struct rtnexthop` and its gateway.
-fn next_hop(encoder: &mut Encoder, dest: IpNet, hop: &NextHop) {
+fn next_hop(encoder: &mut Encoder, dest: IpNet, hop: &NextHop, outer: Option<Ipv6Addr>) {
     let mut inner = Encoder::new(0);
-    gateway(&mut inner, dest, hop.gateway);
+    way(&mut inner, dest, hop, outer);
     let mut bytes = vec![0; 8];
     bytes[..2].copy_from_slice(&(8 + inner.bytes().len() as u16).to_ne_bytes());
-    bytes[2] = hop_flags(hop);
+    bytes[2] = if outer.is_some() { 0 } else { hop_flags(hop) };
     bytes[3] = hop.weight.max(1) - 1;
     bytes[4..].copy_from_slice(&hop.ifindex.unwrap_or(0).to_ne_bytes());
     bytes.extend_from_slice(inner.bytes());
     encoder.raw(&bytes);
+}
+
+/// The gateway, or the outer header to it with this source.
+fn way(encoder: &mut Encoder, dest: IpNet, hop: &NextHop, outer: Option<Ipv6Addr>) {
+    let Some(source) = outer else {
+        return gateway(encoder, dest, hop.gateway);
+    };
+    encoder.attribute(RTA_ENCAP_TYPE, &ENCAP_IP6.to_ne_bytes());
+    encoder.nested(RTA_ENCAP, |encoder| {
+        encoder.attribute(ENCAP_DESTINATION, &octets(hop.gateway));
+        encoder.attribute(ENCAP_SOURCE, &source.octets());
+    });
 }
 
 /// `RTA_GATEWAY`, or `RTA_VIA` for an IPv6 gateway of an IPv4 route (RFC 8950).
@@ -328,6 +355,12 @@ pub(crate) fn kernel_route(message: &RouteMessage) -> Option<KernelRoute> {
                 (hop.gateway, has_gateway) = (ip(address)?, true);
             }
             RouteAttribute::Via(via) => (hop.gateway, has_gateway) = (via_ip(via)?, true),
+            RouteAttribute::Encap(encap) => {
+                if let Some(destination) = outer_destination(encap) {
+                    (hop.gateway, has_gateway) = (destination, true);
+                    hop.onlink = true;
+                }
+            }
             RouteAttribute::MultiPath(hops) => several = hops.iter().filter_map(path).collect(),
             _ => {}
         }
@@ -335,7 +368,7 @@ pub(crate) fn kernel_route(message: &RouteMessage) -> Option<KernelRoute> {
     if table != u32::from(MAIN_TABLE) || header.flags.contains(RouteFlags::Cloned) {
         return None;
     }
-    hop.onlink = header.flags.contains(RouteFlags::Onlink);
+    hop.onlink |= header.flags.contains(RouteFlags::Onlink);
     let kind = match header.kind {
         RouteType::BlackHole => RouteKind::Blackhole,
         RouteType::Unicast if !several.is_empty() => RouteKind::Via(several),
@@ -370,14 +403,25 @@ fn path(hop: &RouteNextHop) -> Option<NextHop> {
         .find_map(|attribute| match attribute {
             RouteAttribute::Gateway(address) => ip(address),
             RouteAttribute::Via(via) => via_ip(via),
+            RouteAttribute::Encap(encap) => outer_destination(encap),
             _ => None,
         })?;
-    let onlink = hop.flags.contains(RouteNextHopFlags::Onlink);
+    let encapsulated = |attribute: &RouteAttribute| matches!(attribute, RouteAttribute::Encap(_));
+    let onlink =
+        hop.attributes.iter().any(encapsulated) || hop.flags.contains(RouteNextHopFlags::Onlink);
     Some(NextHop {
         gateway,
         ifindex: Some(hop.interface_index),
         onlink,
         weight: hop.hops.saturating_add(1),
+    })
+}
+
+/// Where an outer IPv6 header leads, if there is one.
+fn outer_destination(encap: &[RouteLwTunnelEncap]) -> Option<IpAddr> {
+    encap.iter().find_map(|part| match part {
+        RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Destination(address)) => Some((*address).into()),
+        _ => None,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::kernel::Kernel;
 use crate::netlink::Errno;
-use model::names::{INTERFACE_PREFIX, IPIP_DEVICE};
+use model::names::{INTERFACE_PREFIX, TUNNEL_DEVICES};
 use std::ffi::OsString;
 use std::path::{Component, Path};
 
@@ -122,7 +122,8 @@ impl Kernel {
         let listed: Vec<OsString> =
             listed.map_err(|error| SysctlError::Interfaces(error.into()))?;
         let of_others = |name: &String| {
-            !["all", "default", IPIP_DEVICE].contains(&name.as_str())
+            !["all", "default"].contains(&name.as_str())
+                && !TUNNEL_DEVICES.contains(&name.as_str())
                 && !name.starts_with(INTERFACE_PREFIX)
         };
         let names = listed

@@ -14,6 +14,7 @@ impl Kernel {
     pub fn ensure_tunnel(&mut self, tunnel: &Tunnel) -> Result<u32, LinkError> {
         match tunnel {
             Tunnel::Ipip(device) => self.ensure_ipip(device),
+            Tunnel::Ip6(device) => self.ensure_ip6(device),
             Tunnel::Vxlan { device, ends } => {
                 let ifindex = self.ensure_vxlan(device)?;
                 self.set_vteps(&device.name, ifindex, ends)?;
@@ -26,6 +27,7 @@ impl Kernel {
     /// are stays.
     pub fn remove_tunnel(&mut self, name: &str) -> Result<(), LinkError> {
         self.remove_ipip(name)?;
+        self.remove_ip6(name)?;
         self.remove_vxlan(name)
     }
 
@@ -56,6 +58,7 @@ impl Kernel {
         match self.tunnel_device(name, kind) {
             Ok(Some(link)) => {
                 self.tunnel_sources.remove(&link.ifindex);
+                self.encapsulating.remove(&link.ifindex);
                 self.delete_link(link.ifindex)
             }
             Ok(None) | Err(LinkError::WrongKind { .. }) => Ok(()),

@@ -119,6 +119,19 @@ pub struct IpipDevice {
     pub address: Option<std::net::Ipv4Addr>,
 }
 
+/// The tunnel device for IP in IPv6 (RFC 2473), for packets of both families.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ip6Device {
+    /// Its name.
+    pub name: String,
+    /// Outer source address.
+    pub local: std::net::Ipv6Addr,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Address on the device: inner source of IPv4 traffic of the node itself.
+    pub address: Option<std::net::Ipv4Addr>,
+}
+
 /// The tunnel device for VXLAN (RFC 7348), one for each family of outer addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VxlanDevice {
@@ -143,6 +156,8 @@ pub struct VxlanDevice {
 pub enum Tunnel {
     /// Protocol 4. The gateway of a route is the outer destination.
     Ipip(IpipDevice),
+    /// IP in IPv6. The gateway of a route is the outer destination, a node's IPv6 address.
+    Ip6(Ip6Device),
     /// VXLAN. The gateway of a route names one of the ends.
     Vxlan {
         /// The device.
@@ -157,6 +172,7 @@ impl Tunnel {
     pub fn name(&self) -> &str {
         match self {
             Self::Ipip(device) => &device.name,
+            Self::Ip6(device) => &device.name,
             Self::Vxlan { device, .. } => &device.name,
         }
     }
@@ -165,6 +181,7 @@ impl Tunnel {
     pub fn address(&self) -> Option<std::net::Ipv4Addr> {
         match self {
             Self::Ipip(device) => device.address,
+            Self::Ip6(device) => device.address,
             Self::Vxlan { device, .. } => device.address,
         }
     }
@@ -173,6 +190,7 @@ impl Tunnel {
     pub fn mtu(&self) -> u32 {
         match self {
             Self::Ipip(device) => device.mtu,
+            Self::Ip6(device) => device.mtu,
             Self::Vxlan { device, .. } => device.mtu,
         }
     }

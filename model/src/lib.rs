@@ -8,6 +8,7 @@
 //! | [`labels`], [`selector`] | labels and the selectors over them |
 //! | [`object`] | typed Kubernetes and Calico objects |
 //! | [`manifest`] | one parsed YAML or JSON document -> object, with errors that name object, field and reason |
+//! | [`schema`] | what a cluster must know to store Calico's kinds: CustomResourceDefinitions |
 //! | [`lease`] | the record of an election among agents |
 //! | [`update`] | [`Update`], what every datastore yields |
 //! | [`dataplane`] | routes, links and neighbours as the kernel has them |
@@ -20,6 +21,7 @@ pub mod lease;
 pub mod manifest;
 pub mod names;
 pub mod object;
+pub mod schema;
 pub mod selector;
 pub mod update;
 
@@ -27,18 +29,19 @@ pub use labels::Labels;
 pub use lease::Lease;
 pub use manifest::{ManifestError, Parsed};
 pub use object::{
-    AddPath, Annotations, BfdProfile, BgpConfiguration, BgpFilter, BgpFilterAction,
-    BgpFilterOperation, BgpFilterRule, BgpPeer, BgpPeerType, BgpRole, BgpRoleName, BindMode,
-    CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction, ClusterNetworkPolicy,
-    ClusterPeer, ClusterPods, ClusterPort, ClusterRule, ClusterTier, Community, DynamicPeers,
-    EncapMode, EndpointSlice, EndpointToHostAction, EntityRule, ExternalTrafficPolicy,
-    FailsafePort, FelixConfiguration, HostEndpoint, HostPort, IcmpMatch, IpFamily, IpPool,
-    IpReservation, IpVersion, IpamBlock, Kind, MatchOperator, MaxPrefixes, NamedPort, Namespace,
-    NatOutgoingExclusions, NetworkPolicy, NetworkSet, NextHopMode, Node, Object, ObjectKey, Order,
-    Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch, PrefixAdvertisement, PrefixMatch, Profile,
-    Protocol, RemoteAs, Secret, SecretKeyRef, SecretValue, Service, ServiceAccount,
-    ServiceAccountMatch, ServiceLoopPrevention, ServiceMatch, ServicePort, ServiceType,
-    StagedAction, StagedKubernetesPolicy, Tier, TierDefault, WorkloadEndpoint,
+    AddPath, Allocation, AllowedUse, Annotations, BfdProfile, BgpConfiguration, BgpFilter,
+    BgpFilterAction, BgpFilterOperation, BgpFilterRule, BgpPeer, BgpPeerType, BgpRole, BgpRoleName,
+    BindMode, BlockAllocations, CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction,
+    ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule, ClusterTier,
+    Community, DynamicPeers, EncapMode, EndpointSlice, EndpointToHostAction, EntityRule,
+    ExternalTrafficPolicy, FailsafePort, FelixConfiguration, HostEndpoint, HostPort, IcmpMatch,
+    IpFamily, IpPool, IpReservation, IpVersion, IpamBlock, Kind, MatchOperator, MaxPrefixes,
+    NamedPort, Namespace, NatOutgoingExclusions, NetworkPolicy, NetworkSet, NextHopMode, Node,
+    Object, ObjectKey, Order, Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch,
+    PrefixAdvertisement, PrefixMatch, Profile, Protocol, RemoteAs, Secret, SecretKeyRef,
+    SecretValue, Service, ServiceAccount, ServiceAccountMatch, ServiceLoopPrevention, ServiceMatch,
+    ServicePort, ServiceType, StagedAction, StagedKubernetesPolicy, Tier, TierDefault,
+    WorkloadEndpoint,
 };
 pub use selector::{Selector, SelectorError};
 pub use update::{Invalid, Update};

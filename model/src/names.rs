@@ -8,6 +8,10 @@ pub const CNI_SOCKET: &str = "/run/ocicat/cni.sock";
 pub const CTL_SOCKET: &str = "/run/ocicat/ctl.sock";
 /// Directory of the journal and the snapshot; survives reboots.
 pub const STATE_DIR: &str = "/var/lib/ocicat";
+/// File name of the CNI plugin, and its `type` in configurations.
+pub const CNI_PLUGIN: &str = "ocicat";
+/// File name of the CNI configuration. A runtime takes the first by name.
+pub const CNI_CONFIG: &str = "10-ocicat.conflist";
 /// Default port of `/healthz` and `/readyz`, on loopback.
 pub const HEALTH_PORT: u16 = 9098;
 /// BGP's TCP port (RFC 4271 section 3).
@@ -38,7 +42,7 @@ pub const VXLAN_DEVICE: &str = "vxlan.ocicat";
 /// The VXLAN device over IPv6.
 pub const VXLAN6_DEVICE: &str = "vxlan6.ocicat";
 /// All tunnel devices.
-pub const TUNNEL_DEVICES: [&str; 3] = [IPIP_DEVICE, VXLAN_DEVICE, VXLAN6_DEVICE];
+pub const TUNNEL_DEVICES: [&str; 4] = [IPIP_DEVICE, IP6_DEVICE, VXLAN_DEVICE, VXLAN6_DEVICE];
 /// VXLAN network identifier, as Calico's.
 pub const VXLAN_VNI: u32 = 4096;
 /// UDP port of VXLAN (RFC 7348 section 5).
@@ -49,6 +53,10 @@ pub const VXLAN_OVERHEAD: u32 = 50;
 pub const VXLAN6_OVERHEAD: u32 = 70;
 /// The IPIP device (protocol 4). Its name does not start with [`INTERFACE_PREFIX`].
 pub const IPIP_DEVICE: &str = "ipip.ocicat";
+/// The IP in IP device over IPv6 (protocols 4 and 41), for pods of both families.
+pub const IP6_DEVICE: &str = "ip6.ocicat";
+/// Bytes that IP in IPv6 adds to a packet (RFC 2473).
+pub const IP6_OVERHEAD: u32 = 40;
 /// First interface index that we ask the kernel for; a private range avoids a look-up per pod.
 pub const FIRST_IFINDEX: u32 = 0x0010_0000;
 /// IPv4 gateway inside every pod; answered by the permanent neighbour entry.
@@ -59,9 +67,14 @@ pub const GATEWAY_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0,
 pub const HOST_MAC: [u8; 6] = [0xee, 0xee, 0xee, 0xee, 0xee, 0xee];
 /// Annotations of pods and namespaces that say something to address assignment, as in Calico.
 pub const ANNOTATION_PREFIX: &str = "cni.projectcalico.org/";
+/// Taint of nodes that wait for their agent, which removes it once it is ready.
+pub const STARTUP_TAINT: &str = "node.ocicat.io/agent-not-ready";
 /// Calico's default AS number.
 pub const DEFAULT_AS: u32 = 64512;
-/// The namespace of Secrets that BGP objects refer to: the agent's.
+/// The namespace of the agent's pods on Kubernetes.
+pub const NAMESPACE: &str = "ocicat-system";
+/// The namespace of Secrets that BGP objects refer to, in a directory. On Kubernetes they stand in
+/// the agent's own, and are taken in as if they stood here.
 pub const SECRETS_NAMESPACE: &str = "kube-system";
 /// IPIP adds one IPv4 header (RFC 2003).
 pub const IPIP_OVERHEAD: u32 = 20;

@@ -12,6 +12,8 @@ use std::net::IpAddr;
 
 /// `NFT_JUMP_STACK_SIZE`
 const MAX_DEPTH: usize = 16;
+/// `NF_IP_PRI_NAT_DST`
+const DSTNAT: i32 = -100;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_ICMPV6: u8 = 58;
 
@@ -27,6 +29,8 @@ pub struct Packet {
     pub source: IpAddr,
     /// Destination address, after destination NAT.
     pub destination: IpAddr,
+    /// Destination address and port before destination NAT; none where nothing was translated.
+    pub original_destination: Option<(IpAddr, Option<u16>)>,
     /// L4 protocol number.
     pub protocol: u8,
     /// Source and destination port, of protocols that have ports.
@@ -53,8 +57,10 @@ pub struct Interface {
 pub enum Connection {
     /// First packet.
     New,
-    /// Reply or later packet, or an error about the connection.
-    EstablishedOrRelated,
+    /// Reply or later packet.
+    Established,
+    /// An error about the connection, or a reset that the kernel answers it with.
+    Related,
     /// Belongs to none.
     Invalid,
     /// Taken out of connection tracking.
@@ -95,9 +101,32 @@ pub enum RunError {
     TooDeep(String),
 }
 
+/// A ruleset that is ready to be asked about many packets.
+#[derive(Debug)]
+pub struct Program<'a> {
+    ruleset: &'a Ruleset,
+    /// Base chains by hook, those that come first in front.
+    bases: [Vec<Base<'a>>; HOOKS.len()],
+}
+
+#[derive(Debug)]
+struct Base<'a> {
+    priority: i32,
+    name: &'a str,
+    chain: &'a Chain,
+}
+
+const HOOKS: [Hook; 5] = [
+    Hook::Prerouting,
+    Hook::Input,
+    Hook::Forward,
+    Hook::Output,
+    Hook::Postrouting,
+];
+
 /// Sends `packet` through the base chains of its way.
 pub fn run(ruleset: &Ruleset, packet: &Packet) -> Result<Outcome, RunError> {
-    Ok(run_and_count(ruleset, packet)?.0)
+    Program::new(ruleset).run(packet)
 }
 
 /// Likewise; also tells the named counters that counted it, in order.
@@ -105,49 +134,84 @@ pub fn run_and_count(
     ruleset: &Ruleset,
     packet: &Packet,
 ) -> Result<(Outcome, Vec<String>), RunError> {
-    let hooks: &[Hook] = match (&packet.iif, &packet.oif) {
-        (Some(_), Some(_)) => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
-        (Some(_), None) => &[Hook::Prerouting, Hook::Input],
-        (None, _) => &[Hook::Output, Hook::Postrouting],
-    };
-    let mut run = Run {
-        ruleset,
-        packet,
-        hook: Hook::Prerouting,
-        masqueraded: false,
-        mark: packet.mark,
-        untracked: false,
-        counted: vec![],
-    };
-    for hook in hooks {
-        run.hook = *hook;
-        let mut chains: Vec<_> = ruleset
-            .chains
-            .iter()
-            .filter_map(|(name, chain)| Some((chain.hook.as_ref()?, name)))
-            .filter(|(base, _)| base.hook == *hook)
-            .collect();
-        chains.sort_by_key(|(base, _)| base.priority);
-        for (_, name) in chains {
-            if let End::Dropped { chain, rule } = run.chain(name, 0)? {
-                return Ok((Outcome::Dropped { chain, rule }, run.counted));
-            }
-        }
-    }
-    let accepted = Outcome::Accepted {
-        masqueraded: run.masqueraded,
-    };
-    Ok((accepted, run.counted))
+    Program::new(ruleset).run_and_count(packet)
 }
 
-struct Run<'a> {
+impl<'a> Program<'a> {
+    /// Finds the base chains, for which it looks at every chain once.
+    pub fn new(ruleset: &'a Ruleset) -> Self {
+        let bases = HOOKS.map(|hook| {
+            let mut bases = Vec::new();
+            for (name, chain) in &ruleset.chains {
+                if let Some(base) = chain.hook.as_ref().filter(|base| base.hook == hook) {
+                    let priority = base.priority;
+                    bases.push(Base {
+                        priority,
+                        name,
+                        chain,
+                    });
+                }
+            }
+            bases.sort_by_key(|base| base.priority);
+            bases
+        });
+        Self { ruleset, bases }
+    }
+
+    /// Sends `packet` through the base chains of its way.
+    pub fn run(&self, packet: &Packet) -> Result<Outcome, RunError> {
+        self.through(packet, &mut |_| {})
+    }
+
+    /// Likewise; also tells the named counters that counted it, in order.
+    pub fn run_and_count(&self, packet: &Packet) -> Result<(Outcome, Vec<String>), RunError> {
+        let mut counted = vec![];
+        let outcome = self.through(packet, &mut |name| counted.push(name.to_owned()))?;
+        Ok((outcome, counted))
+    }
+
+    fn through(&self, packet: &Packet, count: &mut dyn FnMut(&str)) -> Result<Outcome, RunError> {
+        let hooks: &[Hook] = match (&packet.iif, &packet.oif) {
+            (Some(_), Some(_)) => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
+            (Some(_), None) => &[Hook::Prerouting, Hook::Input],
+            (None, _) => &[Hook::Output, Hook::Postrouting],
+        };
+        let mut run = Run {
+            ruleset: self.ruleset,
+            packet,
+            hook: Hook::Prerouting,
+            translated: false,
+            masqueraded: false,
+            mark: packet.mark,
+            untracked: false,
+            count,
+        };
+        for hook in hooks {
+            run.hook = *hook;
+            for base in &self.bases[*hook as usize] {
+                // What this node sends is judged by where it goes at last.
+                run.translated = *hook != Hook::Prerouting || base.priority >= DSTNAT;
+                if let End::Dropped { chain, rule } = run.rules(base.name, base.chain, 0)? {
+                    return Ok(Outcome::Dropped { chain, rule });
+                }
+            }
+        }
+        Ok(Outcome::Accepted {
+            masqueraded: run.masqueraded,
+        })
+    }
+}
+
+struct Run<'a, 'b> {
     ruleset: &'a Ruleset,
-    packet: &'a Packet,
+    packet: &'b Packet,
     hook: Hook,
+    /// Destination NAT has been done.
+    translated: bool,
     masqueraded: bool,
     mark: u32,
     untracked: bool,
-    counted: Vec<String>,
+    count: &'b mut dyn FnMut(&str),
 }
 
 /// How a chain ended.
@@ -157,17 +221,19 @@ enum End {
     Returned,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a, '_> {
     fn chain(&mut self, name: &str, depth: usize) -> Result<End, RunError> {
         if depth > MAX_DEPTH {
             return Err(RunError::TooDeep(name.to_owned()));
         }
-        let ruleset = self.ruleset;
-        let Chain { rules, .. } = ruleset
-            .chains
-            .get(name)
-            .ok_or_else(|| RunError::NoSuchChain(name.to_owned()))?;
-        for (place, rule) in rules.iter().enumerate() {
+        match self.ruleset.chains.get(name) {
+            Some(chain) => self.rules(name, chain, depth),
+            None => Err(RunError::NoSuchChain(name.to_owned())),
+        }
+    }
+
+    fn rules(&mut self, name: &str, chain: &'a Chain, depth: usize) -> Result<End, RunError> {
+        for (place, rule) in chain.rules.iter().enumerate() {
             match self.rule(rule)? {
                 None => {}
                 Some(Verdict::Accept) => return Ok(End::Accepted),
@@ -178,8 +244,8 @@ impl Run<'_> {
                     });
                 }
                 Some(Verdict::Return) => return Ok(End::Returned),
-                Some(Verdict::Goto(target)) => return self.chain(&target, depth + 1),
-                Some(Verdict::Jump(target)) => match self.chain(&target, depth + 1)? {
+                Some(Verdict::Goto(target)) => return self.chain(target, depth + 1),
+                Some(Verdict::Jump(target)) => match self.chain(target, depth + 1)? {
                     End::Returned => {}
                     end => return Ok(end),
                 },
@@ -189,31 +255,31 @@ impl Run<'_> {
     }
 
     /// The verdict of a rule that matches and has one.
-    fn rule(&mut self, rule: &Rule) -> Result<Option<Verdict>, RunError> {
+    fn rule(&mut self, rule: &'a Rule) -> Result<Option<&'a Verdict>, RunError> {
         for statement in &rule.statements {
             match statement {
-                Statement::Verdict(verdict) => return Ok(Some(verdict.clone())),
+                Statement::Verdict(verdict) => return Ok(Some(verdict)),
                 Statement::VerdictMap { fields, map } => {
                     let set = self.set(map)?;
                     if let Some(Some(verdict)) = self.key(fields).and_then(|key| find(set, &key)) {
-                        return Ok(Some(verdict.clone()));
+                        return Ok(Some(verdict));
                     }
                     return Ok(None);
                 }
                 Statement::Masquerade => {
                     self.masqueraded = true;
-                    return Ok(Some(Verdict::Accept));
+                    return Ok(Some(&Verdict::Accept));
                 }
                 // The packet's destination is that after the translation already.
-                Statement::Dnat { .. } => return Ok(Some(Verdict::Accept)),
+                Statement::Dnat { .. } => return Ok(Some(&Verdict::Accept)),
                 Statement::SetCtMarkBits(bits) => self.mark |= bits,
                 Statement::NoTrack => self.untracked = true,
-                Statement::RejectTcpReset => return Ok(Some(Verdict::Drop)),
+                Statement::RejectTcpReset => return Ok(Some(&Verdict::Drop)),
                 Statement::NamedCounter(name) => {
                     if !self.ruleset.counters.contains(name) {
                         return Err(RunError::NoSuchCounter(name.clone()));
                     }
-                    self.counted.push(name.clone());
+                    (self.count)(name);
                 }
                 Statement::Counter | Statement::Limit { .. } | Statement::Log { .. } => {}
                 condition => {
@@ -252,11 +318,16 @@ impl Run<'_> {
                 packet.protocol == protocol && packet.icmp.is_some_and(|m| same(m) != *negate)
             }
             Statement::L4Proto(number) => packet.protocol == *number,
-            Statement::DportRange(first, last) => packet
-                .ports
-                .is_some_and(|(_, dport)| (*first..=*last).contains(&dport)),
+            Statement::DportRange(first, last) => self
+                .destination()
+                .1
+                .is_some_and(|port| (*first..=*last).contains(&port)),
             Statement::CtState(CtState::EstablishedOrRelated) => {
-                self.connection() == Connection::EstablishedOrRelated
+                let state = self.connection();
+                matches!(state, Connection::Established | Connection::Related)
+            }
+            Statement::CtState(CtState::Established) => {
+                self.connection() == Connection::Established
             }
             Statement::CtState(CtState::Invalid) => self.connection() == Connection::Invalid,
             Statement::CtState(CtState::Untracked) => self.connection() == Connection::Untracked,
@@ -297,7 +368,7 @@ impl Run<'_> {
         })
     }
 
-    fn set(&self, name: &str) -> Result<&Set, RunError> {
+    fn set(&self, name: &str) -> Result<&'a Set, RunError> {
         self.ruleset
             .sets
             .get(name)
@@ -318,6 +389,16 @@ impl Run<'_> {
         }
     }
 
+    /// Address and port of the destination, as they are at this point of the way.
+    fn destination(&self) -> (IpAddr, Option<u16>) {
+        let packet = self.packet;
+        let translated = (packet.destination, packet.ports.map(|(_, port)| port));
+        match packet.original_destination {
+            Some(original) if !self.translated => original,
+            _ => translated,
+        }
+    }
+
     /// The outgoing interface, once routing has chosen it.
     fn oif(&self) -> &Option<Interface> {
         match self.hook {
@@ -334,16 +415,17 @@ impl Run<'_> {
 
     fn field(&self, field: Field) -> Option<Part> {
         let packet = self.packet;
+        let (destination, port) = self.destination();
         Some(match field {
             Field::Iif => Part::Ifindex(packet.iif.as_ref()?.index),
             Field::Oif => Part::Ifindex(self.oif().as_ref()?.index),
             Field::Ipv4Saddr if packet.source.is_ipv4() => Part::Address(packet.source),
             Field::Ipv6Saddr if packet.source.is_ipv6() => Part::Address(packet.source),
-            Field::Ipv4Daddr if packet.destination.is_ipv4() => Part::Address(packet.destination),
-            Field::Ipv6Daddr if packet.destination.is_ipv6() => Part::Address(packet.destination),
+            Field::Ipv4Daddr if destination.is_ipv4() => Part::Address(destination),
+            Field::Ipv6Daddr if destination.is_ipv6() => Part::Address(destination),
             Field::L4Proto => Part::Proto(packet.protocol),
             Field::Sport => Part::Port(packet.ports?.0),
-            Field::Dport => Part::Port(packet.ports?.1),
+            Field::Dport => Part::Port(port?),
             Field::Ipv4Saddr | Field::Ipv6Saddr | Field::Ipv4Daddr | Field::Ipv6Daddr => {
                 return None;
             }
@@ -353,16 +435,25 @@ impl Run<'_> {
 
 /// The value of the element that holds `key`.
 fn find<'a>(set: &'a Set, key: &Element) -> Option<&'a Option<Verdict>> {
-    match set.header.kind {
-        SetKind::Hash => set.elements.get(key),
-        SetKind::Interval => {
-            let holds = |element: &Element| {
-                let last = element.end.as_ref().unwrap_or(&element.key);
-                spans(&set.header.key).all(|span| {
-                    let value = &key.key[span.clone()];
-                    element.key[span.clone()] <= *value && *value <= last[span]
-                })
+    let holds = |element: &Element| {
+        let last = element.end.as_ref().unwrap_or(&element.key);
+        spans(&set.header.key).all(|span| {
+            let value = &key.key[span.clone()];
+            element.key[span.clone()] <= *value && *value <= last[span]
+        })
+    };
+    match (set.header.kind, &set.header.key[..]) {
+        (SetKind::Hash, _) => set.elements.get(key),
+        // Ranges of one field do not overlap: only the last that begins before can hold the key.
+        (SetKind::Interval, [_]) => {
+            let bound = Element {
+                key: key.key.clone(),
+                end: Some(vec![u8::MAX; key.key.len()].into()),
             };
+            let (element, value) = set.elements.range(..=bound).next_back()?;
+            holds(element).then_some(value)
+        }
+        (SetKind::Interval, _) => {
             let mut candidates = set.elements.iter().filter(|(element, _)| holds(element));
             candidates.next().map(|(_, value)| value)
         }

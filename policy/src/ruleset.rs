@@ -294,6 +294,8 @@ pub enum Statement {
 pub enum CtState {
     /// `established,related`
     EstablishedOrRelated,
+    /// `established`
+    Established,
     /// `invalid`
     Invalid,
     /// `untracked`

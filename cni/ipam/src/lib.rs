@@ -16,6 +16,7 @@
 //! | [`annotations`] | what a pod asks for: pod, namespace, configuration, in this order |
 //! | [`reconcile`] | journal against kernel, datastore and what should live |
 //! | [`Departed`], [`Election`] | blocks of nodes that are gone, and who frees them |
+//! | [`load_balancer`] | addresses of Services |
 //! | [`journal`] | records, their frames, replay after a crash, compaction |
 
 mod allocator;
@@ -28,6 +29,7 @@ mod error;
 mod give_back;
 pub mod journal;
 mod lease;
+pub mod load_balancer;
 mod net;
 mod pools;
 pub mod reconcile;

@@ -74,6 +74,17 @@ pub enum WriteError {
         /// The lease as it is; none if there is none.
         lease: Option<Lease>,
     },
+    /// The Kubernetes API refused, or does not answer.
+    #[error(transparent)]
+    Api(#[from] crate::kubernetes::ApiError),
+    /// The datastore did not answer in time.
+    #[error("{what}: no answer in {seconds} s")]
+    Slow {
+        /// What was to be written.
+        what: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {

@@ -87,6 +87,8 @@ pub struct Calc {
     strays: BTreeMap<IpNet, Vec<IpAddr>>,
     /// Gateways to BGP peers, whatever BGP says of the way to them.
     to_peers: BTreeMap<IpNet, IpAddr>,
+    /// Addresses outside of own blocks whose pod is gone.
+    departed: BTreeSet<IpAddr>,
     /// This node's own address on the IPIP device.
     tunnel_address: Option<Ipv4Addr>,
     underlay: Underlay,
@@ -126,6 +128,7 @@ impl Calc {
             blocks: BTreeMap::new(),
             strays: BTreeMap::new(),
             to_peers: BTreeMap::new(),
+            departed: BTreeSet::new(),
             tunnel_address: None,
             underlay: Underlay::default(),
             names: Names::default(),
@@ -202,7 +205,8 @@ impl Calc {
     /// A block appeared, changed hands or went: whose route to it is believed.
     fn on_block(&mut self, key: &ObjectKey, object: Option<Object>) {
         let block = match object {
-            Some(Object::IpamBlock(block)) => Some(block),
+            // Addresses of Services are announced by many nodes.
+            Some(Object::IpamBlock(block)) if !block.is_virtual() => Some(block),
             _ => None,
         };
         if let Some(cidr) = self.blocks.remove(key) {
@@ -248,6 +252,9 @@ impl Calc {
             seen_now.endpoint.namespace.clone(),
             seen_now.endpoint.pod.clone(),
         );
+        for net in &seen_now.endpoint.ip_networks {
+            self.departed.remove(&net.addr());
+        }
         let endpoint = seen(&seen_now.endpoint, seen_now.local, &self.objects);
         self.compiler.set_endpoint(&id, endpoint);
         self.pods.insert(id.clone(), pod.clone());
@@ -309,11 +316,44 @@ impl Calc {
             }
             None => self.forget(&gone_id),
         }
-        self.desired
-            .freed
-            .extend(gone.endpoint.ip_networks.iter().copied());
+        for net in &gone.endpoint.ip_networks {
+            self.desired.freed.insert(*net);
+            if !self.own_blocks.iter().any(|block| block.contains(net)) {
+                self.departed.insert(net.addr());
+            }
+        }
         self.dirty.local = true;
         Some(gone)
+    }
+
+    /// Addresses outside of own blocks whose pod is gone: what they had open must not be inherited.
+    pub fn departed(&self) -> &BTreeSet<IpAddr> {
+        &self.departed
+    }
+
+    /// These addresses have no connection any more.
+    pub fn forget_departed(&mut self, gone: impl Fn(IpAddr) -> bool) {
+        self.departed.retain(|address| !gone(*address));
+    }
+
+    /// Whether the table tells interfaces of the node apart.
+    pub(crate) fn has_host_endpoints_of_interfaces(&self) -> bool {
+        self.compiler.has_host_endpoints_of_interfaces()
+    }
+
+    /// The link by which the node reaches an address that none of its pods has.
+    pub(crate) fn way_to(&self, address: IpAddr) -> Option<&Link> {
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let by_us = (1..=width).rev().find_map(|length| {
+            let prefix = IpNet::new(address, length).ok()?.trunc();
+            match self.desired.learned.get(&prefix)? {
+                RouteKind::Via(hops) => hops.first()?.ifindex,
+                RouteKind::Device { ifindex } => Some(*ifindex),
+                RouteKind::Blackhole => None,
+            }
+        });
+        let by_others = || self.underlay.gateways(address)?.first()?.ifindex;
+        self.underlay.link(by_us.or_else(by_others)?)
     }
 
     /// The pods of this node.
@@ -374,6 +414,8 @@ impl Calc {
 
     fn addresses_changed(&mut self, change: impl FnOnce(&mut Underlay) -> bool) {
         let changed = change(&mut self.underlay);
+        // The length of this node's own subnet may be that of the interface.
+        self.dirty.topology |= changed;
         self.dirty.all_learned |= changed;
         self.dirty.host_interfaces |= changed;
     }

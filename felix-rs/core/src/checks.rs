@@ -27,12 +27,9 @@ pub fn overlapping_pools(objects: &Objects) -> Vec<Invalid> {
 pub fn unsupported_encapsulation(objects: &Objects, tunnels: TunnelKinds) -> Vec<Invalid> {
     let mut problems = Vec::new();
     for pool in objects.pools() {
-        if pool.ipip_mode != EncapMode::Never && !tunnels.ipip {
-            let reason = format!(
-                "{:?}: this kernel has no ipip; routes of this pool that need it are withheld",
-                pool.ipip_mode
-            );
-            problems.push(pool_problem(pool, "spec.ipipMode", reason));
+        if pool.ipip_mode != EncapMode::Never {
+            let reason = ipip_problem(objects, pool, tunnels);
+            problems.extend(reason.map(|reason| pool_problem(pool, "spec.ipipMode", reason)));
         }
         if pool.vxlan_mode != EncapMode::Never && !tunnels.vxlan {
             let reason = format!(
@@ -45,11 +42,34 @@ pub fn unsupported_encapsulation(objects: &Objects, tunnels: TunnelKinds) -> Vec
     problems
 }
 
+/// Packets of IPv4 pools are carried by either family, those of IPv6 pools by IPv6.
+fn ipip_problem(objects: &Objects, pool: &IpPool, tunnels: TunnelKinds) -> Option<String> {
+    let v4_pool = pool.cidr.addr().is_ipv4();
+    let (there, kind) = match v4_pool {
+        true => (tunnels.ipip || tunnels.ip6, "ipip"),
+        false => (tunnels.ip6, "ip6tnl"),
+    };
+    if !there {
+        return Some(format!(
+            "{:?}: this kernel has no {kind}; routes of this pool that need it are withheld",
+            pool.ipip_mode
+        ));
+    }
+    let mut without = objects.nodes().filter(|node| node.ipv6_address.is_none());
+    let node = without.next().filter(|_| !v4_pool)?;
+    Some(format!(
+        "{:?}: IP in IP carries IPv6 over IPv6 only, and Node/{} has no IPv6 address; use vxlanMode",
+        pool.ipip_mode, node.name
+    ))
+}
+
 /// Which tunnel devices the kernel can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunnelKinds {
-    /// Protocol 4.
+    /// Protocol 4 over IPv4.
     pub ipip: bool,
+    /// Protocols 4 and 41 over IPv6.
+    pub ip6: bool,
     /// VXLAN.
     pub vxlan: bool,
 }

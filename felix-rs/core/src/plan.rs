@@ -137,6 +137,11 @@ impl fmt::Display for Plan {
                     "link {} type ipip local {} mtu {}",
                     device.name, device.local, device.mtu
                 )?,
+                Step::EnsureTunnel(Tunnel::Ip6(device)) => writeln!(
+                    f,
+                    "link {} type ip6tnl external local {} mtu {}",
+                    device.name, device.local, device.mtu
+                )?,
                 Step::EnsureTunnel(Tunnel::Vxlan { device, ends }) => writeln!(
                     f,
                     "link {} type vxlan id {} dstport {} local {} mtu {}, {} ends",

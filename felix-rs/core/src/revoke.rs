@@ -6,7 +6,7 @@
 use crate::calc::Calc;
 use ipnet::IpNet;
 use model::names;
-use policy::program::{self, Connection, Interface, Outcome, Packet};
+use policy::program::{Connection, Interface, Outcome, Packet, Program};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -26,6 +26,9 @@ pub struct LiveFlow {
     pub ports: Option<(u16, u16)>,
     /// Type and code, of ICMP and ICMPv6.
     pub icmp: Option<(u8, u8)>,
+    /// Address and port that it was sent to before destination NAT, where that was another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_destination: Option<(IpAddr, Option<u16>)>,
 }
 
 /// `10.0.0.1:40000 -> 10.0.0.2:80 protocol 6`
@@ -37,6 +40,7 @@ impl fmt::Display for LiveFlow {
             destination,
             ports,
             icmp: _,
+            original_destination: _,
         } = self;
         match ports {
             Some((from, to)) => {
@@ -54,19 +58,22 @@ impl fmt::Display for LiveFlow {
 /// Judges connections of this node's pods by the table as of the last [`Calc::resolve`].
 pub struct Judge<'a> {
     calc: &'a Calc,
+    program: Program<'a>,
     pods: BTreeMap<IpAddr, Interface>,
 }
 
 impl Calc {
     /// Addresses of which a connection is worth looking at: all of this node's own blocks, and
-    /// those of its pods outside of them.
+    /// outside of them those of its pods and of pods that it had.
     pub fn judged_addresses(&self) -> BTreeSet<IpNet> {
         let pods = self.local().values();
         let outside = |net: &&IpNet| !self.own_blocks().iter().any(|block| block.contains(*net));
         let outside = pods
             .flat_map(|pod| pod.endpoint.ip_networks.iter().filter(outside))
             .copied();
-        self.own_blocks().iter().copied().chain(outside).collect()
+        let departed = self.departed().iter().map(|address| IpNet::from(*address));
+        let blocks = self.own_blocks().iter().copied();
+        blocks.chain(outside).chain(departed).collect()
     }
 
     /// A judge of what is in force.
@@ -81,6 +88,7 @@ impl Calc {
         });
         Judge {
             calc: self,
+            program: Program::new(self.ruleset()),
             pods: pods.collect(),
         }
     }
@@ -106,6 +114,7 @@ impl Judge<'_> {
             oif: self.interface(flow.destination, destination),
             source: flow.source,
             destination: flow.destination,
+            original_destination: flow.original_destination,
             protocol: flow.protocol,
             ports: flow.ports,
             icmp: flow.icmp,
@@ -115,21 +124,29 @@ impl Judge<'_> {
         if self.calc.was_resolved(flow.destination) {
             return false;
         }
-        match program::run(self.calc.ruleset(), &packet) {
+        match self.program.run(&packet) {
             Ok(outcome) => matches!(outcome, Outcome::Dropped { .. }),
             // The compiler made the table; what it can't be asked about stays as it is.
             Err(_) => false,
         }
     }
 
-    /// Where the packet passes; the node itself is no interface.
+    /// Where the packet passes; the node itself is no interface. Which one of the node's own it is
+    /// matters only to the host endpoint of a single interface, and then is that by which the node
+    /// would reach the address.
     fn interface(&self, address: IpAddr, pod: Option<&Interface>) -> Option<Interface> {
         if let Some(pod) = pod {
             return Some(pod.clone());
         }
-        (!self.is_own(address)).then(|| Interface {
-            index: 0,
-            name: "uplink".to_owned(),
+        if self.is_own(address) {
+            return None;
+        }
+        let names_interfaces = self.calc.has_host_endpoints_of_interfaces();
+        let way = names_interfaces.then(|| self.calc.way_to(address));
+        let link = way.flatten();
+        Some(Interface {
+            index: link.map_or(0, |link| link.ifindex),
+            name: link.map_or_else(|| "uplink".to_owned(), |link| link.name.clone()),
         })
     }
 
@@ -143,9 +160,9 @@ impl Judge<'_> {
 
     fn is_orphan(&self, address: IpAddr) -> bool {
         let mut blocks = self.calc.own_blocks().iter();
-        blocks.any(|block| block.contains(&address))
-            && !self.pods.contains_key(&address)
-            && !self.is_own(address)
+        let ours =
+            blocks.any(|block| block.contains(&address)) || self.calc.departed().contains(&address);
+        ours && !self.pods.contains_key(&address) && !self.is_own(address)
     }
 }
 

@@ -36,6 +36,18 @@ pub enum Withheld {
         /// The node that owns it.
         owner: String,
     },
+    /// The pool wants IP in IP, which carries IPv6 over IPv6 only.
+    #[error(
+        "{dest}: IPPool/{pool} wants IPIP towards {next_hop}, and IPIP carries no IPv6 over IPv4"
+    )]
+    NotCarried {
+        /// The route.
+        dest: IpNet,
+        /// Its pool.
+        pool: String,
+        /// Its next hop.
+        next_hop: IpAddr,
+    },
     /// The pool wants a tunnel and there is no device for it.
     #[error(
         "{dest}: IPPool/{pool} wants {encapsulation} towards {next_hop} and there is no tunnel device"
@@ -55,8 +67,10 @@ pub enum Withheld {
 /// How packets to another node are wrapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encapsulation {
-    /// Protocol 4, over IPv4 only.
+    /// Protocol 4, over IPv4.
     Ipip,
+    /// Protocols 4 and 41, over IPv6.
+    Ip6,
     /// VXLAN, over either family.
     Vxlan,
 }
@@ -65,6 +79,7 @@ impl fmt::Display for Encapsulation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ipip => "IPIP",
+            Self::Ip6 => "IP in IPv6",
             Self::Vxlan => "VXLAN",
         })
     }
@@ -151,8 +166,11 @@ impl Topology {
         };
         if !self.node_addresses.contains(&next_hop) {
             None
-        } else if next_hop.is_ipv4() && wanted(pool.ipip_mode) {
-            Some(Encapsulation::Ipip)
+        } else if wanted(pool.ipip_mode) {
+            Some(match next_hop {
+                IpAddr::V4(_) => Encapsulation::Ipip,
+                IpAddr::V6(_) => Encapsulation::Ip6,
+            })
         } else {
             wanted(pool.vxlan_mode).then_some(Encapsulation::Vxlan)
         }
@@ -167,6 +185,7 @@ impl Topology {
     ) -> Option<NextHop> {
         let (name, gateway) = match (encapsulation, next_hop) {
             (Encapsulation::Ipip, _) => (names::IPIP_DEVICE, next_hop),
+            (Encapsulation::Ip6, _) => (names::IP6_DEVICE, next_hop),
             (Encapsulation::Vxlan, IpAddr::V4(_)) if dest.addr().is_ipv4() => {
                 (names::VXLAN_DEVICE, next_hop)
             }
@@ -205,6 +224,13 @@ impl Topology {
             }
             let wanted = pool.and_then(|pool| Some((pool, self.encapsulation(pool, next_hop)?)));
             match wanted {
+                Some((pool, Encapsulation::Ipip)) if dest.addr().is_ipv6() => {
+                    failure = Some(Withheld::NotCarried {
+                        dest: *dest,
+                        pool: pool.name.clone(),
+                        next_hop,
+                    });
+                }
                 Some((pool, encapsulation)) => match self.through(encapsulation, dest, next_hop) {
                     Some(through) => hops.add(&[through], hop.weight),
                     None => {

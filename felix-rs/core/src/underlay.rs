@@ -114,6 +114,18 @@ impl Underlay {
         self.links.get(&held.ifindex)
     }
 
+    /// The subnet of an address of the node: where nobody says its length (a kubelet reports
+    /// addresses alone), that of the interface which holds it.
+    pub(crate) fn subnet_of(&self, own: IpNet) -> IpNet {
+        let held = || {
+            let mut all = self.addresses.iter().map(|held| held.address);
+            all.find(|held| held.addr() == own.addr())
+        };
+        let alone = own.prefix_len() == own.max_prefix_len();
+        let known = if alone { held() } else { None };
+        known.unwrap_or(own).trunc()
+    }
+
     /// The addresses of the node.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.addresses.iter().map(|held| held.address.addr())
@@ -225,5 +237,18 @@ mod tests {
         assert!(!underlay.set_ignored(vec!["d*r".into(), "*1".into()]));
         underlay.set_ignored(vec!["*".into()]);
         assert_eq!(underlay.connected(gateway), None);
+    }
+
+    #[test]
+    fn an_address_without_a_length_has_that_of_its_interface() {
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let mut underlay = Underlay::default();
+        assert_eq!(underlay.subnet_of(net("10.1.0.11/32")), net("10.1.0.11/32"));
+        underlay.add_address(Address {
+            ifindex: 2,
+            address: net("10.1.0.11/24"),
+        });
+        assert_eq!(underlay.subnet_of(net("10.1.0.11/32")), net("10.1.0.0/24"));
+        assert_eq!(underlay.subnet_of(net("10.1.0.11/16")), net("10.1.0.0/16"));
     }
 }

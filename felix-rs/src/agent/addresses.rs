@@ -1,5 +1,6 @@
 //! Addresses: what the allocator is told, and the blocks that it asks for.
 
+use super::pods::link_of;
 use super::{Agent, RETRY};
 use crate::store::{Claim, Said, Write};
 use felix_core::{EndpointKey, LocalEndpoint, Phase};
@@ -157,7 +158,7 @@ impl Agent {
         for mut live in renamed {
             let old = key_of(&live.endpoint);
             tracing::warn!(old = %live.endpoint.node, endpoint = %old, "renamed: the pod is taken over");
-            let name = endpoint_name(node, &live.endpoint.pod, &live.endpoint.endpoint);
+            let name = WorkloadEndpoint::name_of(node, &live.endpoint.pod, &live.endpoint.endpoint);
             live.endpoint.name = name;
             live.endpoint.node.clone_from(node);
             self.journal.note(Record::Endpoint {
@@ -177,7 +178,7 @@ impl Agent {
         if !self.journal.was_lost() {
             return;
         }
-        let here = |endpoint: &&WorkloadEndpoint| {
+        let here = |endpoint: &WorkloadEndpoint| {
             endpoint.node == self.options.node_name
                 && !self.calc.local().contains_key(&EndpointKey::of(endpoint))
                 && self
@@ -190,8 +191,9 @@ impl Agent {
             .calc
             .objects()
             .workload_endpoints()
-            .filter(here)
             .cloned()
+            .map(with_link)
+            .filter(here)
             .collect();
         for endpoint in found {
             let link = self.calc.underlay().link_named(&endpoint.interface_name);
@@ -253,7 +255,11 @@ impl Agent {
     pub(super) fn write_endpoints(&mut self) {
         for local in self.calc.local().values() {
             let object = model::Object::WorkloadEndpoint(local.endpoint.clone());
-            if self.calc.objects().get(&object.key()) != Some(&object) {
+            let told = match self.store.is_cluster() {
+                true => self.pod_is_told(&local.endpoint),
+                false => self.calc.objects().get(&object.key()) == Some(&object),
+            };
+            if !told {
                 self.store.write(Write::Put(Box::new(object)));
             }
         }
@@ -277,15 +283,14 @@ pub(super) fn by_age(state: State) -> Vec<Live> {
     endpoints
 }
 
-/// As Calico names it: dashes inside the parts are doubled.
-pub(super) fn endpoint_name(node: &str, pod: &str, interface: &str) -> String {
-    let doubled = |part: &str| part.replace('-', "--");
-    format!(
-        "{}-k8s-{}-{}",
-        doubled(node),
-        doubled(pod),
-        doubled(interface)
-    )
+/// An endpoint that follows from a Pod names no link: its name and MAC follow from the container.
+fn with_link(mut endpoint: WorkloadEndpoint) -> WorkloadEndpoint {
+    if endpoint.interface_name.is_empty() {
+        let (name, mac) = link_of(&endpoint.container_id, &endpoint.endpoint);
+        endpoint.interface_name = name;
+        endpoint.mac = mac;
+    }
+    endpoint
 }
 
 pub(super) fn key_of(endpoint: &WorkloadEndpoint) -> ObjectKey {

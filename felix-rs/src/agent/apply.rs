@@ -301,7 +301,7 @@ impl Agent {
         }
     }
 
-    /// Read everything back and compare: what an event should have told and did not is counted
+    /// Read links, addresses and routes back and compare: what an event should have told and did not is counted
     /// and logged, so that the audit can't hide a defect.
     pub(super) fn audit(&mut self) {
         self.enable_forwarding();
@@ -325,14 +325,6 @@ impl Agent {
         }
         self.pending.extend(self.calc.desired().prefixes().copied());
         self.pending.extend(before.keys());
-        self.table = Table::Unknown;
-        if self
-            .kernel
-            .nft_read()
-            .is_ok_and(|read| read.as_ref() == Some(self.calc.ruleset()))
-        {
-            self.table = Table::InStep;
-        }
     }
 
     /// Links, addresses and routes as they are now.
@@ -388,8 +380,9 @@ impl Agent {
             if ours {
                 // One that does not share its next hops, as an earlier process may have left it,
                 // is to be written again.
-                let alone = matches!(&route.kind, RouteKind::Via(hops) if hops.len() > 1);
-                if alone && group.is_none() && self.kernel.features().next_hop_groups {
+                let shares =
+                    matches!(&route.kind, RouteKind::Via(hops) if self.kernel.shares(hops));
+                if shares && group.is_none() {
                     self.pending.insert(route.dest);
                     continue;
                 }

@@ -9,9 +9,11 @@ mod apply;
 mod bgp;
 mod departed;
 mod drops;
+mod duties;
 mod facts;
 mod ipam_report;
 mod metrics;
+mod node_report;
 mod pods;
 mod reconcile;
 mod report;
@@ -20,11 +22,13 @@ mod resolved;
 mod revoke;
 mod spool;
 mod start;
+mod table_audit;
 mod tunnel;
 
 use crate::cni_socket::Call;
 use crate::ctl::Query;
 use crate::health::Readiness;
+use crate::installation::Installation;
 use crate::journal::Journal;
 use crate::options::Options;
 use crate::revoker::{self, Revoker};
@@ -37,6 +41,7 @@ use ipnet::IpNet;
 use kernel::{Kernel, KernelEvent, LoggedPacket};
 use model::{Object, ObjectKey, Update};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -92,6 +97,7 @@ pub(crate) struct Agent {
     /// Prefixes whose route in the kernel is not known to be the desired one.
     pending: BTreeSet<IpNet>,
     audit_due: bool,
+    table_audit: table_audit::TableAudit,
     /// Prefixes whose route the kernel refused; tried again at `retry_at`.
     deferred: BTreeSet<IpNet>,
     retry_at: Option<Instant>,
@@ -125,6 +131,7 @@ pub(crate) struct Agent {
     /// Until when ADDs wait for their Pod objects.
     pod_deadlines: BTreeMap<EndpointKey, Instant>,
     care: reconcile::Care,
+    duties: duties::Duties,
     next_ifindex: u32,
     readiness: watch::Sender<Readiness>,
     reported: report::Reported,
@@ -140,6 +147,9 @@ pub(crate) struct Agent {
     /// Connections cut so far.
     revoked: u64,
     revoke_failure: Option<String>,
+    /// Addresses of pods that are gone of which the reading in hand has found connections.
+    haunted: BTreeSet<IpAddr>,
+    installation: Installation,
 }
 
 /// Why the agent ended by itself.
@@ -176,7 +186,10 @@ impl Agent {
                     return Ok(());
                 }
                 // Whoever makes others busy does not stop the clock.
-                _ = audit.tick() => self.audit_due = true,
+                _ = audit.tick() => {
+                    self.audit_due = true;
+                    self.begin_table_audit();
+                }
                 _ = tick.tick() => self.on_tick(),
                 call = inputs.calls.recv() => {
                     self.on_call(call.ok_or(Fatal::Gone("CNI socket"))?);
@@ -209,6 +222,14 @@ impl Agent {
                 }
                 query = inputs.queries.recv() => {
                     self.on_query(query.ok_or(Fatal::Gone("control socket"))?);
+                }
+                // When nobody waits for anything else.
+                () = std::future::ready(()), if self.table_audit.is_running() => {
+                    let differs = self.continue_table_audit();
+                    tokio::task::yield_now().await;
+                    if !differs {
+                        continue;
+                    }
                 }
             }
             self.drain(&mut inputs);
@@ -266,6 +287,7 @@ impl Agent {
         }
         self.retry_waiting();
         self.report();
+        self.see_to_duties();
         Ok(())
     }
 

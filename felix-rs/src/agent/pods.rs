@@ -5,6 +5,7 @@ mod check;
 mod host_ports;
 mod remove;
 
+pub(super) use add::link_of;
 pub(super) use remove::Deletion;
 
 use super::Agent;

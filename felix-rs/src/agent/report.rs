@@ -3,6 +3,7 @@
 use super::{Agent, Table};
 use crate::ctl::{Answer, EndpointLine, NodeReport, PolicyView, Query, Question};
 use crate::health::Readiness;
+use crate::revoker::live_flows;
 use crate::store::Write;
 use datastore::{Condition, Status};
 use felix_core::cluster::{Cluster, View};
@@ -10,6 +11,7 @@ use felix_core::why::why;
 use felix_core::{Phase, routes::Withheld};
 use model::{FelixConfiguration, Invalid, Kind, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::oneshot;
 
 /// The device of kube-proxy's IPVS mode.
 const IPVS_DEVICE: &str = "kube-ipvs0";
@@ -19,6 +21,8 @@ const IPVS_DEVICE: &str = "kube-ipvs0";
 pub(super) struct Reported {
     readiness: Option<Readiness>,
     objects: BTreeMap<ObjectKey, Vec<Condition>>,
+    /// Whether they were written by this agent.
+    written: bool,
     /// Of the node's own object.
     own: Vec<Condition>,
 }
@@ -27,13 +31,19 @@ impl Agent {
     /// Publish readiness and status where they changed.
     pub(super) fn report(&mut self) {
         let problems = self.calc.problems();
-        let readiness = self.judge(&problems);
+        let mut readiness = self.judge(&problems);
+        self.installation.keep(readiness.ready);
+        readiness
+            .reasons
+            .extend_from_slice(self.installation.reasons());
+        readiness.ready = readiness.reasons.is_empty();
         if self.reported.readiness.as_ref() != Some(&readiness) {
             tracing::info!(ready = readiness.ready, reasons = ?readiness.reasons, notes = ?readiness.notes, "readiness");
             self.readiness.send_replace(readiness.clone());
             self.reported.readiness = Some(readiness);
             self.write_node_status(self.reported.own.clone());
         }
+        self.write_node();
         if self.calc.phase() == Phase::InSync {
             self.write_object_status(&problems);
         }
@@ -115,7 +125,7 @@ impl Agent {
                 Withheld::NextHopUnreachable { .. } | Withheld::NotTheOwner { .. } => {
                     notes.push(sentence);
                 }
-                Withheld::NoTunnel { .. } => reasons.push(sentence),
+                Withheld::NoTunnel { .. } | Withheld::NotCarried { .. } => reasons.push(sentence),
             }
         }
         Readiness {
@@ -140,6 +150,18 @@ impl Agent {
             object: None,
             conditions: std::iter::once(ready).chain(own).collect(),
         })));
+    }
+
+    /// What the Node object is told of readiness.
+    fn write_node(&mut self) {
+        let Some(readiness) = self.reported.readiness.as_ref() else {
+            return;
+        };
+        let own = self.reported.own.iter().map(|condition| &condition.message);
+        let sentences = readiness.reasons.iter().chain(&readiness.notes).chain(own);
+        let sentences: Vec<&str> = sentences.map(String::as_str).collect();
+        let (ready, message) = (readiness.ready, sentences.join("; "));
+        self.report_node(ready, message);
     }
 
     fn write_object_status(&mut self, problems: &[Invalid]) {
@@ -177,12 +199,22 @@ impl Agent {
             self.reported.own = own.clone();
             self.write_node_status(own);
         }
+        // Of a cluster's agents one says what all of them see.
+        let writes = !self.store.is_cluster() || self.holds_lease();
+        let first = writes && !self.reported.written;
+        self.reported.written = writes;
         for (object, conditions) in &now {
-            if self.reported.objects.get(object) != Some(conditions) {
+            let known = self.reported.objects.get(object) == Some(conditions);
+            if known && first {
+                self.write_status(object, conditions.clone());
+            }
+            if !known {
                 for condition in conditions.iter().filter(|c| c.type_ == "Accepted") {
                     tracing::warn!(error = %condition.message, "object not usable as it is");
                 }
-                self.write_status(object, conditions.clone());
+                if writes {
+                    self.write_status(object, conditions.clone());
+                }
             }
         }
         let cured: Vec<ObjectKey> = self
@@ -192,7 +224,7 @@ impl Agent {
             .filter(|key| !now.contains_key(key))
             .cloned()
             .collect();
-        for object in &cured {
+        for object in cured.iter().filter(|_| writes) {
             self.write_status(object, Vec::new());
         }
         self.reported.objects = now;
@@ -234,14 +266,28 @@ impl Agent {
                     Err(error) => Answer::Error(error.to_string()),
                 });
             }
-            Question::PolicyView => {
-                let view = View::of(&self.calc);
-                let connections = None;
-                let _ = answer.send(Answer::json(&PolicyView { view, connections }));
-            }
+            Question::PolicyView => self.answer_policy_view(answer),
             Question::Ruleset => {
                 let _ = answer.send(Answer::Text(self.calc.ruleset().to_string()));
             }
+        }
+    }
+
+    /// Reading connection tracking takes a while where there are many connections, so that a thread
+    /// does it and answers.
+    fn answer_policy_view(&self, answer: oneshot::Sender<Answer>) {
+        let view = View::of(&self.calc);
+        let addresses = self.calc.judged_addresses();
+        let read = move || {
+            let connections = live_flows(&addresses)
+                .inspect_err(|error| tracing::warn!(%error, "live connections are not told"))
+                .ok();
+            let _ = answer.send(Answer::json(&PolicyView { view, connections }));
+        };
+        let thread = std::thread::Builder::new().name("live-flows".into());
+        if let Err(error) = thread.spawn(read) {
+            // The question is answered by the loss of its channel.
+            tracing::error!(%error, "the thread that reads connections does not start");
         }
     }
 
@@ -294,6 +340,7 @@ impl Agent {
     /// What the next convergence would do, from a fresh reading of the kernel.
     fn peek_plan(&mut self) -> String {
         self.audit();
+        self.table = Table::Unknown;
         let ops = self.calc.resolve();
         match self.next_plan(ops) {
             Ok(plan) => {

@@ -9,11 +9,12 @@ use super::apply::is_gateway;
 use super::{Agent, Inputs, Table, drops, metrics, report, resolved};
 use crate::ctl::Query;
 use crate::health::Readiness;
+use crate::installation::Installation;
 use crate::journal::{Journal, JournalError};
 use crate::options::{Options, Switch};
 use crate::revoker::Revoker;
 use crate::snapshot::{self, Saver};
-use crate::store::{self, Store};
+use crate::store::{self, Source, Store};
 use crate::{cni_socket, ctl};
 use felix_core::checks::TunnelKinds;
 use felix_core::{Actual, Calc, Permissions, Phase, Step, plan, plan::Scope};
@@ -38,6 +39,8 @@ pub(crate) enum StartError {
     },
     #[error("{path}: another agent is running with this directory")]
     Running { path: PathBuf },
+    #[error("the pool for a cluster without any: {0}")]
+    Pools(String),
     #[error("{0}")]
     Kernel(#[from] kernel::OpenError),
     #[error("{0}")]
@@ -54,7 +57,7 @@ pub(crate) enum StartError {
     #[error("{0}")]
     Read(#[from] super::ApplyError),
     #[error("datastore {0}: not in sync after 5 s")]
-    NotInSync(PathBuf),
+    NotInSync(Source),
 }
 
 /// Everything up to the first round.
@@ -63,8 +66,9 @@ pub(crate) fn start(
     readiness: watch::Sender<Readiness>,
     (queries_to, queries): (mpsc::Sender<Query>, mpsc::Receiver<Query>),
 ) -> Result<(Agent, Inputs, Vec<File>), StartError> {
+    let pools = options.pools.pools().map_err(StartError::Pools)?;
     let lock = lock(&options)?;
-    let mut kernel = Kernel::open()?;
+    let mut kernel = open_kernel(&options)?;
     let features = kernel
         .features()
         .to_string()
@@ -82,8 +86,9 @@ pub(crate) fn start(
     };
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
-    let updates = store::watch(&options.datastore).map_err(thread("datastore"))?;
-    let (store, said) = Store::start(&options.datastore).map_err(thread("writer"))?;
+    let source = options.datastore();
+    let updates = store::watch(&source, &options.node_name).map_err(thread("datastore"))?;
+    let (store, said) = Store::start(&source, &options.node_name).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
             let (revoker, events) = Revoker::start(options.revoked_mark)?;
@@ -118,6 +123,7 @@ pub(crate) fn start(
         table_failures: 0,
         pending: BTreeSet::new(),
         audit_due: false,
+        table_audit: Default::default(),
         deferred: BTreeSet::new(),
         retry_at: None,
         failing_since: None,
@@ -141,7 +147,12 @@ pub(crate) fn start(
         deleting: BTreeMap::new(),
         waiting: Vec::new(),
         pod_deadlines: BTreeMap::new(),
-        care: super::reconcile::Care::new(&options.node_name, options.ipam_interval),
+        care: super::reconcile::Care::new(
+            &options.node_name,
+            options.ipam_interval,
+            store.is_cluster().then_some(super::duties::LEASE),
+        ),
+        duties: super::duties::Duties::new(pools),
         next_ifindex: names::FIRST_IFINDEX,
         readiness,
         reported: report::Reported::default(),
@@ -155,6 +166,8 @@ pub(crate) fn start(
         revoker,
         revoked: 0,
         revoke_failure: None,
+        haunted: BTreeSet::new(),
+        installation: Installation::new(&options),
         options,
     };
     agent.take_in()?;
@@ -174,9 +187,16 @@ pub(crate) fn start(
     Ok((agent, inputs, lock))
 }
 
+fn open_kernel(options: &Options) -> Result<Kernel, kernel::OpenError> {
+    Kernel::open_with(kernel::Options {
+        sysctl_root: options.sysctl_dir.clone(),
+    })
+}
+
 fn tunnel_kinds(kernel: &Kernel) -> TunnelKinds {
     TunnelKinds {
         ipip: kernel.features().ipip,
+        ip6: kernel.features().ip6,
         vxlan: kernel.features().vxlan,
     }
 }
@@ -238,7 +258,7 @@ impl Agent {
 
 /// `--plan`: read everything, print what would be done, change nothing.
 pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
-    let mut kernel = Kernel::open()?;
+    let mut kernel = open_kernel(&options)?;
     let mut calc = Calc::new(
         &options.node_name,
         tunnel_kinds(&kernel),
@@ -274,9 +294,11 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
             sequence: live.sequence,
         });
     }
-    let mut updates = store::watch(&options.datastore).map_err(|source| StartError::Thread {
-        name: "datastore",
-        source,
+    let mut updates = store::watch(&options.datastore(), &options.node_name).map_err(|source| {
+        StartError::Thread {
+            name: "datastore",
+            source,
+        }
     })?;
     let synced = async {
         while let Some(update) = updates.recv().await {
@@ -291,7 +313,7 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
         .await
         .unwrap_or(false)
     {
-        return Err(StartError::NotInSync(options.datastore));
+        return Err(StartError::NotInSync(options.datastore()));
     }
     calc.resolve();
     let table = match kernel.nft_read() {

@@ -26,7 +26,7 @@ impl Agent {
         }
         self.recover_tunnel_address();
         let features = self.kernel.features();
-        let (ipip, vxlan) = (features.ipip, features.vxlan);
+        let (ipip, vxlan) = (features.ipip || features.ip6, features.vxlan);
         let wants = |pool: &IpPool| {
             ipip && pool.ipip_mode != EncapMode::Never
                 || vxlan && pool.vxlan_mode != EncapMode::Never
@@ -72,7 +72,7 @@ impl Agent {
             return;
         }
         let underlay = self.calc.underlay();
-        let devices: Vec<u32> = [names::IPIP_DEVICE, names::VXLAN_DEVICE]
+        let devices: Vec<u32> = [names::IPIP_DEVICE, names::IP6_DEVICE, names::VXLAN_DEVICE]
             .into_iter()
             .filter_map(|name| underlay.link_named(name))
             .map(|link| link.ifindex)

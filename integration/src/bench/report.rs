@@ -149,13 +149,18 @@ impl Row {
             None => String::new(),
             Some(Target::Ours(target)) if self.ours <= target => format!("<= {target}: met"),
             Some(Target::Ours(target)) => format!("<= {target}: MISSED"),
-            Some(Target::Ratio(target)) if self.q1 <= target && target <= self.q3 => {
-                format!("ratio <= {target}: not separable")
+            Some(Target::Ratio(target)) => {
+                let (sign, met) = match self.better {
+                    Better::Lower => ("<=", self.ratio <= target),
+                    Better::Higher => (">=", self.ratio >= target),
+                };
+                let verdict = match met {
+                    _ if self.q1 <= target && target <= self.q3 => "not separable",
+                    true => "met",
+                    false => "MISSED",
+                };
+                format!("ratio {sign} {target}: {verdict}")
             }
-            Some(Target::Ratio(target)) if self.ratio <= target => {
-                format!("ratio <= {target}: met")
-            }
-            Some(Target::Ratio(target)) => format!("ratio <= {target}: MISSED"),
         }
     }
 }

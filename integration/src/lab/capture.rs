@@ -76,6 +76,11 @@ pub struct Recording {
 }
 
 impl Recording {
+    /// The pcap file.
+    pub(super) fn file(&self) -> &std::path::Path {
+        &self.file
+    }
+
     /// The packets that match a filter of pcap-filter(7), one line each.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Where Debian keeps the daemons.
-const DAEMONS: &str = "/usr/lib/frr";
+pub(crate) const DAEMONS: &str = "/usr/lib/frr";
 
 /// A running FRR.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ pub struct Netns {
 }
 
 impl Netns {
-    pub(super) fn named(prefix: &str, name: &str) -> Self {
+    pub(crate) fn named(prefix: &str, name: &str) -> Self {
         Self {
             name: name.to_owned(),
             full_name: format!("{prefix}{name}"),

@@ -1,12 +1,13 @@
 //! Probers in pods and hosts, asked from outside.
 
 use super::Netns;
-use crate::prober::{Operation, Outcome, PORTS, Received, Reply, Request, Sent};
+use crate::prober::{Fragments, Operation, Outcome, PORTS, Received, Reply, Request, Sent};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -53,12 +54,22 @@ impl Probe {
     /// # Errors
     /// It does not start, or a port is taken.
     pub fn start(netns: &Netns, name: &str) -> Result<Self> {
-        let mut command = Command::new(lab_binary()?);
+        Self::start_at(&netns.path(), name)
+    }
+
+    /// As [`Probe::start`], in a network namespace without a name: of a pod that a runtime made.
+    ///
+    /// # Errors
+    /// It does not start, or a port is taken.
+    pub fn start_at(netns: &Path, name: &str) -> Result<Self> {
+        let mut command = Command::new("nsenter");
         command
+            .arg(format!("--net={}", netns.display()))
+            .arg(lab_binary()?)
             .args(["prober", name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let mut child = netns.spawn(&mut command)?;
+        let mut child = command.spawn().context("nsenter")?;
         let stdin = child.stdin.take().context("the prober's input")?;
         let stdout = child.stdout.take().context("the prober's output")?;
         let waiting = Waiting::default();
@@ -134,6 +145,41 @@ impl Probe {
             Outcome::Answered { name, .. } => Ok(name),
             other => bail!("unexpected answer {other:?}"),
         }
+    }
+
+    /// Sends octets to `to` over TCP; how many it says have arrived.
+    ///
+    /// # Errors
+    /// It does not say so within `limit`.
+    pub fn bulk(&self, to: IpAddr, octets: usize, limit: Duration) -> Result<usize> {
+        let operation = Operation::Bulk {
+            to,
+            octets,
+            limit_ms: milliseconds(limit),
+        };
+        match self.answer(operation)? {
+            Outcome::Arrived(count) => Ok(count),
+            other => bail!("unexpected answer {other:?}"),
+        }
+    }
+
+    /// Sends a datagram; how long it was when it arrived, or what it is longer than.
+    ///
+    /// # Errors
+    /// Nobody answered within `limit`: why.
+    pub fn datagram(
+        &self,
+        to: IpAddr,
+        octets: usize,
+        fragments: Fragments,
+        limit: Duration,
+    ) -> Result<Outcome> {
+        self.answer(Operation::Datagram {
+            to,
+            octets,
+            fragments,
+            limit_ms: milliseconds(limit),
+        })
     }
 
     /// Starts a flow of `rate` numbered datagrams a second to the prober `to` at `address`.
@@ -314,7 +360,7 @@ pub fn matrix(
 }
 
 fn operation(protocol: Protocol, to: IpAddr, port: u16, limit: Duration) -> Operation {
-    let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    let limit_ms = milliseconds(limit);
     match protocol {
         Protocol::Tcp => Operation::Tcp {
             to: SocketAddr::new(to, port),
@@ -328,8 +374,12 @@ fn operation(protocol: Protocol, to: IpAddr, port: u16, limit: Duration) -> Oper
     }
 }
 
+fn milliseconds(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The binary with the hidden sub-commands: this program, or the one that cargo built beside it.
-fn lab_binary() -> Result<std::path::PathBuf> {
+pub(crate) fn lab_binary() -> Result<std::path::PathBuf> {
     let exe = std::env::current_exe().context("path of this program")?;
     if exe.file_name().is_some_and(|name| name == "lab") {
         return Ok(exe);

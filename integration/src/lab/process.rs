@@ -116,7 +116,7 @@ impl Drop for Process {
 }
 
 /// Sends a signal to one process.
-pub(super) fn send(pid: u32, signal: Signal) -> Result<()> {
+pub(crate) fn send(pid: u32, signal: Signal) -> Result<()> {
     let pid = i32::try_from(pid)
         .ok()
         .and_then(Pid::from_raw)
@@ -137,7 +137,7 @@ pub fn run(command: &mut Command) -> Result<String> {
 }
 
 /// Standard output of a successful command, or an error with the command and its words.
-pub(super) fn check(command: &Command, output: Output) -> Result<String> {
+pub(crate) fn check(command: &Command, output: Output) -> Result<String> {
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(stdout);

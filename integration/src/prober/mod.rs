@@ -1,21 +1,26 @@
 //! What runs inside a pod: `lab prober NAME`.
 //!
-//! It serves TCP and UDP on [`PORTS`], answering with its own name, so that a connection proves
+//! It serves TCP, UDP and SCTP on [`PORTS`], answering with its own name, so that a connection proves
 //! who answered. It counts the numbered datagrams of [`FLOW_PORT`]. And it does what it is asked
 //! to on standard input, one JSON request a line, concurrently, with one JSON reply a line. It
 //! ends with its standard input.
 
 mod attempt;
 mod flow;
+mod raw;
 mod serve;
+mod size;
 
 use serde::{Deserialize, Serialize};
 use std::io::BufRead;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-/// TCP and UDP ports that every pod serves.
+/// TCP, UDP and SCTP ports that every pod serves.
 pub const PORTS: [u16; 2] = [8080, 8081];
+/// TCP port that reads to the end and answers with the count of octets, and UDP port that answers
+/// each datagram with its length.
+pub const SIZE_PORT: u16 = 8090;
 /// UDP port where numbered datagrams are counted.
 pub const FLOW_PORT: u16 = 9000;
 
@@ -45,10 +50,37 @@ pub enum Operation {
         /// Patience in milliseconds.
         limit_ms: u64,
     },
+    /// Send an SCTP INIT and read the name of who answers it; repeated every 200 ms.
+    Sctp {
+        /// Whom to reach.
+        to: SocketAddr,
+        /// Patience in milliseconds.
+        limit_ms: u64,
+    },
     /// One ICMP echo.
     Ping {
         /// Whom to reach.
         to: IpAddr,
+        /// Patience in milliseconds.
+        limit_ms: u64,
+    },
+    /// Send octets over TCP to [`SIZE_PORT`] and read how many arrived.
+    Bulk {
+        /// Whom to reach.
+        to: IpAddr,
+        /// How many.
+        octets: usize,
+        /// Patience in milliseconds.
+        limit_ms: u64,
+    },
+    /// Send one datagram to [`SIZE_PORT`] and read its length as it arrived; repeated every 200 ms.
+    Datagram {
+        /// Whom to reach.
+        to: IpAddr,
+        /// Octets of payload.
+        octets: usize,
+        /// What may become of it where it is longer than the path allows.
+        fragments: Fragments,
         /// Patience in milliseconds.
         limit_ms: u64,
     },
@@ -75,6 +107,15 @@ pub enum Operation {
     },
 }
 
+/// What becomes of a datagram that is longer than the MTU of its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fragments {
+    /// The sender splits it as far as it knows the path's MTU (`IP_PMTUDISC_WANT`).
+    AsKnown,
+    /// Nobody may split it (`IP_PMTUDISC_DO`): it is refused.
+    Never,
+}
+
 /// A reply.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reply {
@@ -95,6 +136,13 @@ pub enum Outcome {
         name: String,
         /// Round trip in microseconds.
         micros: u64,
+    },
+    /// As many octets arrived.
+    Arrived(usize),
+    /// The datagram is longer than this, the MTU of its path as the kernel knows it.
+    TooLong {
+        /// In octets, IP header included.
+        mtu: u32,
     },
     /// The flow runs.
     Flowing,
@@ -137,6 +185,8 @@ pub fn run(name: &str) -> anyhow::Result<()> {
         serve::tcp(name, port)?;
         serve::udp(name, port)?;
     }
+    raw::serve_sctp(name, &PORTS)?;
+    serve::sizes(SIZE_PORT)?;
     let flows = Arc::new(flow::Flows::listen()?);
     print(&Reply {
         id: 0,
@@ -161,7 +211,19 @@ fn perform(flows: &flow::Flows, operation: Operation) -> anyhow::Result<Outcome>
     match operation {
         Operation::Tcp { to, limit_ms } => attempt::tcp(to, Duration::from_millis(limit_ms)),
         Operation::Udp { to, limit_ms } => attempt::udp(to, Duration::from_millis(limit_ms)),
-        Operation::Ping { to, limit_ms } => attempt::ping(to, Duration::from_millis(limit_ms)),
+        Operation::Sctp { to, limit_ms } => raw::sctp(to, Duration::from_millis(limit_ms)),
+        Operation::Ping { to, limit_ms } => raw::ping(to, Duration::from_millis(limit_ms)),
+        Operation::Bulk {
+            to,
+            octets,
+            limit_ms,
+        } => size::bulk(to, octets, Duration::from_millis(limit_ms)),
+        Operation::Datagram {
+            to,
+            octets,
+            fragments,
+            limit_ms,
+        } => size::datagram(to, octets, fragments, Duration::from_millis(limit_ms)),
         Operation::FlowStart { flow, to, rate } => flows.start(flow, to, rate),
         Operation::FlowStop { flow } => flows.stop(flow),
         Operation::FlowReport { flow, sent } => Ok(flows.report(flow, sent)),

@@ -2,10 +2,13 @@
 
 use crate::node::{LIMIT, Member, Node, policy, wait_denied};
 use anyhow::{Context, Result, bail};
+use integration::lab::agent::binary;
 use integration::lab::{Netns, wait};
 use integration::prober::PORTS;
+use serde_json::Value;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 
 /// Where a test's own server listens.
 const PORT: u16 = 7070;
@@ -93,6 +96,61 @@ fn a_policy_cuts_what_it_denies_at_both_ends_and_nothing_else() -> Result<()> {
         "{status}"
     );
     Ok(())
+}
+
+#[test]
+fn what_a_pod_has_open_with_its_own_node_is_cut_at_both_ends() -> Result<()> {
+    let node = Node::started()?;
+    let client = node.member("client", "client")?;
+    let address = "10.1.0.11".parse()?;
+    let mut tcp = Tcp::open(client.pod.netns(), &node.netns, address)?;
+    let mut to_pod = Tcp::open(&node.netns, client.pod.netns(), client.pod.ipv4()?)?;
+    node.store.write(
+        "closed.yaml",
+        "apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: closed}
+spec:
+  selector: app == 'client'
+  types: [Egress]
+  egress: [{action: Deny, destination: {nets: [10.1.0.0/24]}}, {action: Allow}]
+",
+    )?;
+    wait_reset(&mut tcp.server, "server")?;
+    wait_reset(&mut tcp.client, "client")?;
+    to_pod.exchange()
+}
+
+#[test]
+fn a_diff_names_the_live_connections_that_it_would_cut() -> Result<()> {
+    let node = Node::started()?;
+    let (web, client) = (node.member("web", "web")?, node.member("client", "client")?);
+    let other = node.member("other", "other")?;
+    let address = web.pod.ipv4()?;
+    let mut allowed = Tcp::open(client.pod.netns(), web.pod.netns(), address)?;
+    let mut denied = Tcp::open(other.pod.netns(), web.pod.netns(), address)?;
+    let file = node.lab.dir().join("new.yaml");
+    std::fs::write(&file, policy("web", "web", ALLOW_CLIENTS))?;
+    let mut diff = Command::new(binary("OCICAT_NODE_BIN", "ocicat-node")?);
+    diff.args(["ctl", "--run-dir"]).arg(node.agent.run_dir());
+    diff.args(["diff", "-o", "json", "-f"]).arg(&file);
+    let output = node.netns.output(&mut diff)?;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let cut: Vec<_> = report["cut"]
+        .as_array()
+        .context("an array")?
+        .iter()
+        .collect();
+    let (from, to) = (denied.client.local_addr()?, denied.client.peer_addr()?);
+    let [cut] = cut[..] else {
+        bail!("{report}");
+    };
+    assert_eq!(cut["source"], from.ip().to_string(), "{report}");
+    assert_eq!(cut["destination"], to.ip().to_string(), "{report}");
+    assert_eq!(cut["ports"][0], from.port(), "{report}");
+    allowed.exchange()?;
+    denied.exchange()
 }
 
 #[test]

@@ -11,4 +11,4 @@ mod socket;
 pub(crate) use attributes::{Attributes, be_u16, be_u32, ne_u32};
 pub(crate) use encoder::{Encoder, Flags};
 pub use error::{Errno, NetlinkError};
-pub(crate) use socket::{Frame, Protocol, Socket};
+pub(crate) use socket::{Dump, Frame, Progress, Protocol, Socket};

@@ -53,6 +53,34 @@ pub(crate) struct Acks {
     pub(crate) accepted: Vec<u32>,
 }
 
+/// An answer that is being read.
+#[derive(Debug)]
+pub(crate) struct Dump {
+    sequence: u32,
+    consistent: bool,
+    single: bool,
+}
+
+impl Dump {
+    fn ended(&self) -> Progress {
+        match self.consistent {
+            true => Progress::Whole,
+            false => Progress::Torn,
+        }
+    }
+}
+
+/// How far an answer has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// There is more of it.
+    More,
+    /// That was all.
+    Whole,
+    /// That was all, but something changed meanwhile.
+    Torn,
+}
+
 /// One message as it came.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame<'a> {
@@ -265,54 +293,67 @@ impl Socket {
         mut each: impl FnMut(&mut T, Frame<'_>),
     ) -> Result<T, NetlinkError> {
         for _ in 0..10 {
-            let mut request = self.encoder();
-            encode(&mut request);
-            self.send(&request)?;
+            let mut dump = self.begin_dump(&encode)?;
             let mut into = start();
-            if self.collect(request.first_sequence(), &mut |frame| {
-                each(&mut into, frame)
-            })? {
-                return Ok(into);
+            loop {
+                match self.continue_dump(&mut dump, &mut |frame| each(&mut into, frame))? {
+                    Progress::More => {}
+                    Progress::Whole => return Ok(into),
+                    Progress::Torn => break,
+                }
             }
         }
         Err(NetlinkError::Unstable)
     }
 
-    /// Reads an answer to its end; false if it is not consistent.
-    fn collect(
+    /// Sends a dump request (or a GET of one object). Its answer has to be read to the end before
+    /// the next.
+    pub(crate) fn begin_dump(
         &mut self,
-        sequence: u32,
+        encode: impl Fn(&mut Encoder),
+    ) -> Result<Dump, NetlinkError> {
+        let mut request = self.encoder();
+        encode(&mut request);
+        self.send(&request)?;
+        Ok(Dump {
+            sequence: request.first_sequence(),
+            consistent: true,
+            single: false,
+        })
+    }
+
+    /// Reads one datagram of an answer.
+    pub(crate) fn continue_dump(
+        &mut self,
+        dump: &mut Dump,
         each: &mut impl FnMut(Frame<'_>),
-    ) -> Result<bool, NetlinkError> {
-        let mut consistent = true;
-        let mut single = false;
-        loop {
-            let datagram = match self.receive() {
-                Ok(Some(datagram)) => datagram,
-                Ok(None) if single => return Ok(consistent),
-                Ok(None) => return Err(NetlinkError::NoAnswer),
-                Err(Errno(libc::ENOBUFS)) => return Err(NetlinkError::AnswersLost),
-                Err(errno) => return Err(NetlinkError::Socket(errno)),
-            };
-            for frame in Frame::split(datagram) {
-                if frame.sequence != sequence {
-                    continue;
+    ) -> Result<Progress, NetlinkError> {
+        let datagram = match self.receive() {
+            Ok(Some(datagram)) => datagram,
+            Ok(None) if dump.single => return Ok(dump.ended()),
+            Ok(None) => return Err(NetlinkError::NoAnswer),
+            Err(Errno(libc::ENOBUFS)) => return Err(NetlinkError::AnswersLost),
+            Err(errno) => return Err(NetlinkError::Socket(errno)),
+        };
+        for frame in Frame::split(datagram) {
+            if frame.sequence != dump.sequence {
+                continue;
+            }
+            dump.consistent &= frame.flags & NLM_F_DUMP_INTR == 0;
+            match frame.kind {
+                NLMSG_DONE | NLMSG_ERROR => {
+                    return match frame.refusal() {
+                        Some(error) => Err(error),
+                        None => Ok(dump.ended()),
+                    };
                 }
-                consistent &= frame.flags & NLM_F_DUMP_INTR == 0;
-                match frame.kind {
-                    NLMSG_DONE | NLMSG_ERROR => {
-                        return match frame.refusal() {
-                            Some(error) => Err(error),
-                            None => Ok(consistent),
-                        };
-                    }
-                    _ => {
-                        single |= frame.flags & 2 == 0;
-                        each(frame);
-                    }
+                _ => {
+                    dump.single |= frame.flags & 2 == 0;
+                    each(frame);
                 }
             }
         }
+        Ok(Progress::More)
     }
 
     /// The next datagram, if one is queued.

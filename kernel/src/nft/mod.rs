@@ -4,6 +4,7 @@
 //! lives as long as the process: it owns the table where the kernel knows owners, and closing it
 //! would wait for an RCU grace period after every deletion.
 
+mod audit;
 mod elements;
 mod expression;
 mod probe;
@@ -15,6 +16,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use audit::{Audit, Audited};
 pub(crate) use probe::{probe_owner, probe_statements};
 pub(crate) use wire::FAMILY_INET;
 
@@ -114,6 +116,12 @@ impl Kernel {
     /// What every counter of our table has counted since it was created, by name.
     pub fn nft_counters(&mut self) -> Result<BTreeMap<String, Count>, NftError> {
         self.nft.counters()
+    }
+
+    /// The number of the last transaction that changed any nft table of the network namespace:
+    /// while it stays, nothing of ours has changed. None where the kernel does not tell.
+    pub fn nft_generation(&mut self) -> Result<Option<u32>, NftError> {
+        self.nft.generation()
     }
 
     /// Our table as a value; `None` if it is not there. [`NftError::Foreign`] names what we never

@@ -124,7 +124,8 @@ impl Table {
         }
     }
 
-    fn generation(&mut self) -> Result<Option<u32>, NftError> {
+    /// The number of the last transaction that changed any table of the network namespace.
+    pub(super) fn generation(&mut self) -> Result<Option<u32>, NftError> {
         let encode = |encoder: &mut Encoder| {
             encoder.message(GET_GENERATION, Flags::QUIET, &[0; 4], |_| {});
         };
@@ -291,7 +292,7 @@ fn failed(what: String) -> impl FnOnce(NetlinkError) -> NftError {
     move |source| NftError::Read { what, source }
 }
 
-fn set_header(attributes: Attributes<'_>) -> Option<SetHeader> {
+pub(super) fn set_header(attributes: Attributes<'_>) -> Option<SetHeader> {
     let flags = attributes.be_u32(SET_FLAGS).unwrap_or(0);
     if flags & !(SET_INTERVAL | SET_MAP | SET_CONCAT) != 0 {
         return None;
@@ -336,7 +337,7 @@ fn key_types(mut types: u32) -> Option<Vec<KeyType>> {
     (!key.is_empty()).then_some(key)
 }
 
-fn base_hook(attributes: Attributes<'_>) -> Option<BaseHook> {
+pub(super) fn base_hook(attributes: Attributes<'_>) -> Option<BaseHook> {
     const ACCEPT: u32 = 1;
     const BASE: u32 = 1;
     const HOOKS: [Hook; 5] = [
@@ -367,7 +368,7 @@ fn base_hook(attributes: Attributes<'_>) -> Option<BaseHook> {
     })
 }
 
-fn rule(attributes: Attributes<'_>) -> Option<Rule> {
+pub(super) fn rule(attributes: Attributes<'_>) -> Option<Rule> {
     let expressions: Option<Vec<_>> = attributes
         .inside(RULE_EXPRESSIONS)
         .map(|(_, element)| Expression::decode(Attributes(element)))

@@ -149,6 +149,7 @@ fn guess(expressions: &[E]) -> Option<S> {
             let bits = u32::from_ne_bytes(mask.as_slice().try_into().ok()?);
             let states = [
                 CtState::EstablishedOrRelated,
+                CtState::Established,
                 CtState::Invalid,
                 CtState::Untracked,
             ];
@@ -523,6 +524,7 @@ fn dnat(address: IpAddr, port: u16) -> Vec<E> {
 fn state_bits(state: CtState) -> u32 {
     match state {
         CtState::EstablishedOrRelated => STATE_ESTABLISHED | STATE_RELATED,
+        CtState::Established => STATE_ESTABLISHED,
         CtState::Invalid => STATE_INVALID,
         CtState::Untracked => STATE_UNTRACKED,
     }

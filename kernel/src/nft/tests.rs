@@ -26,6 +26,7 @@ fn every_statement() -> Vec<S> {
         S::DportRange(80, 80),
         S::DportRange(80, 90),
         S::CtState(CtState::EstablishedOrRelated),
+        S::CtState(CtState::Established),
         S::CtState(CtState::Invalid),
         S::CtMarkBits(0x10),
         S::Icmpv6Type {

@@ -9,6 +9,7 @@ use crate::{address, route};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::dataplane::{Link, NextHop, PodLink, Route, RouteKind};
 use model::names::{GATEWAY_V4, GATEWAY_V6, HOST_MAC};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
@@ -74,7 +75,8 @@ impl Kernel {
         }
         for route in pod_routes(pod, link.ifindex) {
             let step = format!("add the route {}", route.dest);
-            let encoded = route::encode(&mut request, &route, PROTOCOL_BOOT, None, None);
+            let none = BTreeMap::new();
+            let encoded = route::encode(&mut request, &route, PROTOCOL_BOOT, None, None, &none);
             steps.push((encoded, step));
         }
         send(&mut socket, request, &steps).map_err(|(step, source)| {

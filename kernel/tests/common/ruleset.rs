@@ -192,6 +192,7 @@ pub fn forward_rules() -> Vec<Rule> {
             vec![S::CtState(CtState::EstablishedOrRelated), accept()],
             Some("known connections"),
         ),
+        rule(vec![S::CtState(CtState::Established), S::Counter], None),
         rule(vec![S::CtState(CtState::Invalid), S::Counter, drop()], None),
         rule(
             vec![v4(), look_up(&[Iif, Ipv4Saddr], "iif-saddr", true), drop()],

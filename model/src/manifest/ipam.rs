@@ -53,13 +53,8 @@ pub(super) fn pool(body: &mut Body<'_>) -> Result<Object, Problem> {
                 item.one_of(ASSIGNMENT_MODES)
             })?,
     };
-    if pool.ipip_mode != EncapMode::Never {
-        if matches!(cidr, IpNet::V6(_)) {
-            return Err(spec.problem("ipipMode", "IPIP carries IPv4 only; this pool is IPv6"));
-        }
-        if pool.vxlan_mode != EncapMode::Never {
-            return Err(spec.problem("vxlanMode", "a pool has either ipipMode or vxlanMode"));
-        }
+    if pool.ipip_mode != EncapMode::Never && pool.vxlan_mode != EncapMode::Never {
+        return Err(spec.problem("vxlanMode", "a pool has either ipipMode or vxlanMode"));
     }
     spec.warn_unknown(&mut body.warnings);
     Ok(Object::IpPool(pool))
@@ -69,12 +64,20 @@ pub(super) fn block(body: &mut Body<'_>) -> Result<Object, Problem> {
     let mut spec = body.spec()?;
     let cidr = syntax::exact_network(&spec.need("cidr")?)?;
     let affinity = spec.need("affinity")?;
-    let node = affinity
-        .text()?
-        .strip_prefix("host:")
-        .filter(|node| syntax::subdomain(node).is_ok());
-    let node =
-        node.ok_or_else(|| spec.problem("affinity", "must be \"host:\" and a node's name"))?;
+    let affinity = affinity.text()?;
+    let (kind, name) = affinity.split_once(':').unwrap_or_default();
+    let node = match kind {
+        "host" => Some(name),
+        "virtual" => Some(affinity),
+        _ => None,
+    };
+    let named = node.filter(|_| syntax::subdomain(name).is_ok());
+    let node = named.ok_or_else(|| {
+        spec.problem(
+            "affinity",
+            "must be \"host:\" and a node's name, or \"virtual:load-balancer\"",
+        )
+    })?;
     let block = IpamBlock {
         cidr,
         node: node.to_owned(),
@@ -83,7 +86,9 @@ pub(super) fn block(body: &mut Body<'_>) -> Result<Object, Problem> {
         let expected = format!("must be {:?}, after spec.cidr", block.name());
         return Err(body.metadata.problem("name", &expected));
     }
-    spec.refuse(&["deleted"])?;
+    if spec.take("deleted").map_or(Ok(false), Item::boolean)? {
+        return Err(spec.problem("deleted", "blocks are deleted by deleting the object"));
+    }
     spec.ignore(&[
         "affinityClaimTime",
         "allocations",

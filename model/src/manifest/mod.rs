@@ -11,9 +11,11 @@
 //! | `label_selector` | Kubernetes label selectors |
 //! | `core`, `secret`, `service`, `node`, `network_policy` | kinds of Kubernetes |
 //! | `cluster_policy`, `calico_policy`, `calico_rule`, `calico_entity`, `endpoints` | policy and what it selects |
-//! | `bgp`, `bgp_peer`, `bgp_filter`, `felix`, `ipam`, `workload` | further kinds of Calico |
+//! | `bgp`, `bgp_peer`, `bgp_filter`, `felix`, `ipam`, `node_status`, `workload` | further kinds of Calico |
+//! | `allocations` | who holds which address of an `IPAMBlock` |
 //! | `write` | objects -> documents |
 
+mod allocations;
 mod bgp;
 mod bgp_filter;
 mod bgp_peer;
@@ -28,6 +30,7 @@ mod ipam;
 mod label_selector;
 mod network_policy;
 mod node;
+mod node_status;
 mod reader;
 mod secret;
 mod service;
@@ -38,7 +41,10 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use write::to_manifest;
+pub use allocations::block_allocations;
+#[cfg(test)]
+pub(crate) use reader::asked;
+pub use write::{allocations_of, block_with, to_manifest};
 
 use crate::object::{Kind, Object, ObjectKey};
 use crate::update::Invalid;
@@ -170,6 +176,7 @@ fn known(version: &str, kind: &str) -> Option<(Kind, Read)> {
         ("projectcalico.org/v3", "Node") => (Kind::Node, node::calico),
         ("projectcalico.org/v3", "WorkloadEndpoint") => (Kind::WorkloadEndpoint, workload::read),
         ("projectcalico.org/v3", "IPAMBlock") => (Kind::IpamBlock, ipam::block),
+        ("projectcalico.org/v3", "CalicoNodeStatus") => (Kind::CalicoNodeStatus, node_status::read),
         ("projectcalico.org/v3", "IPReservation") => (Kind::IpReservation, ipam::reservation),
         _ => return None,
     })

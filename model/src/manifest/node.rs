@@ -20,6 +20,13 @@ pub(super) fn kubernetes(body: &mut Body<'_>) -> Result<Object, Problem> {
             cluster_id: "projectcalico.org/RouteReflectorClusterID",
         };
         bgp(&mut fields, &names, &mut node)?;
+        for name in [
+            "projectcalico.org/IPv4IPIPTunnelAddr",
+            "projectcalico.org/IPv4VXLANTunnelAddr",
+            "projectcalico.org/IPv6VXLANTunnelAddr",
+        ] {
+            tunnel_address(&mut fields, name, &mut node)?;
+        }
     }
     if let Some(status) = body.root.take("status") {
         let addresses = status
@@ -48,17 +55,17 @@ pub(super) fn calico(body: &mut Body<'_>) -> Result<Object, Problem> {
             cluster_id: "routeReflectorClusterID",
         };
         bgp(&mut fields, &names, &mut node)?;
-        fields.ignore(&["ipv4IPIPTunnelAddr"]);
+        tunnel_address(&mut fields, "ipv4IPIPTunnelAddr", &mut node)?;
         fields.unsupported(&["interfaces"], &mut body.warnings);
         fields.warn_unknown(&mut body.warnings);
     }
     for address in spec.take("addresses").map_or(Ok(Vec::new()), Item::list)? {
         spec_address(address, &mut node)?;
     }
+    tunnel_address(&mut spec, "ipv4VXLANTunnelAddr", &mut node)?;
+    tunnel_address(&mut spec, "ipv6VXLANTunnelAddr", &mut node)?;
     spec.ignore(&[
         "orchRefs",
-        "ipv4VXLANTunnelAddr",
-        "ipv6VXLANTunnelAddr",
         "vxlanTunnelMACAddr",
         "vxlanTunnelMACAddrV6",
         "wireguard",
@@ -110,6 +117,18 @@ fn bgp(fields: &mut Fields<'_>, names: &Names, node: &mut Node) -> Result<(), Pr
         .take(names.cluster_id)
         .map(|item| item.parse("a cluster ID such as \"244.0.0.1\""))
         .transpose()?;
+    Ok(())
+}
+
+/// The node's own address on a tunnel: what it sends to pods behind the tunnel comes from there.
+fn tunnel_address(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    node: &mut Node,
+) -> Result<(), Problem> {
+    if let Some(item) = fields.take(name) {
+        node.addresses.insert(item.parse("an IP address")?);
+    }
     Ok(())
 }
 

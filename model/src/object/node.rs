@@ -19,7 +19,8 @@ pub struct Node {
     /// Likewise for IPv6.
     pub ipv6_address: Option<Ipv6Net>,
     /// Every address that its status lists (`status.addresses` of types `InternalIP` and
-    /// `ExternalIP`; `spec.addresses` of Calico's Node). [`Node::all_addresses`] adds the two above.
+    /// `ExternalIP`; `spec.addresses` of Calico's Node), and its own addresses on tunnels.
+    /// [`Node::all_addresses`] adds the two above.
     #[serde(default)]
     pub addresses: BTreeSet<IpAddr>,
     /// Its AS number; none means that of the [`BgpConfiguration`](super::BgpConfiguration).

@@ -104,3 +104,17 @@ pub struct WorkloadEndpoint {
     #[serde(default)]
     pub host_ports: Vec<HostPort>,
 }
+
+impl WorkloadEndpoint {
+    /// The name of the endpoint of a pod's interface, as Calico builds it: dashes inside the parts
+    /// are doubled.
+    pub fn name_of(node: &str, pod: &str, interface: &str) -> String {
+        let doubled = |part: &str| part.replace('-', "--");
+        format!(
+            "{}-k8s-{}-{}",
+            doubled(node),
+            doubled(pod),
+            doubled(interface)
+        )
+    }
+}

@@ -25,8 +25,8 @@ pub(super) const EGRESS: &str = "eg";
 pub(super) const INGRESS: &str = "ing";
 /// Interface of a local pod -> chain of its policies for what it sends to this node.
 pub(super) const OWN_NODE: &str = "own";
-/// Who may send us protocol 4.
-pub(super) const IPIP: &str = "ipip";
+/// Who may send us IP in IP.
+pub(super) const IPIP: [&str; 2] = ["ipip", "ipip6"];
 /// Who may send us VXLAN.
 pub(super) const VXLAN: [&str; 2] = ["vxlan4", "vxlan6"];
 
@@ -36,8 +36,17 @@ const TUNNEL: &str = "tunnel";
 
 /// IPv4 in IPv4 (RFC 2003).
 const IPPROTO_IPIP: u8 = 4;
+/// IPv6 in IPv6 (RFC 2473).
+const IPPROTO_IPV6: u8 = 41;
 const IPPROTO_UDP: u8 = 17;
 const IPPROTO_TCP: u8 = 6;
+
+/// Family of the outer header, its protocol, and who may send it.
+const IP_IN_IP: [(Family, u8, &str); 3] = [
+    (Family::Ipv4, IPPROTO_IPIP, IPIP[0]),
+    (Family::Ipv6, IPPROTO_IPIP, IPIP[1]),
+    (Family::Ipv6, IPPROTO_IPV6, IPIP[1]),
+];
 
 /// `filter` at [`Hook::Prerouting`], before connection tracking.
 pub(super) const PRIORITY_RAW: i32 = -300;
@@ -55,7 +64,8 @@ pub(super) fn declare(sets: &mut Sets) {
     sets.declare(EGRESS, &[KeyType::Ifindex], true);
     sets.declare(INGRESS, &[KeyType::Ifindex], true);
     sets.declare(OWN_NODE, &[KeyType::Ifindex], true);
-    sets.declare(IPIP, &[KeyType::Ipv4], false);
+    sets.declare(IPIP[0], &[KeyType::Ipv4], false);
+    sets.declare(IPIP[1], &[KeyType::Ipv6], false);
     sets.declare(VXLAN[0], &[KeyType::Ipv4], false);
     sets.declare(VXLAN[1], &[KeyType::Ipv6], false);
 }
@@ -64,7 +74,8 @@ pub(super) fn declare(sets: &mut Sets) {
 pub(super) fn is_base(base: &str) -> bool {
     LOCAL.contains(&base)
         || VXLAN.contains(&base)
-        || [EGRESS, INGRESS, OWN_NODE, IPIP].contains(&base)
+        || IPIP.contains(&base)
+        || [EGRESS, INGRESS, OWN_NODE].contains(&base)
 }
 
 /// True for the name of a set that belongs to these chains and has one content for ever.
@@ -166,6 +177,15 @@ impl Base<'_> {
         ]
     }
 
+    /// Likewise, of those that match.
+    fn revoked_of(&self, matching: &[Statement]) -> Vec<Rule> {
+        let mut rules = self.revoked();
+        for rule in &mut rules {
+            rule.statements.splice(0..0, matching.iter().cloned());
+        }
+        rules
+    }
+
     /// Only packets from or to pods, and through host endpoints, are ever dropped here: what else
     /// this host forwards is none of our business.
     fn forward(&self) -> Chain {
@@ -189,18 +209,13 @@ impl Base<'_> {
     /// business. What pods send to their own node is subject to cluster-wide policies only, and
     /// neighbour discovery to none.
     fn input(&self, own_sets: &mut BTreeMap<String, Set>) -> Chain {
-        let mut rules = Vec::from_iter(self.tunnel_input(own_sets));
+        let mut rules = self.tunnel_input(own_sets);
         rules.extend(self.vxlan_input());
         let hosts = self.hosts.dispatch(Direction::Ingress, Place::Host);
         if self.own_node || !hosts.is_empty() {
-            let from_pod = Statement::IifnamePrefix {
-                prefix: self.options.interface_prefix.clone(),
-                negate: false,
-            };
-            for mut cut in self.revoked() {
-                cut.statements.insert(0, from_pod.clone());
-                rules.push(cut);
-            }
+            let prefix = self.options.interface_prefix.clone();
+            let negate = false;
+            rules.extend(self.revoked_of(&[Statement::IifnamePrefix { prefix, negate }]));
             rules.push(accept([Statement::CtState(CtState::EstablishedOrRelated)]));
             rules.push(accept([
                 Statement::Family(Family::Ipv6),
@@ -228,11 +243,13 @@ impl Base<'_> {
 
     /// Tunnels between nodes are no policy's business: what is in them is.
     fn between_nodes(&self, address: fn(Family) -> Field) -> Vec<Rule> {
-        let ipip = accept([
-            Statement::Family(Family::Ipv4),
-            Statement::L4Proto(IPPROTO_IPIP),
-            lookup(&[address(Family::Ipv4)], self.sets.name(IPIP), false),
-        ]);
+        let ipip = IP_IN_IP.into_iter().map(|(family, protocol, peers)| {
+            accept([
+                Statement::Family(family),
+                Statement::L4Proto(protocol),
+                lookup(&[address(family)], self.sets.name(peers), false),
+            ])
+        });
         let port = self.options.vxlan_port;
         let vxlan = FAMILIES.into_iter().zip(VXLAN).map(|(family, peers)| {
             accept([
@@ -242,28 +259,38 @@ impl Base<'_> {
                 lookup(&[address(family)], self.sets.name(peers), false),
             ])
         });
-        [ipip].into_iter().chain(vxlan).collect()
+        ipip.chain(vxlan).collect()
     }
 
-    /// What this host sends, where it is a host endpoint. Its own pods always hear from it.
+    /// What this host sends, where it is a host endpoint, and its answers in connections of pods
+    /// that are cut. Its own pods always hear from it.
     fn output(&self) -> Option<Chain> {
         let hosts = self.hosts.dispatch(Direction::Egress, Place::Host);
-        if hosts.is_empty() {
-            return None;
+        let mut rules = vec![];
+        if self.own_node {
+            let prefix = self.options.interface_prefix.clone();
+            let negate = false;
+            // The resets with which rules cut connections pass here too, as related ones.
+            rules.extend(self.revoked_of(&[
+                Statement::OifnamePrefix { prefix, negate },
+                Statement::CtState(CtState::Established),
+            ]));
         }
-        let mut rules = vec![
-            accept([Statement::CtState(CtState::EstablishedOrRelated)]),
-            accept([
-                Statement::Family(Family::Ipv6),
-                Statement::Icmpv6Type {
-                    first: 133,
-                    last: 137,
-                },
-            ]),
-        ];
-        rules.extend(self.between_nodes(daddr));
-        rules.extend(hosts);
-        Some(Chain {
+        if !hosts.is_empty() {
+            rules.extend([
+                accept([Statement::CtState(CtState::EstablishedOrRelated)]),
+                accept([
+                    Statement::Family(Family::Ipv6),
+                    Statement::Icmpv6Type {
+                        first: 133,
+                        last: 137,
+                    },
+                ]),
+            ]);
+            rules.extend(self.between_nodes(daddr));
+            rules.extend(hosts);
+        }
+        (!rules.is_empty()).then(|| Chain {
             hook: Some(hook(Hook::Output, ChainType::Filter, PRIORITY_FILTER)),
             rules,
         })
@@ -286,17 +313,26 @@ impl Base<'_> {
         families.map(guard).collect()
     }
 
-    fn tunnel_input(&self, own_sets: &mut BTreeMap<String, Set>) -> Option<Rule> {
-        let local = self.network.ipip_local?;
-        let local = ranges(&[IpNet::from(IpAddr::V4(local))].into(), Family::Ipv4);
-        let name = format!("{TUNNEL}_{}", content_name(&local));
-        own_sets.insert(name.clone(), interval_set(Family::Ipv4, &local));
-        Some(drop_rule([
-            Statement::Family(Family::Ipv4),
-            Statement::L4Proto(IPPROTO_IPIP),
-            lookup(&[Field::Ipv4Daddr], name, false),
-            lookup(&[Field::Ipv4Saddr], self.sets.name(IPIP), true),
-        ]))
+    fn tunnel_input(&self, own_sets: &mut BTreeMap<String, Set>) -> Vec<Rule> {
+        let v4 = self.network.ipip_local.map(IpAddr::V4);
+        let v6 = self.network.ip6_local.map(IpAddr::V6);
+        let mut rules = Vec::new();
+        for local in [v4, v6].into_iter().flatten() {
+            let family = intervals::family_of(local);
+            let local = ranges(&[IpNet::from(local)].into(), family);
+            let name = format!("{TUNNEL}_{}", content_name(&local));
+            own_sets.insert(name.clone(), interval_set(family, &local));
+            let of_family = IP_IN_IP.into_iter().filter(|(of, ..)| *of == family);
+            rules.extend(of_family.map(|(_, protocol, peers)| {
+                drop_rule([
+                    Statement::Family(family),
+                    Statement::L4Proto(protocol),
+                    lookup(&[daddr(family)], name.clone(), false),
+                    lookup(&[saddr(family)], self.sets.name(peers), true),
+                ])
+            }));
+        }
+        rules
     }
 }
 
@@ -329,6 +365,7 @@ fn forward(options: &Options, sets: &Sets) -> Vec<Rule> {
         drop_rule([from_pod(), invalid()]),
         drop_rule([to_pod(), invalid()]),
         drop_rule([from_pod(), Statement::L4Proto(IPPROTO_IPIP)]),
+        drop_rule([from_pod(), Statement::L4Proto(IPPROTO_IPV6)]),
         drop_rule([
             from_pod(),
             vxlan,

@@ -95,6 +95,10 @@ impl<'a> Owners<'a> {
 }
 
 impl HostChains {
+    pub(super) fn names_interfaces(&self) -> bool {
+        !self.by_interface.is_empty()
+    }
+
     /// The rules of a base chain that lead to host endpoints' chains.
     pub(super) fn dispatch(&self, direction: Direction, place: Place) -> Vec<Rule> {
         let key = (direction, place);

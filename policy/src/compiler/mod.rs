@@ -41,7 +41,7 @@ use pod_sets::PodSets;
 use relay::Users;
 use sets::Sets;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use told::Told;
 
 /// Addresses that matter besides those of pods.
@@ -51,11 +51,13 @@ pub struct NetworkSets {
     pub masquerade: BTreeSet<IpNet>,
     /// Destinations inside the cluster: no masquerading towards them.
     pub pools: BTreeSet<IpNet>,
-    /// Sources allowed to send us IP in IP (protocol 4).
-    pub ipip_peers: BTreeSet<Ipv4Addr>,
+    /// Sources allowed to send us IP in IP, both families.
+    pub ipip_peers: BTreeSet<IpAddr>,
     /// Our tunnel's local address: what is sent to it has to come from one of the peers. None
     /// while we have no tunnel: the tunnels of others are not looked at.
     pub ipip_local: Option<Ipv4Addr>,
+    /// Likewise of the tunnel over IPv6.
+    pub ip6_local: Option<Ipv6Addr>,
     /// Sources allowed to send us VXLAN, both families.
     pub vxlan_peers: BTreeSet<IpAddr>,
     /// Local addresses of our VXLAN devices: in their families VXLAN has to come from one of the
@@ -189,6 +191,12 @@ impl Compiler {
             _ => None,
         });
         in_use.flatten().map(String::as_str).collect()
+    }
+
+    /// Whether the table, as of the last [`Self::resolve`], has chains for single interfaces of this
+    /// node.
+    pub fn has_host_endpoints_of_interfaces(&self) -> bool {
+        self.hosts.names_interfaces()
     }
 
     fn watches_names(&self) -> bool {

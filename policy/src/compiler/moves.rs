@@ -21,8 +21,9 @@ impl Compiler {
         let (old, new) = (&before.ipip_peers, &self.network.ipip_peers);
         let gone = old.difference(new).map(|peer| (*peer, -1));
         for (peer, delta) in gone.chain(new.difference(old).map(|peer| (*peer, 1))) {
-            let element = Element::exact(&[Part::Address(peer.into())]);
-            self.sets.count(base::IPIP, element, delta);
+            let element = Element::exact(&[Part::Address(peer)]);
+            let set = base::IPIP[usize::from(peer.is_ipv6())];
+            self.sets.count(set, element, delta);
         }
         let (old, new) = (&before.vxlan_peers, &self.network.vxlan_peers);
         let gone = old.difference(new).map(|peer| (*peer, -1));

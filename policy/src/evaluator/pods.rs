@@ -10,7 +10,8 @@ use crate::input::PolicyKey;
 use model::TierDefault;
 
 /// IPv4 in IPv4 (RFC 2003).
-const IPIP: u8 = 4;
+/// IPv4 in IP, and IPv6 in IP.
+const IP_IN_IP: [u8; 2] = [4, 41];
 const UDP: u8 = 17;
 /// RFC 7348, section 5.
 const VXLAN_PORT: u16 = 4789;
@@ -107,7 +108,7 @@ impl Evaluator {
 /// Tunnels that nodes use between each other: a pod's own would hide the inner packet from policy.
 fn is_encapsulation(flow: &Flow) -> bool {
     let vxlan = flow.protocol == UDP && flow.destination_port == Some(VXLAN_PORT);
-    vxlan || flow.protocol == IPIP
+    vxlan || IP_IN_IP.contains(&flow.protocol)
 }
 
 struct Walk<'a> {

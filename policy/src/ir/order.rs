@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const ADMIN: &str = "kube-admin";
 const DEFAULT: &str = "default";
 const BASELINE: &str = "kube-baseline";
+/// The profile of host endpoints that allows what no policy decides.
+const ALLOWING_PROFILE: &str = "projectcalico-default-allow";
 /// Where Calico puts Kubernetes' policies.
 const KUBERNETES_ORDER: f64 = 1000.0;
 /// Up to so many policies of one block are counted one by one; more share sets and a counter.
@@ -117,7 +119,8 @@ impl PolicySet {
                 break;
             }
         }
-        let end = (place == Place::Host).then_some(Denial::HostEndpoint);
+        let closed = place == Place::Host && !subject.is_open();
+        let end = closed.then_some(Denial::HostEndpoint);
         let decides = end.is_some() || !tiers.is_empty();
         decides.then_some(Self {
             direction,
@@ -133,6 +136,19 @@ impl<'a> Subject<'a> {
         match self {
             Self::Pod(endpoint) => Member::Endpoint(endpoint),
             Self::Host(endpoint) => Member::HostEndpoint(endpoint),
+        }
+    }
+}
+
+impl Subject<'_> {
+    /// Whether a host endpoint allows what no policy decides.
+    fn is_open(self) -> bool {
+        match self {
+            Self::Pod(_) => false,
+            Self::Host(endpoint) => endpoint
+                .profiles
+                .iter()
+                .any(|name| name == ALLOWING_PROFILE),
         }
     }
 }

@@ -247,6 +247,7 @@ fn statement(statement: &Statement) -> Vec<Value> {
         Statement::CtState(state) => {
             let states = match state {
                 CtState::EstablishedOrRelated => json!(["established", "related"]),
+                CtState::Established => json!("established"),
                 CtState::Invalid => json!("invalid"),
                 CtState::Untracked => json!("untracked"),
             };

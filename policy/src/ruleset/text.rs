@@ -215,6 +215,7 @@ impl Display for Statement {
             Self::CtState(CtState::EstablishedOrRelated) => {
                 f.write_str("ct state established,related")
             }
+            Self::CtState(CtState::Established) => f.write_str("ct state established"),
             Self::CtState(CtState::Invalid) => f.write_str("ct state invalid"),
             Self::CtState(CtState::Untracked) => f.write_str("ct state untracked"),
             Self::CtMarkBits(bits) => write!(f, "ct mark and {bits:#x} == {bits:#x}"),

@@ -251,6 +251,7 @@ fn packet(source: &End, destination: &End, protocol: u8, port: Option<u16>) -> P
         oif: Some(interface(destination)),
         source: source.address,
         destination: destination.address,
+        original_destination: None,
         protocol,
         ports: port.map(|port| (40_000, port)),
         icmp: None,

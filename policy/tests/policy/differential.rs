@@ -4,7 +4,7 @@ use crate::generate::{
     Change, OUTSIDE, changes, cluster, evaluator, host_policy, labels, services,
 };
 use model::{CalicoPolicy, HostEndpoint, Labels};
-use policy::program::{Connection, Interface, Outcome, Packet, run};
+use policy::program::{Connection, Interface, Outcome, Packet, Program};
 use policy::{
     Compiler, Direction, Endpoint, EndpointId, Evaluator, Flow, HostPath, Options, Party, Policy,
     Ruleset,
@@ -56,7 +56,7 @@ proptest! {
     fn the_table_decides_about_hosts_as_the_evaluator_does(
         changes in cluster(),
         policies in vec(host_policy(), 1..5),
-        hosts in vec((labels(), select(vec!["eth0", "eth1", "*"])), 1..3),
+        hosts in vec((labels(), select(vec!["eth0", "eth1", "*"]), any::<bool>()), 1..3),
     ) {
         let changes = with_hosts(changes, policies, hosts);
         let mut compiler = Compiler::new(on_node());
@@ -78,7 +78,7 @@ fn on_node() -> Options {
 fn with_hosts(
     changes: Vec<Change>,
     policies: Vec<CalicoPolicy>,
-    hosts: Vec<(Labels, &str)>,
+    hosts: Vec<(Labels, &str, bool)>,
 ) -> Vec<Change> {
     let other = |change: &Change| {
         !matches!(
@@ -87,7 +87,7 @@ fn with_hosts(
         )
     };
     let mut changes: Vec<_> = changes.into_iter().filter(other).collect();
-    for (number, (labels, interface)) in hosts.into_iter().enumerate() {
+    for (number, (labels, interface, open)) in hosts.into_iter().enumerate() {
         let name = format!("host-{number}");
         let host = HostEndpoint {
             name: name.clone(),
@@ -96,7 +96,7 @@ fn with_hosts(
             interface_name: Some(interface.to_owned()),
             expected_ips: vec![],
             ports: vec![],
-            profiles: vec![],
+            profiles: Vec::from_iter(open.then(|| "projectcalico-default-allow".to_owned())),
         };
         changes.push(Change::HostEndpoint(name, Some(host)));
     }
@@ -128,6 +128,7 @@ fn in_charge<'a>(changes: &'a [Change], interface: &str) -> Option<&'a str> {
 }
 
 fn compare_hosts(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseError> {
+    let table = &Program::new(table);
     let evaluator = evaluator(changes);
     let (eth0, eth1) = (in_charge(changes, "eth0"), in_charge(changes, "eth1"));
     let allowed = |host: Option<&str>, direction, path, flow: &Flow| {
@@ -182,13 +183,14 @@ fn compare_hosts(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseErro
                     oif,
                     source: from,
                     destination: to,
+                    original_destination: None,
                     protocol,
                     ports: port.map(|port| (1500, port)),
                     icmp,
                     connection: Connection::New,
                     mark: 0,
                 };
-                let outcome = run(table, &packet).unwrap();
+                let outcome = table.run(&packet).unwrap();
                 let accepted = matches!(outcome, Outcome::Accepted { .. });
                 prop_assert!(
                     !compared || accepted == expected,
@@ -261,6 +263,7 @@ fn ends(changes: &[Change]) -> Vec<End> {
 }
 
 pub(crate) fn compare(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseError> {
+    let table = &Program::new(table);
     let evaluator = evaluator(changes);
     let ends = ends(changes);
     let local = |end: &&End| end.interface.is_some();
@@ -286,7 +289,7 @@ pub(crate) fn compare(changes: &[Change], table: &Ruleset) -> Result<(), TestCas
 
 fn compare_pair(
     evaluator: &Evaluator,
-    table: &Ruleset,
+    table: &Program<'_>,
     source: &End,
     destination: &End,
 ) -> Result<(), TestCaseError> {
@@ -313,13 +316,14 @@ fn compare_pair(
             oif: (!own_node).then(|| interface(destination)),
             source: from,
             destination: to,
+            original_destination: None,
             protocol,
             ports: port.map(|port| (1500, port)),
             icmp,
             connection: Connection::New,
             mark: 0,
         };
-        let outcome = run(table, &packet).unwrap();
+        let outcome = table.run(&packet).unwrap();
         let accepted = matches!(outcome, Outcome::Accepted { .. });
         prop_assert_eq!(
             accepted,

@@ -27,6 +27,7 @@ fn packet(from: Option<u32>, to: Option<u32>, source: &str, destination: &str) -
         oif: interface(to.unwrap_or(2)),
         source: source.parse().unwrap(),
         destination: destination.parse().unwrap(),
+        original_destination: None,
         protocol: TCP,
         ports: Some((40_000, 80)),
         icmp: None,
@@ -385,7 +386,7 @@ fn a_revoked_connection_is_reset_and_any_other_is_dropped() {
     let mut compiler = compiler(Options::default());
     compiler.resolve();
     let established = Packet {
-        connection: Connection::EstablishedOrRelated,
+        connection: Connection::Established,
         ..from_3(80)
     };
     assert!(accepted(&compiler, &established));
@@ -491,4 +492,10 @@ fn a_policy_before_destination_nat_admits_past_the_ordinary_ones() {
     };
     assert!(accepted(&compiler, &incoming(8080)));
     assert!(!accepted(&compiler, &incoming(8081)));
+    let translated = |from: u16, to: u16| Packet {
+        original_destination: Some(("192.0.2.9".parse().unwrap(), Some(from))),
+        ..incoming(to)
+    };
+    assert!(accepted(&compiler, &translated(8080, 80)));
+    assert!(!accepted(&compiler, &translated(80, 8080)));
 }

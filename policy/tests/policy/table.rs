@@ -80,6 +80,7 @@ fn packet(from: (u32, &str), to: (u32, &str)) -> Packet {
         oif: interface(to.0),
         source: from.1.parse().unwrap(),
         destination: to.1.parse().unwrap(),
+        original_destination: None,
         protocol: 6,
         ports: Some((40_000, 8080)),
         icmp: None,
@@ -178,7 +179,7 @@ fn replies_pass_whatever_policies_say_and_invalid_packets_never_do() {
     let mut isolated = isolated();
     let mut packet = packet((A, "10.0.0.1"), (B, "10.0.0.2"));
     assert!(!passes(&mut isolated, &packet));
-    packet.connection = Connection::EstablishedOrRelated;
+    packet.connection = Connection::Established;
     assert!(passes(&mut isolated, &packet));
     packet.connection = Connection::Invalid;
     assert!(!passes(&mut compiler(), &packet));
@@ -189,7 +190,7 @@ fn what_the_host_forwards_for_others_is_left_alone() {
     let mut packet = packet((OUTSIDE, "192.0.2.1"), (OUTSIDE, "198.51.100.1"));
     for connection in [
         Connection::New,
-        Connection::EstablishedOrRelated,
+        Connection::Established,
         Connection::Invalid,
     ] {
         packet.connection = connection;

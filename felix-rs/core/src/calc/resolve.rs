@@ -86,9 +86,10 @@ impl Calc {
                 .chain(node_v6.map(IpAddr::V6))
                 .collect(),
             own_subnets: own_v4
-                .map(|net| IpNet::V4(net.trunc()))
+                .map(IpNet::V4)
                 .into_iter()
-                .chain(own_v6.map(|net| IpNet::V6(net.trunc())))
+                .chain(own_v6.map(IpNet::V6))
+                .map(|own| self.underlay.subnet_of(own))
                 .collect(),
             owners_known: self.phase() == Phase::InSync && self.objects.lost().is_none(),
             // Kept in step block by block.
@@ -117,8 +118,9 @@ impl Calc {
             pools: self.objects.pools().map(|pool| pool.cidr).collect(),
             vxlan_peers: others().flat_map(model::Node::all_addresses).collect(),
             vxlan_local: self.vxlan_locals(),
-            ipip_peers: node_v4().collect(),
+            ipip_peers: topology.node_addresses.clone(),
             ipip_local: self.ipip_local(),
+            ip6_local: self.ip6_local(),
         });
         let differs = ignores || !topology.same_but_for_blocks(&self.topology);
         self.topology = topology;

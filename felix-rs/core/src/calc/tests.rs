@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 const ALL_TUNNELS: TunnelKinds = TunnelKinds {
     ipip: true,
+    ip6: true,
     vxlan: true,
 };
 

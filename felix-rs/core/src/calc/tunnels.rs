@@ -1,7 +1,7 @@
 //! Pools and nodes -> the tunnel devices of this node.
 
 use super::Calc;
-use model::dataplane::{IpipDevice, Tunnel, Vtep, VxlanDevice, vtep_gateway, vtep_mac};
+use model::dataplane::{Ip6Device, IpipDevice, Tunnel, Vtep, VxlanDevice, vtep_gateway, vtep_mac};
 use model::{EncapMode, Node, names};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,11 +13,19 @@ impl Calc {
         let v4 = own.and_then(|node| node.ipv4_address);
         let v6 = own.and_then(|node| node.ipv6_address);
         let mut tunnels = Vec::new();
-        if let Some(local) = v4.filter(|_| self.tunnel_kinds.ipip && self.uses_ipip()) {
+        if let Some(local) = v4.filter(|_| self.tunnel_kinds.ipip && self.uses_ipip_over_v4()) {
             tunnels.push(Tunnel::Ipip(IpipDevice {
                 name: names::IPIP_DEVICE.to_owned(),
                 local: local.addr(),
                 mtu: self.tunnel_mtu(names::IPIP_OVERHEAD, |c| c.ipip_mtu),
+                address: self.tunnel_address,
+            }));
+        }
+        if let Some(local) = v6.filter(|_| self.tunnel_kinds.ip6 && self.uses_ipip_over_v6()) {
+            tunnels.push(Tunnel::Ip6(Ip6Device {
+                name: names::IP6_DEVICE.to_owned(),
+                local: local.addr(),
+                mtu: self.tunnel_mtu(names::IP6_OVERHEAD, |_| None),
                 address: self.tunnel_address,
             }));
         }
@@ -47,22 +55,26 @@ impl Calc {
         self.has_tunnel(names::IPIP_DEVICE).then_some(own.addr())
     }
 
+    /// Likewise of the device over IPv6.
+    pub(super) fn ip6_local(&self) -> Option<std::net::Ipv6Addr> {
+        let own = self.objects.node(&self.node)?.ipv6_address?;
+        self.has_tunnel(names::IP6_DEVICE).then_some(own.addr())
+    }
+
     fn has_tunnel(&self, name: &str) -> bool {
         self.desired.tunnels.contains_key(name) || self.underlay.link_named(name).is_some()
     }
 
     /// Those that are there and up.
     pub(super) fn tunnels_up(&self) -> BTreeMap<String, u32> {
-        let devices = [
-            names::IPIP_DEVICE,
-            names::VXLAN_DEVICE,
-            names::VXLAN6_DEVICE,
-        ];
         let index = |name: &str| {
             let link = self.underlay.link_named(name).filter(|link| link.up)?;
             Some((name.to_owned(), link.ifindex))
         };
-        devices.into_iter().filter_map(index).collect()
+        names::TUNNEL_DEVICES
+            .into_iter()
+            .filter_map(index)
+            .collect()
     }
 
     /// MTU in bytes of pods: that of the uplink, less the greatest header that a pool's tunnel adds.
@@ -74,11 +86,16 @@ impl Calc {
         } else {
             names::VXLAN_OVERHEAD
         };
-        match (self.uses_vxlan(), self.uses_ipip()) {
-            (true, _) => self.tunnel_mtu(vxlan, |c| c.vxlan_mtu),
-            (false, true) => self.tunnel_mtu(names::IPIP_OVERHEAD, |c| c.ipip_mtu),
-            (false, false) => self.uplink_mtu(),
-        }
+        let over_vxlan = || self.tunnel_mtu(vxlan, |c| c.vxlan_mtu);
+        let over_v4 = || self.tunnel_mtu(names::IPIP_OVERHEAD, |c| c.ipip_mtu);
+        let over_v6 = || self.tunnel_mtu(names::IP6_OVERHEAD, |_| None);
+        let least = [
+            self.uses_vxlan().then(over_vxlan),
+            self.uses_ipip_over_v4().then(over_v4),
+            self.uses_ipip_over_v6().then(over_v6),
+        ];
+        let least = least.into_iter().flatten().min();
+        least.unwrap_or_else(|| self.uplink_mtu())
     }
 
     fn vxlan(&self, local: IpAddr) -> Tunnel {
@@ -110,10 +127,22 @@ impl Calc {
         }
     }
 
-    fn uses_ipip(&self) -> bool {
-        let uses =
-            |pool: &model::IpPool| pool.cidr.addr().is_ipv4() && pool.ipip_mode != EncapMode::Never;
-        self.objects.pools().any(uses)
+    fn uses_ipip(&self, v4_pool: bool) -> bool {
+        let mut pools = self.objects.pools();
+        pools.any(|p| p.cidr.addr().is_ipv4() == v4_pool && p.ipip_mode != EncapMode::Never)
+    }
+
+    fn uses_ipip_over_v4(&self) -> bool {
+        let own = self.objects.node(&self.node);
+        own.is_none_or(|node| node.ipv4_address.is_some()) && self.uses_ipip(true)
+    }
+
+    /// Of IPv6 pools always, of IPv4 pools towards or from nodes without an IPv4 address.
+    fn uses_ipip_over_v6(&self) -> bool {
+        let own = self.objects.node(&self.node);
+        let without_v4 = || self.objects.nodes().any(|node| node.ipv4_address.is_none());
+        own.is_some_and(|node| node.ipv6_address.is_some())
+            && (self.uses_ipip(false) || self.uses_ipip(true) && without_v4())
     }
 
     fn uses_vxlan(&self) -> bool {

@@ -95,6 +95,7 @@ fn connections_that_a_change_denies_are_cut_and_others_are_not() {
         destination: "10.0.0.2".parse().unwrap(),
         ports: Some((40_000, port)),
         icmp: None,
+        original_destination: None,
     };
     // What is denied already lives on if it is older than the policy; the change does not cut it.
     let flows = [

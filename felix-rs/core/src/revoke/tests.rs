@@ -1,20 +1,25 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::workloads::LocalEndpoint;
-use model::dataplane::{Address, Link};
+use crate::workloads::{EndpointKey, LocalEndpoint};
+use model::dataplane::{Address, Link, Route, RouteKind};
+use model::manifest::{Parsed, parse};
 use model::{Labels, NetworkPolicy, Object, Selector, Update, WorkloadEndpoint};
+use serde_json::json;
 
 const NODE: &str = "10.1.0.11";
 const POD: &str = "10.244.0.1";
 const OTHER: &str = "10.244.0.2";
 const OUTSIDE: &str = "192.0.2.7";
 const NOBODY: &str = "10.244.0.9";
+/// Outside of the node's blocks.
+const GUEST: &str = "10.9.0.1";
 
 fn calc() -> Calc {
     let mut calc = Calc::new(
         "n1",
         crate::checks::TunnelKinds {
             ipip: true,
+            ip6: true,
             vxlan: true,
         },
         policy::Options::default(),
@@ -89,14 +94,31 @@ fn isolate(calc: &mut Calc, pod: &str) {
     calc.resolve();
 }
 
-fn denied(calc: &Calc, source: &str, destination: &str) -> bool {
-    calc.judge().denies(&LiveFlow {
+fn flow(source: &str, destination: &str) -> LiveFlow {
+    LiveFlow {
         protocol: 6,
         source: source.parse().unwrap(),
         destination: destination.parse().unwrap(),
         ports: Some((40000, 80)),
         icmp: None,
-    })
+        original_destination: None,
+    }
+}
+
+fn denied(calc: &Calc, source: &str, destination: &str) -> bool {
+    calc.judge().denies(&flow(source, destination))
+}
+
+fn guest(calc: &mut Calc) -> EndpointKey {
+    let guest = LocalEndpoint {
+        endpoint: workload("guest", GUEST, "ociguest"),
+        ifindex: 9,
+        mtu: 1500,
+        sequence: 2,
+    };
+    let key = EndpointKey::of(&guest.endpoint);
+    calc.set_local(guest);
+    key
 }
 
 #[test]
@@ -137,12 +159,86 @@ fn the_connections_of_an_address_that_no_pod_has_any_more_end() {
 #[test]
 fn own_blocks_and_pods_outside_of_them_are_looked_at() {
     let mut calc = calc();
-    calc.set_local(LocalEndpoint {
-        endpoint: workload("guest", "10.9.0.1", "ociguest"),
-        ifindex: 9,
-        mtu: 1500,
-        sequence: 2,
-    });
+    let key = guest(&mut calc);
     let expected = [net("10.9.0.1/32"), net("10.244.0.0/26")];
     assert_eq!(calc.judged_addresses(), expected.into());
+    calc.remove_local(&key);
+    assert_eq!(calc.judged_addresses(), expected.into(), "what it had open");
+}
+
+#[test]
+fn the_connections_of_a_pod_outside_of_own_blocks_end_with_it() {
+    let mut calc = calc();
+    let key = guest(&mut calc);
+    calc.resolve();
+    assert!(!denied(&calc, OTHER, GUEST));
+    calc.remove_local(&key);
+    calc.resolve();
+    assert!(denied(&calc, OTHER, GUEST));
+    assert!(denied(&calc, GUEST, OUTSIDE));
+
+    let elsewhere = WorkloadEndpoint {
+        node: "n2".into(),
+        ..workload("elsewhere", GUEST, "ocielse")
+    };
+    calc.on_update(Update::Apply {
+        object: Object::WorkloadEndpoint(elsewhere),
+        warnings: vec![],
+    });
+    calc.resolve();
+    assert!(!denied(&calc, OTHER, GUEST), "it is another node's pod's");
+
+    let key = guest(&mut calc);
+    calc.remove_local(&key);
+    calc.forget_departed(|address| address.to_string() == GUEST);
+    calc.resolve();
+    assert!(!denied(&calc, OTHER, GUEST), "nothing of it is left");
+}
+
+#[test]
+fn a_host_endpoint_of_one_interface_is_asked_about_what_comes_in_there_as_it_came() {
+    let mut calc = calc();
+    calc.on_link(link(3, "eth1"));
+    calc.on_address(Address {
+        ifindex: 3,
+        address: "172.16.0.11/24".parse().unwrap(),
+    });
+    let connected = |dest: &str, ifindex| Route {
+        dest: net(dest),
+        kind: RouteKind::Device { ifindex },
+    };
+    calc.on_foreign_route(connected("172.16.0.0/24", 3), 0);
+    calc.on_foreign_route(connected("10.1.0.0/24", 2), 0);
+    let documents = [
+        json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "HostEndpoint",
+            "metadata": { "name": "n1-eth1", "labels": { "side": "outer" } },
+            "spec": { "node": "n1", "interfaceName": "eth1", "profiles": ["projectcalico-default-allow"] },
+        }),
+        json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "GlobalNetworkPolicy",
+            "metadata": { "name": "closed" },
+            "spec": {
+                "selector": "side == 'outer'", "types": ["Ingress"],
+                "preDNAT": true, "applyOnForward": true,
+                "ingress": [{ "action": "Deny", "protocol": "TCP", "destination": { "ports": [8080] } }],
+            },
+        }),
+    ];
+    for document in documents {
+        let Parsed::Valid { object, warnings } = parse(&document).unwrap() else {
+            panic!("{document}");
+        };
+        calc.on_update(Update::Apply { object, warnings });
+    }
+    calc.resolve();
+    let denied = |source: &str, port| {
+        calc.judge().denies(&LiveFlow {
+            original_destination: Some(("172.16.0.11".parse().unwrap(), Some(port))),
+            ..flow(source, POD)
+        })
+    };
+    assert!(denied("172.16.0.5", 8080));
+    assert!(!denied("172.16.0.5", 80), "another port");
+    assert!(!denied("10.1.0.5", 8080), "another interface");
 }

@@ -221,6 +221,7 @@ fn an_agent_knows_the_addresses_of_its_links() {
         "n1",
         crate::checks::TunnelKinds {
             ipip: true,
+            ip6: true,
             vxlan: true,
         },
         policy::Options::default(),

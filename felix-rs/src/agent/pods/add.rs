@@ -1,7 +1,7 @@
 //! ADD: link, journal, policy, routes, pod, in this order.
 
 use super::{Awaited, Outcome, added, code, failed, key, neighbours, pod_name};
-use crate::agent::addresses::{endpoint_name, is_ours, now_ms, owner};
+use crate::agent::addresses::{is_ours, now_ms, owner};
 use crate::agent::{Agent, Table};
 use crate::store::Write;
 use felix_core::{EndpointKey, LocalEndpoint, Phase};
@@ -133,7 +133,7 @@ impl Agent {
         socket: &OwnedFd,
     ) -> Result<LocalEndpoint, Failure> {
         let mtu = request.mtu.unwrap_or_else(|| self.calc.pod_mtu());
-        let mac = mac.unwrap_or_else(|| pod_mac(request));
+        let mac = mac.unwrap_or_else(|| link_of(&request.container_id, &request.ifname).1);
         let endpoint = self.endpoint(request, ips, mac);
         let sequence = self.journal.state().next_sequence;
         let mut local = LocalEndpoint {
@@ -290,13 +290,13 @@ impl Agent {
     fn endpoint(&self, request: &Request, ips: Vec<IpNet>, mac: [u8; 6]) -> WorkloadEndpoint {
         WorkloadEndpoint {
             namespace: request.namespace.clone(),
-            name: endpoint_name(&self.options.node_name, &request.pod, &request.ifname),
+            name: WorkloadEndpoint::name_of(&self.options.node_name, &request.pod, &request.ifname),
             node: self.options.node_name.clone(),
             pod: request.pod.clone(),
             pod_uid: request.pod_uid.clone(),
             container_id: request.container_id.clone(),
             endpoint: request.ifname.clone(),
-            interface_name: host_name(request),
+            interface_name: link_of(&request.container_id, &request.ifname).0,
             mac,
             ip_networks: ips,
             labels: request.labels.clone(),
@@ -322,30 +322,20 @@ fn assign_failure(error: &AssignError, phase: Phase) -> Failure {
     failed(code, error.to_string(), details)
 }
 
-/// 64-bit FNV-1a: names and MACs are the same for the same container after a restart.
-fn fingerprint(request: &Request) -> u64 {
-    let bytes = request
-        .container_id
-        .bytes()
-        .chain([0])
-        .chain(request.ifname.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+/// Name of the host end and MAC of the pod's end, the same for the same container after a restart.
+/// The name is the prefix and 11 hexadecimal digits, 14 of the 15 characters that Linux allows; the
+/// MAC is locally administered, unicast.
+pub(in crate::agent) fn link_of(container_id: &str, ifname: &str) -> (String, [u8; 6]) {
+    let bytes = container_id.bytes().chain([0]).chain(ifname.bytes());
+    // 64-bit FNV-1a.
+    let fingerprint = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
-/// The host end: the prefix and 11 hexadecimal digits, 14 of the 15 characters that Linux allows.
-fn host_name(request: &Request) -> String {
-    let digits = format!("{:016x}", fingerprint(request));
-    format!(
-        "{}{}",
-        names::INTERFACE_PREFIX,
-        digits.get(..11).unwrap_or_default()
+    });
+    let digits = format!("{fingerprint:016x}");
+    let digits = digits.get(..11).unwrap_or_default();
+    let [a, b, c, d, e, ..] = fingerprint.to_le_bytes();
+    (
+        format!("{}{digits}", names::INTERFACE_PREFIX),
+        [0x0a, a, b, c, d, e],
     )
-}
-
-/// Locally administered, unicast.
-fn pod_mac(request: &Request) -> [u8; 6] {
-    let [a, b, c, d, e, ..] = fingerprint(request).to_le_bytes();
-    [0x0a, a, b, c, d, e]
 }

@@ -1,7 +1,9 @@
 use super::{clean, invalid, valid};
+use crate::manifest::{block_allocations, block_with};
 use crate::object::{
-    AllowedUse, Annotations, AssignmentMode, EncapMode, IpPool, IpReservation, IpamBlock,
-    NamedPort, Namespace, Node, Object, Pod, Protocol,
+    Allocation, AllowedUse, Annotations, AssignmentMode, BlockAllocations, CalicoNodeStatus,
+    EncapMode, IpPool, IpReservation, IpamBlock, NamedPort, Namespace, Node, NodeStatusClass,
+    Object, Pod, Protocol,
 };
 use crate::{Labels, Selector};
 use serde_json::{Value, json};
@@ -207,10 +209,6 @@ fn a_mistake_in_a_pool_is_named_with_its_field() {
             "spec.cidr: a block of /26 is larger than the pool 10.0.0.0/28",
         ),
         (
-            json!({ "cidr": "fd00::/64", "ipipMode": "Always" }),
-            "spec.ipipMode: IPIP carries IPv4 only; this pool is IPv6",
-        ),
-        (
             json!({ "cidr": "10.0.0.0/16", "ipipMode": "always" }),
             r#"spec.ipipMode: "always" is not one of Never, Always, CrossSubnet"#,
         ),
@@ -242,12 +240,79 @@ fn a_block_belongs_to_the_node_of_its_affinity_and_is_named_after_its_prefix() {
         message,
         "IPAMBlock/b: metadata.name: must be \"10-244-0-64-26\", after spec.cidr"
     );
-    let spec = json!({ "cidr": "10.244.0.64/26", "affinity": "virtual:load-balancer" });
-    let (message, _) = invalid(&calico("IPAMBlock", "10-244-0-64-26", spec));
-    assert!(
-        message.ends_with("spec.affinity: must be \"host:\" and a node's name"),
-        "{message}"
+    let spec = json!({ "cidr": "10.244.0.64/26", "affinity": "virtual:load-balancer",
+        "deleted": false });
+    match clean(&calico("IPAMBlock", "10-244-0-64-26", spec)) {
+        Object::IpamBlock(block) => assert!(block.is_virtual()),
+        other => panic!("{other:?}"),
+    }
+    for (field, value, expected) in [
+        (
+            "affinity",
+            json!("n1"),
+            "spec.affinity: must be \"host:\" and a node's name",
+        ),
+        (
+            "affinity",
+            json!("virtual:"),
+            "spec.affinity: must be \"host:\" and a node's name",
+        ),
+        (
+            "deleted",
+            json!(true),
+            "spec.deleted: blocks are deleted by deleting the object",
+        ),
+    ] {
+        let mut spec = json!({ "cidr": "10.244.0.64/26", "affinity": "host:n1" });
+        spec[field] = value;
+        let (message, _) = invalid(&calico("IPAMBlock", "10-244-0-64-26", spec));
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn what_is_held_in_a_block_is_written_in_calicos_shape_and_read_back() {
+    let block = IpamBlock {
+        cidr: "10.244.0.64/30".parse().unwrap(),
+        node: "n1".into(),
+    };
+    let holder = |pod: &str| Allocation {
+        handle: format!("k8s-pod-network.{pod}"),
+        attributes: [("pod".to_owned(), pod.to_owned())].into(),
+    };
+    let mut allocations = BlockAllocations::empty(&block);
+    allocations.sequence = 7;
+    allocations.take(0, holder("a"));
+    allocations.take(2, holder("b"));
+    assert!(allocations.release(0) && !allocations.release(1));
+    let document = block_with(&block, &allocations);
+    assert_eq!(clean(&document), Object::IpamBlock(block.clone()));
+    let spec = json!({
+        "cidr": "10.244.0.64/30",
+        "affinity": "host:n1",
+        "allocations": [null, null, 0, null],
+        "unallocated": [1, 3, 0],
+        "attributes": [{ "handle_id": "k8s-pod-network.b", "secondary": { "pod": "b" } }],
+        "sequenceNumber": 7,
+        "sequenceNumberForAllocation": { "2": 7 },
+        "deleted": false,
+        "strictAffinity": false,
+    });
+    assert_eq!(document["spec"], spec);
+    assert_eq!(block_allocations(&block, &document), Some(allocations));
+    let odd = |allocations: Value, unallocated: Value| {
+        let spec =
+            json!({ "allocations": allocations, "unallocated": unallocated, "attributes": [{}] });
+        block_allocations(&block, &json!({ "spec": spec }))
+    };
+    assert_eq!(odd(json!([1]), json!([])), None, "no such attribute");
+    assert_eq!(
+        odd(json!([null, null, null, null, 0]), json!([])),
+        None,
+        "outside of the block"
     );
+    let both = odd(json!([0]), json!([0, 2, 2, 9])).unwrap();
+    assert_eq!((both.held.len(), both.free), (1, vec![2, 1, 3]));
 }
 
 #[test]
@@ -333,4 +398,23 @@ fn a_reservation_lists_addresses_and_prefixes() {
         message,
         "IPReservation/r: spec.reservedCIDRs[1]: \"10.0.0.9/24\" has host bits set; its network is \"10.0.0.0/24\""
     );
+}
+
+#[test]
+fn a_question_about_a_node_names_it_and_what_is_asked() {
+    let document = |spec| calico("CalicoNodeStatus", "n1-bgp", spec);
+    let spec = json!({ "node": "n1", "classes": ["BGP", "Routes"], "updatePeriodSeconds": 0 });
+    let expected = CalicoNodeStatus {
+        name: "n1-bgp".into(),
+        node: "n1".into(),
+        classes: [NodeStatusClass::Bgp, NodeStatusClass::Routes].into(),
+        update_period_seconds: 0,
+    };
+    assert_eq!(clean(&document(spec)), Object::CalicoNodeStatus(expected));
+    match clean(&document(json!({ "node": "n1" }))) {
+        Object::CalicoNodeStatus(status) => assert_eq!(status.update_period_seconds, 10),
+        other => panic!("{other:?}"),
+    }
+    let (message, _) = invalid(&document(json!({ "node": "n1", "classes": ["CPU"] })));
+    assert!(message.contains("spec.classes[0]: \"CPU\""), "{message}");
 }

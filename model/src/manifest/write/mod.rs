@@ -4,7 +4,10 @@ mod bgp;
 mod policy;
 mod pool;
 
-use crate::object::{IpamBlock, Node, Object, Protocol, WorkloadEndpoint};
+use crate::object::{
+    Allocation, BlockAllocations, CalicoNodeStatus, IpamBlock, Node, NodeStatusClass, Object,
+    Protocol, WorkloadEndpoint,
+};
 use serde_json::{Map, Value, json};
 
 /// The document of an object of `projectcalico.org/v3`, a `NetworkPolicy` or a
@@ -29,6 +32,7 @@ pub fn to_manifest(object: &Object) -> Option<Value> {
         Object::BgpPeer(peer) => Some(bgp::peer(peer)),
         Object::BgpFilter(filter) => Some(bgp::filter(filter)),
         Object::FelixConfiguration(felix) => Some(bgp::felix(felix)),
+        Object::CalicoNodeStatus(status) => Some(node_status(status)),
         Object::Namespace(_)
         | Object::Pod(_)
         | Object::ServiceAccount(_)
@@ -36,6 +40,23 @@ pub fn to_manifest(object: &Object) -> Option<Value> {
         | Object::Service(_)
         | Object::EndpointSlice(_) => None,
     }
+}
+
+fn node_status(status: &CalicoNodeStatus) -> Value {
+    let classes = status.classes.iter().map(|class| match class {
+        NodeStatusClass::Agent => "Agent",
+        NodeStatusClass::Bgp => "BGP",
+        NodeStatusClass::Routes => "Routes",
+    });
+    calico(
+        "CalicoNodeStatus",
+        json!({ "name": status.name }),
+        json!({
+            "node": status.node,
+            "classes": classes.collect::<Value>(),
+            "updatePeriodSeconds": status.update_period_seconds,
+        }),
+    )
 }
 
 fn calico(kind: &str, metadata: Value, spec: Value) -> Value {
@@ -123,11 +144,57 @@ fn protocol(protocol: Protocol) -> &'static str {
 }
 
 fn ipam_block(block: &IpamBlock) -> Value {
-    calico(
-        "IPAMBlock",
-        json!({ "name": block.name() }),
-        json!({ "cidr": block.cidr.to_string(), "affinity": format!("host:{}", block.node) }),
-    )
+    block_with(block, &BlockAllocations::empty(block))
+}
+
+/// An `IPAMBlock` with the addresses that are held in it.
+pub fn block_with(block: &IpamBlock, allocations: &BlockAllocations) -> Value {
+    let mut document = calico("IPAMBlock", json!({ "name": block.name() }), json!({}));
+    let mut spec = allocations_of(block, allocations);
+    spec.insert("cidr".into(), block.cidr.to_string().into());
+    spec.insert("affinity".into(), block.affinity().into());
+    document["spec"] = spec.into();
+    document
+}
+
+/// The fields of an `IPAMBlock`'s spec that say what is held. None of them is left out: Calico's
+/// schema requires some of them.
+pub fn allocations_of(block: &IpamBlock, allocations: &BlockAllocations) -> Map<String, Value> {
+    let mut holders: Vec<&Allocation> = Vec::new();
+    let mut held = vec![Value::Null; block.size() as usize];
+    for (ordinal, holder) in &allocations.held {
+        let at = holders.iter().position(|known| known == &holder);
+        let at = at.unwrap_or_else(|| {
+            holders.push(holder);
+            holders.len() - 1
+        });
+        if let Some(place) = held.get_mut(*ordinal as usize) {
+            *place = at.into();
+        }
+    }
+    let attributes = holders
+        .iter()
+        .map(|holder| json!({ "handle_id": holder.handle, "secondary": holder.attributes }));
+    let taken_at = allocations.taken_at.iter();
+    let fields = [
+        ("allocations", held.into()),
+        ("unallocated", allocations.free.clone().into()),
+        ("attributes", attributes.collect()),
+        ("sequenceNumber", allocations.sequence.into()),
+        (
+            "sequenceNumberForAllocation",
+            taken_at
+                .map(|(ordinal, at)| (ordinal.to_string(), Value::from(*at)))
+                .collect::<Map<_, _>>()
+                .into(),
+        ),
+        ("deleted", false.into()),
+        ("strictAffinity", false.into()),
+    ];
+    fields
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
 }
 
 fn node(node: &Node) -> Value {

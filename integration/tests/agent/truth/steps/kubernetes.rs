@@ -1,33 +1,10 @@
-//! The cases: what a policy says, and a name for the row of the specification that it is about.
+//! `networking.k8s.io/v1` `NetworkPolicy`.
 
+use super::{Step, one, pod, policy, port, team};
 use integration::prober::PORTS;
-use serde_json::{Value, json};
+use serde_json::json;
 
-type Step = (&'static str, Vec<Value>);
-
-fn policy(namespace: &str, name: &str, spec: Value) -> Value {
-    json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-        "metadata": {"namespace": namespace, "name": name}, "spec": spec})
-}
-
-fn one(spec: Value) -> Vec<Value> {
-    vec![policy("x", "p", spec)]
-}
-
-/// Pods by the label `pod`.
-fn pod(name: &str) -> Value {
-    json!({"matchLabels": {"pod": name}})
-}
-
-fn team(name: &str) -> Value {
-    json!({"matchLabels": {"team": name}})
-}
-
-fn port(number: u16) -> Value {
-    json!({"port": number})
-}
-
-pub(super) fn kubernetes() -> Vec<Step> {
+pub(in super::super) fn kubernetes() -> Vec<Step> {
     let [first, second] = PORTS;
     let all = json!({});
     vec![
@@ -253,238 +230,144 @@ pub(super) fn kubernetes() -> Vec<Step> {
                 })
                 .into(),
         ),
-        ("nothing is left behind", vec![]),
-    ]
-}
-
-fn cluster(name: &str, tier: &str, priority: u16, rules: &Value) -> Value {
-    let mut spec = json!({"tier": tier, "priority": priority,
-        "subject": {"namespaces": {"matchLabels": {"team": "x"}}}});
-    if let (Some(spec), Some(rules)) = (spec.as_object_mut(), rules.as_object()) {
-        spec.extend(rules.clone());
-    }
-    json!({"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
-        "metadata": {"name": name}, "spec": spec})
-}
-
-fn calico(kind: &str, namespace: Option<&str>, name: &str, spec: Value) -> Value {
-    let mut metadata = json!({ "name": name });
-    if let Some(namespace) = namespace {
-        metadata["namespace"] = json!(namespace);
-    }
-    json!({"apiVersion": "projectcalico.org/v3", "kind": kind, "metadata": metadata, "spec": spec})
-}
-
-fn from(team: &str, action: &str) -> Value {
-    json!({"name": format!("{action}-{team}"), "action": action, "from": [{"namespaces": {"matchLabels": {"team": team}}}]})
-}
-
-pub(super) fn others() -> Vec<Step> {
-    let first = PORTS[0];
-    let tcp = |port: u16| json!([{"tcp": {"destinationPort": {"number": port}}}]);
-    let anybody = json!({"action": "Deny", "from": [{"namespaces": {}}]});
-    let np = || {
-        policy(
-            "x",
-            "np",
-            json!({"podSelector": {}, "ingress": [
-        {"from": [{"namespaceSelector": team("z")}]}]}),
-        )
-    };
-    let tier = |name: &str, order: u32, action: &str| {
-        calico(
-            "Tier",
-            None,
-            name,
-            json!({"order": order, "defaultAction": action}),
-        )
-    };
-    vec![
         (
-            "a cluster-wide policy isolates nobody by itself",
-            vec![cluster(
-                "a",
-                "Admin",
-                1,
-                &json!({"ingress": [from("y", "Accept")]}),
-            )],
+            "an empty list of peers is any peer",
+            one(json!({"podSelector": all, "ingress": [{"from": [], "ports": [port(first)]}]})),
         ),
         (
-            "the first rule that matches decides",
-            vec![cluster(
-                "a",
-                "Admin",
-                1,
-                &json!({"ingress": [from("y", "Accept"), anybody]}),
-            )],
+            "an empty list of ports is any port of any protocol",
+            one(
+                json!({"podSelector": all, "ingress": [{"from": [{"podSelector": all}], "ports": []}]}),
+            ),
         ),
         (
-            "the lower priority number comes first",
+            "a port without a protocol is TCP",
+            one(json!({"podSelector": all, "ingress": [{"ports": [{"port": first}]}]})),
+        ),
+        (
+            "a port of SCTP",
+            one(
+                json!({"podSelector": all, "ingress": [{"from": [{"namespaceSelector": team("y")}], "ports": [{"protocol": "SCTP", "port": first}]}]}),
+            ),
+        ),
+        (
+            "a named port of SCTP, ingress",
+            one(
+                json!({"podSelector": all, "ingress": [{"ports": [{"protocol": "SCTP", "port": "diameter"}]}]}),
+            ),
+        ),
+        (
+            "a named port of SCTP, egress",
+            one(
+                json!({"podSelector": all, "policyTypes": ["Egress"], "egress": [
+                {"to": [{"namespaceSelector": team("z")}], "ports": [{"protocol": "SCTP", "port": "diameter"}]}]}),
+            ),
+        ),
+        (
+            "egress rules without the type isolate no egress",
+            one(
+                json!({"podSelector": all, "policyTypes": ["Ingress"], "egress": [{"ports": [port(second)]}]}),
+            ),
+        ),
+        (
+            "a named port never matches an ipBlock, even of the pod that has it",
+            one(
+                json!({"podSelector": all, "policyTypes": ["Egress"], "egress": [
+                {"to": [{"ipBlock": {"cidr": "10.244.0.0/16"}}], "ports": [{"port": "web"}]}]}),
+            ),
+        ),
+        (
+            "exceptions nest",
+            one(json!({"podSelector": all, "ingress": [{"from": [
+                {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.244.0.0/16", "10.0.0.0/9", "10.1.0.0/24"]}},
+                {"ipBlock": {"cidr": "@yb4/32"}}]}]})),
+        ),
+        (
+            "what one rule excepts another allows",
+            one(json!({"podSelector": all, "ingress": [
+                {"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["@ya4/32", "@yb4/32"]}}]},
+                {"from": [{"ipBlock": {"cidr": "@ya4/32"}}], "ports": [port(first)]}]})),
+        ),
+        (
+            "what one policy excepts another allows",
             vec![
-                cluster("late", "Admin", 9, &json!({"ingress": [from("y", "Deny")]})),
-                cluster(
-                    "early",
-                    "Admin",
-                    1,
-                    &json!({"ingress": [from("y", "Accept")]}),
+                policy(
+                    "x",
+                    "p",
+                    json!({"podSelector": all, "policyTypes": ["Egress"], "egress": [
+                {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.244.0.0/16"]}}]}]}),
+                ),
+                policy(
+                    "x",
+                    "q",
+                    json!({"podSelector": pod("a"), "policyTypes": ["Egress"], "egress": [
+                {"to": [{"podSelector": {}, "namespaceSelector": team("y")}]}]}),
                 ),
             ],
         ),
         (
-            "what the admin tier denies no NetworkPolicy allows",
-            vec![
-                cluster("a", "Admin", 1, &json!({"ingress": [from("z", "Deny")]})),
-                np(),
-            ],
+            "ranges that overlap",
+            one(
+                json!({"podSelector": all, "ingress": [{"ports": [{"port": first - 5, "endPort": first}, {"port": first, "endPort": second}]},
+                {"ports": [{"protocol": "UDP", "port": 1, "endPort": first}]}]}),
+            ),
         ),
         (
-            "what the admin tier accepts no NetworkPolicy denies",
-            vec![
-                cluster("a", "Admin", 1, &json!({"ingress": [from("y", "Accept")]})),
-                np(),
-            ],
-        ),
-        (
-            "pass leaves the tier",
-            vec![
-                cluster(
-                    "a",
-                    "Admin",
-                    1,
-                    &json!({"ingress": [from("z", "Pass"), anybody]}),
-                ),
-                np(),
-            ],
-        ),
-        (
-            "the baseline tier counts where no NetworkPolicy isolates",
-            vec![cluster(
-                "b",
-                "Baseline",
-                1,
-                &json!({"ingress": [from("y", "Deny")]}),
-            )],
-        ),
-        (
-            "a NetworkPolicy comes before the baseline tier",
-            vec![
-                cluster("b", "Baseline", 1, &json!({"ingress": [from("z", "Deny")]})),
-                np(),
-            ],
-        ),
-        (
-            "egress to networks and pods with ports",
-            vec![cluster(
-                "e",
-                "Admin",
-                1,
-                &json!({"egress": [
-                    {"action": "Accept", "to": [{"pods": {"namespaceSelector": team("y"), "podSelector": {}}}], "protocols": tcp(first)},
-                    {"action": "Deny", "to": [{"networks": ["10.244.0.0/16"]}]},
-                ]}),
-            )],
-        ),
-        (
-            "a port range, and named ports",
-            vec![cluster(
-                "r",
-                "Admin",
-                1,
-                &json!({"ingress": [
-                    {"action": "Accept", "from": [{"namespaces": {}}], "protocols": [{"tcp": {"destinationPort": {"range": {"start": 1, "end": first}}}}]},
-                    {"action": "Deny", "from": [{"namespaces": {}}]},
-                ]}),
-            )],
-        ),
-        (
-            "Calico: rules in order, then the end of the tier denies",
-            vec![calico(
-                "NetworkPolicy",
-                Some("x"),
-                "default.order",
-                json!({"selector": "all()", "types": ["Ingress"], "ingress": [
-                    {"action": "Deny", "source": {"selector": "pod == 'b'", "namespaceSelector": "all()"}},
-                    {"action": "Allow", "source": {"namespaceSelector": "team == 'y'"}},
-                ]}),
-            )],
-        ),
-        (
-            "Calico: nets, negations and ports",
-            vec![calico(
-                "GlobalNetworkPolicy",
-                None,
-                "nets",
-                json!({
-                "namespaceSelector": "team == 'x'", "types": ["Ingress"], "ingress": [
-                    {"action": "Allow", "protocol": "TCP", "source": {"notSelector": "pod == 'a'"},
-                        "destination": {"ports": [format!("{}:{}", first - 10, first)]}},
-                    {"action": "Allow", "protocol": "ICMP", "icmp": {"type": 8}},
-                    {"action": "Allow", "protocol": "UDP", "source": {"nets": ["10.244.0.0/16"]}},
-                ]}),
-            )],
-        ),
-        (
-            "Calico: tiers, pass, and what a tier does at its end",
-            vec![
-                tier("early", 10, "Pass"),
-                tier("late", 2_000_000, "Deny"),
-                calico(
-                    "GlobalNetworkPolicy",
-                    None,
-                    "early.a",
-                    json!({"tier": "early", "selector": "ns == 'x'", "types": ["Ingress"], "ingress": [
-                        {"action": "Pass", "source": {"selector": "ns == 'y'"}},
-                        {"action": "Deny", "source": {"selector": "ns == 'z' && pod != 'c'"}},
-                    ]}),
-                ),
-                calico(
-                    "GlobalNetworkPolicy",
-                    None,
-                    "late.b",
-                    json!({"tier": "late", "selector": "ns == 'x'", "types": ["Ingress"], "ingress": [
-                        {"action": "Allow", "protocol": "TCP"},
-                    ]}),
-                ),
-            ],
-        ),
-        (
-            "Calico: a network set and an egress rule",
-            vec![
-                calico(
-                    "GlobalNetworkSet",
-                    None,
-                    "pods",
-                    json!({"nets": ["10.244.0.0/16"]}),
-                )
-                .as_object()
-                .cloned()
-                .map(|mut set| {
-                    set["metadata"]["labels"] = json!({"role": "pods"});
-                    Value::Object(set)
+            "the own node reaches its pods and they reach it, whatever NetworkPolicies say",
+            ["x", "y", "z"]
+                .map(|namespace| {
+                    policy(
+                        namespace,
+                        "closed",
+                        json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
+                    )
                 })
-                .unwrap_or_default(),
-                calico(
-                    "NetworkPolicy",
-                    Some("y"),
-                    "default.out",
-                    json!({"selector": "pod == 'a'", "types": ["Egress"], "egress": [
-                        {"action": "Deny", "destination": {"selector": "role == 'pods'", "namespaceSelector": "global()"}},
-                        {"action": "Allow"},
-                    ]}),
+                .into(),
+        ),
+        (
+            "a remote node is allowed by its address only",
+            one(json!({"podSelector": all, "ingress": [
+                {"from": [{"ipBlock": {"cidr": "10.1.0.12/32"}}, {"ipBlock": {"cidr": "fd00:1::12/128"}}]}]})),
+        ),
+        (
+            "pods in the host's network are no subject and no peer",
+            vec![
+                json!({"apiVersion": "v1", "kind": "Pod",
+                    "metadata": {"namespace": "y", "name": "proxy", "labels": {"pod": "a"}},
+                    "spec": {"nodeName": "n2", "hostNetwork": true, "containers": []},
+                    "status": {"podIP": "10.1.0.12", "podIPs": [{"ip": "10.1.0.12"}, {"ip": "fd00:1::12"}]}}),
+                policy(
+                    "y",
+                    "closed",
+                    json!({"podSelector": pod("a"), "policyTypes": ["Ingress", "Egress"]}),
+                ),
+                policy(
+                    "x",
+                    "p",
+                    json!({"podSelector": all, "ingress": [{"from": [{"namespaceSelector": {}}]}]}),
                 ),
             ],
         ),
         (
-            "Calico: order beside NetworkPolicies of the same tier",
+            "addresses outside by ipBlock",
+            one(
+                json!({"podSelector": all, "policyTypes": ["Ingress", "Egress"],
+                "ingress": [{"from": [{"ipBlock": {"cidr": "10.1.0.0/28"}}], "ports": [port(first)]}],
+                "egress": [{"to": [{"ipBlock": {"cidr": "10.1.0.1/32"}}, {"ipBlock": {"cidr": "fd00:1::/64", "except": ["fd00:1::12/128"]}}]}]}),
+            ),
+        ),
+        (
+            "ICMP passes rules without ports, and none with",
             vec![
-                np(),
-                calico(
-                    "NetworkPolicy",
-                    Some("x"),
-                    "default.first",
-                    json!({"order": 10, "selector": "all()", "types": ["Ingress"], "ingress": [
-                        {"action": "Deny", "source": {"selector": "pod == 'a'", "namespaceSelector": "team == 'z'"}},
-                    ]}),
+                policy(
+                    "x",
+                    "peers",
+                    json!({"podSelector": all, "ingress": [{"from": [{"namespaceSelector": team("y")}]}]}),
+                ),
+                policy(
+                    "y",
+                    "ports",
+                    json!({"podSelector": all, "ingress": [{"ports": [port(first), {"protocol": "UDP"}, {"protocol": "SCTP"}]}]}),
                 ),
             ],
         ),

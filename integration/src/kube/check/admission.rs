@@ -1,0 +1,160 @@
+//! Objects that are wrong.
+
+use super::world::{World, text};
+use anyhow::{Result, bail, ensure};
+use serde_json::Value;
+
+/// What is wrong, with the kind, the name and the spec of the object.
+type Wrong = (&'static str, &'static str, &'static str, &'static str);
+
+/// The API server refuses these.
+const REFUSED: &[Wrong] = &[
+    (
+        "a prefix that is none",
+        "IPPool",
+        "wrong",
+        "{cidr: 10.0.0.0/33}",
+    ),
+    (
+        "host bits in a pool",
+        "IPPool",
+        "wrong",
+        "{cidr: 10.0.0.1/16}",
+    ),
+    (
+        "blocks larger than the pool",
+        "IPPool",
+        "wrong",
+        "{cidr: 10.9.0.0/24, blockSize: 20}",
+    ),
+    (
+        "two encapsulations",
+        "IPPool",
+        "wrong",
+        "{cidr: 10.9.0.0/16, ipipMode: Always, vxlanMode: Always}",
+    ),
+    (
+        "an encapsulation that is none",
+        "IPPool",
+        "wrong",
+        "{cidr: 10.9.0.0/16, ipipMode: Sometimes}",
+    ),
+    (
+        "an AS number out of range",
+        "BGPPeer",
+        "wrong",
+        "{peerIP: 10.0.0.1, asNumber: 4294967296}",
+    ),
+    (
+        "two ways to name a peer",
+        "BGPPeer",
+        "wrong",
+        "{peerIP: 10.0.0.1, asNumber: 65000, peerSelector: all()}",
+    ),
+    (
+        "an address that is none",
+        "BGPPeer",
+        "wrong",
+        "{peerIP: 10.0.0.256, asNumber: 65000}",
+    ),
+    (
+        "a number where a list is due",
+        "GlobalNetworkSet",
+        "wrong",
+        "{nets: 7}",
+    ),
+    (
+        "a port out of range",
+        "GlobalNetworkPolicy",
+        "default.wrong",
+        "{ingress: [{action: Allow, protocol: TCP, destination: {ports: [70000]}}]}",
+    ),
+    (
+        "an action that is none",
+        "GlobalNetworkPolicy",
+        "default.wrong",
+        "{ingress: [{action: Perhaps}]}",
+    ),
+    (
+        "ports without a protocol",
+        "GlobalNetworkPolicy",
+        "default.wrong",
+        "{ingress: [{action: Allow, destination: {ports: [80]}}]}",
+    ),
+    (
+        "a reservation of nothing",
+        "IPReservation",
+        "wrong",
+        "{reservedCIDRs: [nothing]}",
+    ),
+    (
+        "a filter with an unknown action",
+        "BGPFilter",
+        "wrong",
+        "{importV4: [{action: Maybe}]}",
+    ),
+];
+
+/// These are accepted, and their status says what is wrong: a schema can't parse a selector.
+const REPORTED: &[Wrong] = &[(
+    "a selector that does not parse",
+    "GlobalNetworkPolicy",
+    "default.wrong",
+    "{selector: 'app = = web', ingress: [{action: Allow}]}",
+)];
+
+pub(super) fn refused(world: &mut World) -> Result<String> {
+    for (what, kind, name, spec) in REFUSED {
+        let manifest = manifest(kind, name, spec);
+        match world
+            .cluster
+            .kubectl_stdin(&["create", "--dry-run=server", "-f", "-"], &manifest)
+        {
+            Ok(said) => bail!("{what} was accepted: {said}"),
+            Err(error) => {
+                let words = format!("{error:#}");
+                ensure!(
+                    words.contains("is invalid") || words.contains("strict decoding"),
+                    "{what}: {words}"
+                );
+            }
+        }
+    }
+    for (what, kind, name, spec) in REPORTED {
+        let manifest = manifest(kind, name, spec);
+        world.cluster.apply(&manifest)?;
+        let resource = format!("{}.projectcalico.org", kind.to_lowercase());
+        world.until(&format!("the status of {what}"), || {
+            let object = world.cluster.kubectl_json(&["get", &resource, name])?;
+            let conditions = object
+                .pointer("/status/conditions")
+                .and_then(Value::as_array);
+            let reason = conditions
+                .into_iter()
+                .flatten()
+                .find(|condition| text(condition, "/status") == "False")
+                .map(|condition| text(condition, "/message").to_owned());
+            ensure!(
+                reason
+                    .as_ref()
+                    .is_some_and(|words| words.contains("selector")),
+                "{reason:?}"
+            );
+            Ok(())
+        })?;
+        world
+            .cluster
+            .kubectl_stdin(&["delete", "-f", "-"], &manifest)?;
+    }
+    Ok(format!(
+        "{} refused, {} reported",
+        REFUSED.len(),
+        REPORTED.len()
+    ))
+}
+
+fn manifest(kind: &str, name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+    )
+}

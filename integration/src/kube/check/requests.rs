@@ -1,0 +1,209 @@
+//! What the agents ask of the API server, by its audit log.
+
+use super::world::{AGENT, SYSTEM, World, items, node_names, pod, text};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::time::Duration;
+
+/// How long the cluster is left alone.
+const QUIET: Duration = Duration::from_secs(20);
+
+/// One request of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::kube) struct Request {
+    pub(in crate::kube) verb: String,
+    group: String,
+    resource: String,
+    name: String,
+    namespace: String,
+    pub(in crate::kube) code: u64,
+    pub(in crate::kube) words: String,
+}
+
+/// Where the log ends now.
+pub(in crate::kube) fn mark(world: &World) -> Result<u64> {
+    Ok(std::fs::metadata(world.cluster.audit_log())
+        .context("audit log")?
+        .len())
+}
+
+/// What the agents have asked for since.
+pub(in crate::kube) fn since(world: &World, mark: u64) -> Result<Vec<Request>> {
+    let mut file = std::fs::File::open(world.cluster.audit_log()).context("audit log")?;
+    file.seek(SeekFrom::Start(mark)).context("audit log")?;
+    let user = format!("system:serviceaccount:{SYSTEM}:{AGENT}");
+    let mut requests = Vec::new();
+    for line in BufReader::new(file).lines() {
+        // The last line may be half written.
+        let Ok(event) = serde_json::from_str::<Value>(&line.context("audit log")?) else {
+            continue;
+        };
+        if text(&event, "/user/username") != user {
+            continue;
+        }
+        let subresource = text(&event, "/objectRef/subresource");
+        let resource = text(&event, "/objectRef/resource");
+        requests.push(Request {
+            verb: text(&event, "/verb").to_owned(),
+            group: text(&event, "/objectRef/apiGroup").to_owned(),
+            resource: if subresource.is_empty() {
+                resource.to_owned()
+            } else {
+                format!("{resource}/{subresource}")
+            },
+            name: text(&event, "/objectRef/name").to_owned(),
+            namespace: text(&event, "/objectRef/namespace").to_owned(),
+            code: event
+                .pointer("/responseStatus/code")
+                .and_then(Value::as_u64)
+                .unwrap_or(0),
+            words: text(&event, "/responseStatus/message").to_owned(),
+        });
+    }
+    Ok(requests)
+}
+
+pub(super) fn quiet(world: &mut World) -> Result<String> {
+    const PODS: usize = 12;
+    world.base()?;
+    let start = mark(world)?;
+    // What is measured is a time in which nothing happens.
+    std::thread::sleep(QUIET);
+    let idle = since(world, start)?;
+    let lists: Vec<&Request> = idle
+        .iter()
+        .filter(|request| request.verb == "list")
+        .collect();
+    ensure!(lists.is_empty(), "lists in {QUIET:?}: {lists:?}");
+    let start = mark(world)?;
+    let manifest: String = (0..PODS)
+        .map(|index| {
+            pod(
+                "base",
+                &format!("counted-{index}"),
+                node_names()[index % 3],
+                "counted",
+            )
+        })
+        .collect();
+    world.cluster.apply(&manifest)?;
+    world.ready("base", PODS + 6)?;
+    let annotated = || -> Result<()> {
+        let pods =
+            world
+                .cluster
+                .kubectl_json(&["-n", "base", "get", "pods", "-l", "app=counted"])?;
+        let missing = items(&pods)
+            .filter(|pod| {
+                text(pod, "/metadata/annotations/cni.projectcalico.org~1podIP").is_empty()
+            })
+            .count();
+        ensure!(missing == 0, "{missing} pods without the annotation");
+        Ok(())
+    };
+    world.until("the addresses of the pods as annotations", annotated)?;
+    let requests = since(world, start)?;
+    world.kubectl(&[
+        "-n",
+        "base",
+        "delete",
+        "pods",
+        "-l",
+        "app=counted",
+        "--wait=true",
+    ])?;
+    let of_pods = requests
+        .iter()
+        .filter(|request| request.resource.starts_with("pods"))
+        .count();
+    ensure!(
+        of_pods <= PODS,
+        "{of_pods} requests about {PODS} pods: {requests:?}"
+    );
+    let lists = requests
+        .iter()
+        .filter(|request| request.verb == "list")
+        .count();
+    ensure!(lists == 0, "{lists} lists while pods start");
+    Ok(format!(
+        "{} requests of three agents in {} s, 0 lists; {of_pods} about {PODS} pods, {} in all",
+        idle.len(),
+        QUIET.as_secs(),
+        requests.len()
+    ))
+}
+
+/// A permission: verb, group, resource, and a name or nothing.
+type Permission = (String, String, String, String);
+
+/// Runs last: what all tests have asked for.
+pub(super) fn permissions(world: &mut World) -> Result<String> {
+    let requests = since(world, 0)?;
+    let forbidden: BTreeSet<&Request> = requests
+        .iter()
+        .filter(|request| request.code == 403)
+        .collect();
+    ensure!(forbidden.is_empty(), "forbidden: {forbidden:?}");
+    let mut granted = rules(&world.cluster.kubectl_json(&["get", "clusterrole", AGENT])?);
+    granted.extend(rules(
+        &world
+            .cluster
+            .kubectl_json(&["-n", SYSTEM, "get", "role", AGENT])?,
+    ));
+    let unused: Vec<String> = granted
+        .iter()
+        .filter(|(verb, group, resource, name)| {
+            !requests.iter().any(|request| {
+                request.verb == *verb
+                    && request.group == *group
+                    && request.resource == *resource
+                    && (name.is_empty() || request.name == *name)
+            })
+        })
+        .map(|(verb, group, resource, name)| {
+            format!("{verb} {resource}.{group} {name}")
+                .trim()
+                .to_owned()
+        })
+        .collect();
+    ensure!(unused.is_empty(), "never used: {}", unused.join(", "));
+    Ok(format!(
+        "{} requests, {} permissions",
+        requests.len(),
+        granted.len()
+    ))
+}
+
+fn rules(role: &Value) -> BTreeSet<Permission> {
+    let words = |rule: &Value, key: &str| -> Vec<String> {
+        let list = rule[key].as_array().cloned().unwrap_or_default();
+        list.iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut permissions = BTreeSet::new();
+    for rule in role["rules"].as_array().into_iter().flatten() {
+        let mut names = words(rule, "resourceNames");
+        if names.is_empty() {
+            names.push(String::new());
+        }
+        for verb in words(rule, "verbs") {
+            for group in words(rule, "apiGroups") {
+                for resource in words(rule, "resources") {
+                    for name in &names {
+                        permissions.insert((
+                            verb.clone(),
+                            group.clone(),
+                            resource.clone(),
+                            name.clone(),
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    permissions
+}

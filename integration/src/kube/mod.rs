@@ -1,0 +1,125 @@
+//! `cargo lab kube`: a real Kubernetes in namespaces, and what Ocicat promises on it.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`shape`] | names and addresses: two racks, three nodes, a host outside |
+//! | [`cache`] | binaries and images, built once from Kubernetes' Go module |
+//! | [`cluster`] | the cluster: up, down, `kubectl`, power switches |
+//! | [`machine`] | process 1 of a node: its mounts and its services |
+//! | `check` | `cargo lab kube test`: the promises |
+//! | `services`, `pki`, `fabric`, `cgroup`, `host`, `image` | what a machine is made of |
+
+pub mod cache;
+mod cgroup;
+mod check;
+pub mod cluster;
+mod fabric;
+mod host;
+mod image;
+pub mod machine;
+mod pki;
+mod services;
+pub mod shape;
+
+pub use cache::Cache;
+pub use check::TestOptions;
+pub use cluster::{Cluster, Options};
+
+use anyhow::{Context, Result};
+use clap::{Subcommand, ValueEnum};
+use std::os::unix::process::CommandExt;
+
+/// Who implements Services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)] // the names say it
+pub enum Proxy {
+    Nftables,
+    Iptables,
+    None,
+}
+
+impl Proxy {
+    /// As kube-proxy's configuration calls it; none without kube-proxy.
+    fn mode(self) -> Option<&'static str> {
+        match self {
+            Self::Nftables => Some("nftables"),
+            Self::Iptables => Some("iptables"),
+            Self::None => None,
+        }
+    }
+}
+
+/// `cargo lab kube ...`.
+#[derive(Debug, Subcommand)]
+pub enum KubeCommand {
+    /// Builds what clusters are made of, once: Kubernetes from its Go module, and test images
+    Build,
+    /// Makes a cluster without a pod network: a control plane and three nodes in two racks
+    Up {
+        /// Names the cluster; several can be up
+        #[arg(long, default_value = "ock")]
+        prefix: String,
+        /// Who implements Services
+        #[arg(long, value_enum, default_value_t = Proxy::Nftables)]
+        proxy: Proxy,
+    },
+    /// Makes a cluster, installs Ocicat as a user would, and checks what it promises
+    Test(TestOptions),
+    /// Removes the cluster with everything it left
+    Down {
+        /// Which cluster
+        #[arg(long, default_value = "ock")]
+        prefix: String,
+    },
+    /// kubectl as the cluster's administrator
+    Kubectl {
+        /// Which cluster
+        #[arg(long, default_value = "ock")]
+        prefix: String,
+        /// Its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// A command on a machine: cp, n1, n2, n3, tor1, tor2, out
+    Exec {
+        /// Which cluster
+        #[arg(long, default_value = "ock")]
+        prefix: String,
+        /// Which machine
+        machine: String,
+        /// The command and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+}
+
+/// Does what was asked for; whether it succeeded.
+///
+/// # Errors
+/// What failed.
+pub fn run(command: KubeCommand) -> Result<bool> {
+    match command {
+        KubeCommand::Build => Cache::locate().fill()?,
+        KubeCommand::Up { prefix, proxy } => {
+            Cache::locate().fill()?;
+            let cluster = Cluster::up(&Options { prefix, proxy })?;
+            print!("{}", cluster.kubectl(&["get", "nodes", "-o", "wide"])?);
+        }
+        KubeCommand::Test(options) => return check::run(&options),
+        KubeCommand::Down { prefix } => Cluster::named(&prefix).down()?,
+        KubeCommand::Kubectl { prefix, arguments } => {
+            let mut kubectl = Cluster::named(&prefix).kubectl_command()?;
+            // Returns only if there is no such program.
+            return Err(kubectl.args(arguments).exec()).context("kubectl");
+        }
+        KubeCommand::Exec {
+            prefix,
+            machine,
+            command,
+        } => {
+            let mut there = Cluster::named(&prefix).command(&machine)?;
+            return Err(there.args(command).exec()).context("nsenter");
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,212 @@
+//! What changes under load.
+
+use crate::racks::{LIMIT, Mode, Racks, Stack, When};
+use anyhow::{Result, ensure};
+use integration::lab::wait;
+use integration::lab::wire::Wrapping;
+use integration::vm::kernel_has_ipip;
+use model::names;
+
+/// Datagrams a second.
+const RATE: u32 = 1000;
+
+const VXLAN: Mode = Mode::Wrapped(Wrapping::Vxlan, When::Always);
+const VXLAN_CROSS: Mode = Mode::Wrapped(Wrapping::Vxlan, When::CrossSubnet);
+const IPIP: Mode = Mode::Wrapped(Wrapping::IpInIp, When::Always);
+const IPIP_CROSS: Mode = Mode::Wrapped(Wrapping::IpInIp, When::CrossSubnet);
+
+#[test]
+fn native_and_vxlan_change_into_each_other_without_loss() -> Result<()> {
+    flips(&[
+        Mode::Native,
+        VXLAN,
+        VXLAN_CROSS,
+        VXLAN,
+        Mode::Native,
+        VXLAN_CROSS,
+        Mode::Native,
+    ])
+}
+
+/// In the guest where this kernel has no such device.
+#[test]
+fn every_mode_changes_into_every_other_without_loss_with_ipip() -> Result<()> {
+    if !kernel_has_ipip()? {
+        return Ok(());
+    }
+    flips(&[
+        Mode::Native,
+        IPIP,
+        VXLAN,
+        IPIP_CROSS,
+        Mode::Native,
+        IPIP_CROSS,
+        VXLAN_CROSS,
+        IPIP,
+        IPIP_CROSS,
+        VXLAN,
+        Mode::Native,
+    ])
+}
+
+/// The mode of all pools is changed on all nodes while datagrams and a transfer are under way.
+fn flips(modes: &[Mode]) -> Result<()> {
+    let racks = Racks::start(Stack::Dual, VXLAN)?;
+    // Made with the least MTU.
+    let pods = racks.pods()?;
+    racks.wait_routed(&pods, VXLAN)?;
+    racks.set_mode(modes[0])?;
+    racks.wait_routed(&pods, modes[0])?;
+    let mut flows = Vec::new();
+    for v6 in [false, true] {
+        for to in [1, 2] {
+            let flow = pods[0]
+                .probe
+                .flow(&pods[to].probe, pods[to].address(v6)?, RATE)?;
+            flows.push((v6, to, flow));
+        }
+    }
+    for mode in &modes[1..] {
+        racks.set_mode(*mode)?;
+        racks.wait_routed(&pods, *mode)?;
+        let arrived = pods[0]
+            .probe
+            .bulk(pods[2].address(false)?, 1 << 20, LIMIT)?;
+        ensure!(arrived == 1 << 20, "{arrived} octets of a transfer, {mode}");
+    }
+    for (v6, to, flow) in flows {
+        let report = flow.stop()?;
+        println!("IPv6 {v6}, n1 to n{}: {report}", to + 1);
+        ensure!(report.lost() == 0, "IPv6 {v6}, n1 to n{}: {report}", to + 1);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_others_change_of_a_vxlan_is_put_right_at_once() -> Result<()> {
+    let racks = Racks::start(Stack::Dual, VXLAN)?;
+    let pods = racks.pods()?;
+    racks.wait_routed(&pods, VXLAN)?;
+    let node = &racks.nodes[0];
+    for device in [names::VXLAN_DEVICE, names::VXLAN6_DEVICE] {
+        let entries = || -> Result<String> {
+            let forwarding = node.run(&["bridge", "fdb", "show", "dev", device])?;
+            let neighbours =
+                node.run(&["ip", "neigh", "show", "dev", device, "nud", "permanent"])?;
+            let neighbours_v6 = node.run(&[
+                "ip",
+                "-6",
+                "neigh",
+                "show",
+                "dev",
+                device,
+                "nud",
+                "permanent",
+            ])?;
+            let all = forwarding + &neighbours + &neighbours_v6;
+            let mut lines: Vec<&str> = all.lines().collect();
+            lines.sort_unstable();
+            lines.dedup();
+            Ok(lines.join("\n"))
+        };
+        let right = entries()?;
+        let end = right.lines().find(|line| line.contains(" dst "));
+        let words: Vec<&str> = end.unwrap_or_default().split_whitespace().collect();
+        ensure!(words.len() >= 3, "{right}");
+        let (mac, end) = (words[0], words[2]);
+        let elsewhere = if end.contains(':') {
+            "fd00:99::1"
+        } else {
+            "192.0.2.99"
+        };
+        for wrong in [
+            format!("bridge fdb del {mac} dst {end} dev {device}"),
+            format!("bridge fdb replace {mac} dst {elsewhere} dev {device}"),
+            format!("bridge fdb append 02:00:00:00:00:01 dst {end} dev {device} permanent"),
+            format!("ip -6 neigh flush dev {device} nud permanent"),
+        ] {
+            node.run(&wrong.split(' ').collect::<Vec<_>>())?;
+            wait::until(
+                LIMIT / 4,
+                &format!("`{wrong}` to be undone"),
+                || match entries() {
+                    Ok(now) if now == right => Ok(()),
+                    Ok(now) => Err(format!("{now}\nand not\n{right}")),
+                    Err(error) => Err(format!("{error:#}")),
+                },
+            )?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_name_that_somebody_else_has_is_told_and_other_pools_work() -> Result<()> {
+    let mut racks = Racks::prepared(Stack::Dual, Stack::Dual, VXLAN)?;
+    racks.nodes[0].ip(["link add vxlan.ocicat type bridge"])?;
+    for agent in &mut racks.agents {
+        agent.start()?;
+    }
+    racks.agents[1].wait_ready(LIMIT)?;
+    racks.agents[2].wait_ready(LIMIT)?;
+    let words = "vxlan.ocicat: it is a bridge, not a vxlan";
+    wait::until(LIMIT, words, || match racks.agents[0].health("/readyz") {
+        Ok((503, body)) if body.contains(words) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    let pods = racks.pods()?;
+    let to = pods[2].address(true)?;
+    wait::until(LIMIT, "IPv6 to work", || {
+        let said = pods[0].probe.bulk(to, 1000, LIMIT);
+        said.map_err(|error| format!("{error:#}"))
+    })?;
+    // Given back, it is ours.
+    racks.nodes[0].ip(["link del vxlan.ocicat"])?;
+    racks.agents[0].wait_ready(LIMIT)?;
+    racks.wait_routed(&pods, VXLAN)
+}
+
+#[test]
+fn a_deleted_device_is_back_with_its_ends_and_routes() -> Result<()> {
+    let racks = Racks::start(Stack::V4, VXLAN)?;
+    let pods = racks.pods()?;
+    racks.wait_routed(&pods, VXLAN)?;
+    let to = pods[2].address(false)?;
+    let flow = pods[0].probe.flow(&pods[2].probe, to, RATE)?;
+    racks.nodes[0].ip(["link del vxlan.ocicat"])?;
+    racks.wait_routed(&pods, VXLAN)?;
+    let arrived = pods[0].probe.bulk(to, 1 << 16, LIMIT)?;
+    ensure!(arrived == 1 << 16, "{arrived} octets of a transfer");
+    println!("device deleted under load: {}", flow.stop()?);
+    Ok(())
+}
+
+#[test]
+fn the_address_of_a_node_changes_in_place() -> Result<()> {
+    let racks = Racks::start(Stack::V4, VXLAN)?;
+    let pods = racks.pods()?;
+    racks.wait_routed(&pods, VXLAN)?;
+    let index = || -> Result<String> {
+        let text = racks.nodes[2].run(&["ip", "-o", "link", "show", names::VXLAN_DEVICE])?;
+        Ok(text.split(':').next().unwrap_or_default().to_owned())
+    };
+    let before = index()?;
+    racks.nodes[2].ip(["addr add 10.2.0.99/24 dev eth0"])?;
+    let node = racks.store.read("n3.yaml")?;
+    let node = node.replace("10.2.0.13", "10.2.0.99");
+    racks.store.write("n3.yaml", &node)?;
+    wait::until(LIMIT, "n1 to know the address", || {
+        let text = racks.nodes[0].run(&["bridge", "fdb", "show", "dev", names::VXLAN_DEVICE]);
+        match text {
+            Ok(text) if text.contains("10.2.0.99") && !text.contains("10.2.0.13") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    let to = pods[2].address(false)?;
+    wait::until(LIMIT, "packets to go there", || {
+        let said = pods[0].probe.bulk(to, 1000, LIMIT);
+        said.map_err(|error| format!("{error:#}"))
+    })?;
+    ensure!(index()? == before, "the device was made anew");
+    Ok(())
+}

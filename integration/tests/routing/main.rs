@@ -1,0 +1,6 @@
+//! Encapsulation and routing modes between nodes of two subnets, in both families.
+
+mod live;
+mod matrix;
+mod paths;
+mod racks;

@@ -1,0 +1,130 @@
+//! What is between the nodes: a link with a smaller MTU, and two ways of equal cost.
+
+use crate::racks::{LIMIT, Mode, Racks, Stack, When};
+use anyhow::{Context, Result, ensure};
+use integration::lab::link::End;
+use integration::lab::wire::Wrapping;
+use integration::prober::{Fragments, Outcome};
+use integration::vm::kernel_has_ipip;
+
+/// MTU of the link between the router and the far rack.
+const NARROW: usize = 1350;
+
+#[test]
+fn pods_learn_the_mtu_of_a_narrow_link_natively_and_through_vxlan() -> Result<()> {
+    narrow(&[Mode::Native, Mode::Wrapped(Wrapping::Vxlan, When::Always)])
+}
+
+/// In the guest where this kernel has no such device.
+#[test]
+fn pods_learn_the_mtu_of_a_narrow_link_through_ipip() -> Result<()> {
+    if !kernel_has_ipip()? {
+        return Ok(());
+    }
+    narrow(&[Mode::Wrapped(Wrapping::IpInIp, When::Always)])
+}
+
+/// A datagram that fits the pod's interface and not the path arrives: whoever drops it says so, the
+/// sender learns, and the next one is split.
+fn narrow(modes: &[Mode]) -> Result<()> {
+    let racks = Racks::start(Stack::Dual, modes[0])?;
+    let narrow = format!("link set rack2 mtu {NARROW}");
+    for mode in modes {
+        racks.set_mode(*mode)?;
+        let pods = racks.pods()?;
+        racks.wait_routed(&pods, *mode)?;
+        racks.router.ip([&narrow])?;
+        for v6 in [false, true] {
+            let mtu = pods[0].mtu()?;
+            let octets = mtu - if v6 { 48 } else { 28 };
+            let to = pods[2].address(v6)?;
+            let sent = pods[0]
+                .probe
+                .datagram(to, octets, Fragments::AsKnown, LIMIT / 3);
+            let sent = sent.with_context(|| format!("{mode}, IPv6 {v6}"))?;
+            ensure!(
+                matches!(sent, Outcome::Arrived(n) if n == octets),
+                "{mode}: {sent:?}"
+            );
+            let arrived = pods[0].probe.bulk(to, 1 << 20, LIMIT / 3);
+            let arrived = arrived.with_context(|| format!("{mode}, IPv6 {v6}, TCP"))?;
+            ensure!(arrived == 1 << 20, "{mode}: {arrived} octets of a transfer");
+        }
+        racks.router.ip(["link set rack2 mtu 1500"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn both_ways_of_equal_cost_are_used_natively_and_under_vxlan() -> Result<()> {
+    two_ways(&[Mode::Native, Mode::Wrapped(Wrapping::Vxlan, When::Always)])
+}
+
+/// In the guest where this kernel has no such device.
+#[test]
+fn both_ways_of_equal_cost_are_used_under_ipip() -> Result<()> {
+    if !kernel_has_ipip()? {
+        return Ok(());
+    }
+    two_ways(&[Mode::Wrapped(Wrapping::IpInIp, When::Always)])
+}
+
+/// Of 64 flows from n1 to n3 each of two ways takes 30 to 70 %.
+fn two_ways(modes: &[Mode]) -> Result<()> {
+    let racks = Racks::start(Stack::Dual, modes[0])?;
+    second_way(&racks)?;
+    for mode in modes {
+        racks.set_mode(*mode)?;
+        let pods = racks.pods()?;
+        racks.wait_routed_far(&pods, *mode)?;
+        for v6 in [false, true] {
+            let to = pods[2].address(v6)?;
+            let before = sent_octets(&racks)?;
+            for _ in 0..64 {
+                pods[0].probe.bulk(to, 20_000, LIMIT)?;
+            }
+            let after = sent_octets(&racks)?;
+            let by = [after[0] - before[0], after[1] - before[1]];
+            let share = by[0] * 100 / (by[0] + by[1]).max(1);
+            println!("{mode}, IPv6 {v6}: {share} % by eth0, the rest by eth1");
+            ensure!(
+                (30..=70).contains(&share),
+                "{mode}, IPv6 {v6}: {by:?} octets"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A second wire from n1 to the router, and a default route over both in each family.
+fn second_way(racks: &Racks) -> Result<()> {
+    racks.lab.wire(
+        &End {
+            netns: &racks.nodes[0],
+            interface: "eth1",
+            addresses: &["10.3.0.11/24", "fd00:3::11/64"],
+        },
+        &End {
+            netns: &racks.router,
+            interface: "second",
+            addresses: &["10.3.0.1/24", "fd00:3::1/64"],
+        },
+    )?;
+    racks.nodes[0].ip([
+        "route replace 0.0.0.0/0 nexthop via 10.1.0.1 dev eth0 nexthop via 10.3.0.1 dev eth1",
+        "route del ::/0",
+        "route add ::/0 nexthop via fd00:1::1 dev eth0 nexthop via fd00:3::1 dev eth1",
+    ])
+}
+
+/// What n1 has sent by each of its uplinks.
+fn sent_octets(racks: &Racks) -> Result<[u64; 2]> {
+    let of = |name: &str| -> Result<u64> {
+        let text = racks.nodes[0].run(&["ip", "-j", "-s", "link", "show", name])?;
+        let links: serde_json::Value = serde_json::from_str(&text)?;
+        links[0]["stats64"]["tx"]["bytes"]
+            .as_u64()
+            .context("octets sent")
+    };
+    Ok([of("eth0")?, of("eth1")?])
+}
