@@ -272,6 +272,8 @@ impl<'a> Run<'a, '_> {
                 }
                 // The packet's destination is that after the translation already.
                 Statement::Dnat { .. } => return Ok(Some(&Verdict::Accept)),
+                // Nobody says anything but yes.
+                Statement::Queue(_) => return Ok(Some(&Verdict::Accept)),
                 Statement::SetCtMarkBits(bits) => self.mark |= bits,
                 Statement::NoTrack => self.untracked = true,
                 Statement::RejectTcpReset => return Ok(Some(&Verdict::Drop)),
@@ -363,6 +365,7 @@ impl<'a> Run<'a, '_> {
             | Statement::Counter
             | Statement::Limit { .. }
             | Statement::Log { .. }
+            | Statement::Queue(_)
             | Statement::Masquerade
             | Statement::Verdict(_) => true,
         })

@@ -21,6 +21,7 @@
 //! | [`checks`] | contradictions between objects, as data |
 //! | [`mod@plan`] | desired and actual -> ordered steps |
 
+pub mod autodetect;
 pub mod bgp;
 pub mod calc;
 pub mod checks;

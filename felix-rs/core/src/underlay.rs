@@ -105,6 +105,12 @@ impl Underlay {
             .map(|held| held.address.addr())
     }
 
+    /// The addresses of an interface with their subnets.
+    pub(crate) fn nets_of(&self, ifindex: u32) -> impl Iterator<Item = IpNet> + '_ {
+        let of = move |held: &&Address| held.ifindex == ifindex;
+        self.addresses.iter().filter(of).map(|held| held.address)
+    }
+
     /// The interface that holds this address.
     pub fn link_with_address(&self, address: IpAddr) -> Option<&Link> {
         let held = self
@@ -138,6 +144,21 @@ impl Underlay {
             .filter(|held| held.address.contains(&address) && !self.is_down(held.ifindex))
             .max_by_key(|held| held.address.prefix_len())
             .map(|held| held.ifindex)
+    }
+
+    /// The lowest metric of somebody else's routes to exactly this destination.
+    pub(crate) fn metric_of_foreign(&self, dest: &IpNet) -> Option<u32> {
+        let (metric, _) = self.foreign.get(dest)?.first_key_value()?;
+        Some(*metric)
+    }
+
+    /// The interfaces by which an address is reached.
+    pub(crate) fn ways(&self, address: IpAddr) -> Vec<u32> {
+        if let Some(ifindex) = self.connected(address) {
+            return vec![ifindex];
+        }
+        let hops = self.gateways(address).unwrap_or_default();
+        hops.iter().filter_map(|hop| hop.ifindex).collect()
     }
 
     /// Down, or without a carrier, so that what is sent there is lost; or to be left alone.
@@ -208,6 +229,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_address_without_a_length_has_that_of_its_interface() {
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        let mut underlay = Underlay::default();
+        assert_eq!(underlay.subnet_of(net("10.1.0.11/32")), net("10.1.0.11/32"));
+        underlay.add_address(Address {
+            ifindex: 2,
+            address: net("10.1.0.11/24"),
+        });
+        assert_eq!(underlay.subnet_of(net("10.1.0.11/32")), net("10.1.0.0/24"));
+        assert_eq!(underlay.subnet_of(net("10.1.0.11/16")), net("10.1.0.0/16"));
+    }
+
+    #[test]
     fn an_interface_that_is_ignored_leads_nowhere() {
         let mut underlay = Underlay::default();
         let address = |ifindex, text: &str| Address {
@@ -237,18 +271,5 @@ mod tests {
         assert!(!underlay.set_ignored(vec!["d*r".into(), "*1".into()]));
         underlay.set_ignored(vec!["*".into()]);
         assert_eq!(underlay.connected(gateway), None);
-    }
-
-    #[test]
-    fn an_address_without_a_length_has_that_of_its_interface() {
-        let net = |text: &str| text.parse::<IpNet>().unwrap();
-        let mut underlay = Underlay::default();
-        assert_eq!(underlay.subnet_of(net("10.1.0.11/32")), net("10.1.0.11/32"));
-        underlay.add_address(Address {
-            ifindex: 2,
-            address: net("10.1.0.11/24"),
-        });
-        assert_eq!(underlay.subnet_of(net("10.1.0.11/32")), net("10.1.0.0/24"));
-        assert_eq!(underlay.subnet_of(net("10.1.0.11/16")), net("10.1.0.0/16"));
     }
 }

@@ -7,12 +7,12 @@
 use super::node_report::Answered;
 use super::{Agent, tunnel};
 use crate::store::{ServicePicture, Write};
-use datastore::kubernetes::{Defaults, NodeStatus, PoolDefaults};
+use datastore::kubernetes::{Defaults, NodeStatus, PodAddresses, PoolDefaults};
 use felix_core::Phase;
 use ipam::load_balancer::Demand;
 use ipnet::IpNet;
 use model::object::{AllowedUse, EncapMode};
-use model::{Allocation, BlockAllocations, IpamBlock, Kind};
+use model::{Allocation, BlockAllocations, IpamBlock, Kind, WorkloadEndpoint};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -282,7 +282,11 @@ impl Agent {
             node,
             ready,
             message,
-            annotations: self.tunnel_annotations(),
+            annotations: self
+                .tunnel_annotations()
+                .into_iter()
+                .chain(self.missing_addresses())
+                .collect(),
         };
         if self.duties.node.as_ref() != Some(&status) {
             self.duties.node = Some(status.clone());

@@ -127,6 +127,7 @@ impl Agent {
                 self.calc.on_address_gone(&address);
                 self.audit_due = true;
             }
+            KernelEvent::Neighbour(change) => self.on_neighbour(&change),
             KernelEvent::Route(KernelRoute {
                 route, ours: true, ..
             }) => {

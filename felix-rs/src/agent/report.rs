@@ -1,7 +1,7 @@
 //! What the agent says about itself: readiness, status of objects, answers to the command line.
 
 use super::{Agent, Table};
-use crate::ctl::{Answer, EndpointLine, NodeReport, PolicyView, Query, Question};
+use crate::ctl::{Answer, EndpointLine, NodeReport, PathsReport, PolicyView, Query, Question};
 use crate::health::Readiness;
 use crate::revoker::live_flows;
 use crate::store::Write;
@@ -117,6 +117,7 @@ impl Agent {
                 .map(|reason| format!("connections that policy denies are not cut: {reason}")),
         );
         notes.extend(self.blind.iter().cloned());
+        notes.extend(self.differing_addresses());
         notes.extend(self.conflicts.iter().map(ToString::to_string));
         for withheld in self.calc.withheld().take(3) {
             let sentence = format!("route withheld: {withheld}");
@@ -255,6 +256,9 @@ impl Agent {
             Question::Endpoints => {
                 let _ = answer.send(Answer::json(&self.endpoint_lines()));
             }
+            Question::Paths => {
+                let _ = answer.send(Answer::json(&self.paths_report()));
+            }
             Question::Plan => {
                 let _ = answer.send(Answer::Text(self.peek_plan()));
             }
@@ -317,6 +321,23 @@ impl Agent {
             revoked: self.revoked,
             bgp_converged: self.converged,
             uptime_seconds: self.started.elapsed().as_secs(),
+        }
+    }
+
+    fn paths_report(&self) -> PathsReport {
+        let others = self.calc.objects().nodes();
+        let others = others.filter(|node| node.name != self.options.node_name);
+        let addresses = |node: &model::Node| {
+            let v4 = node.ipv4_address.map(|net| net.addr().into());
+            let v6 = node.ipv6_address.map(|net| net.addr().into());
+            v4.into_iter().chain(v6).collect()
+        };
+        PathsReport {
+            mtu: self.calc.uplink_mtu(),
+            nodes: others
+                .map(|node| (node.name.clone(), addresses(node)))
+                .collect(),
+            overridden: self.calc.overridden(),
         }
     }
 

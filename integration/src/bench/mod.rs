@@ -16,7 +16,9 @@ mod report;
 mod size;
 mod steal;
 
-pub use report::{Better, Report, Row, Series};
+pub(crate) use report::quantile;
+pub use report::{Better, Report, Row, Series, Target};
+pub(crate) use steal::Steal;
 
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -32,7 +34,7 @@ struct Bench {
     run: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 11] = [
+const BENCHES: [Bench; 12] = [
     Bench {
         name: "bgp",
         what: "the BGP speaker on its own: bgp-converge, bgp-fanout and bgp-mesh",
@@ -62,6 +64,11 @@ const BENCHES: [Bench; 11] = [
         name: "cni",
         what: "CNI ADD and DEL, exec to exit, beside the reference plugins ptp and host-local",
         run: cni::run,
+    },
+    Bench {
+        name: "kube",
+        what: "100 pods on a real Kubernetes, scheduled to Ready, beside ptp and host-local there",
+        run: crate::kube::bench::run,
     },
     Bench {
         name: "policy-calc",

@@ -56,6 +56,7 @@ pub(super) fn run() -> Result<Vec<Row>> {
 fn snapshot() -> Calc {
     let kinds = TunnelKinds {
         ipip: true,
+        ip6: true,
         vxlan: true,
     };
     let mut calc = Calc::new("n0", kinds, policy::Options::default());

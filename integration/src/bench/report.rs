@@ -113,7 +113,7 @@ impl Series {
 }
 
 /// A quantile by linear interpolation between the nearest ranks; not a number for no values.
-pub(super) fn quantile(values: &[f64], q: f64) -> f64 {
+pub(crate) fn quantile(values: &[f64], q: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else {
@@ -126,7 +126,7 @@ pub(super) fn quantile(values: &[f64], q: f64) -> f64 {
 
 impl Row {
     /// Measurements with nothing to compare them with.
-    pub(super) fn alone(what: &str, unit: &str, values: &[f64], steal: f64) -> Self {
+    pub(crate) fn alone(what: &str, unit: &str, values: &[f64], steal: f64) -> Self {
         Self {
             what: what.to_owned(),
             unit: unit.to_owned(),

@@ -138,6 +138,32 @@ impl KubeApi {
         Ok(())
     }
 
+    /// Keeps what etcd holds, for [`KubeApi::restore`].
+    ///
+    /// # Errors
+    /// What `etcdctl` said.
+    pub fn backup(&self) -> Result<()> {
+        let file = self.dir.join("backup.db").display().to_string();
+        self.etcdctl(&["snapshot", "save", &file])?;
+        Ok(())
+    }
+
+    /// Puts the backup in the place of what etcd holds. The server must not run.
+    ///
+    /// # Errors
+    /// There is none, or etcd does not start with it.
+    pub fn restore(&mut self) -> Result<()> {
+        self.etcd.signal(Signal::TERM)?;
+        self.etcd.wait(STOP)?;
+        let data = self.dir.join("etcd");
+        std::fs::remove_dir_all(&data)?;
+        let (file, data) = (self.dir.join("backup.db"), data.display().to_string());
+        let file = file.display().to_string();
+        self.etcdctl(&["snapshot", "restore", &file, "--data-dir", &data])?;
+        self.etcd = start_etcd(&self.netns, &self.dir)?;
+        Ok(())
+    }
+
     /// `etcdctl` with these arguments.
     ///
     /// # Errors

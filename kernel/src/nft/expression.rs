@@ -12,6 +12,8 @@ const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_DESTINATION: u32 = 2;
 /// `NFT_REJECT_TCP_RST`.
 const REJECT_TCP_RESET: u32 = 1;
+/// `NFT_QUEUE_FLAG_BYPASS`
+const QUEUE_BYPASS: u16 = 1;
 /// `NFT_NAT_DNAT`.
 const NAT_DESTINATION: u32 = 1;
 /// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`.
@@ -90,6 +92,10 @@ pub(super) enum Expression {
     Masquerade {
         flags: u32,
     },
+    /// One queue, with bypass.
+    Queue {
+        number: u16,
+    },
 }
 
 impl Expression {
@@ -120,6 +126,7 @@ impl Expression {
             Self::Limit { .. } => "limit",
             Self::Log { .. } => "log",
             Self::Masquerade { .. } => "masq",
+            Self::Queue { .. } => "queue",
         }
     }
 
@@ -216,6 +223,11 @@ impl Expression {
                 e.string(2, prefix);
             }
             Self::Masquerade { flags } => e.be_u32(1, *flags),
+            Self::Queue { number } => {
+                for (kind, value) in [(1, *number), (2, 1), (3, QUEUE_BYPASS)] {
+                    e.attribute(kind, &value.to_be_bytes());
+                }
+            }
         }
     }
 
@@ -302,6 +314,13 @@ impl Expression {
             "masq" if data.find(2).is_none() => Self::Masquerade {
                 flags: data.find(1).map_or(Some(0), be_u32)?,
             },
+            "queue" => {
+                let number = |kind| data.find(kind).and_then(be_u16);
+                if number(2) != Some(1) || number(3) != Some(QUEUE_BYPASS) {
+                    return None;
+                }
+                Self::Queue { number: number(1)? }
+            }
             _ => return None,
         };
         Some(expression)

@@ -123,7 +123,10 @@ impl Base<'_> {
             );
         }
         if let Some(group) = self.options.dns_log.filter(|_| self.names) {
-            let (watch, servers) = dns::chains(&self.options.interface_prefix, group);
+            let (watch, servers) = {
+                let options = self.options;
+                dns::chains(&options.interface_prefix, group, options.dns_queue)
+            };
             chains.extend(watch);
             own_sets.extend(servers);
         }
