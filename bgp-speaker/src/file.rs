@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use peer::{Filters, Peer, Place};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -138,6 +138,8 @@ struct Document {
     router_id: Ipv4Addr,
     #[serde(default = "default_port")]
     listen_port: u16,
+    #[serde(default)]
+    listen_addresses: BTreeSet<IpAddr>,
     next_hop_v4: Option<Ipv4Addr>,
     next_hop_v6: Option<Ipv6Addr>,
     cluster_id: Option<Ipv4Addr>,
@@ -186,6 +188,7 @@ impl Document {
         let decision = &self.decision;
         let mut speaker = SpeakerConfig {
             listen_port: self.listen_port,
+            listen_addresses: self.listen_addresses.clone(),
             next_hop_v4: self.next_hop_v4,
             next_hop_v6: self.next_hop_v6,
             cluster_id: self.cluster_id,

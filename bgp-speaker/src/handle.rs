@@ -7,7 +7,7 @@ use bgp_core::{
     RouteStatus, SpeakerConfig, SpeakerStatus, Stop,
 };
 use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use tokio::sync::{mpsc, oneshot};
 
 /// How to start.
@@ -42,6 +42,14 @@ pub struct Gone;
 pub enum FibEvent {
     /// Forwarding changes, at most one per prefix.
     Changes(Vec<FibChange>),
+    /// The way to a peer is known to be broken: nothing should be forwarded to its address. Changes
+    /// that say the same prefix by prefix follow.
+    PathDown {
+        /// Address of the peer.
+        address: IpAddr,
+        /// Index of the interface that a link-local address is on; 0 for others.
+        scope: u32,
+    },
     /// Comes once: every configured peer has sent all of its routes or was given up on, and all
     /// changes that follow from them have been delivered. Routes of an earlier process that have
     /// not been mentioned may go.

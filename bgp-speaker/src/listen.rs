@@ -1,10 +1,11 @@
-//! Listening sockets, one for each IP version.
+//! Listening sockets: one for each IP version, or for each address.
 
 use crate::passwords::Passwords;
 use crate::runtime::Event;
 use crate::sys;
 use bgp_core::SpeakerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -24,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The listening sockets of a port.
 #[derive(Debug)]
 pub(crate) struct Listeners {
-    port: u16,
+    addresses: BTreeSet<SocketAddr>,
     events: mpsc::Sender<Event>,
     passwords: watch::Sender<Passwords>,
     tasks: Vec<AbortHandle>,
@@ -34,7 +35,7 @@ impl Listeners {
     /// Listens nowhere.
     pub(crate) fn new(events: mpsc::Sender<Event>) -> Self {
         Self {
-            port: 0,
+            addresses: BTreeSet::new(),
             events,
             passwords: watch::Sender::default(),
             tasks: Vec::new(),
@@ -53,32 +54,47 @@ impl Listeners {
         });
     }
 
-    /// Listens on another port, on none if it is 0; whether that is a change.
-    pub(crate) fn set_port(&mut self, port: u16) -> bool {
-        if self.port == port {
+    /// Listens at other addresses; whether that is a change.
+    pub(crate) fn set(&mut self, addresses: BTreeSet<SocketAddr>) -> bool {
+        if self.addresses == addresses {
             return false;
         }
-        self.port = port;
-        self.tasks.drain(..).for_each(|task| task.abort());
-        if port == 0 {
-            return true;
-        }
-        for address in [
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        ] {
-            let address = SocketAddr::new(address, port);
+        self.stop();
+        for address in &addresses {
             let passwords = self.passwords.subscribe();
-            let task = tokio::spawn(listen(address, passwords, self.events.clone()));
+            let task = tokio::spawn(listen(*address, passwords, self.events.clone()));
             self.tasks.push(task.abort_handle());
         }
+        self.addresses = addresses;
         true
     }
+
+    /// Listens nowhere.
+    pub(crate) fn stop(&mut self) {
+        self.addresses.clear();
+        self.tasks.drain(..).for_each(|task| task.abort());
+    }
+}
+
+/// Where a configuration wants us to listen.
+pub(crate) fn addresses(config: &SpeakerConfig) -> BTreeSet<SocketAddr> {
+    let port = config.listen_port;
+    let all = [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
+    let addresses = match (port, config.listen_addresses.is_empty()) {
+        (0, _) => BTreeSet::new(),
+        (_, true) => all.into(),
+        (_, false) => config.listen_addresses.clone(),
+    };
+    let at = |address| SocketAddr::new(address, port);
+    addresses.into_iter().map(at).collect()
 }
 
 impl Drop for Listeners {
     fn drop(&mut self) {
-        self.tasks.drain(..).for_each(|task| task.abort());
+        self.stop();
     }
 }
 
@@ -203,6 +219,25 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_addresses_all_are_listened_on_and_without_a_port_none() {
+        let own: IpAddr = [192, 0, 2, 1].into();
+        let at = |port, listen_addresses: BTreeSet<IpAddr>| {
+            let config = SpeakerConfig {
+                listen_port: port,
+                listen_addresses,
+                ..SpeakerConfig::new(64512, Ipv4Addr::LOCALHOST)
+            };
+            let addresses = addresses(&config).into_iter();
+            addresses
+                .map(|address| address.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(at(179, BTreeSet::new()), ["0.0.0.0:179", "[::]:179"]);
+        assert_eq!(at(1179, [own].into()), ["192.0.2.1:1179"]);
+        assert!(at(0, [own].into()).is_empty());
+    }
 
     #[test]
     fn only_errors_that_would_come_again_pause_accepting() {

@@ -6,7 +6,7 @@ use crate::connection::{self, Backlog, Connection};
 use crate::discovery::Discovery;
 use crate::farewell::Farewells;
 use crate::handle::FibEvent;
-use crate::listen::Listeners;
+use crate::listen::{self, Listeners};
 use crate::station::Feed;
 use crate::watchers::{self, Monitoring, Watchers};
 use bgp_core::{
@@ -14,7 +14,7 @@ use bgp_core::{
     Password, PeerId, PeerKey, Restart, RouteStatus, Severity, SocketOptions, Speaker,
     SpeakerConfig, SpeakerStatus, Stop, WatchedPath,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -32,6 +32,8 @@ const READ: usize = 256 * 1024;
 const WRITE: usize = 256 * 1024;
 /// Forwarding changes handed to the owner at a time.
 const FIB_BATCH: usize = 8192;
+/// Broken paths that wait for the owner.
+const BROKEN: usize = 1024;
 /// How long connections may take to send their last message.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -90,7 +92,7 @@ pub(crate) async fn run(
         path_changes: changes,
         speaker: Speaker::new(restart, RandomState::new().hash_one(std::process::id())),
         listeners: Listeners::new(events.clone()),
-        listen_port: 0,
+        listen_at: BTreeSet::new(),
         announces: false,
         listen_errors: BTreeMap::new(),
         connections: BTreeMap::new(),
@@ -103,6 +105,7 @@ pub(crate) async fn run(
         more: false,
         deaf: false,
         converged: false,
+        broken: VecDeque::new(),
         rejected: BTreeMap::new(),
     };
     let (stop, done) = loop {
@@ -165,7 +168,8 @@ struct Runtime {
     bfd: Option<Bfd>,
     path_changes: mpsc::UnboundedSender<bfd::Change>,
     listeners: Listeners,
-    listen_port: u16,
+    /// Where to listen.
+    listen_at: BTreeSet<SocketAddr>,
     /// The routes of this node are known.
     announces: bool,
     listen_errors: BTreeMap<SocketAddr, String>,
@@ -182,6 +186,8 @@ struct Runtime {
     /// The owner does not want to know forwarding changes.
     deaf: bool,
     converged: bool,
+    /// Addresses that can't be reached, and their interfaces.
+    broken: VecDeque<(IpAddr, u32)>,
     /// When a rejected connection of an address was last logged.
     rejected: BTreeMap<IpAddr, Instant>,
 }
@@ -191,7 +197,7 @@ impl Runtime {
         let now = Instant::now();
         match command {
             Command::Configure(config) => {
-                self.listen_port = config.listen_port;
+                self.listen_at = listen::addresses(&config);
                 self.listeners.set_passwords(&config);
                 self.discovery.set(&config);
                 self.speaker.set_config(*config, now);
@@ -235,7 +241,7 @@ impl Runtime {
     /// Only once sessions may start: a peer that keeps our routes for our restart would take a
     /// NOTIFICATION for the end of it, but not a connection refused.
     fn listen(&mut self) {
-        if self.announces && self.listeners.set_port(self.listen_port) {
+        if self.announces && self.listeners.set(self.listen_at.clone()) {
             self.listen_errors.clear();
         }
     }
@@ -321,7 +327,9 @@ impl Runtime {
             Ok((id, options)) => self.serve(id, stream, &options, now),
             Err(rejected) => {
                 self.log_rejected(remote, &rejected.text, now);
-                self.farewells.say(stream, rejected.last, &mut self.tasks);
+                if !rejected.last.is_empty() {
+                    self.farewells.say(stream, rejected.last, &mut self.tasks);
+                }
             }
         }
     }
@@ -430,6 +438,12 @@ impl Runtime {
                     self.more = true;
                     return;
                 }
+                Output::PathDown { address, scope } => {
+                    // A few are enough: the others are told by the changes that follow.
+                    if !self.deaf && self.broken.len() < BROKEN {
+                        self.broken.push_back((address, scope));
+                    }
+                }
                 Output::Converged => {
                     tracing::info!("all peers have sent their routes");
                     self.converged = true;
@@ -466,11 +480,15 @@ impl Runtime {
     }
 
     fn has_fib_event(&self) -> bool {
-        self.converged || self.speaker.has_fib_changes()
+        self.converged || !self.broken.is_empty() || self.speaker.has_fib_changes()
     }
 
-    /// Changes first: what follows from the initial exchange comes before its end.
+    /// Broken paths before the changes that follow from them, and these before the end of the
+    /// initial exchange.
     fn next_fib_event(&mut self) -> Option<FibEvent> {
+        if let Some((address, scope)) = self.broken.pop_front() {
+            return Some(FibEvent::PathDown { address, scope });
+        }
         let changes = std::iter::from_fn(|| self.speaker.poll_fib());
         let changes: Vec<_> = changes.take(FIB_BATCH).collect();
         if !changes.is_empty() {
@@ -480,7 +498,7 @@ impl Runtime {
     }
 
     async fn stop(mut self, stop: Stop) {
-        self.listeners.set_port(0);
+        self.listeners.stop();
         if let Some(bfd) = self.bfd.take() {
             bfd.stop().await;
         }

@@ -84,9 +84,9 @@ fn gobgp_is_told_when_it_announces_too_much() {
     let lab = Lab::new();
     let _gobgp = lab.gobgp("", "");
     lab.gobgp_command("global rib add 10.4.0.0/24 nexthop 10.0.0.2 -a ipv4");
-    let _speaker = lab.speaker(&peer("maxPrefixes: 2"), false);
+    let _speaker = lab.speaker(&peer("maxPrefixes: 1"), false);
     eventually("we say why", || {
-        lab.read("log").contains("over the limit of 2")
+        lab.read("log").contains("over the limit of 1")
     });
     eventually("GoBGP has dropped the session", || {
         !lab.gobgp_command("neighbor 10.0.0.1")

@@ -2,9 +2,11 @@
 //! apart by its name.
 
 mod agent;
+mod cleanup;
 mod cli;
 mod cni_socket;
 mod ctl;
+mod default_pools;
 mod health;
 mod installation;
 mod journal;
@@ -24,6 +26,9 @@ use tokio::sync::{mpsc, watch};
 fn main() -> ExitCode {
     if cli::is_called() {
         return cli::run();
+    }
+    if cleanup::is_called() {
+        return cleanup::run();
     }
     let options = Options::parse();
     tracing_subscriber::fmt()

@@ -3,7 +3,8 @@
 use crate::features::Features;
 use crate::netlink::{Errno, Protocol, Socket};
 use crate::nft::Table;
-use std::collections::BTreeMap;
+use crate::path_mtu::PathMtus;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 /// are those of the calling thread's namespace.
 pub struct Kernel {
     pub(crate) route: Socket,
+    route_port: u32,
     pub(crate) nft: Table,
     pub(crate) features: Features,
     pub(crate) sysctl_root: PathBuf,
@@ -21,6 +23,9 @@ pub struct Kernel {
     pub(crate) tunnel_sources: BTreeMap<u32, Ipv4Addr>,
     /// Tunnel devices whose routes say the outer header, and its source.
     pub(crate) encapsulating: BTreeMap<u32, Ipv6Addr>,
+    pub(crate) path_mtus: PathMtus,
+    /// Next hop objects that routes named when these were last read, or were written since.
+    pub(crate) next_hops_in_use: BTreeSet<u32>,
 }
 
 /// What differs between environments.
@@ -60,25 +65,38 @@ impl Kernel {
     pub fn open_with(options: Options) -> Result<Self, OpenError> {
         let mut route = open(Protocol::Route)?;
         let mut nft = open(Protocol::Netfilter)?;
-        let features = Features::probe(&mut route, &mut nft);
+        let features = Features::probe(&mut route, &mut nft, &options.sysctl_root);
         let port = nft.port().map_err(|errno| OpenError {
             what: "NETLINK_NETFILTER",
+            errno,
+        })?;
+        let route_port = route.port().map_err(|errno| OpenError {
+            what: "NETLINK_ROUTE",
             errno,
         })?;
         let nft = Table::new(nft, port, features.nft_owner);
         Ok(Self {
             route,
+            route_port,
             nft,
             features,
             sysctl_root: options.sysctl_root,
             tunnel_sources: BTreeMap::new(),
             encapsulating: BTreeMap::new(),
+            path_mtus: PathMtus::new(),
+            next_hops_in_use: BTreeSet::new(),
         })
     }
 
     /// What this kernel can do.
     pub fn features(&self) -> &Features {
         &self.features
+    }
+
+    /// The port number of the socket that writes routes and next hops, by which
+    /// [`crate::KernelEvent::NextHopGone`] is known to be of our own doing.
+    pub fn route_port_id(&self) -> u32 {
+        self.route_port
     }
 
     /// The port number of the socket that writes our nft table; [`crate::monitor`] ignores what

@@ -11,6 +11,7 @@
 //! | [`Conntrack`] | tracked connections: reading, marking, forgetting |
 //! | [`Audit`] | our nft table compared with what it should be, in steps |
 //! | [`packet_log`] | packets that rules log |
+//! | [`packet_queue`] | packets that rules hold |
 //! | [`netns`] | named network namespaces: create, open, run something inside |
 //! | [`Features`] | what this kernel can do |
 
@@ -26,8 +27,11 @@ mod monitor;
 mod neighbour;
 mod netlink;
 pub mod netns;
+mod next_hop;
 mod nft;
 mod packet_log;
+mod packet_queue;
+mod path_mtu;
 mod pod;
 mod raw;
 mod route;
@@ -40,11 +44,14 @@ pub use conntrack::{Connection, Conntrack, ConntrackError, Tuple};
 pub use features::Features;
 pub use kernel::{Kernel, OpenError, Options};
 pub use link::LinkError;
-pub use monitor::{KernelEvent, monitor};
+pub use monitor::{KernelEvent, NeighbourChange, monitor};
 pub use neighbour::NeighbourError;
 pub use netlink::{Errno, NetlinkError};
+pub use next_hop::NextHopError;
 pub use nft::{Audit, Audited, Count, NftError};
 pub use packet_log::{LoggedPacket, packet_log};
+pub use packet_queue::{HeldPacket, packet_queue};
+pub use path_mtu::PathMtus;
 pub use pod::PodError;
 pub use route::{KernelRoute, RouteError};
 pub use sysctl::SysctlError;

@@ -6,6 +6,7 @@ use crate::message::{
     SCOPE_UNIVERSE, family, octets,
 };
 use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
+use crate::path_mtu;
 use ipnet::IpNet;
 use model::dataplane::{NextHop, Route, RouteKind};
 use model::names::{ROUTE_METRIC, RT_PROTOCOL};
@@ -17,13 +18,14 @@ use netlink_packet_route::route::{
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-const RTA_DST: u16 = 1;
+pub(crate) const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_PRIORITY: u16 = 6;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
+pub(crate) const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
-const RTA_TABLE: u16 = 15;
+pub(crate) const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTA_ENCAP_TYPE: u16 = 21;
 const RTA_ENCAP: u16 = 22;
@@ -32,6 +34,10 @@ const ENCAP_IP6: u16 = 4;
 /// `LWTUNNEL_IP6_*`.
 const ENCAP_DESTINATION: u16 = 2;
 const ENCAP_SOURCE: u16 = 3;
+/// `RTAX_*`.
+const RTAX_LOCK: u16 = 1;
+pub(crate) const RTAX_MTU: u16 = 2;
+const RTA_NH_ID: u16 = 30;
 const RTN_UNICAST: u8 = 1;
 const RTN_BLACKHOLE: u8 = 6;
 const RTNH_F_ONLINK: u8 = 4;
@@ -45,6 +51,8 @@ pub struct KernelRoute {
     pub ours: bool,
     /// `RTA_PRIORITY`; ours have [`ROUTE_METRIC`].
     pub metric: u32,
+    /// The group of next hop objects that it names; none if it has its next hops itself.
+    pub group: Option<u32>,
 }
 
 /// A route could not be read, written or removed.
@@ -86,6 +94,7 @@ impl Kernel {
     pub fn routes(&mut self) -> Result<Vec<KernelRoute>, RouteError> {
         let mut routes = dump(&mut self.route, libc::AF_INET).map_err(RouteError::Dump)?;
         routes.extend(dump(&mut self.route, libc::AF_INET6).map_err(RouteError::Dump)?);
+        self.next_hops_in_use = routes.iter().filter_map(|route| route.group).collect();
         Ok(routes)
     }
 
@@ -93,25 +102,52 @@ impl Kernel {
     /// others. The kernel replaces by destination and metric, whoever wrote the route: look at
     /// [`Self::routes`] before a prefix that somebody else may route.
     ///
+    /// Routes with several next hops share groups where the kernel has them.
+    ///
     /// What the node itself sends through the tunnel comes from the address on the device, so that
     /// the answers take the tunnel too, or from the node's own where the device has none.
     pub fn replace_routes(&mut self, routes: &[Route]) -> Vec<(Route, RouteError)> {
         let empty = |route: &&Route| matches!(&route.kind, RouteKind::Via(hops) if hops.is_empty());
         let (empty, usable): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(empty);
-        let tunnels = &self.tunnel_sources;
-        let encapsulating = &self.encapsulating;
-        let refused = self.route.batch(&usable, |encoder, route| {
-            let source = source(route, tunnels);
-            encode(encoder, route, RT_PROTOCOL, source, encapsulating);
-        });
+        let groups = self.next_hop_groups(&usable);
+        let refused = self.write_routes(&usable, &groups);
+        // A group may have gone meanwhile, with a link.
+        let grouped = |(index, _): &(usize, _)| group_of(usable[*index], &groups).is_some();
+        let (again, refused): (Vec<_>, Vec<_>) = refused.into_iter().partition(grouped);
+        let again: Vec<&Route> = again.into_iter().map(|(index, _)| usable[index]).collect();
+        let refused_again = self.write_routes(&again, &BTreeMap::new());
         let refused = refused
             .into_iter()
-            .map(|(index, source)| (usable[index].clone(), refusal(usable[index].dest, source)));
+            .map(|(index, source)| (usable[index], source));
+        let refused_again = refused_again
+            .into_iter()
+            .map(|(index, source)| (again[index], source));
+        let refused = refused
+            .chain(refused_again)
+            .map(|(route, source)| (route.clone(), refusal(route.dest, source)));
         empty
             .into_iter()
             .map(|route| (route.clone(), RouteError::NoNextHop { dest: route.dest }))
             .chain(refused)
             .collect()
+    }
+
+    fn write_routes(
+        &mut self,
+        routes: &[&Route],
+        groups: &BTreeMap<Vec<NextHop>, u32>,
+    ) -> Vec<(usize, NetlinkError)> {
+        let (tunnels, mtus) = (&self.tunnel_sources, &self.path_mtus);
+        let encapsulating = &self.encapsulating;
+        self.route.batch(routes, |encoder, route| {
+            let tunnel = Tunnelling {
+                source: source(route, tunnels),
+                encapsulating,
+                mtu: path_mtu::of_route(route, mtus),
+            };
+            let group = group_of(route, groups);
+            encode(encoder, route, RT_PROTOCOL, group, &tunnel);
+        })
     }
 
     /// Removes our routes to these destinations, whatever they lead to; answers those that failed.
@@ -139,6 +175,13 @@ fn refusal(dest: IpNet, source: NetlinkError) -> RouteError {
     }
 }
 
+fn group_of(route: &Route, groups: &BTreeMap<Vec<NextHop>, u32>) -> Option<u32> {
+    match &route.kind {
+        RouteKind::Via(hops) => groups.get(hops).copied(),
+        RouteKind::Device { .. } | RouteKind::Blackhole => None,
+    }
+}
+
 /// The preferred source of an IPv4 route through a tunnel.
 fn source(route: &Route, tunnels: &BTreeMap<u32, Ipv4Addr>) -> Option<Ipv4Addr> {
     let RouteKind::Via(hops) = &route.kind else {
@@ -154,19 +197,28 @@ fn source(route: &Route, tunnels: &BTreeMap<u32, Ipv4Addr>) -> Option<Ipv4Addr> 
         .copied()
 }
 
-/// Appends the message that creates or replaces a route. The address that the node itself speaks
-/// with is `source`; without one the kernel chooses. The gateway of a next hop through one of the
-/// `encapsulating` devices is the destination of an outer header.
+/// What a route needs to lead through a tunnel.
+pub(crate) struct Tunnelling<'a> {
+    /// The address that the node itself speaks with; without one the kernel chooses.
+    pub(crate) source: Option<Ipv4Addr>,
+    /// Devices of which each route says the outer header, and its source: the gateway is its
+    /// destination.
+    pub(crate) encapsulating: &'a BTreeMap<u32, Ipv6Addr>,
+    /// MTU that is kept to.
+    pub(crate) mtu: Option<u32>,
+}
+
+/// Appends the message that creates or replaces a route. A `group` stands for the next hops.
 pub(crate) fn encode(
     encoder: &mut Encoder,
     route: &Route,
     protocol: u8,
-    source: Option<Ipv4Addr>,
-    encapsulating: &BTreeMap<u32, Ipv6Addr>,
+    group: Option<u32>,
+    tunnel: &Tunnelling<'_>,
 ) -> u32 {
     let dest = route.dest;
     let outer = |hop: &NextHop| match (hop.ifindex, hop.gateway) {
-        (Some(ifindex), IpAddr::V6(_)) => encapsulating.get(&ifindex).copied(),
+        (Some(ifindex), IpAddr::V6(_)) => tunnel.encapsulating.get(&ifindex).copied(),
         _ => None,
     };
     let (kind, scope, flags) = match &route.kind {
@@ -188,8 +240,17 @@ pub(crate) fn encode(
             // compares destination and metric, not the protocol.
             encoder.u32(RTA_PRIORITY, ROUTE_METRIC);
         }
-        if let Some(source) = source {
+        if let Some(mtu) = tunnel.mtu {
+            encoder.nested(RTA_METRICS, |encoder| {
+                encoder.u32(RTAX_LOCK, 1 << RTAX_MTU);
+                encoder.u32(RTAX_MTU, mtu);
+            });
+        }
+        if let Some(source) = tunnel.source {
             encoder.attribute(RTA_PREFSRC, &source.octets());
+        }
+        if let Some(group) = group {
+            return encoder.u32(RTA_NH_ID, group);
         }
         match &route.kind {
             RouteKind::Device { ifindex } => encoder.u32(RTA_OIF, *ifindex),
@@ -234,6 +295,7 @@ fn next_hop(encoder: &mut Encoder, dest: IpNet, hop: &NextHop, outer: Option<Ipv
     let mut bytes = vec![0; 8];
     bytes[..2].copy_from_slice(&(8 + inner.bytes().len() as u16).to_ne_bytes());
     bytes[2] = if outer.is_some() { 0 } else { hop_flags(hop) };
+    bytes[3] = hop.weight.max(1) - 1;
     bytes[4..].copy_from_slice(&hop.ifindex.unwrap_or(0).to_ne_bytes());
     bytes.extend_from_slice(inner.bytes());
     encoder.raw(&bytes);
@@ -300,15 +362,18 @@ pub(crate) fn kernel_route(message: &RouteMessage) -> Option<KernelRoute> {
         gateway: unspecified(header),
         ifindex: None,
         onlink: false,
+        weight: 1,
     };
     let mut has_gateway = false;
     let mut several = Vec::new();
     let mut metric = 0;
+    let mut group = None;
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(number) => table = *number,
             RouteAttribute::Destination(address) => dest = ip(address),
             RouteAttribute::Priority(number) => metric = *number,
+            RouteAttribute::NhId(number) => group = Some(*number),
             RouteAttribute::Oif(ifindex) => hop.ifindex = Some(*ifindex),
             RouteAttribute::Gateway(address) => {
                 (hop.gateway, has_gateway) = (ip(address)?, true);
@@ -344,6 +409,7 @@ pub(crate) fn kernel_route(message: &RouteMessage) -> Option<KernelRoute> {
         route: Route { dest, kind },
         ours,
         metric,
+        group,
     })
 }
 
@@ -371,6 +437,7 @@ fn path(hop: &RouteNextHop) -> Option<NextHop> {
         gateway,
         ifindex: Some(hop.interface_index),
         onlink,
+        weight: hop.hops.saturating_add(1),
     })
 }
 
@@ -410,6 +477,7 @@ mod tests {
             gateway: Ipv4Addr::new(192, 0, 2, 2).into(),
             ifindex: Some(ifindex),
             onlink,
+            weight: 1,
         }
     }
 

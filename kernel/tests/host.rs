@@ -269,6 +269,7 @@ fn the_node_speaks_through_the_tunnel_with_the_tunnels_local_address() {
         gateway: "192.0.2.2".parse().unwrap(),
         ifindex: Some(ifindex),
         onlink,
+        weight: 1,
     };
     let route = |dest: &str, hops: Vec<NextHop>| Route {
         dest: dest.parse().unwrap(),

@@ -29,6 +29,7 @@ fn hop(gateway: &str, ifindex: u32) -> NextHop {
         gateway: gateway.parse().unwrap(),
         ifindex: Some(ifindex),
         onlink: false,
+        weight: 1,
     }
 }
 
@@ -182,7 +183,10 @@ fn an_ecmp_route_is_one_that_iproute2_shows() {
     let hops = vec![hop("192.0.2.2", a), hop("192.0.2.130", b)];
     kernel.replace_routes(&[route("10.0.2.0/26", RouteKind::Via(hops))]);
     let shown = host.sh("ip route show 10.0.2.0/26");
-    assert!(shown.starts_with("10.0.2.0/26 proto 122"), "{shown}");
+    assert!(
+        shown.starts_with("10.0.2.0/26 nhid ") && shown.contains("proto 122"),
+        "{shown}"
+    );
     assert!(shown.contains("nexthop via 192.0.2.2 dev a0"), "{shown}");
     assert!(shown.contains("nexthop via 192.0.2.130 dev b0"), "{shown}");
 }

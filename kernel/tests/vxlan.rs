@@ -69,6 +69,7 @@ fn route(dest: &str, gateway: &str, ifindex: u32) -> Route {
         gateway: gateway.parse().unwrap(),
         ifindex: Some(ifindex),
         onlink: true,
+        weight: 1,
     };
     Route {
         dest: dest.parse().unwrap(),

@@ -37,6 +37,8 @@ pub struct NextHop {
     pub ifindex: Option<u32>,
     /// The gateway is on the link whatever the routes say (`RTNH_F_ONLINK`): tunnels.
     pub onlink: bool,
+    /// Its share of the traffic in proportion to those of the others, from 1; 1 where it is alone.
+    pub weight: u8,
 }
 
 /// A link as the kernel reports it.

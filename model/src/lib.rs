@@ -31,17 +31,17 @@ pub use manifest::{ManifestError, Parsed};
 pub use object::{
     AddPath, Allocation, AllowedUse, Annotations, BfdProfile, BgpConfiguration, BgpFilter,
     BgpFilterAction, BgpFilterOperation, BgpFilterRule, BgpPeer, BgpPeerType, BgpRole, BgpRoleName,
-    BindMode, BlockAllocations, CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction,
-    ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort, ClusterRule, ClusterTier,
-    Community, DynamicPeers, EncapMode, EndpointSlice, EndpointToHostAction, EntityRule,
-    ExternalTrafficPolicy, FailsafePort, FelixConfiguration, HostEndpoint, HostPort, IcmpMatch,
-    IpFamily, IpPool, IpReservation, IpVersion, IpamBlock, Kind, MatchOperator, MaxPrefixes,
-    NamedPort, Namespace, NatOutgoingExclusions, NetworkPolicy, NetworkSet, NextHopMode, Node,
-    Object, ObjectKey, Order, Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch,
-    PrefixAdvertisement, PrefixMatch, Profile, Protocol, RemoteAs, Secret, SecretKeyRef,
-    SecretValue, Service, ServiceAccount, ServiceAccountMatch, ServiceLoopPrevention, ServiceMatch,
-    ServicePort, ServiceType, StagedAction, StagedKubernetesPolicy, Tier, TierDefault,
-    WorkloadEndpoint,
+    BindMode, BlockAllocations, CalicoAction, CalicoNodeStatus, CalicoPolicy, CalicoPort,
+    CalicoRule, ClusterAction, ClusterNetworkPolicy, ClusterPeer, ClusterPods, ClusterPort,
+    ClusterRule, ClusterTier, Community, DynamicPeers, EncapMode, EndpointSlice,
+    EndpointToHostAction, EntityRule, ExternalTrafficPolicy, FailsafePort, FelixConfiguration,
+    HostEndpoint, HostPort, IcmpMatch, IpFamily, IpPool, IpReservation, IpVersion, IpamBlock, Kind,
+    MatchOperator, MaxPrefixes, NamedPort, Namespace, NatOutgoingExclusions, NetworkPolicy,
+    NetworkSet, NextHopMode, Node, NodeStatusClass, Object, ObjectKey, Order, Pod, PolicyPeer,
+    PolicyPort, PolicyRule, PortMatch, PrefixAdvertisement, PrefixMatch, Profile, Protocol,
+    RemoteAs, Secret, SecretKeyRef, SecretValue, Service, ServiceAccount, ServiceAccountMatch,
+    ServiceLoopPrevention, ServiceMatch, ServicePort, ServiceType, StagedAction,
+    StagedKubernetesPolicy, Tier, TierDefault, WorkloadEndpoint,
 };
 pub use selector::{Selector, SelectorError};
 pub use update::{Invalid, Update};

@@ -26,6 +26,8 @@ pub const ROUTE_METRIC: u32 = 1022;
 /// Bit of a connection's mark that says that policy does not allow it any more, so that its packets
 /// are rejected in both directions. Bits of others are left alone.
 pub const REVOKED_MARK: u32 = 0x2000_0000;
+/// Bit of the mark of packets on their way into a VXLAN, on nodes with several uplinks.
+pub const SPREAD_MARK: u32 = 0x0400_0000;
 /// The nflog group of name queries and answers.
 pub const DNS_LOG_GROUP: u16 = 1023;
 /// The nflog group of packets that policy denied.
@@ -67,6 +69,8 @@ pub const GATEWAY_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0,
 pub const HOST_MAC: [u8; 6] = [0xee, 0xee, 0xee, 0xee, 0xee, 0xee];
 /// Annotations of pods and namespaces that say something to address assignment, as in Calico.
 pub const ANNOTATION_PREFIX: &str = "cni.projectcalico.org/";
+/// Taint of nodes that wait for their agent, which removes it once it is ready.
+pub const STARTUP_TAINT: &str = "node.ocicat.io/agent-not-ready";
 /// Calico's default AS number.
 pub const DEFAULT_AS: u32 = 64512;
 /// The namespace of the agent's pods on Kubernetes.

@@ -266,13 +266,19 @@ impl<'a> Run<'a, '_> {
                     }
                     return Ok(None);
                 }
-                Statement::Masquerade => {
+                Statement::Masquerade
+                | Statement::MasqueradePorts { .. }
+                | Statement::Snat { .. } => {
                     self.masqueraded = true;
                     return Ok(Some(&Verdict::Accept));
                 }
                 // The packet's destination is that after the translation already.
                 Statement::Dnat { .. } => return Ok(Some(&Verdict::Accept)),
+                // Nobody says anything but yes.
+                Statement::Queue(_) => return Ok(Some(&Verdict::Accept)),
                 Statement::SetCtMarkBits(bits) => self.mark |= bits,
+                // Of the packet, not of its connection: no rule looks at it.
+                Statement::SetMarkBits(_) => {}
                 Statement::NoTrack => self.untracked = true,
                 Statement::RejectTcpReset => return Ok(Some(&Verdict::Drop)),
                 Statement::NamedCounter(name) => {
@@ -363,7 +369,11 @@ impl<'a> Run<'a, '_> {
             | Statement::Counter
             | Statement::Limit { .. }
             | Statement::Log { .. }
+            | Statement::Queue(_)
             | Statement::Masquerade
+            | Statement::MasqueradePorts { .. }
+            | Statement::Snat { .. }
+            | Statement::SetMarkBits(_)
             | Statement::Verdict(_) => true,
         })
     }

@@ -5,7 +5,7 @@ use crate::filter::Filter;
 use crate::wire::Family;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub struct SpeakerConfig {
     pub router_id: Ipv4Addr,
     /// TCP port to listen on; 0 means that nobody can connect to us.
     pub listen_port: u16,
+    /// Addresses of ours to listen on; none means all.
+    pub listen_addresses: BTreeSet<IpAddr>,
     /// Our IPv4 address as a next hop. Without it the session's own address is used if it is IPv4.
     pub next_hop_v4: Option<Ipv4Addr>,
     /// Our IPv6 address as a next hop. Without it the session's own address is used if it is IPv6.
@@ -46,6 +48,7 @@ impl SpeakerConfig {
             local_as,
             router_id,
             listen_port: BGP_PORT,
+            listen_addresses: BTreeSet::new(),
             next_hop_v4: None,
             next_hop_v6: None,
             cluster_id: None,
@@ -191,10 +194,23 @@ pub struct AddPath {
     pub send: u8,
 }
 
-/// How many prefixes a peer may announce, and what follows if there are more.
+/// The next hop of routes of others that a peer is told. Our own routes have our address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NextHopMode {
+    /// As RFC 4271 section 5.1.3 has it: that of the route towards internal peers, ours towards
+    /// external ones.
+    #[default]
+    Auto,
+    /// Our address, towards internal peers too.
+    Own,
+    /// That of the route, towards external peers too.
+    Keep,
+}
+
+/// How many prefixes of a family a peer may announce, and what follows if there are more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrefixLimit {
-    /// The greatest number of prefixes, all families together.
+    /// The greatest number of prefixes of one family.
     pub maximum: u32,
     /// A notice is given at this share of the maximum, in per cent; over 100 there is none.
     pub warn_at: u8,
@@ -268,8 +284,8 @@ pub struct PeerConfig {
     pub route_reflector_client: bool,
     /// Cluster that the client belongs to, if not the speaker's.
     pub cluster_id: Option<Ipv4Addr>,
-    /// Pass on routes of others with their own next hop to an eBGP peer too.
-    pub keep_next_hop: bool,
+    /// The next hop of what the peer is told.
+    pub next_hop: NextHopMode,
     /// IPv4 routes may have IPv6 next hops, both ways (RFC 8950).
     pub extended_next_hop: bool,
     /// Several paths to one prefix.
@@ -280,7 +296,7 @@ pub struct PeerConfig {
     pub strict_role: bool,
     /// Everything we tell the peer is about to go away (RFC 8326): it is to prefer other paths.
     pub graceful_shutdown: bool,
-    /// How many prefixes the peer may announce.
+    /// How many prefixes of each family the peer may announce.
     pub prefix_limit: Option<PrefixLimit>,
     /// Address families to exchange.
     pub families: Vec<Family>,
@@ -318,7 +334,7 @@ impl PeerConfig {
             bfd: None,
             route_reflector_client: false,
             cluster_id: None,
-            keep_next_hop: false,
+            next_hop: NextHopMode::Auto,
             extended_next_hop: false,
             add_path: AddPath::default(),
             role: None,

@@ -15,8 +15,8 @@ pub mod wire;
 
 pub use config::{
     AddPath, Decision, DynamicPeers, Excess, Export, FibChange, FibNextHop, Import, LocalRoute,
-    Password, PasswordError, PeerConfig, PeerKey, PrefixLimit, RemoteAs, Restart, Role,
-    SpeakerConfig, Stop,
+    NextHopMode, Password, PasswordError, PeerConfig, PeerKey, PrefixLimit, RemoteAs, Restart,
+    Role, SpeakerConfig, Stop,
 };
 pub use speaker::{
     AdvertisedStatus, BfdStatus, ConnectionId, Notice, Operation, OperationError, Output,

@@ -4,8 +4,8 @@ use super::FileError;
 use bgp_core::bfd::Profile;
 use bgp_core::filter::Filter;
 use bgp_core::{
-    AddPath, Excess, Export, Import, Password, PeerConfig, PrefixLimit, RemoteAs, Role,
-    wire::Family,
+    AddPath, Excess, Export, Import, NextHopMode, Password, PeerConfig, PrefixLimit, RemoteAs,
+    Role, wire::Family,
 };
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -56,7 +56,7 @@ pub(super) struct Peer {
     route_reflector_client: bool,
     cluster_id: Option<Ipv4Addr>,
     #[serde(default)]
-    keep_next_hop: bool,
+    next_hop: NextHopText,
     #[serde(default)]
     extended_next_hop: bool,
     #[serde(default)]
@@ -97,6 +97,15 @@ struct AddPathText {
     receive: bool,
     #[serde(default)]
     send: u8,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+enum NextHopText {
+    #[default]
+    Auto,
+    #[serde(rename = "Self")]
+    Own,
+    Keep,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -241,7 +250,11 @@ impl Peer {
             bfd: self.bfd.as_ref().map(Bfd::profile),
             route_reflector_client: self.route_reflector_client,
             cluster_id: self.cluster_id,
-            keep_next_hop: self.keep_next_hop,
+            next_hop: match self.next_hop {
+                NextHopText::Auto => NextHopMode::Auto,
+                NextHopText::Own => NextHopMode::Own,
+                NextHopText::Keep => NextHopMode::Keep,
+            },
             extended_next_hop: self.extended_next_hop,
             add_path: AddPath {
                 receive: self.add_path.receive,

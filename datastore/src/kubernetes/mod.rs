@@ -13,6 +13,7 @@
 //! | `demand` | what an object makes it necessary to read |
 //! | `watch` | all of them as one stream |
 //! | `backoff` | pauses between attempts |
+//! | `write` | [`ClusterWriter`]: what agents write |
 
 mod backoff;
 mod board;
@@ -26,6 +27,10 @@ mod resource;
 mod slim;
 mod watch;
 mod workload;
+mod write;
 
 pub use client::{ApiError, Cluster};
 pub use connection::{ClusterOptions, ConnectError};
+pub use write::{
+    ClusterWriter, Defaults, Made, NodeStatus, PodAddresses, PoolDefaults, ServiceBlock,
+};

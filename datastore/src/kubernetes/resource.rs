@@ -91,7 +91,7 @@ const fn calico(kind: Kind, plural: &'static str) -> Resource {
 
 /// Every collection that agents read. Nodes are Kubernetes' own, and workload endpoints follow from
 /// Pods: neither has a collection of Calico's here.
-pub(super) static RESOURCES: [Resource; 26] = [
+pub(super) static RESOURCES: [Resource; 27] = [
     core(Kind::Namespace, "namespaces", &ONLY_METADATA),
     core(Kind::Node, "nodes", &NODE),
     Resource {
@@ -147,6 +147,7 @@ pub(super) static RESOURCES: [Resource; 26] = [
     calico(Kind::BgpPeer, "bgppeers"),
     calico(Kind::BgpFilter, "bgpfilters"),
     calico(Kind::FelixConfiguration, "felixconfigurations"),
+    calico(Kind::CalicoNodeStatus, "caliconodestatuses"),
 ];
 
 /// Something to watch: a collection, or the one object of it that is needed.

@@ -10,10 +10,15 @@ use std::net::IpAddr;
 /// The one interface that Kubernetes knows of.
 const INTERFACE: &str = "eth0";
 
-/// Takes out of the pod what says where it is reached.
+/// Takes out of the pod what says where it is reached; of a pod of the node `own` it stays, so that
+/// its agent sees what it has written.
 pub(super) fn take_endpoint(pod: &mut Value, own: &str) -> Option<WorkloadEndpoint> {
     let endpoint = endpoint(pod, own);
-    if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
+    if pod["spec"]["nodeName"] == *own {
+        return endpoint;
+    }
+    let annotations = pod.pointer_mut("/metadata/annotations");
+    if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
         for name in ["podIP", "podIPs", "containerID"] {
             annotations.remove(&format!("{}{name}", names::ANNOTATION_PREFIX));
         }

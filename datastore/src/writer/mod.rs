@@ -74,6 +74,23 @@ pub enum WriteError {
         /// The lease as it is; none if there is none.
         lease: Option<Lease>,
     },
+    /// The Kubernetes API refused, or does not answer.
+    #[error(transparent)]
+    Api(#[from] crate::kubernetes::ApiError),
+    /// Somebody else was faster again and again.
+    #[error("{what}: changed by others again and again")]
+    Contended {
+        /// What was to be written.
+        what: String,
+    },
+    /// The datastore did not answer in time.
+    #[error("{what}: no answer in {seconds} s")]
+    Slow {
+        /// What was to be written.
+        what: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {

@@ -11,7 +11,8 @@ pub(crate) use originate::service_ranges;
 
 use crate::objects::Objects;
 use bgp_core::SpeakerConfig;
-use model::{Invalid, Kind, Node, ObjectKey};
+use ipnet::IpNet;
+use model::{BindMode, Invalid, Kind, Node, ObjectKey};
 use peers::Builder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -58,7 +59,6 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
         interface_peers: BTreeMap::new(),
         problems,
     };
-    builder.check(&configuration);
     for peer in objects.bgp_peers() {
         builder.add_object(peer);
     }
@@ -75,6 +75,10 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
     } = builder;
     let config = SpeakerConfig {
         listen_port: configuration.listen_port,
+        listen_addresses: match configuration.bind_mode {
+            BindMode::None => BTreeSet::new(),
+            BindMode::NodeIp => own_addresses(own).collect(),
+        },
         next_hop_v4: own.ipv4_address.map(|net| net.addr()),
         next_hop_v6: own.ipv6_address.map(|net| net.addr()),
         cluster_id: own.route_reflector_cluster_id,
@@ -106,9 +110,20 @@ fn router_id(node: &Node) -> Option<Ipv4Addr> {
 }
 
 fn address(node: &Node) -> Option<IpAddr> {
-    node.ipv4_address
-        .map(|net| IpAddr::V4(net.addr()))
-        .or_else(|| node.ipv6_address.map(|net| IpAddr::V6(net.addr())))
+    own_addresses(node).next()
+}
+
+/// Routes of this node's own to its peers, by the gateways that the objects name (`reachableBy`).
+pub(crate) fn reachable_by(name: &str, objects: &Objects) -> BTreeMap<IpNet, IpAddr> {
+    let own = objects.node(name);
+    own.map(|own| peers::reachable_by(own, objects))
+        .unwrap_or_default()
+}
+
+fn own_addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
+    let v4 = node.ipv4_address.map(|net| IpAddr::V4(net.addr()));
+    let v6 = node.ipv6_address.map(|net| IpAddr::V6(net.addr()));
+    v4.into_iter().chain(v6)
 }
 
 /// Nodes whose address an earlier node (by name) has too. They get no sessions.

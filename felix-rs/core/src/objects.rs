@@ -281,6 +281,10 @@ typed! {
     profiles: Profile(model::Profile) of Profile;
     /// Services in force.
     services: Service(model::Service) of Service;
+    /// Reservations in force, by name.
+    reservations: IpReservation(model::IpReservation) of IpReservation;
+    /// Questions about nodes, by name.
+    node_statuses: CalicoNodeStatus(model::CalicoNodeStatus) of CalicoNodeStatus;
     /// BGP filters in force, by name.
     bgp_filters: BgpFilter(model::BgpFilter) of BgpFilter;
     /// Felix configurations in force: `default` and `node.<name>`.

@@ -209,10 +209,12 @@ impl fmt::Display for Show<'_> {
                     write!(f, " dev #{ifindex}")?;
                 }
                 if hop.onlink {
-                    f.write_str(" onlink")
-                } else {
-                    Ok(())
+                    f.write_str(" onlink")?;
                 }
+                if hops.len() > 1 {
+                    write!(f, " weight {}", hop.weight)?;
+                }
+                Ok(())
             }),
         }
     }
@@ -233,6 +235,7 @@ mod tests {
             gateway,
             ifindex: Some(2),
             onlink: false,
+            weight: 1,
         }])
     }
 

@@ -36,15 +36,11 @@ pub enum Withheld {
         /// The node that owns it.
         owner: String,
     },
-    /// The pool wants IP in IP, which carries IPv6 over IPv6 only.
-    #[error(
-        "{dest}: IPPool/{pool} wants IPIP towards {next_hop}, and IPIP carries no IPv6 over IPv4"
-    )]
+    /// Over IPv4, IPv6 packets are carried by VXLAN only.
+    #[error("{dest}: next hop {next_hop} is IPv4: only vxlanMode carries IPv6 over it")]
     NotCarried {
         /// The route.
         dest: IpNet,
-        /// Its pool.
-        pool: String,
         /// Its next hop.
         next_hop: IpAddr,
     },
@@ -201,6 +197,7 @@ impl Topology {
             gateway,
             ifindex: Some(*self.tunnels.get(name)?),
             onlink: true,
+            weight: 1,
         })
     }
 
@@ -212,7 +209,7 @@ impl Topology {
         underlay: &Underlay,
     ) -> Result<RouteKind, Withheld> {
         let pool = self.pool_of(dest);
-        let mut hops = BTreeSet::new();
+        let mut hops = Hops::default();
         let mut failure = None;
         for &hop in next_hops {
             let hop: FibNextHop = hop.into();
@@ -223,15 +220,16 @@ impl Topology {
             }
             let wanted = pool.and_then(|pool| Some((pool, self.encapsulation(pool, next_hop)?)));
             match wanted {
-                Some((pool, Encapsulation::Ipip)) if dest.addr().is_ipv6() => {
+                None | Some((_, Encapsulation::Ipip))
+                    if dest.addr().is_ipv6() && next_hop.is_ipv4() =>
+                {
                     failure = Some(Withheld::NotCarried {
                         dest: *dest,
-                        pool: pool.name.clone(),
                         next_hop,
                     });
                 }
                 Some((pool, encapsulation)) => match self.through(encapsulation, dest, next_hop) {
-                    Some(hop) => drop(hops.insert(hop)),
+                    Some(through) => hops.add(&[through], hop.weight),
                     None => {
                         failure = Some(Withheld::NoTunnel {
                             dest: *dest,
@@ -242,7 +240,7 @@ impl Topology {
                     }
                 },
                 None => match resolve(hop, underlay) {
-                    Some(resolved) => hops.extend(resolved),
+                    Some(resolved) => hops.add(&resolved, hop.weight),
                     None => {
                         failure = Some(Withheld::NextHopUnreachable {
                             dest: *dest,
@@ -253,9 +251,61 @@ impl Topology {
             }
         }
         match failure {
-            Some(reason) if hops.is_empty() => Err(reason),
-            _ => Ok(RouteKind::Via(hops.into_iter().collect())),
+            Some(reason) if hops.0.is_empty() => Err(reason),
+            _ => Ok(RouteKind::Via(hops.in_lowest_terms())),
         }
+    }
+}
+
+/// Gateways and how much of the traffic each is to get.
+#[derive(Debug, Default)]
+struct Hops(BTreeMap<NextHop, u64>);
+
+impl Hops {
+    /// Divides by any number of gateways up to 10, and by some beyond.
+    const SHARES: u64 = 2520;
+
+    /// A next hop of this weight, and the gateways that lead to it in proportion to their weights.
+    fn add(&mut self, gateways: &[NextHop], weight: u8) {
+        let all: u64 = gateways.iter().map(|hop| u64::from(hop.weight)).sum();
+        for hop in gateways {
+            let share = Self::SHARES * u64::from(weight) * u64::from(hop.weight) / all.max(1);
+            *self.0.entry(NextHop { weight: 1, ..*hop }).or_default() += share;
+        }
+    }
+
+    /// With the smallest weights that say the same, as near as 255 steps can.
+    fn in_lowest_terms(self) -> Vec<NextHop> {
+        let divisor = self
+            .0
+            .values()
+            .copied()
+            .fold(0, greatest_common_divisor)
+            .max(1);
+        let greatest = self.0.values().copied().max().unwrap_or(0) / divisor;
+        let weight = |share: u64| {
+            let share = share / divisor;
+            let scaled = if greatest > 255 {
+                (share * 255 + greatest / 2) / greatest
+            } else {
+                share
+            };
+            u8::try_from(scaled).unwrap_or(u8::MAX).max(1)
+        };
+        let all = self.0.into_iter();
+        all.map(|(hop, share)| NextHop {
+            weight: weight(share),
+            ..hop
+        })
+        .collect()
+    }
+}
+
+fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 {
+        a
+    } else {
+        greatest_common_divisor(b, a % b)
     }
 }
 
@@ -263,11 +313,13 @@ fn resolve(hop: FibNextHop, underlay: &Underlay) -> Option<Vec<NextHop>> {
     let next_hop = hop.address;
     // A link-local address is on the link that it was heard on.
     if hop.scope != 0 {
-        let link = underlay.link(hop.scope).filter(|link| link.up)?;
+        let link = underlay.link(hop.scope);
+        let link = link.filter(|link| link.up && link.carrier)?;
         return Some(vec![NextHop {
             gateway: next_hop,
             ifindex: Some(link.ifindex),
             onlink: false,
+            weight: 1,
         }]);
     }
     if let Some(ifindex) = underlay.connected(next_hop) {
@@ -275,6 +327,7 @@ fn resolve(hop: FibNextHop, underlay: &Underlay) -> Option<Vec<NextHop>> {
             gateway: next_hop,
             ifindex: Some(ifindex),
             onlink: false,
+            weight: 1,
         }]);
     }
     underlay.gateways(next_hop)
@@ -343,6 +396,7 @@ mod tests {
                 gateway: ip("10.1.0.1"),
                 ifindex: Some(ETH0),
                 onlink: false,
+                weight: 1,
             }]),
         };
         underlay.add_foreign(default, 0);
@@ -354,6 +408,7 @@ mod tests {
             gateway: ip(gateway),
             ifindex: Some(ifindex),
             onlink,
+            weight: 1,
         }])
     }
 
@@ -390,6 +445,7 @@ mod tests {
             gateway: ip("192.168.0.1"),
             ifindex: Some(WIFI),
             onlink: false,
+            weight: 1,
         };
         let worse = Route {
             dest: net("0.0.0.0/0"),
@@ -462,6 +518,89 @@ mod tests {
     }
 
     #[test]
+    fn traffic_is_shared_in_proportion_to_the_weights_of_paths() {
+        let mut underlay = underlay();
+        let hop = |gateway: &str, weight| NextHop {
+            gateway: ip(gateway),
+            ifindex: Some(ETH0),
+            onlink: false,
+            weight,
+        };
+        let two_ways = Route {
+            dest: net("172.16.0.0/24"),
+            kind: RouteKind::Via(vec![hop("10.1.0.1", 1), hop("10.1.0.2", 3)]),
+        };
+        underlay.add_foreign(two_ways, 0);
+        let path = |address: &str, weight| FibNextHop {
+            weight,
+            ..ip(address).into()
+        };
+        let weights = |paths: &[FibNextHop]| {
+            let dest = net("198.51.100.0/24");
+            let route = topology(EncapMode::Never).route(&dest, paths, &underlay);
+            let Ok(RouteKind::Via(hops)) = route else {
+                panic!("{route:?}")
+            };
+            let weights = hops
+                .into_iter()
+                .map(|hop| (hop.gateway.to_string(), hop.weight));
+            weights.collect::<Vec<_>>()
+        };
+        let of = |first: u8, second: u8| {
+            vec![
+                ("10.1.0.1".to_owned(), first),
+                ("10.1.0.2".to_owned(), second),
+            ]
+        };
+        assert_eq!(
+            weights(&[path("10.1.0.1", 1), path("10.1.0.2", 3)]),
+            of(1, 3)
+        );
+        assert_eq!(
+            weights(&[path("10.1.0.1", 200), path("10.1.0.2", 200)]),
+            of(1, 1)
+        );
+        // Recursive: what leads to a next hop shares its weight.
+        assert_eq!(
+            weights(&[path("172.16.0.1", 4), path("10.1.0.1", 2)]),
+            of(1, 1)
+        );
+        // Two paths through one gateway are one with the weight of both.
+        assert_eq!(
+            weights(&[path("10.1.0.1", 255), path("172.16.0.9", 1)]),
+            of(255, 1)
+        );
+        let alone = vec![("10.1.0.1".to_owned(), 1)];
+        assert_eq!(weights(&[path("10.1.0.1", 7)]), alone);
+    }
+
+    #[test]
+    fn a_link_without_a_carrier_leads_nowhere() {
+        let mut underlay = underlay();
+        let mut link = model::dataplane::Link {
+            ifindex: ETH0,
+            name: "eth0".into(),
+            alias: None,
+            kind: None,
+            up: true,
+            carrier: false,
+            mtu: 1500,
+            mac: None,
+        };
+        let route = |underlay: &Underlay| {
+            topology(EncapMode::Never).route(&net("198.51.100.0/24"), &[ip("10.1.0.1")], underlay)
+        };
+        underlay.set_link(link.clone());
+        assert!(matches!(
+            route(&underlay),
+            Err(Withheld::NextHopUnreachable { .. })
+        ));
+        link.carrier = true;
+        underlay.set_link(link);
+        assert_eq!(route(&underlay), Ok(via("10.1.0.1", ETH0, false)));
+    }
+
+    #[test]
     fn a_route_that_can_not_be_programmed_says_why() {
         let mut topology = topology(EncapMode::Always);
         topology.tunnels.clear();
@@ -507,6 +646,7 @@ mod tests {
             gateway: ip("fe80::1"),
             ifindex: Some(ETH0),
             onlink: false,
+            weight: 1,
         };
         assert_eq!(route(ETH0), Ok(RouteKind::Via(vec![expected])));
         assert!(matches!(

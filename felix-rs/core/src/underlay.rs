@@ -12,9 +12,19 @@ pub struct Underlay {
     addresses: BTreeSet<Address>,
     /// By metric: the lowest is what the kernel uses.
     foreign: BTreeMap<IpNet, BTreeMap<u32, RouteKind>>,
+    /// Interfaces that lead to no next hop; `*` stands for any characters.
+    ignored: Vec<String>,
 }
 
 impl Underlay {
+    /// Names of interfaces whose addresses and routes are not looked at to find next hops; `*`
+    /// stands for any characters. Returns whether that is a change.
+    pub fn set_ignored(&mut self, ignored: Vec<String>) -> bool {
+        let changed = self.ignored != ignored;
+        self.ignored = ignored;
+        changed
+    }
+
     /// A link appeared or changed.
     pub fn set_link(&mut self, link: Link) -> bool {
         let changed = self.links.get(&link.ifindex) != Some(&link);
@@ -95,6 +105,12 @@ impl Underlay {
             .map(|held| held.address.addr())
     }
 
+    /// The addresses of an interface with their subnets.
+    pub(crate) fn nets_of(&self, ifindex: u32) -> impl Iterator<Item = IpNet> + '_ {
+        let of = move |held: &&Address| held.ifindex == ifindex;
+        self.addresses.iter().filter(of).map(|held| held.address)
+    }
+
     /// The interface that holds this address.
     pub fn link_with_address(&self, address: IpAddr) -> Option<&Link> {
         let held = self
@@ -130,8 +146,29 @@ impl Underlay {
             .map(|held| held.ifindex)
     }
 
+    /// The lowest metric of somebody else's routes to exactly this destination.
+    pub(crate) fn metric_of_foreign(&self, dest: &IpNet) -> Option<u32> {
+        let (metric, _) = self.foreign.get(dest)?.first_key_value()?;
+        Some(*metric)
+    }
+
+    /// The interfaces by which an address is reached.
+    pub(crate) fn ways(&self, address: IpAddr) -> Vec<u32> {
+        if let Some(ifindex) = self.connected(address) {
+            return vec![ifindex];
+        }
+        let hops = self.gateways(address).unwrap_or_default();
+        hops.iter().filter_map(|hop| hop.ifindex).collect()
+    }
+
+    /// Down, or without a carrier, so that what is sent there is lost; or to be left alone.
     fn is_down(&self, ifindex: u32) -> bool {
-        self.links.get(&ifindex).is_some_and(|link| !link.up)
+        let ignored = |link: &Link| {
+            let mut patterns = self.ignored.iter();
+            patterns.any(|pattern| matches(pattern.as_bytes(), link.name.as_bytes()))
+        };
+        let down = |link: &Link| !link.up || !link.carrier || ignored(link);
+        self.links.get(&ifindex).is_some_and(down)
     }
 
     /// How the kernel reaches this address without our routes (longest match, one level deep).
@@ -164,6 +201,7 @@ impl Underlay {
                     gateway: address,
                     ifindex: Some(*ifindex),
                     onlink: false,
+                    weight: 1,
                 }]
             }
             RouteKind::Blackhole => Vec::new(),
@@ -171,6 +209,18 @@ impl Underlay {
         let up = |hop: &NextHop| hop.ifindex.is_some_and(|ifindex| !self.is_down(ifindex));
         let hops: Vec<NextHop> = hops.into_iter().filter(up).collect();
         (!hops.is_empty()).then_some(hops)
+    }
+}
+
+/// Whether `*` of a pattern can stand for what differs.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => {
+            matches(rest, name) || (!name.is_empty() && matches(pattern, &name[1..]))
+        }
+        (Some((a, pattern)), Some((b, name))) => a == b && matches(pattern, name),
+        (Some(_), None) | (None, Some(_)) => false,
     }
 }
 
@@ -189,5 +239,37 @@ mod tests {
         });
         assert_eq!(underlay.subnet_of(net("10.1.0.11/32")), net("10.1.0.0/24"));
         assert_eq!(underlay.subnet_of(net("10.1.0.11/16")), net("10.1.0.0/16"));
+    }
+
+    #[test]
+    fn an_interface_that_is_ignored_leads_nowhere() {
+        let mut underlay = Underlay::default();
+        let address = |ifindex, text: &str| Address {
+            ifindex,
+            address: text.parse().unwrap(),
+        };
+        for (ifindex, name) in [(1, "eth0"), (2, "docker0")] {
+            underlay.set_link(Link {
+                ifindex,
+                name: name.into(),
+                alias: None,
+                kind: None,
+                up: true,
+                carrier: true,
+                mtu: 1500,
+                mac: None,
+            });
+        }
+        underlay.add_address(address(1, "10.0.0.1/16"));
+        underlay.add_address(address(2, "10.0.1.1/24"));
+        let gateway = "10.0.1.9".parse().unwrap();
+        assert_eq!(underlay.connected(gateway), Some(2));
+        assert!(underlay.set_ignored(vec!["docker*".into()]));
+        assert_eq!(underlay.connected(gateway), Some(1));
+        assert!(underlay.set_ignored(vec!["d*r".into(), "*1".into()]));
+        assert_eq!(underlay.connected(gateway), Some(2));
+        assert!(!underlay.set_ignored(vec!["d*r".into(), "*1".into()]));
+        underlay.set_ignored(vec!["*".into()]);
+        assert_eq!(underlay.connected(gateway), None);
     }
 }

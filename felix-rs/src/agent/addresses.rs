@@ -255,11 +255,11 @@ impl Agent {
     pub(super) fn write_endpoints(&mut self) {
         for local in self.calc.local().values() {
             let object = model::Object::WorkloadEndpoint(local.endpoint.clone());
-            let said = match self.calc.objects().get(&object.key()) {
-                Some(model::Object::WorkloadEndpoint(said)) => says(said, &local.endpoint),
-                _ => false,
+            let told = match self.store.is_cluster() {
+                true => self.pod_is_told(&local.endpoint),
+                false => self.calc.objects().get(&object.key()) == Some(&object),
             };
-            if !said {
+            if !told {
                 self.store.write(Write::Put(Box::new(object)));
             }
         }
@@ -268,7 +268,7 @@ impl Agent {
 
 /// A link that this or an earlier process made. The kernel takes the alias only after the link is
 /// there: a process that died in between leaves one with our name and MAC and without an alias.
-pub(super) fn is_ours(link: &Link) -> bool {
+pub(crate) fn is_ours(link: &Link) -> bool {
     let marked = match &link.alias {
         Some(alias) => alias.starts_with(names::ALIAS_PREFIX),
         None => link.kind.as_deref() == Some("veth") && link.mac == Some(names::HOST_MAC),
@@ -291,16 +291,6 @@ fn with_link(mut endpoint: WorkloadEndpoint) -> WorkloadEndpoint {
         endpoint.mac = mac;
     }
     endpoint
-}
-
-/// Whether the datastore says of an endpoint of this node what it is. A Pod says of it no more
-/// than container and addresses.
-fn says(said: &WorkloadEndpoint, own: &WorkloadEndpoint) -> bool {
-    if said.interface_name.is_empty() {
-        said.container_id == own.container_id && said.ip_networks == own.ip_networks
-    } else {
-        said == own
-    }
 }
 
 pub(super) fn key_of(endpoint: &WorkloadEndpoint) -> ObjectKey {

@@ -12,8 +12,8 @@ use model::IpamBlock;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The lease of who frees blocks.
-const LEASE: &str = "ipam";
+/// The lease of who frees blocks and, in a cluster, does what is done once for all of it.
+const LEASE: &str = "controller";
 /// A lease holds for this many looks.
 const LOOKS: u32 = 3;
 
@@ -24,20 +24,38 @@ pub(super) struct Duty {
     /// This node's own lease, by which it says that it lives although it has no Node object.
     alive: Election,
     own_lease: String,
+    /// Of the two leases.
+    durations: (Duration, Duration),
     /// What the leases of departed nodes said last.
     renewals: BTreeMap<String, u64>,
 }
 
 impl Duty {
-    pub(super) fn new(node: &str, interval: Duration) -> Self {
-        let duration = u64::try_from((interval * LOOKS).as_millis()).unwrap_or(u64::MAX);
+    /// `lease` is how long the lease holds without a renewal; without, three looks.
+    pub(super) fn new(node: &str, interval: Duration, lease: Option<Duration>) -> Self {
+        let looks = interval * LOOKS;
+        let lease = lease.unwrap_or(looks);
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self {
             departed: Departed::default(),
-            election: Election::new(node, duration),
-            alive: Election::new(node, duration),
+            election: Election::new(node, ms(lease)),
+            alive: Election::new(node, ms(looks)),
+            durations: (lease, looks),
             own_lease: lease_of(node),
             renewals: BTreeMap::new(),
         }
+    }
+}
+
+impl Duty {
+    /// Whether this node may do what only one does.
+    pub(super) fn holds(&self, now: u64) -> bool {
+        self.election.holds(now)
+    }
+
+    /// Whether there is something to write about the lease.
+    pub(super) fn may_renew(&self, now: u64) -> bool {
+        self.election.next(now).is_some()
     }
 }
 
@@ -86,7 +104,10 @@ impl Agent {
         for name in others {
             self.store.write(Write::ReadLease(lease_of(&name)));
         }
-        self.stand(now);
+        // In a cluster it is stood for all the time.
+        if !self.store.is_cluster() {
+            self.stand(now);
+        }
         // Without peers a route that is missing says nothing.
         if self.converged && self.care.departed.election.holds(now) {
             for block in free.into_iter().filter(|block| block.node != node) {
@@ -102,21 +123,34 @@ impl Agent {
             return;
         }
         let name = self.care.departed.own_lease.clone();
-        self.renew(name, self.care.departed.alive.next(now), now);
+        let (_, duration) = self.care.departed.durations;
+        self.renew(name, self.care.departed.alive.next(now), now, duration);
     }
 
-    fn stand(&self, now: u64) {
+    pub(super) fn stand(&self, now: u64) {
         let next = self.care.departed.election.next(now);
-        self.renew(LEASE.to_owned(), next, now);
+        let (duration, _) = self.care.departed.durations;
+        self.renew(LEASE.to_owned(), next, now, duration);
     }
 
-    fn renew(&self, name: String, next: Option<(Option<model::Lease>, model::Lease)>, begun: u64) {
+    pub(super) fn read_lease(&self) {
+        self.store.write(Write::ReadLease(LEASE.to_owned()));
+    }
+
+    fn renew(
+        &self,
+        name: String,
+        next: Option<(Option<model::Lease>, model::Lease)>,
+        begun: u64,
+        duration: Duration,
+    ) {
         self.store.write(match next {
             Some((expected, next)) => Write::SwapLease {
                 name,
                 expected,
                 next,
                 begun,
+                duration,
             },
             None => Write::ReadLease(name),
         });
@@ -126,6 +160,7 @@ impl Agent {
     pub(super) fn on_lease(&mut self, read: LeaseRead) {
         let now = self.uptime_ms();
         let duty = &mut self.care.departed;
+        let of_cluster = read.name == LEASE && read.written.is_none();
         let part = if read.name == LEASE {
             Some(&mut duty.election)
         } else if read.name == duty.own_lease {
@@ -142,6 +177,10 @@ impl Agent {
                 }
             }
             (None, None, _) => {}
+        }
+        // One that is missing or stale is taken at once; of a swap that failed this is the answer.
+        if of_cluster && self.store.is_cluster() && self.care.departed.may_renew(now) {
+            self.stand(now);
         }
     }
 

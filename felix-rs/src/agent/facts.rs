@@ -5,8 +5,10 @@ use super::{Agent, Table};
 use bgp_speaker::FibEvent;
 use felix_core::{LocalEndpoint, Phase};
 use kernel::{KernelEvent, KernelRoute};
-use model::dataplane::Link;
+use model::dataplane::{Link, NextHop, RouteKind};
 use model::{Kind, Object, ObjectKey, Update};
+use std::net::IpAddr;
+use std::time::Instant;
 
 impl Agent {
     pub(super) fn on_update(&mut self, update: Update) {
@@ -26,6 +28,7 @@ impl Agent {
         for key in self.calc.on_update(update) {
             self.snapshot_stale = true;
             self.counters.changed();
+            self.services_may_differ(key.kind);
             self.on_addresses_object(&key);
         }
         if synced && before != Phase::InSync {
@@ -84,6 +87,7 @@ impl Agent {
                     self.calc.on_fib(change);
                 }
             }
+            FibEvent::PathDown { address, scope } => self.on_path_down(address, scope),
             FibEvent::Converged => {
                 tracing::info!("BGP converged");
                 self.converged = true;
@@ -99,6 +103,9 @@ impl Agent {
                 if link.up {
                     // What failed may have failed for lack of this link.
                     self.pending.append(&mut self.deferred);
+                    if !link.carrier {
+                        self.shares_lost_with(link.ifindex);
+                    }
                 } else {
                     self.routes_lost_with(link.ifindex);
                     self.set_up_again(link.ifindex);
@@ -120,6 +127,7 @@ impl Agent {
                 self.calc.on_address_gone(&address);
                 self.audit_due = true;
             }
+            KernelEvent::Neighbour(change) => self.on_neighbour(&change),
             KernelEvent::Route(KernelRoute {
                 route, ours: true, ..
             }) => {
@@ -141,6 +149,10 @@ impl Agent {
             }
             KernelEvent::RouteGone(KernelRoute { route, metric, .. }) => {
                 self.calc.on_foreign_route_gone(&route.dest, metric);
+            }
+            KernelEvent::NextHopGone { port } => {
+                // Somebody else's doing; what went with it is not told.
+                self.audit_due |= port != self.kernel.route_port_id();
             }
             KernelEvent::OurTableChanged => {
                 if self.table == Table::InStep {
@@ -195,9 +207,63 @@ impl Agent {
         }
     }
 
+    /// A gateway is known to be dead: one message takes it out of every route that has another one.
+    /// That the other routes through it go is for the changes that follow.
+    fn on_path_down(&mut self, address: IpAddr, scope: u32) {
+        let ifindex = (scope != 0).then_some(scope);
+        let began = Instant::now();
+        match self.kernel.drop_next_hop(address, ifindex) {
+            Ok(true) => {
+                let took = began.elapsed();
+                tracing::info!(%address, ?took, "a dead next hop was taken out of all groups");
+            }
+            Ok(false) => return,
+            Err(error) => {
+                tracing::warn!(%address, %error, "not taken out of the groups of next hops");
+                return;
+            }
+        }
+        let is_dead =
+            |hop: &NextHop| hop.gateway == address && (ifindex.is_none() || hop.ifindex == ifindex);
+        let mut lost = Vec::new();
+        for (dest, kind) in &mut self.actual.routes {
+            let RouteKind::Via(hops) = kind else {
+                continue;
+            };
+            if hops.len() > 1 && hops.iter().any(is_dead) {
+                hops.retain(|hop| !is_dead(hop));
+                match hops.as_mut_slice() {
+                    [] => lost.push(*dest),
+                    [alone] => alone.weight = 1,
+                    _ => {}
+                }
+            }
+        }
+        for dest in lost {
+            self.actual.routes.remove(&dest);
+            self.pending.insert(dest);
+        }
+    }
+
+    /// The kernel takes a link without a carrier out of groups of next hops, and says nothing.
+    fn shares_lost_with(&mut self, ifindex: u32) {
+        let among_others = |kind: &RouteKind| match kind {
+            RouteKind::Via(hops) if hops.len() > 1 => {
+                hops.iter().any(|hop| hop.ifindex == Some(ifindex))
+            }
+            RouteKind::Via(_) | RouteKind::Device { .. } | RouteKind::Blackhole => false,
+        };
+        let lost = self.actual.routes.iter();
+        let lost = lost.filter(|(_, kind)| among_others(kind));
+        let lost: Vec<_> = lost.map(|(dest, _)| *dest).collect();
+        for dest in lost {
+            self.actual.routes.remove(&dest);
+            self.pending.insert(dest);
+        }
+    }
+
     /// The kernel drops IPv4 routes with their interface and says nothing.
     pub(super) fn routes_lost_with(&mut self, ifindex: u32) {
-        use model::dataplane::RouteKind;
         let through = |kind: &RouteKind| match kind {
             RouteKind::Device { ifindex: device } => *device == ifindex,
             RouteKind::Via(hops) => hops.iter().any(|hop| hop.ifindex == Some(ifindex)),

@@ -6,12 +6,15 @@
 
 mod addresses;
 mod apply;
+mod autodetect;
 mod bgp;
 mod departed;
 mod drops;
+mod duties;
 mod facts;
 mod ipam_report;
 mod metrics;
+mod node_report;
 mod pods;
 mod reconcile;
 mod report;
@@ -22,6 +25,7 @@ mod spool;
 mod start;
 mod table_audit;
 mod tunnel;
+mod tunnels;
 
 use crate::cni_socket::Call;
 use crate::ctl::Query;
@@ -36,13 +40,14 @@ use bgp_speaker::{FibEvent, Handle, LocalRoute, SpeakerConfig, Stop};
 use felix_core::{Actual, Calc, EndpointKey, Phase};
 use ipam::Ipam;
 use ipnet::IpNet;
-use kernel::{Kernel, KernelEvent, LoggedPacket};
+use kernel::{HeldPacket, Kernel, KernelEvent, LoggedPacket};
 use model::{Object, ObjectKey, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use addresses::is_ours;
 pub(crate) use apply::ApplyError;
 pub(crate) use drops::DropLine;
 pub(crate) use start::{CALLS, print_plan, start};
@@ -72,6 +77,8 @@ pub(crate) struct Inputs {
     pub(crate) logged: Option<mpsc::Receiver<LoggedPacket>>,
     /// Names that pods resolve.
     pub(crate) resolved: Option<mpsc::Receiver<LoggedPacket>>,
+    /// Likewise, where they wait; none where the kernel holds none.
+    pub(crate) held: Option<mpsc::Receiver<HeldPacket>>,
 }
 
 /// Whether our table is what the compiler thinks it is.
@@ -99,6 +106,8 @@ pub(crate) struct Agent {
     /// Prefixes whose route the kernel refused; tried again at `retry_at`.
     deferred: BTreeSet<IpNet>,
     retry_at: Option<Instant>,
+    tunnels: tunnels::Care,
+    detected: autodetect::Detected,
     /// Since when the kernel refuses our table.
     failing_since: Option<Instant>,
     forwarding_failure: Option<String>,
@@ -129,12 +138,15 @@ pub(crate) struct Agent {
     /// Until when ADDs wait for their Pod objects.
     pod_deadlines: BTreeMap<EndpointKey, Instant>,
     care: reconcile::Care,
+    duties: duties::Duties,
     next_ifindex: u32,
     readiness: watch::Sender<Readiness>,
     reported: report::Reported,
     started: Instant,
     names_expired_at: Instant,
     names_kept: felix_core::dns::Saved,
+    /// Answers to name queries that go on after this round.
+    answers: Vec<HeldPacket>,
     /// What of packets can't be seen, and why.
     blind: Vec<String>,
     repairs: u64,
@@ -217,6 +229,15 @@ impl Agent {
                         continue;
                     }
                 }
+                packet = next(&mut inputs.held) => {
+                    let packet = packet.ok_or(Fatal::Gone("packet queue thread"))?;
+                    if packet.before_routing {
+                        self.on_dns_query(&packet.bytes);
+                        continue;
+                    }
+                    self.on_dns_answer(&packet.bytes);
+                    self.answers.push(packet);
+                }
                 query = inputs.queries.recv() => {
                     self.on_query(query.ok_or(Fatal::Gone("control socket"))?);
                 }
@@ -231,6 +252,8 @@ impl Agent {
             }
             self.drain(&mut inputs);
             self.round()?;
+            // What they resolve to is in force.
+            self.answers.clear();
         }
     }
 
@@ -267,6 +290,7 @@ impl Agent {
             self.refresh_foreign_if_stale();
             self.reconcile_if_due();
             self.update_tunnel_address();
+            self.recheck_tunnels();
             match self.converge() {
                 Ok(()) if self.retry_at.is_none() => {
                     self.last_failure = None;
@@ -284,6 +308,7 @@ impl Agent {
         }
         self.retry_waiting();
         self.report();
+        self.see_to_duties();
         Ok(())
     }
 
@@ -314,6 +339,8 @@ impl Agent {
             self.keep_names();
         }
         self.retry_deletions();
+        self.follow_tunnels(now);
+        self.detect_addresses(now);
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.pending.append(&mut self.deferred);

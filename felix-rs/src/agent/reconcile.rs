@@ -39,7 +39,7 @@ pub(super) struct Care {
 }
 
 impl Care {
-    pub(super) fn new(node: &str, interval: Duration) -> Self {
+    pub(super) fn new(node: &str, interval: Duration, lease: Option<Duration>) -> Self {
         Self {
             look_at: Instant::now(),
             reconciler: Reconciler::default(),
@@ -47,7 +47,7 @@ impl Care {
             listed: BTreeMap::new(),
             own: BTreeSet::new(),
             renamed: Vec::new(),
-            departed: departed::Duty::new(node, interval),
+            departed: departed::Duty::new(node, interval, lease),
             foreign_stale: false,
             freed: 0,
         }

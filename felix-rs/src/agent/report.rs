@@ -1,7 +1,7 @@
 //! What the agent says about itself: readiness, status of objects, answers to the command line.
 
 use super::{Agent, Table};
-use crate::ctl::{Answer, EndpointLine, NodeReport, PolicyView, Query, Question};
+use crate::ctl::{Answer, EndpointLine, NodeReport, PathsReport, PolicyView, Query, Question};
 use crate::health::Readiness;
 use crate::revoker::live_flows;
 use crate::store::Write;
@@ -22,6 +22,8 @@ const IPVS_DEVICE: &str = "kube-ipvs0";
 pub(super) struct Reported {
     readiness: Option<Readiness>,
     objects: BTreeMap<ObjectKey, Vec<Condition>>,
+    /// Whether they were written by this agent.
+    written: bool,
     /// Of the node's own object.
     own: Vec<Condition>,
 }
@@ -42,6 +44,7 @@ impl Agent {
             self.reported.readiness = Some(readiness);
             self.write_node_status(self.reported.own.clone());
         }
+        self.write_node();
         if self.calc.phase() == Phase::InSync {
             self.write_object_status(&problems);
         }
@@ -115,6 +118,7 @@ impl Agent {
                 .map(|reason| format!("connections that policy denies are not cut: {reason}")),
         );
         notes.extend(self.blind.iter().cloned());
+        notes.extend(self.differing_addresses());
         notes.extend(self.without_labels().take(3).map(|local| {
             let (namespace, pod) = (&local.endpoint.namespace, &local.endpoint.pod);
             format!("pod {namespace}/{pod} is closed until its Pod object comes: its labels are not known")
@@ -160,6 +164,18 @@ impl Agent {
         })));
     }
 
+    /// What the Node object is told of readiness.
+    fn write_node(&mut self) {
+        let Some(readiness) = self.reported.readiness.as_ref() else {
+            return;
+        };
+        let own = self.reported.own.iter().map(|condition| &condition.message);
+        let sentences = readiness.reasons.iter().chain(&readiness.notes).chain(own);
+        let sentences: Vec<&str> = sentences.map(String::as_str).collect();
+        let (ready, message) = (readiness.ready, sentences.join("; "));
+        self.report_node(ready, message);
+    }
+
     fn write_object_status(&mut self, problems: &[Invalid]) {
         let mut now: BTreeMap<ObjectKey, Vec<Condition>> = BTreeMap::new();
         let rejected: BTreeSet<&ObjectKey> =
@@ -195,12 +211,22 @@ impl Agent {
             self.reported.own = own.clone();
             self.write_node_status(own);
         }
+        // Of a cluster's agents one says what all of them see.
+        let writes = !self.store.is_cluster() || self.holds_lease();
+        let first = writes && !self.reported.written;
+        self.reported.written = writes;
         for (object, conditions) in &now {
-            if self.reported.objects.get(object) != Some(conditions) {
+            let known = self.reported.objects.get(object) == Some(conditions);
+            if known && first {
+                self.write_status(object, conditions.clone());
+            }
+            if !known {
                 for condition in conditions.iter().filter(|c| c.type_ == "Accepted") {
                     tracing::warn!(error = %condition.message, "object not usable as it is");
                 }
-                self.write_status(object, conditions.clone());
+                if writes {
+                    self.write_status(object, conditions.clone());
+                }
             }
         }
         let cured: Vec<ObjectKey> = self
@@ -210,7 +236,7 @@ impl Agent {
             .filter(|key| !now.contains_key(key))
             .cloned()
             .collect();
-        for object in &cured {
+        for object in cured.iter().filter(|_| writes) {
             self.write_status(object, Vec::new());
         }
         self.reported.objects = now;
@@ -240,6 +266,9 @@ impl Agent {
             }
             Question::Endpoints => {
                 let _ = answer.send(Answer::json(&self.endpoint_lines()));
+            }
+            Question::Paths => {
+                let _ = answer.send(Answer::json(&self.paths_report()));
             }
             Question::Plan => {
                 let _ = answer.send(Answer::Text(self.peek_plan()));
@@ -303,6 +332,23 @@ impl Agent {
             revoked: self.revoked,
             bgp_converged: self.converged,
             uptime_seconds: self.started.elapsed().as_secs(),
+        }
+    }
+
+    fn paths_report(&self) -> PathsReport {
+        let others = self.calc.objects().nodes();
+        let others = others.filter(|node| node.name != self.options.node_name);
+        let addresses = |node: &model::Node| {
+            let v4 = node.ipv4_address.map(|net| net.addr().into());
+            let v6 = node.ipv6_address.map(|net| net.addr().into());
+            v4.into_iter().chain(v6).collect()
+        };
+        PathsReport {
+            mtu: self.calc.uplink_mtu(),
+            nodes: others
+                .map(|node| (node.name.clone(), addresses(node)))
+                .collect(),
+            overridden: self.calc.overridden(),
         }
     }
 

@@ -39,6 +39,8 @@ pub(crate) enum StartError {
     },
     #[error("{path}: another agent is running with this directory")]
     Running { path: PathBuf },
+    #[error("the pool for a cluster without any: {0}")]
+    Pools(String),
     #[error("{0}")]
     Kernel(#[from] kernel::OpenError),
     #[error("{0}")]
@@ -64,6 +66,7 @@ pub(crate) fn start(
     readiness: watch::Sender<Readiness>,
     (queries_to, queries): (mpsc::Sender<Query>, mpsc::Receiver<Query>),
 ) -> Result<(Agent, Inputs, Vec<File>), StartError> {
+    let pools = options.pools.pools().map_err(StartError::Pools)?;
     let lock = lock(&options)?;
     let mut kernel = open_kernel(&options)?;
     let features = kernel
@@ -85,7 +88,7 @@ pub(crate) fn start(
     let thread = |name| move |source| StartError::Thread { name, source };
     let source = options.datastore();
     let updates = store::watch(&source, &options.node_name).map_err(thread("datastore"))?;
-    let (store, said) = Store::start(&source).map_err(thread("writer"))?;
+    let (store, said) = Store::start(&source, &options.node_name).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
             let (revoker, events) = Revoker::start(options.revoked_mark)?;
@@ -103,7 +106,15 @@ pub(crate) fn start(
     let resolutions = kernel::packet_log(options.dns_log_group, resolved::LENGTH)
         .inspect_err(|error| blind.push(format!("names in policies are not resolved: {error}")))
         .ok();
+    // Without a queue, name queries and answers are logged and pass at once.
+    let held = match kernel.features().nft_queue {
+        true => kernel::packet_queue(options.dns_log_group, resolved::LENGTH)
+            .inspect_err(|error| tracing::info!(%error, "answers to name queries are not held"))
+            .ok(),
+        false => None,
+    };
     let saver = Saver::start(&options.state_dir, &options.node_name).map_err(thread("snapshot"))?;
+    let lease = store.is_cluster().then_some(super::duties::LEASE);
     let (calls_to, calls) = mpsc::channel(CALLS);
     let cni = cni_socket::listen(&options.socket(names::CNI_SOCKET))?;
     let control = cni_socket::listen(&options.socket(names::CTL_SOCKET))?;
@@ -111,7 +122,10 @@ pub(crate) fn start(
         calc: Calc::new(
             &options.node_name,
             tunnel_kinds(&kernel),
-            policy_options(&options, logged.is_some()),
+            policy::Options {
+                dns_queue: held.is_some().then_some(options.dns_log_group),
+                ..policy_options(&options, logged.is_some())
+            },
         ),
         ipam: Ipam::new(&options.node_name),
         kernel,
@@ -123,6 +137,8 @@ pub(crate) fn start(
         table_audit: Default::default(),
         deferred: BTreeSet::new(),
         retry_at: None,
+        tunnels: super::tunnels::Care::default(),
+        detected: super::autodetect::Detected::default(),
         failing_since: None,
         forwarding_failure: None,
         audited: false,
@@ -144,12 +160,14 @@ pub(crate) fn start(
         deleting: BTreeMap::new(),
         waiting: Vec::new(),
         pod_deadlines: BTreeMap::new(),
-        care: super::reconcile::Care::new(&options.node_name, options.ipam_interval),
+        care: super::reconcile::Care::new(&options.node_name, options.ipam_interval, lease),
+        duties: super::duties::Duties::new(pools),
         next_ifindex: names::FIRST_IFINDEX,
         readiness,
         reported: report::Reported::default(),
         started: Instant::now(),
         names_expired_at: Instant::now(),
+        answers: Vec::new(),
         names_kept: felix_core::dns::Saved::new(),
         blind,
         repairs: 0,
@@ -175,6 +193,7 @@ pub(crate) fn start(
         revoker: revocations,
         logged,
         resolved: resolutions,
+        held,
     };
     Ok((agent, inputs, lock))
 }

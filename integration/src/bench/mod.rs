@@ -6,14 +6,20 @@
 
 mod bgp;
 mod cni;
+mod policy_audit;
+mod policy_calc;
 mod policy_cold;
 mod policy_cost;
 mod policy_update;
+mod policy_world;
 mod report;
+mod routing;
 mod size;
 mod steal;
 
-pub use report::{Better, Report, Row, Series};
+pub(crate) use report::quantile;
+pub use report::{Better, Report, Row, Series, Target};
+pub(crate) use steal::Steal;
 
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -29,7 +35,7 @@ struct Bench {
     run: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 13] = [
     Bench {
         name: "bgp",
         what: "the BGP speaker on its own: bgp-converge, bgp-fanout and bgp-mesh",
@@ -61,19 +67,34 @@ const BENCHES: [Bench; 10] = [
         run: cni::run,
     },
     Bench {
+        name: "kube",
+        what: "100 pods on a real Kubernetes, scheduled to Ready, beside ptp and host-local there",
+        run: crate::kube::bench::run,
+    },
+    Bench {
+        name: "policy-calc",
+        what: "250,000 endpoints and 10,000 policies told to an agent's core, then 1,000 updates a second",
+        run: policy_calc::run,
+    },
+    Bench {
         name: "policy-cold",
         what: "100,000 pods, 10,000 policies and 110 local pods into an empty kernel",
         run: policy_cold::run,
     },
     Bench {
         name: "policy-cost",
-        what: "a new connection through 1 to 1,000 policies, beside a chain per policy",
+        what: "packets and connections through 1 to 1,000 policies, beside a chain per policy and none",
         run: policy_cost::run,
     },
     Bench {
         name: "policy-update",
-        what: "one member joining a set of 10,000, beside the ready-made nft transaction",
+        what: "members and policies that come, beside the ready-made nft transactions; audits",
         run: policy_update::run,
+    },
+    Bench {
+        name: "routing",
+        what: "pod to pod, one node and two, beside routed veths, a bridge and tunnels by hand",
+        run: routing::run,
     },
     Bench {
         name: "size",

@@ -113,7 +113,7 @@ impl Series {
 }
 
 /// A quantile by linear interpolation between the nearest ranks; not a number for no values.
-pub(super) fn quantile(values: &[f64], q: f64) -> f64 {
+pub(crate) fn quantile(values: &[f64], q: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else {
@@ -126,7 +126,7 @@ pub(super) fn quantile(values: &[f64], q: f64) -> f64 {
 
 impl Row {
     /// Measurements with nothing to compare them with.
-    pub(super) fn alone(what: &str, unit: &str, values: &[f64], steal: f64) -> Self {
+    pub(crate) fn alone(what: &str, unit: &str, values: &[f64], steal: f64) -> Self {
         Self {
             what: what.to_owned(),
             unit: unit.to_owned(),
@@ -149,13 +149,18 @@ impl Row {
             None => String::new(),
             Some(Target::Ours(target)) if self.ours <= target => format!("<= {target}: met"),
             Some(Target::Ours(target)) => format!("<= {target}: MISSED"),
-            Some(Target::Ratio(target)) if self.q1 <= target && target <= self.q3 => {
-                format!("ratio <= {target}: not separable")
+            Some(Target::Ratio(target)) => {
+                let (sign, met) = match self.better {
+                    Better::Lower => ("<=", self.ratio <= target),
+                    Better::Higher => (">=", self.ratio >= target),
+                };
+                let verdict = match met {
+                    _ if self.q1 <= target && target <= self.q3 => "not separable",
+                    true => "met",
+                    false => "MISSED",
+                };
+                format!("ratio {sign} {target}: {verdict}")
             }
-            Some(Target::Ratio(target)) if self.ratio <= target => {
-                format!("ratio <= {target}: met")
-            }
-            Some(Target::Ratio(target)) => format!("ratio <= {target}: MISSED"),
         }
     }
 }

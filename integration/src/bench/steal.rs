@@ -4,14 +4,14 @@ use std::fs::read_to_string;
 
 /// Counters of `/proc/stat`: stolen and all ticks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Steal {
+pub(crate) struct Steal {
     stolen: u64,
     all: u64,
 }
 
 impl Steal {
     /// The counters now; zeros where the kernel does not tell.
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let stat = read_to_string("/proc/stat").unwrap_or_default();
         let ticks: Vec<u64> = stat
             .lines()
@@ -28,7 +28,7 @@ impl Steal {
     }
 
     /// The share of the time since then that was stolen, 0 to 1.
-    pub(super) fn share_since(self) -> f64 {
+    pub(crate) fn share_since(self) -> f64 {
         let now = Self::now();
         let all = now.all.saturating_sub(self.all);
         if all == 0 {

@@ -9,6 +9,7 @@
 //! | `check` | `cargo lab kube test`: the promises |
 //! | `services`, `pki`, `fabric`, `cgroup`, `host`, `image` | what a machine is made of |
 
+pub(crate) mod bench;
 pub mod cache;
 mod cgroup;
 mod check;
@@ -18,6 +19,7 @@ mod host;
 mod image;
 pub mod machine;
 mod pki;
+mod reference;
 mod services;
 pub mod shape;
 
@@ -62,9 +64,19 @@ pub enum KubeCommand {
         /// Who implements Services
         #[arg(long, value_enum, default_value_t = Proxy::Nftables)]
         proxy: Proxy,
+        /// Also a network of the reference plugins ptp and host-local, to compare with
+        #[arg(long)]
+        reference: bool,
     },
     /// Makes a cluster, installs Ocicat as a user would, and checks what it promises
     Test(TestOptions),
+    /// Looks at the cluster of the current context of kubectl, whatever it runs on: pods on all
+    /// nodes, a Service, a NetworkPolicy
+    Check {
+        /// An agnhost that the nodes can get
+        #[arg(long, default_value = "registry.k8s.io/e2e-test-images/agnhost:2.53")]
+        image: String,
+    },
     /// Removes the cluster with everything it left
     Down {
         /// Which cluster
@@ -100,12 +112,22 @@ pub enum KubeCommand {
 pub fn run(command: KubeCommand) -> Result<bool> {
     match command {
         KubeCommand::Build => Cache::locate().fill()?,
-        KubeCommand::Up { prefix, proxy } => {
+        KubeCommand::Up {
+            prefix,
+            proxy,
+            reference,
+        } => {
             Cache::locate().fill()?;
             let cluster = Cluster::up(&Options { prefix, proxy })?;
+            if reference {
+                reference::install(&cluster)?;
+            }
             print!("{}", cluster.kubectl(&["get", "nodes", "-o", "wide"])?);
         }
         KubeCommand::Test(options) => return check::run(&options),
+        KubeCommand::Check { image } => {
+            println!("{}", check::anywhere::Anywhere::current(&image).check()?);
+        }
         KubeCommand::Down { prefix } => Cluster::named(&prefix).down()?,
         KubeCommand::Kubectl { prefix, arguments } => {
             let mut kubectl = Cluster::named(&prefix).kubectl_command()?;

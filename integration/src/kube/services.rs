@@ -221,7 +221,7 @@ pub(super) fn node(
 fn containerd() -> String {
     format!(
         "version = 2\nroot = \"/var/lib/containerd\"\nstate = \"/run/containerd\"\n\
-         [grpc]\naddress = \"/run/containerd/containerd.sock\"\n\
+         [grpc]\naddress = \"/run/containerd/containerd.sock\"\n[metrics]\naddress = \"127.0.0.1:1338\"\n\
          [plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"{PAUSE}\"\nrestrict_oom_score_adj = true\n\
          [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/opt/cni/bin\"\nconf_dir = \"/etc/cni/net.d\"\n\
          [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\

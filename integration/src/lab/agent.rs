@@ -42,6 +42,22 @@ impl Agent {
         })
     }
 
+    /// The agent of `node` in a cluster that its flags name, not started.
+    ///
+    /// # Errors
+    /// The agent's binary is not built.
+    pub fn in_cluster(lab: &Lab, netns: &Netns, node: &str) -> Result<Self> {
+        Ok(Self {
+            node: node.to_owned(),
+            netns: netns.clone(),
+            dir: lab.subdir(&format!("agent-{node}"))?,
+            store: PathBuf::from("kubernetes"),
+            binary: binary("OCICAT_NODE_BIN", "ocicat-node")?,
+            flags: Vec::new(),
+            process: None,
+        })
+    }
+
     /// The node's name.
     pub fn node(&self) -> &str {
         &self.node
@@ -169,6 +185,13 @@ impl Agent {
     /// Everything that it has logged since the lab began.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("ocicat-node.log")).unwrap_or_default()
+    }
+
+    /// The lines of its log that have these words.
+    pub fn log_of(&self, words: &str) -> String {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.contains(words));
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     /// Whether its process runs.

@@ -97,18 +97,18 @@ impl Flows {
 
     pub(super) fn report(&self, flow: u64, sent: u64) -> Outcome {
         let mut flows = self.arrivals.lock();
-        loop {
-            let before = flows.get(&flow).map_or(0, |counter| counter.count);
-            if before >= sent {
+        let (mut before, mut since) = (0, Instant::now());
+        // Other flows may go on meanwhile.
+        while since.elapsed() < SETTLED {
+            let count = flows.get(&flow).map_or(0, |counter| counter.count);
+            if count >= sent {
                 break;
+            }
+            if count > before {
+                (before, since) = (count, Instant::now());
             }
             let waited = self.arrivals.more.wait_timeout(flows, SETTLED);
-            let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            flows = guard;
-            let after = flows.get(&flow).map_or(0, |counter| counter.count);
-            if timeout.timed_out() && after == before {
-                break;
-            }
+            flows = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         Outcome::Received(flows.entry(flow).or_default().report(sent))
     }

@@ -137,7 +137,11 @@ fn a_diff_names_the_live_connections_that_it_would_cut() -> Result<()> {
     let output = node.netns.output(&mut diff)?;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let report: Value = serde_json::from_slice(&output.stdout)?;
-    let cut: Vec<_> = report["cut"].as_array().context("an array")?.iter().collect();
+    let cut: Vec<_> = report["cut"]
+        .as_array()
+        .context("an array")?
+        .iter()
+        .collect();
     let (from, to) = (denied.client.local_addr()?, denied.client.peer_addr()?);
     let [cut] = cut[..] else {
         bail!("{report}");

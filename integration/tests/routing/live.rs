@@ -51,11 +51,8 @@ fn every_mode_changes_into_every_other_without_loss_with_ipip() -> Result<()> {
 
 /// The mode of all pools is changed on all nodes while datagrams and a transfer are under way.
 fn flips(modes: &[Mode]) -> Result<()> {
-    let racks = Racks::start(Stack::Dual, VXLAN)?;
-    // Made with the least MTU.
+    let racks = Racks::start(Stack::Dual, modes[0])?;
     let pods = racks.pods()?;
-    racks.wait_routed(&pods, VXLAN)?;
-    racks.set_mode(modes[0])?;
     racks.wait_routed(&pods, modes[0])?;
     let mut flows = Vec::new();
     for v6 in [false, true] {
@@ -131,7 +128,10 @@ fn what_others_change_of_a_vxlan_is_put_right_at_once() -> Result<()> {
                 &format!("`{wrong}` to be undone"),
                 || match entries() {
                     Ok(now) if now == right => Ok(()),
-                    Ok(now) => Err(format!("{now}\nand not\n{right}")),
+                    Ok(now) => Err(format!(
+                        "{now}\nand not\n{right}\n{}",
+                        racks.agents[0].log_of(device)
+                    )),
                     Err(error) => Err(format!("{error:#}")),
                 },
             )?;

@@ -17,11 +17,12 @@ mod write;
 mod tests;
 
 pub use audit::{Audit, Audited};
-pub(crate) use probe::{probe_owner, probe_statements};
+pub(crate) use probe::{probe_owner, probe_queue, probe_statements};
 pub(crate) use wire::FAMILY_INET;
 
 use crate::kernel::Kernel;
 use crate::netlink::{Errno, NetlinkError, Socket};
+use model::names::INTERFACE_PREFIX;
 use policy::ruleset::{Op, Ruleset, SetHeader};
 use std::collections::BTreeMap;
 use write::{Finished, HeaderChanges, Transaction};
@@ -78,6 +79,10 @@ pub enum NftError {
     },
 }
 
+/// Elements and rules of one transaction, where a table is made in several: the kernel's lock is
+/// held for a few milliseconds.
+const AT_ONCE: usize = 10_000;
+
 /// What a counter has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
@@ -108,9 +113,15 @@ impl Kernel {
     }
 
     /// Drops our table and builds it anew in one transaction: a packet sees the old or the new
-    /// one, never half.
+    /// one, never half. A large table that is not there is made in several, of which the first
+    /// closes pods and the last opens them ([`Ruleset::opening`]).
     pub fn nft_replace(&mut self, ruleset: &Ruleset) -> Result<(), NftError> {
         self.nft.replace(ruleset)
+    }
+
+    /// Removes our table. Answers whether it was there.
+    pub fn nft_delete(&mut self) -> Result<bool, NftError> {
+        self.nft.delete()
     }
 
     /// What every counter of our table has counted since it was created, by name.
@@ -170,6 +181,12 @@ impl Table {
     }
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), NftError> {
+        if self.state()? == TableState::Missing {
+            let transactions = ruleset.opening(INTERFACE_PREFIX, AT_ONCE);
+            if transactions.len() > 1 {
+                return self.open(&transactions);
+            }
+        }
         let mut transaction = Transaction::begin(&self.socket, None);
         // Deleting needs a table, and creating one that is there changes nothing.
         transaction.create_table(None);
@@ -184,6 +201,29 @@ impl Table {
             .filter_map(|(name, header)| Some((name, header?)))
             .collect();
         Ok(())
+    }
+
+    fn delete(&mut self) -> Result<bool, NftError> {
+        if self.state()? == TableState::Missing {
+            return Ok(false);
+        }
+        let create = self.adoption()?;
+        let mut transaction = Transaction::begin(&self.socket, None);
+        // One that an earlier process left has to be taken over first.
+        transaction.create_table(create.flatten());
+        transaction.delete_table();
+        let finished = transaction.end();
+        self.run(finished)?;
+        self.adopted = false;
+        self.headers.clear();
+        Ok(true)
+    }
+
+    /// Makes a table that is not there.
+    fn open(&mut self, transactions: &[Vec<Op>]) -> Result<(), NftError> {
+        self.adopted = false;
+        self.headers.clear();
+        transactions.iter().try_for_each(|ops| self.commit(ops))
     }
 
     /// Whether a commit has to create the table or take it over first, and with which flags.

@@ -96,6 +96,7 @@ fn every_statement() -> Vec<S> {
             group: 4,
             prefix: "x".into(),
         },
+        S::Queue(7),
         S::LocalDestination,
         S::Dnat {
             address: [10, 244, 0, 5].into(),
@@ -106,6 +107,19 @@ fn every_statement() -> Vec<S> {
             port: 8080,
         },
         S::Masquerade,
+        S::MasqueradePorts {
+            first: 32_768,
+            last: 60_999,
+        },
+        S::Snat {
+            address: [192, 0, 2, 1].into(),
+            ports: None,
+        },
+        S::Snat {
+            address: "2001:db8::1".parse().unwrap(),
+            ports: Some((1024, 2047)),
+        },
+        S::SetMarkBits(0x20),
         S::Verdict(Verdict::Accept),
         S::Verdict(Verdict::Goto("c".into())),
     ]

@@ -11,7 +11,7 @@
 //! | `label_selector` | Kubernetes label selectors |
 //! | `core`, `secret`, `service`, `node`, `network_policy` | kinds of Kubernetes |
 //! | `cluster_policy`, `calico_policy`, `calico_rule`, `calico_entity`, `endpoints` | policy and what it selects |
-//! | `bgp`, `bgp_peer`, `bgp_filter`, `felix`, `ipam`, `workload` | further kinds of Calico |
+//! | `bgp`, `bgp_peer`, `bgp_filter`, `felix`, `ipam`, `node_status`, `workload` | further kinds of Calico |
 //! | `allocations` | who holds which address of an `IPAMBlock` |
 //! | `write` | objects -> documents |
 
@@ -30,6 +30,7 @@ mod ipam;
 mod label_selector;
 mod network_policy;
 mod node;
+mod node_status;
 mod reader;
 mod secret;
 mod service;
@@ -42,6 +43,8 @@ mod write;
 mod tests;
 
 pub use allocations::block_allocations;
+#[cfg(test)]
+pub(crate) use reader::asked;
 pub use write::{allocations_of, block_with, to_manifest};
 
 use crate::object::{Kind, Object, ObjectKey};
@@ -174,6 +177,7 @@ fn known(version: &str, kind: &str) -> Option<(Kind, Read)> {
         ("projectcalico.org/v3", "Node") => (Kind::Node, node::calico),
         ("projectcalico.org/v3", "WorkloadEndpoint") => (Kind::WorkloadEndpoint, workload::read),
         ("projectcalico.org/v3", "IPAMBlock") => (Kind::IpamBlock, ipam::block),
+        ("projectcalico.org/v3", "CalicoNodeStatus") => (Kind::CalicoNodeStatus, node_status::read),
         ("projectcalico.org/v3", "IPReservation") => (Kind::IpReservation, ipam::reservation),
         _ => return None,
     })

@@ -175,6 +175,8 @@ impl<'a> Fields<'a> {
     /// The field, unless it is absent or null, which Kubernetes does not tell apart.
     pub(super) fn take(&mut self, name: &'static str) -> Option<Item<'a>> {
         self.asked.push(name);
+        #[cfg(test)]
+        asked::note(self.join(name));
         let value = self.map.get(name).filter(|value| !value.is_null())?;
         Some(Item {
             value,
@@ -212,6 +214,10 @@ impl<'a> Fields<'a> {
 
     /// Fields that are right to be there and that we have no use for.
     pub(super) fn ignore(&mut self, names: &[&'static str]) {
+        #[cfg(test)]
+        for name in names {
+            asked::note(self.join(name));
+        }
         self.asked.extend(names);
     }
 
@@ -289,5 +295,25 @@ fn shortened(text: &str) -> String {
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
+    }
+}
+
+/// Which fields readers ask for, for the test that holds schemas against them.
+#[cfg(test)]
+pub(crate) mod asked {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        static PATHS: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    pub(super) fn note(path: String) {
+        PATHS.with_borrow_mut(|paths| paths.insert(path));
+    }
+
+    /// What was asked for by this thread since the last call.
+    pub(crate) fn taken() -> BTreeSet<String> {
+        PATHS.take()
     }
 }

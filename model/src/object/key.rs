@@ -36,11 +36,12 @@ pub enum Kind {
     BgpFilter,
     FelixConfiguration,
     Secret,
+    CalicoNodeStatus,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Namespace,
         Self::Pod,
         Self::Node,
@@ -68,6 +69,7 @@ impl Kind {
         Self::BgpFilter,
         Self::FelixConfiguration,
         Self::Secret,
+        Self::CalicoNodeStatus,
     ];
 
     /// The `kind:` of a manifest. Two kinds are called `NetworkPolicy`; `Display` tells them apart.
@@ -99,6 +101,7 @@ impl Kind {
             Self::BgpFilter => "BGPFilter",
             Self::FelixConfiguration => "FelixConfiguration",
             Self::IpReservation => "IPReservation",
+            Self::CalicoNodeStatus => "CalicoNodeStatus",
         }
     }
 
@@ -131,7 +134,8 @@ impl Kind {
             | Self::HostEndpoint
             | Self::Profile
             | Self::BgpFilter
-            | Self::FelixConfiguration => false,
+            | Self::FelixConfiguration
+            | Self::CalicoNodeStatus => false,
         }
     }
 

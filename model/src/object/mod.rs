@@ -8,6 +8,7 @@ mod felix;
 mod ipam;
 mod key;
 mod node;
+mod node_status;
 mod policy;
 mod secret;
 mod service;
@@ -41,6 +42,7 @@ pub use ipam::{
 };
 pub use key::{Kind, ObjectKey};
 pub use node::Node;
+pub use node_status::{CalicoNodeStatus, NodeStatusClass};
 pub use policy::{NetworkPolicy, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol};
 pub use secret::{Secret, SecretValue};
 pub use service::{ExternalTrafficPolicy, IpFamily, Service, ServicePort, ServiceType};
@@ -77,6 +79,7 @@ pub enum Object {
     BgpFilter(BgpFilter),
     FelixConfiguration(FelixConfiguration),
     Secret(Secret),
+    CalicoNodeStatus(CalicoNodeStatus),
 }
 
 impl Object {
@@ -126,6 +129,7 @@ impl Object {
             Self::BgpFilter(o) => ObjectKey::global(Kind::BgpFilter, &o.name),
             Self::FelixConfiguration(o) => ObjectKey::global(Kind::FelixConfiguration, &o.name),
             Self::IpReservation(o) => ObjectKey::global(Kind::IpReservation, &o.name),
+            Self::CalicoNodeStatus(o) => ObjectKey::global(Kind::CalicoNodeStatus, &o.name),
         }
     }
 }

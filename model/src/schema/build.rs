@@ -47,6 +47,13 @@ pub(super) fn integer(range: RangeInclusive<i64>) -> Schema {
         .with("maximum", json!(range.end()))
 }
 
+/// An integer that is not negative.
+pub(super) fn count() -> Schema {
+    typed("integer")
+        .with("format", json!("int64"))
+        .with("minimum", json!(0))
+}
+
 /// An integer in `range`, or a string that matches `pattern`.
 pub(super) fn integer_or_text(range: RangeInclusive<i64>, pattern: &str) -> Schema {
     Schema(Map::new())

@@ -1,6 +1,6 @@
 //! `IPPool`, `IPReservation`, and what stands for blocks of addresses.
 
-use super::build::{Schema, boolean, integer, list, map_of, object, one_of, text};
+use super::build::{Schema, boolean, count, integer, list, map_of, object, one_of, text};
 use super::definition::{Column, Definition};
 use super::values::{name, network, prefix, selector};
 
@@ -51,7 +51,7 @@ fn pool_spec() -> Schema {
             integer(20..=128)
                 .about("Length of the blocks that nodes take: 20 to 32 (26) for IPv4, 116 to 128 (122) for IPv6. Can't be changed."),
         ),
-        ("ipipMode", modes().about("When packets to the pool go in IPIP. IPv4 only.")),
+        ("ipipMode", modes().about("When packets to the pool go in IPIP.")),
         ("vxlanMode", modes().about("When packets to the pool go in VXLAN.")),
         (
             "natOutgoing",
@@ -98,10 +98,6 @@ fn pool_spec() -> Schema {
         "a pool has either ipipMode or vxlanMode",
     )
     .rule(
-        "!has(self.ipipMode) || self.ipipMode == 'Never' || cidr(self.cidr).ip().family() == 4",
-        "ipipMode is for IPv4 pools only",
-    )
-    .rule(
         "!has(self.blockSize) || (cidr(self.cidr).ip().family() == 4 \
          ? self.blockSize <= 32 : self.blockSize >= 116)",
         "blockSize is 20 to 32 for IPv4 and 116 to 128 for IPv6",
@@ -145,14 +141,13 @@ fn block() -> Definition {
         ("affinityClaimTime", text().format("date-time").nullable()),
         (
             "allocations",
-            list(integer(0..=i64::MAX).nullable())
+            list(count().nullable())
                 .about("For each address the index of its attributes, or null."),
         ),
         ("attributes", list(attributes)),
         (
             "unallocated",
-            list(integer(0..=i64::MAX))
-                .about("Free addresses, in the order in which they are given out."),
+            list(count()).about("Free addresses, in the order in which they are given out."),
         ),
         (
             "strictAffinity",
@@ -162,8 +157,8 @@ fn block() -> Definition {
             "deleted",
             boolean().about("Whether the block is about to be deleted."),
         ),
-        ("sequenceNumber", integer(0..=i64::MAX)),
-        ("sequenceNumberForAllocation", map_of(integer(0..=i64::MAX))),
+        ("sequenceNumber", count()),
+        ("sequenceNumberForAllocation", map_of(count())),
     ])
     .required(&["cidr"]);
     Definition {
@@ -213,7 +208,7 @@ fn affinity() -> Definition {
 fn handle() -> Definition {
     let spec = object([
         ("handleID", text()),
-        ("block", map_of(integer(0..=i64::MAX))),
+        ("block", map_of(count())),
         ("deleted", boolean()),
     ])
     .required(&["handleID", "block"]);

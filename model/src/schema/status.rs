@@ -1,6 +1,6 @@
 //! What agents say about objects.
 
-use super::build::{Schema, integer, list, object, one_of, text};
+use super::build::{Schema, count, list, object, one_of, text};
 
 /// `status.conditions`, in the form of Kubernetes' own kinds.
 pub(super) fn conditions() -> Schema {
@@ -11,7 +11,7 @@ fn condition_list() -> Schema {
     let condition = object([
         ("type", text().longest(316)),
         ("status", one_of(&["True", "False", "Unknown"])),
-        ("observedGeneration", integer(0..=i64::MAX)),
+        ("observedGeneration", count()),
         ("lastTransitionTime", text().format("date-time")),
         ("reason", text().longest(1024)),
         (
@@ -69,7 +69,6 @@ fn sessions() -> Schema {
             ("since", text()),
         ]))
     };
-    let count = || integer(0..=i64::from(u32::MAX));
     object([
         ("numberEstablishedV4", count()),
         ("numberNotEstablishedV4", count()),

@@ -2,7 +2,8 @@
 //! clusters and histories.
 
 use crate::cluster::{Event, History, State, events};
-use policy::ruleset::SetHeader;
+use policy::program::{Connection, Interface, Outcome, Packet, run};
+use policy::ruleset::{Op, SetHeader};
 use policy::{Compiler, Options, Ruleset};
 use proptest::prelude::*;
 
@@ -61,6 +62,60 @@ proptest! {
             prop_assert_eq!(&result, to);
             prop_assert!(to.diff(to).is_empty());
         }
+    }
+
+    #[test]
+    fn a_table_that_is_made_in_several_transactions_lets_nobody_through_before_the_last(
+        events in events(), most in 1_usize..9,
+    ) {
+        let mut compiler = Compiler::new(Options::default());
+        State::after(&events).tell(&mut compiler);
+        compiler.resolve();
+        let transactions = compiler.ruleset().opening("oci", most);
+        let last = transactions.len() - 1;
+        let mut built = Ruleset::default();
+        for (at, ops) in transactions.iter().enumerate() {
+            built.apply(ops).unwrap();
+            for packet in [packet("oci1", "eth0"), packet("eth0", "oci1"), packet("oci1", "oci2")] {
+                let outcome = run(&built, &packet).unwrap();
+                let dropped = matches!(outcome, Outcome::Dropped { .. });
+                prop_assert!(dropped || at == last, "{at} of {last}: {packet:?}");
+            }
+            let established = Packet {
+                connection: Connection::Established,
+                ..packet("eth0", "oci1")
+            };
+            let outcome = run(&built, &established).unwrap();
+            prop_assert!(matches!(outcome, Outcome::Accepted { .. }), "{:?}", outcome);
+            let elements = ops.iter().map(|op| match op {
+                Op::AddElements(_, all) => all.len(),
+                _ => 0,
+            });
+            prop_assert!(elements.sum::<usize>() <= most);
+        }
+        prop_assert_eq!(&built, compiler.ruleset());
+    }
+}
+
+/// From nowhere that anybody knows to nowhere.
+fn packet(from: &str, to: &str) -> Packet {
+    let interface = |name: &str| {
+        Some(Interface {
+            index: 999,
+            name: name.to_owned(),
+        })
+    };
+    Packet {
+        iif: interface(from),
+        oif: interface(to),
+        source: "203.0.113.1".parse().unwrap(),
+        destination: "203.0.113.2".parse().unwrap(),
+        original_destination: None,
+        protocol: 6,
+        ports: Some((40_000, 80)),
+        icmp: None,
+        connection: Connection::New,
+        mark: 0,
     }
 }
 

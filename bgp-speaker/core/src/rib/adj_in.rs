@@ -30,7 +30,7 @@ impl Rib {
         for (nlri, slot) in prefixes.iter().zip(slots) {
             let slot = slot.unwrap_or_else(|| self.table.find_or_insert(&nlri.prefix));
             match self.put(slot, nlri.path_id, source, announcement) {
-                Put::Added => count.received += 1,
+                Put::Added => count.add(&nlri.prefix),
                 Put::Replaced { stale } => count.stale -= usize::from(stale),
             }
         }
@@ -45,7 +45,7 @@ impl Rib {
         for (nlri, slot) in prefixes.iter().zip(slots) {
             let path = slot.and_then(|slot| self.take(slot, nlri.path_id, Source::Peer(peer)));
             if let Some(path) = path {
-                count.received -= 1;
+                count.remove(&nlri.prefix);
                 count.stale -= usize::from(path.stale);
             }
         }
@@ -216,7 +216,7 @@ impl Rib {
                     continue;
                 }
                 let path = self.table.remove_path(slot, index);
-                count.received -= 1;
+                count.remove(self.table[slot].prefix());
                 count.stale -= usize::from(path.stale);
                 self.announcements.release(path.announcement);
                 self.mark_dirty(slot);

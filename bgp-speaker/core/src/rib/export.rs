@@ -2,7 +2,7 @@
 //! RFC 9234, RFC 9494).
 
 use super::{DEFAULT_LOCAL_PREF, Learned, PeerFacts, Source};
-use crate::config::{Export, Role};
+use crate::config::{Export, NextHopMode, Role};
 use crate::filter::{Action, Community, Filter, PeerType, Route, RouteSource, Rule};
 use crate::wire::{AsPath, AsSegment, Attributes, Family, NextHop, SessionParams};
 use ipnet::IpNet;
@@ -23,7 +23,7 @@ pub(crate) struct ExportPolicy {
     pub(crate) client: bool,
     pub(crate) export: Export,
     pub(crate) filter: Arc<Filter>,
-    pub(crate) keep_next_hop: bool,
+    pub(crate) next_hop_mode: NextHopMode,
     pub(crate) next_hop_v4: Option<Ipv4Addr>,
     pub(crate) next_hop_v6: Option<Ipv6Addr>,
     /// Our link-local address, where the peer is on the same link.
@@ -186,7 +186,12 @@ impl ExportPolicy {
     fn next_hop(&self, prefix: &IpNet, path: &Learned<'_>) -> Option<NextHop> {
         let received = path.attributes.next_hop_without_link_local();
         let learned = path.source != Source::Local;
-        let keep = (learned && (self.ibgp || self.keep_next_hop)) || self.is_transparent(path);
+        let keep = match self.next_hop_mode {
+            NextHopMode::Auto => self.ibgp,
+            NextHopMode::Own => false,
+            NextHopMode::Keep => true,
+        };
+        let keep = (learned && keep) || self.is_transparent(path);
         if keep && self.can_say(prefix, received.address) {
             return Some(received);
         }
@@ -241,7 +246,7 @@ pub(crate) mod tests {
             ibgp,
             client: false,
             export: Export::All,
-            keep_next_hop: false,
+            next_hop_mode: NextHopMode::Auto,
             next_hop_v4: Some(Ipv4Addr::new(10, 0, 0, 1)),
             next_hop_v6: None,
             cluster_id: Ipv4Addr::new(192, 0, 2, 1),
@@ -424,7 +429,7 @@ pub(crate) mod tests {
     #[test]
     fn next_hops_of_others_are_kept_towards_ebgp_on_request_but_never_for_own_routes() {
         let policy = ExportPolicy {
-            keep_next_hop: true,
+            next_hop_mode: NextHopMode::Keep,
             ..policy(false)
         };
         let next_hop = |path: &Held, source: Option<&PeerFacts>| {
@@ -437,6 +442,35 @@ pub(crate) mod tests {
         );
         let own = path(Source::Local, Attributes::default());
         assert_eq!(next_hop(&own, None).as_deref(), Some("10.0.0.1"));
+    }
+
+    #[test]
+    fn a_peer_of_the_same_as_is_told_our_own_address_on_request_unless_it_has_a_route_server() {
+        let policy = ExportPolicy {
+            next_hop_mode: NextHopMode::Own,
+            client: true,
+            ..policy(true)
+        };
+        let received = from_peer(Attributes::default());
+        for source_is_client in [false, true] {
+            let source = facts(true, source_is_client);
+            let (_, next_hop) = told(&policy, &prefix(), &received, Some(&source)).expect("told");
+            assert_eq!(next_hop.address.to_string(), "10.0.0.1");
+        }
+        let transparent = ExportPolicy {
+            role: Some(Role::RouteServer),
+            ..ExportPolicy {
+                ibgp: false,
+                ..policy
+            }
+        };
+        let told = told(
+            &transparent,
+            &prefix(),
+            &received,
+            Some(&facts(false, false)),
+        );
+        assert_eq!(told.expect("told").1.address.to_string(), "10.0.0.9");
     }
 
     #[test]

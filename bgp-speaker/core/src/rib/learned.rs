@@ -3,8 +3,10 @@
 use super::decision::Verdict;
 use super::table::{SlotId, StoredPath};
 use super::{Announcement, Learned, Overlay, Path, Rib, Source};
+use crate::speaker::PeerId;
 use crate::wire::Attributes;
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 
 impl Rib {
     /// The best path to a prefix.
@@ -24,6 +26,25 @@ impl Rib {
             let learned = self.learned(slot, path, announcement);
             Some((path.verdict, path.path_id, learned))
         })
+    }
+
+    /// Those of these peers without whom some prefix would have no path that may be used.
+    pub(crate) fn sole_sources(&self, peers: &BTreeSet<PeerId>) -> BTreeSet<PeerId> {
+        let mut sole = BTreeSet::new();
+        if peers.is_empty() {
+            return sole;
+        }
+        for slot in self.table.slots() {
+            let sources = || self.usable(slot).map(|(_, _, path)| path.source);
+            let among = |source: &Source| match source {
+                Source::Local => None,
+                Source::Peer(peer) => peers.get(peer).copied(),
+            };
+            if sources().all(|source| among(&source).is_some()) {
+                sole.extend(sources().filter_map(|source| among(&source)));
+            }
+        }
+        sole
     }
 
     /// A path as import policy has left it.

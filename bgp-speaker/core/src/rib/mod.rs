@@ -98,7 +98,29 @@ pub(crate) struct Identity {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) received: usize,
+    /// Those of `received` that are IPv6.
+    pub(crate) received_v6: usize,
     pub(crate) stale: usize,
+}
+
+impl Count {
+    fn add(&mut self, prefix: &IpNet) {
+        self.received += 1;
+        self.received_v6 += usize::from(prefix.addr().is_ipv6());
+    }
+
+    fn remove(&mut self, prefix: &IpNet) {
+        self.received -= 1;
+        self.received_v6 -= usize::from(prefix.addr().is_ipv6());
+    }
+
+    /// By family.
+    pub(crate) fn received_by_family(&self) -> [(Family, usize); 2] {
+        [
+            (Family::IPV4, self.received - self.received_v6),
+            (Family::IPV6, self.received_v6),
+        ]
+    }
 }
 
 /// Somebody's path, without the prefix: many prefixes share one.

@@ -342,6 +342,7 @@ fn stale_paths_forward_until_they_are_swept() {
         rib.count(PeerId(1)),
         Count {
             received: 2,
+            received_v6: 0,
             stale: 2
         }
     );
@@ -353,6 +354,7 @@ fn stale_paths_forward_until_they_are_swept() {
         rib.count(PeerId(1)),
         Count {
             received: 1,
+            received_v6: 0,
             stale: 0
         }
     );

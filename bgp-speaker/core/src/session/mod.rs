@@ -276,6 +276,12 @@ impl Session {
         );
     }
 
+    /// Ends all connections for good; a peer that can keep our routes may (RFC 8538).
+    pub(crate) fn leave(&mut self, notification: &Notification, words: &str, now: Instant) {
+        self.dial.stop();
+        self.end_all(Farewell::Soft(notification), words, now);
+    }
+
     fn end_all(&mut self, farewell: Farewell<'_>, words: &str, now: Instant) {
         self.abandon_attempt();
         while let Some(slot) = self.slots.first() {

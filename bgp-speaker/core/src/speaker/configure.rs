@@ -1,31 +1,33 @@
 //! A configuration replaces another one: only what differs is touched.
 
-use super::peer::{Initial, Origin, Peer, dial_policy};
+use super::peer::{Initial, Origin, Peer, Refusals, dial_policy};
 use super::{ConnectionId, Output, PeerId, Speaker};
 use crate::config::{PeerConfig, PeerKey, SpeakerConfig};
 use crate::rib::Identity;
 use crate::rib::update_group::UpdateGroup;
 use crate::session::open::Proposal;
 use crate::wire::{ErrorCode, Notification};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
 impl Speaker {
     /// Replaces the configuration. A session is ended only if it is configured no more, or if
-    /// something in its OPEN or its TCP connection has to differ.
+    /// something in its OPEN or its TCP connection has to differ. Where other peers come in the
+    /// place of one that is configured no more, its session ends once they have said what they
+    /// have, or after half a minute.
     pub fn set_config(&mut self, config: SpeakerConfig, now: Instant) {
         if self.config.as_ref() == Some(&config) {
             return;
         }
         self.rib.set_identity(identity(&config));
         let first = self.config.replace(config.clone()).is_none();
-        let gone: Vec<_> = self
-            .by_key
-            .iter()
-            .filter(|(key, id)| !self.is_configured(key, **id, &config))
+        let gone = self.by_key.iter();
+        let gone = gone.filter(|(key, id)| !self.is_configured(key, **id, &config));
+        let (replaced, gone): (BTreeSet<_>, BTreeSet<_>) = gone
             .map(|(key, _)| *key)
-            .collect();
-        for key in gone {
+            .partition(|key| config.peers.contains_key(key));
+        for key in replaced {
             self.remove_peer(key, now);
         }
         for (key, peer) in &config.peers {
@@ -36,6 +38,7 @@ impl Speaker {
         }
         self.change_dynamic_peers(&config, now);
         self.find_interface_peers(&config, now);
+        self.let_go(&gone, now);
         self.regroup_all();
         if first {
             self.start_sessions(now);
@@ -101,6 +104,7 @@ impl Speaker {
         let Some(id) = self.by_key.remove(&key) else {
             return;
         };
+        self.leaving.forget(&key);
         if let Some(peer) = self.peers.get_mut(&id) {
             let cease = Notification::new(ErrorCode::CEASE_PEER_DECONFIGURED);
             peer.session
@@ -139,6 +143,7 @@ impl Speaker {
         let reset = !speaks_the_same(&proposal, peer.session.proposal())
             || !connects_the_same(peer_config, &peer.config);
         if peer.config != *peer_config {
+            peer.refusals = Refusals::default();
             peer.over_limit = false;
         }
         let password = peer_config.password.clone();

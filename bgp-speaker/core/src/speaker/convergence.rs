@@ -142,6 +142,7 @@ impl Speaker {
             peer.initial = Initial::Over;
         }
         self.check_convergence(now);
+        self.check_leaving(now);
     }
 
     /// Sends the End-of-RIB markers that had to wait.

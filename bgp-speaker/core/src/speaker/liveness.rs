@@ -68,6 +68,10 @@ impl Speaker {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        self.outputs.push_back(Output::PathDown {
+            address: peer.key.address,
+            scope: peer.key.scope,
+        });
         if peer.session.is_established() {
             let cease = Notification::new(ErrorCode::CEASE_BFD_DOWN);
             let words = format!("BFD: {}", report.diagnostic);

@@ -13,6 +13,7 @@
 
 mod configure;
 mod convergence;
+mod leaving;
 mod liveness;
 mod monitor;
 mod neighbours;
@@ -38,6 +39,7 @@ use crate::session::connection::Event;
 use crate::wire::{ErrorCode, Notification, encode_notification};
 use convergence::Convergence;
 use ipnet::IpNet;
+use leaving::Leaving;
 use peer::Peer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -95,6 +97,14 @@ pub enum Output {
         /// The path, in place of an earlier one; `None` ends it, saying AdminDown.
         path: Option<Box<WatchedPath>>,
     },
+    /// The way to this address is known to be broken: whoever forwards there should stop at once.
+    /// Changes of the forwarding table follow.
+    PathDown {
+        /// Address of the peer.
+        address: IpAddr,
+        /// Index of the interface that a link-local address is on; 0 for others.
+        scope: u32,
+    },
     /// The initial exchange is over: what [`Speaker::poll_fib`] still says is the last of it.
     Converged,
     /// Something for those who watch, if somebody does ([`Speaker::set_monitored`]).
@@ -144,7 +154,7 @@ pub enum Severity {
 /// Nobody has configured a peer with that address, or it must not connect now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// What to send before closing.
+    /// What to send before closing; nothing where that has been said lately.
     pub last: Vec<u8>,
     /// Why.
     pub text: String,
@@ -165,6 +175,7 @@ pub struct Speaker {
     rib: Rib,
     groups: BTreeMap<ExportPolicy, UpdateGroup>,
     convergence: Convergence,
+    leaving: Leaving,
     outputs: VecDeque<Output>,
     /// Somebody watches.
     monitored: bool,
@@ -187,6 +198,7 @@ impl Speaker {
             rib: Rib::new(seed),
             groups: BTreeMap::new(),
             convergence: Convergence::default(),
+            leaving: Leaving::default(),
             outputs: VecDeque::new(),
             monitored: false,
             draining: false,
@@ -239,6 +251,18 @@ impl Speaker {
         };
         let Some(connection) = peer.session.accept(now) else {
             let name = &peer.config.name;
+            if let Some(text) = &peer.config.shutdown {
+                let cease = Notification::with_text(ErrorCode::CEASE_ADMIN_SHUTDOWN, text);
+                let said = peer.refusals.may_say(now);
+                return Err(Rejected {
+                    last: if said {
+                        encode_notification(&cease)
+                    } else {
+                        Vec::new()
+                    },
+                    text: format!("connection from {address} ({name}) refused: it is shut down"),
+                });
+            }
             return Err(rejected(format!(
                 "connection from {address} ({name}) refused for now"
             )));
@@ -272,6 +296,7 @@ impl Speaker {
     /// Octets have arrived.
     pub fn received(&mut self, connection: ConnectionId, octets: &[u8], now: Instant) {
         self.read(connection, octets, now);
+        self.forget_if_gone(connection.peer, now);
     }
 
     /// A connection is gone, and why.
@@ -282,6 +307,7 @@ impl Speaker {
         peer.session
             .handle(connection, Event::Lost(words.to_owned()), now);
         self.drain_session(connection.peer, now);
+        self.forget_if_gone(connection.peer, now);
     }
 
     /// Time has passed.
@@ -305,12 +331,17 @@ impl Speaker {
             self.forget_if_gone(id, now);
         }
         self.check_convergence(now);
+        self.check_leaving(now);
     }
 
     /// When [`Speaker::tick`] is due.
     pub fn next_deadline(&self) -> Option<Instant> {
         let peers = self.peers.values().filter_map(Peer::next_deadline);
-        peers.chain(self.convergence.next_deadline()).min()
+        let others = [
+            self.convergence.next_deadline(),
+            self.leaving.next_deadline(),
+        ];
+        peers.chain(others.into_iter().flatten()).min()
     }
 
     /// What has to be done next.

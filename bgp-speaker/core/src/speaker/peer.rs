@@ -41,6 +41,8 @@ pub(super) struct Peer {
     /// End-of-RIB markers that wait until this speaker has converged.
     pub(super) held_end_of_rib: Vec<Family>,
     pub(super) initial: Initial,
+    pub(super) added: Instant,
+    pub(super) refusals: Refusals,
     /// What BFD watches.
     pub(super) watched: Option<WatchedPath>,
     pub(super) record: Record,
@@ -103,6 +105,29 @@ pub(super) enum Initial {
     Over,
 }
 
+/// Words to a peer that connects although it is not to have a session: fewer and fewer.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// The latest, and how long it was to do.
+    latest: Option<(Instant, Duration)>,
+}
+
+impl Refusals {
+    const FIRST_PAUSE: Duration = Duration::from_secs(30);
+    const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+    /// Whether it is time to say it again.
+    pub(super) fn may_say(&mut self, now: Instant) -> bool {
+        let pause = match self.latest {
+            None => Self::FIRST_PAUSE,
+            Some((at, pause)) if now < at + pause => return false,
+            Some((_, pause)) => (2 * pause).min(Self::LONGEST_PAUSE),
+        };
+        self.latest = Some((now, pause));
+        true
+    }
+}
+
 /// What is remembered for status.
 #[derive(Debug)]
 pub(super) struct Record {
@@ -111,7 +136,7 @@ pub(super) struct Record {
     pub(super) updates_received: u64,
     pub(super) faults: u64,
     /// The peer has been warned about, since its prefixes come near the limit.
-    pub(super) near_limit: bool,
+    pub(super) near_limit: BTreeSet<Family>,
     pub(super) established_count: u64,
     pub(super) bfd: Option<bfd::Report>,
     pub(super) last_error: Option<String>,
@@ -146,13 +171,15 @@ impl Peer {
             end_of_rib: BTreeSet::new(),
             held_end_of_rib: Vec::new(),
             initial: Initial::Session,
+            added: now,
+            refusals: Refusals::default(),
             watched: None,
             record: Record {
                 state: "Idle",
                 since: now,
                 updates_received: 0,
                 faults: 0,
-                near_limit: false,
+                near_limit: BTreeSet::new(),
                 established_count: 0,
                 bfd: None,
                 last_error: None,
@@ -338,7 +365,7 @@ impl Peer {
             client: self.config.route_reflector_client,
             export: self.config.export,
             filter: Arc::clone(&self.config.export_filter),
-            keep_next_hop: self.config.keep_next_hop,
+            next_hop_mode: self.config.next_hop,
             next_hop_v4: config.next_hop_v4.or(local_v4).filter(|_| !unnumbered),
             next_hop_v6: config
                 .next_hop_v6

@@ -127,7 +127,7 @@ impl Speaker {
         peer.record.established_count += 1;
         peer.record.updates_received = 0;
         peer.record.faults = 0;
-        peer.record.near_limit = false;
+        peer.record.near_limit.clear();
         peer.record.last_error = None;
         peer.restart_is_over();
         let text = format!("session with {} is up", peer.key);
@@ -279,7 +279,12 @@ impl Speaker {
     }
 
     fn check_limit(&mut self, id: PeerId, now: Instant) {
-        let received = self.rib.count(id).received;
+        for (family, received) in self.rib.count(id).received_by_family() {
+            self.check_limit_of(id, family, received, now);
+        }
+    }
+
+    fn check_limit_of(&mut self, id: PeerId, family: Family, received: usize, now: Instant) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -290,29 +295,34 @@ impl Speaker {
         let warn_at = maximum.saturating_mul(limit.warn_at.into()) / 100;
         let near = received > warn_at.min(maximum) && limit.warn_at <= 100;
         let over = received > maximum;
-        let first = (near || over) && !peer.record.near_limit;
         if received <= warn_at {
-            peer.record.near_limit = false;
+            peer.record.near_limit.remove(&family);
         }
-        if first {
-            peer.record.near_limit = true;
-            let text = format!("peer announces {received} prefixes; the limit is {maximum}");
+        if (near || over) && peer.record.near_limit.insert(family) {
+            let text =
+                format!("peer announces {received} {family} prefixes; the limit is {maximum}");
             self.notice(id, Severity::Warning, text);
         }
         if over {
-            self.over_limit(id, received, limit, now);
+            self.over_limit(id, family, received, limit, now);
         }
     }
 
-    fn over_limit(&mut self, id: PeerId, received: usize, limit: PrefixLimit, now: Instant) {
+    fn over_limit(
+        &mut self,
+        id: PeerId,
+        family: Family,
+        received: usize,
+        limit: PrefixLimit,
+        now: Instant,
+    ) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let families = &peer.config.families;
-        let family = families.first().copied().unwrap_or(Family::IPV4);
         let notification = Notification::max_prefixes(family, limit.maximum);
         let maximum = limit.maximum;
-        let words = format!("peer announced {received} prefixes, over the limit of {maximum}");
+        let words =
+            format!("peer announced {received} {family} prefixes, over the limit of {maximum}");
         match limit.excess {
             Excess::Warn => {}
             Excess::Restart(pause) => peer.session.pause(&notification, &words, pause, now),

@@ -264,6 +264,7 @@ impl World {
                 Output::More
                 | Output::Notice(_)
                 | Output::Monitored(_)
+                | Output::PathDown { .. }
                 | Output::Rekey { .. }
                 | Output::Watch { .. } => {}
             }

@@ -20,8 +20,6 @@ const HOLD_TIME: u16 = 90;
 const CONNECT_RETRY: Duration = Duration::from_secs(2);
 /// More prefixes than this from one peer end its session: a peer that leaks a full table.
 const MAX_PREFIXES: u32 = 100_000;
-/// What is said of a field that no session needs.
-const WITHOUT: &str = "not supported yet; the session goes on without it";
 
 /// The sessions of a node, one object after the other.
 pub(super) struct Builder<'a> {
@@ -41,13 +39,6 @@ impl Builder<'_> {
             field: field.to_owned(),
             reason: reason.to_string(),
         });
-    }
-
-    /// What the configuration asks for that nothing here fulfils.
-    pub(super) fn check(&mut self, configuration: &BgpConfiguration) {
-        for field in settings::unheeded_by_all(configuration) {
-            self.refuse(Kind::BgpConfiguration, &configuration.name, field, WITHOUT);
-        }
     }
 
     /// Every other node. The node with the lower address waits, as in Calico: a second connection
@@ -98,11 +89,6 @@ impl Builder<'_> {
                 self.refuse(Kind::BgpPeer, &object.name, field, reason);
             }
             return;
-        }
-        if selects(object, self.own) {
-            for field in settings::unheeded(object) {
-                self.refuse(Kind::BgpPeer, &object.name, field, WITHOUT);
-            }
         }
         if let Some(peer_ip) = object.peer_ip {
             if selects(object, self.own) && Some(peer_ip) != address(self.own) {
@@ -246,6 +232,8 @@ impl Builder<'_> {
             route_reflector_client: self.own.route_reflector_cluster_id.is_some() && internal,
             prefix_limit: Some(PrefixLimit::new(MAX_PREFIXES)),
             families: families(self.own),
+            // IPv4 pods of a node without an IPv4 address.
+            extended_next_hop: self.own.ipv4_address.is_none(),
             export: self.export(internal),
             ..PeerConfig::new(name, remote_as)
         }
@@ -279,8 +267,19 @@ impl Builder<'_> {
     }
 }
 
+/// Routes to peers themselves, by the gateways that their objects name.
+pub(super) fn reachable_by(own: &Node, objects: &Objects) -> BTreeMap<IpNet, IpAddr> {
+    let for_us = objects.bgp_peers().filter(|object| selects(object, own));
+    let routes = for_us.filter_map(|object| {
+        let (peer, gateway) = (object.peer_ip?, object.reachable_by?);
+        Some((IpNet::from(peer), gateway))
+    });
+    routes.collect()
+}
+
+/// IPv4 routes can have IPv6 next hops (RFC 8950), and not the other way round.
 fn families(node: &Node) -> Vec<Family> {
-    let v4 = node.ipv4_address.map(|_| Family::IPV4);
+    let v4 = Some(Family::IPV4);
     let v6 = node.ipv6_address.map(|_| Family::IPV6);
     v4.into_iter().chain(v6).collect()
 }

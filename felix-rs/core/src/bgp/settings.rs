@@ -1,10 +1,8 @@
 //! What a `BGPPeer` asks of its sessions -> the speaker's configuration of a peer.
 
 use bgp_core::bfd::Profile;
-use bgp_core::{AddPath, Excess, PeerConfig, PrefixLimit, Role};
-use model::{
-    BfdProfile, BgpConfiguration, BgpPeer, BgpRoleName, BindMode, MaxPrefixes, NextHopMode,
-};
+use bgp_core::{AddPath, Excess, NextHopMode, PeerConfig, PrefixLimit, Role};
+use model::{BfdProfile, BgpPeer, BgpRoleName, MaxPrefixes};
 use std::num::NonZeroU8;
 use std::time::Duration;
 
@@ -16,33 +14,6 @@ const PATHS: u8 = 8;
 pub(super) fn refused(object: &BgpPeer) -> Option<&'static str> {
     let stated = object.local_workload_selector.is_some();
     stated.then_some("spec.localWorkloadSelector")
-}
-
-/// Fields that nothing here fulfils and that a session can go on without.
-pub(super) fn unheeded(object: &BgpPeer) -> impl Iterator<Item = &'static str> {
-    let own_next_hop = object.next_hop_mode == NextHopMode::OwnAddress;
-    let stated = [
-        ("spec.reachableBy", object.reachable_by.is_some()),
-        ("spec.nextHopMode", own_next_hop),
-    ];
-    fields(stated)
-}
-
-/// Likewise of the configuration.
-pub(super) fn unheeded_by_all(
-    configuration: &BgpConfiguration,
-) -> impl Iterator<Item = &'static str> {
-    let ignored = !configuration.ignored_interfaces.is_empty();
-    let stated = [
-        ("spec.bindMode", configuration.bind_mode != BindMode::None),
-        ("spec.ignoredInterfaces", ignored),
-    ];
-    fields(stated)
-}
-
-fn fields<const N: usize>(stated: [(&'static str, bool); N]) -> impl Iterator<Item = &'static str> {
-    let stated = stated.into_iter().filter(|(_, stated)| *stated);
-    stated.map(|(field, _)| field)
 }
 
 pub(super) fn apply(object: &BgpPeer, peer: &mut PeerConfig) {
@@ -57,7 +28,7 @@ pub(super) fn apply(object: &BgpPeer, peer: &mut PeerConfig) {
     if !object.use_node_ip {
         peer.source_address = None;
     }
-    peer.keep_next_hop = object.next_hop_mode == NextHopMode::Keep;
+    peer.next_hop = next_hop(object.next_hop_mode);
     peer.add_path = add_path(object.add_path);
     peer.role = object.role.map(|role| self::role(role.name));
     peer.strict_role = object.role.is_some_and(|role| role.strict);
@@ -74,6 +45,14 @@ pub(super) fn apply(object: &BgpPeer, peer: &mut PeerConfig) {
     }
     if let Some(most) = object.max_prefixes {
         peer.prefix_limit = Some(prefix_limit(most));
+    }
+}
+
+fn next_hop(mode: model::NextHopMode) -> NextHopMode {
+    match mode {
+        model::NextHopMode::Auto => NextHopMode::Auto,
+        model::NextHopMode::OwnAddress => NextHopMode::Own,
+        model::NextHopMode::Keep => NextHopMode::Keep,
     }
 }
 

@@ -467,32 +467,56 @@ fn one_hop_is_watched_within_a_subnet_of_the_node_and_more_only_where_that_is_as
 }
 
 #[test]
-fn what_a_session_goes_on_without_is_named() {
-    let configuration = model::BgpConfiguration {
-        bind_mode: model::BindMode::NodeIp,
-        ignored_interfaces: vec!["eth1".into()],
-        ..model::BgpConfiguration::default()
+fn the_node_s_own_addresses_are_listened_on_where_that_is_asked_for_and_all_otherwise() {
+    let listens = |bind_mode| {
+        let configuration = model::BgpConfiguration {
+            bind_mode,
+            ..model::BgpConfiguration::default()
+        };
+        let own = Node {
+            ipv6_address: Some("fd00::11/64".parse().unwrap()),
+            ..node("n1", "10.1.0.11/24")
+        };
+        let all = [Object::BgpConfiguration(configuration), Object::Node(own)];
+        let Sessions { config, problems } = sessions("n1", &objects(all));
+        assert_eq!(problems, []);
+        let addresses = config.unwrap().listen_addresses.into_iter();
+        addresses
+            .map(|address| address.to_string())
+            .collect::<Vec<_>>()
     };
+    assert_eq!(listens(model::BindMode::NodeIp), ["10.1.0.11", "fd00::11"]);
+    assert!(listens(model::BindMode::None).is_empty());
+}
+
+#[test]
+fn a_next_hop_of_our_own_and_a_way_to_the_peer_are_as_the_object_says() {
     let reached = BgpPeer {
         reachable_by: Some("10.1.0.254".parse().unwrap()),
         next_hop_mode: model::NextHopMode::OwnAddress,
         ..peer("rack", "10.3.0.1")
     };
+    let elsewhere = BgpPeer {
+        reachable_by: Some("10.1.0.253".parse().unwrap()),
+        node: Some("n2".into()),
+        ..peer("other", "10.3.0.2")
+    };
     let all = [
-        Object::BgpConfiguration(configuration),
         Object::BgpPeer(reached),
+        Object::BgpPeer(elsewhere),
         Object::Node(node("n1", "10.1.0.11/24")),
     ];
-    let Sessions { config, problems } = sessions("n1", &objects(all));
-    assert_eq!(config.unwrap().peers.len(), 1);
-    let fields: Vec<_> = problems.iter().map(|p| p.field.as_str()).collect();
-    let expected = [
-        "spec.bindMode",
-        "spec.ignoredInterfaces",
-        "spec.reachableBy",
-        "spec.nextHopMode",
-    ];
-    assert_eq!(fields, expected);
+    let objects = objects(all);
+    let Sessions { config, problems } = sessions("n1", &objects);
+    assert_eq!(problems, []);
+    let peer = config.unwrap().peers.into_values().next().unwrap();
+    assert_eq!(peer.next_hop, bgp_core::NextHopMode::Own);
+    let ways = reachable_by("n1", &objects);
+    let expected = [(
+        "10.3.0.1/32".parse().unwrap(),
+        "10.1.0.254".parse().unwrap(),
+    )];
+    assert_eq!(ways, expected.into());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-pub(super) fn burst(world: &mut World) -> Result<String> {
+pub(in crate::kube) fn burst(world: &mut World) -> Result<String> {
     const COUNT: usize = 100;
     world.base()?;
     let before = world.pod_links("n1")?;
@@ -44,7 +44,7 @@ pub(super) fn burst(world: &mut World) -> Result<String> {
 }
 
 /// Ten pods a second at most; a machine that can't follow makes fewer, and the result says so.
-pub(super) fn churn(world: &mut World) -> Result<String> {
+pub(in crate::kube) fn churn(world: &mut World) -> Result<String> {
     const EACH: usize = 10;
     const LIFE: usize = 6;
     let (length, pause) = (Duration::from_secs(300), Duration::from_secs(1));
@@ -96,7 +96,7 @@ pub(super) fn churn(world: &mut World) -> Result<String> {
 }
 
 /// Resident memory of the largest agent, in KiB.
-pub(super) fn memory(world: &World) -> Result<u64> {
+pub(in crate::kube) fn memory(world: &World) -> Result<u64> {
     let mut largest = 0;
     for node in node_names() {
         let script = format!("cat /proc/$(pidof {})/status", super::world::AGENT);

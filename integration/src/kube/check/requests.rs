@@ -22,6 +22,13 @@ pub(in crate::kube) struct Request {
     pub(in crate::kube) words: String,
 }
 
+impl Request {
+    /// Whether it is about pods or their status.
+    pub(in crate::kube) fn is_about_pods(&self) -> bool {
+        self.resource == "pods" || self.resource.starts_with("pods/")
+    }
+}
+
 /// Where the log ends now.
 pub(in crate::kube) fn mark(world: &World) -> Result<u64> {
     Ok(std::fs::metadata(world.cluster.audit_log())
@@ -65,7 +72,7 @@ pub(in crate::kube) fn since(world: &World, mark: u64) -> Result<Vec<Request>> {
     Ok(requests)
 }
 
-pub(super) fn quiet(world: &mut World) -> Result<String> {
+pub(in crate::kube) fn quiet(world: &mut World) -> Result<String> {
     const PODS: usize = 12;
     world.base()?;
     let start = mark(world)?;
@@ -139,7 +146,7 @@ pub(super) fn quiet(world: &mut World) -> Result<String> {
 type Permission = (String, String, String, String);
 
 /// Runs last: what all tests have asked for.
-pub(super) fn permissions(world: &mut World) -> Result<String> {
+pub(in crate::kube) fn permissions(world: &mut World) -> Result<String> {
     let requests = since(world, 0)?;
     let forbidden: BTreeSet<&Request> = requests
         .iter()

@@ -14,21 +14,21 @@ use std::process::Command;
 use std::time::Duration;
 
 /// The namespace of the agents.
-pub(super) const SYSTEM: &str = "ocicat-system";
+pub(in crate::kube) const SYSTEM: &str = "ocicat-system";
 /// The DaemonSet, its service account and its container.
-pub(super) const AGENT: &str = "ocicat-node";
+pub(in crate::kube) const AGENT: &str = "ocicat-node";
 /// How long anything may take that this busy machine does as soon as it can.
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+pub(in crate::kube) const PATIENCE: Duration = Duration::from_secs(120);
 /// How long one attempt to reach somebody may take who is there.
-pub(super) const REACH: Duration = Duration::from_secs(5);
+pub(in crate::kube) const REACH: Duration = Duration::from_secs(5);
 /// How long one attempt may take that nobody is to answer.
-pub(super) const DENIED: Duration = Duration::from_millis(700);
+pub(in crate::kube) const DENIED: Duration = Duration::from_millis(700);
 /// Port of the servers in the pods' containers.
-pub(super) const SERVER: u16 = 9376;
+pub(in crate::kube) const SERVER: u16 = 9376;
 
 /// The cluster, and what the tests know of it.
-pub(super) struct World {
-    pub(super) cluster: Cluster,
+pub(in crate::kube) struct World {
+    pub(in crate::kube) cluster: Cluster,
     image: PathBuf,
     outside: Option<Probe>,
     base: Vec<Member>,
@@ -36,15 +36,15 @@ pub(super) struct World {
 
 /// A running pod with a prober in its network namespace.
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) name: String,
-    pub(super) node: String,
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) probe: Probe,
+pub(in crate::kube) struct Member {
+    pub(in crate::kube) name: String,
+    pub(in crate::kube) node: String,
+    pub(in crate::kube) addresses: Vec<IpAddr>,
+    pub(in crate::kube) probe: Probe,
 }
 
 impl Member {
-    pub(super) fn target(&self) -> Target<'_> {
+    pub(in crate::kube) fn target(&self) -> Target<'_> {
         Target {
             probe: &self.probe,
             addresses: self.addresses.clone(),
@@ -52,7 +52,7 @@ impl Member {
     }
 
     /// Reaches the prober of another pod at its first address.
-    pub(super) fn reach(&self, other: &Self) -> Result<()> {
+    pub(in crate::kube) fn reach(&self, other: &Self) -> Result<()> {
         for address in &other.addresses {
             let who = self
                 .probe
@@ -68,7 +68,7 @@ impl Member {
 }
 
 impl World {
-    pub(super) fn new(cluster: &Cluster, image: PathBuf) -> Self {
+    pub(in crate::kube) fn new(cluster: &Cluster, image: PathBuf) -> Self {
         Self {
             cluster: cluster.clone(),
             image,
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// Six pods, two on each node, that stay from test to test: made if they are not there.
-    pub(super) fn base(&mut self) -> Result<&[Member]> {
+    pub(in crate::kube) fn base(&mut self) -> Result<&[Member]> {
         if self.base.is_empty() {
             self.base = self.pods("base", &node_names(), 6)?;
         }
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// The pods of [`World::base`], which has been called.
-    pub(super) fn made_base(&self) -> Result<&[Member]> {
+    pub(in crate::kube) fn made_base(&self) -> Result<&[Member]> {
         ensure!(
             !self.base.is_empty(),
             "invariant: the base pods are made first"
@@ -95,13 +95,13 @@ impl World {
     }
 
     /// The first base pod of a node.
-    pub(super) fn base_on(&self, node: &str) -> Result<&Member> {
+    pub(in crate::kube) fn base_on(&self, node: &str) -> Result<&Member> {
         let found = self.base.iter().find(|member| member.node == node);
         found.with_context(|| format!("no base pod on {node}"))
     }
 
     /// Starts probers anew in the base pods, of which some have another namespace now.
-    pub(super) fn renew_base(&mut self) -> Result<()> {
+    pub(in crate::kube) fn renew_base(&mut self) -> Result<()> {
         self.base.clear();
         let limit = PATIENCE * 2;
         let cluster = self.cluster.clone();
@@ -115,7 +115,7 @@ impl World {
     }
 
     /// Every base pod reaches every other.
-    pub(super) fn base_is_connected(&self) -> Result<()> {
+    pub(in crate::kube) fn base_is_connected(&self) -> Result<()> {
         for from in &self.base {
             for to in &self.base {
                 self.until(&format!("{} to reach {}", from.name, to.name), || {
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// The base pods and the host outside, both of which have been asked for.
-    pub(super) fn base_and_outside(&self) -> Result<(&[Member], &Probe)> {
+    pub(in crate::kube) fn base_and_outside(&self) -> Result<(&[Member], &Probe)> {
         let outside = self
             .outside
             .as_ref()
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// The prober of the host outside.
-    pub(super) fn outside(&mut self) -> Result<&Probe> {
+    pub(in crate::kube) fn outside(&mut self) -> Result<&Probe> {
         if self.outside.is_none() {
             let netns = self.cluster.netns(OUTSIDE.name);
             self.outside = Some(Probe::start(&netns, OUTSIDE.name)?);
@@ -144,13 +144,13 @@ impl World {
         self.outside.as_ref().context("invariant: just started")
     }
 
-    pub(super) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+    pub(in crate::kube) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.cluster.kubectl(arguments)
     }
 
     /// Makes a namespace with `count` pods in it on the nodes in turn, waits until they are Ready
     /// and starts a prober in each. What was in a namespace of this name is removed first.
-    pub(super) fn pods(
+    pub(in crate::kube) fn pods(
         &self,
         namespace: &str,
         nodes: &[&str],
@@ -175,7 +175,7 @@ impl World {
     }
 
     /// Waits until so many pods of a namespace are Ready.
-    pub(super) fn ready(&self, namespace: &str, count: usize) -> Result<()> {
+    pub(in crate::kube) fn ready(&self, namespace: &str, count: usize) -> Result<()> {
         self.cluster.wait_until(
             &format!("{count} pods of {namespace} to be Ready"),
             PATIENCE * 2,
@@ -207,7 +207,7 @@ impl World {
     }
 
     /// The running pods of a namespace, each with a prober.
-    pub(super) fn members(&self, namespace: &str) -> Result<Vec<Member>> {
+    pub(in crate::kube) fn members(&self, namespace: &str) -> Result<Vec<Member>> {
         let pods = self
             .cluster
             .kubectl_json(&["-n", namespace, "get", "pods"])?;
@@ -227,7 +227,12 @@ impl World {
     }
 
     /// A pod's network namespace, as this process reaches it.
-    pub(super) fn pod_netns(&self, node: &str, namespace: &str, name: &str) -> Result<PathBuf> {
+    pub(in crate::kube) fn pod_netns(
+        &self,
+        node: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<PathBuf> {
         let sandboxes = self.cri(node, &["list"])?;
         let sandboxes: Value = serde_json::from_str(&sandboxes).context("sandboxes")?;
         let id = sandboxes
@@ -244,7 +249,7 @@ impl World {
     }
 
     /// A sandbox's network namespace, as this process reaches it.
-    pub(super) fn sandbox_netns(&self, node: &str, id: &str) -> Result<PathBuf> {
+    pub(in crate::kube) fn sandbox_netns(&self, node: &str, id: &str) -> Result<PathBuf> {
         let status: Value = serde_json::from_str(&self.cri(node, &["inspect", id])?)?;
         let info: Value = serde_json::from_str(text(&status, "/info/info"))
             .with_context(|| format!("sandbox {id} on {node}: {status}"))?;
@@ -262,14 +267,14 @@ impl World {
     }
 
     /// Asks a node's container runtime.
-    pub(super) fn cri(&self, node: &str, arguments: &[&str]) -> Result<String> {
+    pub(in crate::kube) fn cri(&self, node: &str, arguments: &[&str]) -> Result<String> {
         let binary = self.cluster.cache().binary("cri")?.display().to_string();
         self.cluster
             .exec(node, &[&[binary.as_str()], arguments].concat())
     }
 
     /// Removes a namespace with everything in it, and waits.
-    pub(super) fn remove(&self, namespace: &str) -> Result<()> {
+    pub(in crate::kube) fn remove(&self, namespace: &str) -> Result<()> {
         self.kubectl(&[
             "delete",
             "namespace",
@@ -281,12 +286,16 @@ impl World {
     }
 
     /// Waits until a condition of the cluster holds.
-    pub(super) fn until<T>(&self, what: &str, look: impl FnMut() -> Result<T>) -> Result<T> {
+    pub(in crate::kube) fn until<T>(
+        &self,
+        what: &str,
+        look: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
         self.cluster.wait_until(what, PATIENCE, look)
     }
 
     /// Waits until every agent is Ready and so is every node.
-    pub(super) fn agents_ready(&self) -> Result<()> {
+    pub(in crate::kube) fn agents_ready(&self) -> Result<()> {
         let set = format!("daemonset/{AGENT}");
         self.kubectl(&["-n", SYSTEM, "rollout", "status", &set, "--timeout=180s"])?;
         self.kubectl(&[
@@ -300,7 +309,7 @@ impl World {
     }
 
     /// How many interfaces of pods a node has.
-    pub(super) fn pod_links(&self, node: &str) -> Result<usize> {
+    pub(in crate::kube) fn pod_links(&self, node: &str) -> Result<usize> {
         let links = self.cluster.netns(node).run(&["ip", "-o", "link"])?;
         Ok(links
             .lines()
@@ -313,7 +322,7 @@ impl World {
     }
 
     /// Waits until a node has as many interfaces of pods as it has pods with a network of their own.
-    pub(super) fn nothing_is_left(&self, node: &str) -> Result<usize> {
+    pub(in crate::kube) fn nothing_is_left(&self, node: &str) -> Result<usize> {
         self.until(
             &format!("the links of {node} to be those of its pods"),
             || {
@@ -332,7 +341,7 @@ impl World {
         )
     }
 
-    pub(super) fn print_agent_logs(&self) {
+    pub(in crate::kube) fn print_agent_logs(&self) {
         for arguments in [
             &["get", "pods", "-A", "-o", "wide"][..],
             &["-n", SYSTEM, "describe", "pods"],
@@ -355,10 +364,10 @@ impl World {
 }
 
 /// The image as `deploy/image` builds it.
-pub(super) fn build_image() -> Result<PathBuf> {
-    let script = repository().join("deploy/image/build");
+pub(in crate::kube) fn build_image() -> Result<PathBuf> {
+    let script = repository().join("deploy/image");
     let said = process::run(&mut Command::new(&script))?;
-    let path = said.lines().last().map(str::trim).unwrap_or_default();
+    let path = said.lines().next().map(str::trim).unwrap_or_default();
     ensure!(
         Path::new(path).is_file(),
         "{} named no archive: {said}",
@@ -368,13 +377,13 @@ pub(super) fn build_image() -> Result<PathBuf> {
 }
 
 /// The root of the repository.
-pub(super) fn repository() -> &'static Path {
+pub(in crate::kube) fn repository() -> &'static Path {
     let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
     crate_root.parent().unwrap_or(crate_root)
 }
 
 /// The image on every node, the two manifests applied, and every node Ready.
-pub(super) fn install(world: &mut World) -> Result<String> {
+pub(in crate::kube) fn install(world: &mut World) -> Result<String> {
     for node in &NODES {
         world
             .cluster
@@ -453,7 +462,7 @@ fn peer_with_routers(world: &World) -> Result<()> {
 }
 
 /// A pod whose container answers every connection with the pod's name.
-pub(super) fn pod(namespace: &str, name: &str, node: &str, app: &str) -> String {
+pub(in crate::kube) fn pod(namespace: &str, name: &str, node: &str, app: &str) -> String {
     format!(
         "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}, name: {name}}}}}\n\
          spec:\n  nodeName: {node}\n  terminationGracePeriodSeconds: 0\n  automountServiceAccountToken: false\n  containers:\n\
@@ -462,17 +471,17 @@ pub(super) fn pod(namespace: &str, name: &str, node: &str, app: &str) -> String 
 }
 
 /// The string at a JSON pointer, or nothing.
-pub(super) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub(in crate::kube) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or("")
 }
 
 /// The items of a list.
-pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub(in crate::kube) fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list["items"].as_array().into_iter().flatten()
 }
 
 /// Both addresses of a pod.
-pub(super) fn addresses(pod: &Value) -> Result<Vec<IpAddr>> {
+pub(in crate::kube) fn addresses(pod: &Value) -> Result<Vec<IpAddr>> {
     let all = pod.pointer("/status/podIPs").and_then(Value::as_array);
     let addresses: Result<Vec<IpAddr>, _> = all
         .into_iter()
@@ -483,7 +492,7 @@ pub(super) fn addresses(pod: &Value) -> Result<Vec<IpAddr>> {
 }
 
 /// Whether a pod's condition Ready is True and nobody is deleting it.
-pub(super) fn is_ready(pod: &Value) -> bool {
+pub(in crate::kube) fn is_ready(pod: &Value) -> bool {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
     pod.pointer("/metadata/deletionTimestamp").is_none()
         && conditions
@@ -493,9 +502,9 @@ pub(super) fn is_ready(pod: &Value) -> bool {
 }
 
 /// The names of the nodes.
-pub(super) fn node_names() -> [&'static str; 3] {
+pub(in crate::kube) fn node_names() -> [&'static str; 3] {
     NODES.map(|node| node.name)
 }
 
 /// The control plane's name, whose services tests stop.
-pub(super) const CONTROL: &str = CONTROL_PLANE.name;
+pub(in crate::kube) const CONTROL: &str = CONTROL_PLANE.name;

@@ -1,8 +1,9 @@
 use super::{clean, invalid, valid};
 use crate::manifest::{block_allocations, block_with};
 use crate::object::{
-    Allocation, AllowedUse, Annotations, AssignmentMode, BlockAllocations, EncapMode, IpPool,
-    IpReservation, IpamBlock, NamedPort, Namespace, Node, Object, Pod, Protocol,
+    Allocation, AllowedUse, Annotations, AssignmentMode, BlockAllocations, CalicoNodeStatus,
+    EncapMode, IpPool, IpReservation, IpamBlock, NamedPort, Namespace, Node, NodeStatusClass,
+    Object, Pod, Protocol,
 };
 use crate::{Labels, Selector};
 use serde_json::{Value, json};
@@ -397,4 +398,23 @@ fn a_reservation_lists_addresses_and_prefixes() {
         message,
         "IPReservation/r: spec.reservedCIDRs[1]: \"10.0.0.9/24\" has host bits set; its network is \"10.0.0.0/24\""
     );
+}
+
+#[test]
+fn a_question_about_a_node_names_it_and_what_is_asked() {
+    let document = |spec| calico("CalicoNodeStatus", "n1-bgp", spec);
+    let spec = json!({ "node": "n1", "classes": ["BGP", "Routes"], "updatePeriodSeconds": 0 });
+    let expected = CalicoNodeStatus {
+        name: "n1-bgp".into(),
+        node: "n1".into(),
+        classes: [NodeStatusClass::Bgp, NodeStatusClass::Routes].into(),
+        update_period_seconds: 0,
+    };
+    assert_eq!(clean(&document(spec)), Object::CalicoNodeStatus(expected));
+    match clean(&document(json!({ "node": "n1" }))) {
+        Object::CalicoNodeStatus(status) => assert_eq!(status.update_period_seconds, 10),
+        other => panic!("{other:?}"),
+    }
+    let (message, _) = invalid(&document(json!({ "node": "n1", "classes": ["CPU"] })));
+    assert!(message.contains("spec.classes[0]: \"CPU\""), "{message}");
 }

@@ -5,7 +5,8 @@ mod policy;
 mod pool;
 
 use crate::object::{
-    Allocation, BlockAllocations, IpamBlock, Node, Object, Protocol, WorkloadEndpoint,
+    Allocation, BlockAllocations, CalicoNodeStatus, IpamBlock, Node, NodeStatusClass, Object,
+    Protocol, WorkloadEndpoint,
 };
 use serde_json::{Map, Value, json};
 
@@ -31,6 +32,7 @@ pub fn to_manifest(object: &Object) -> Option<Value> {
         Object::BgpPeer(peer) => Some(bgp::peer(peer)),
         Object::BgpFilter(filter) => Some(bgp::filter(filter)),
         Object::FelixConfiguration(felix) => Some(bgp::felix(felix)),
+        Object::CalicoNodeStatus(status) => Some(node_status(status)),
         Object::Namespace(_)
         | Object::Pod(_)
         | Object::ServiceAccount(_)
@@ -38,6 +40,23 @@ pub fn to_manifest(object: &Object) -> Option<Value> {
         | Object::Service(_)
         | Object::EndpointSlice(_) => None,
     }
+}
+
+fn node_status(status: &CalicoNodeStatus) -> Value {
+    let classes = status.classes.iter().map(|class| match class {
+        NodeStatusClass::Agent => "Agent",
+        NodeStatusClass::Bgp => "BGP",
+        NodeStatusClass::Routes => "Routes",
+    });
+    calico(
+        "CalicoNodeStatus",
+        json!({ "name": status.name }),
+        json!({
+            "node": status.node,
+            "classes": classes.collect::<Value>(),
+            "updatePeriodSeconds": status.update_period_seconds,
+        }),
+    )
 }
 
 fn calico(kind: &str, metadata: Value, spec: Value) -> Value {

@@ -88,8 +88,10 @@ impl Layout {
 
     /// True where rules look up one of these sets.
     pub(super) fn uses(&self, bases: &std::collections::BTreeSet<String>) -> bool {
-        let renamed = |base: &String| bases.contains(base) || bases.contains(&twin(base));
-        self.pod_sets.keys().any(renamed)
+        let renamed = |(base, set): (&String, &PodSet)| {
+            bases.contains(base) || set.has_twin() && bases.contains(&twin(base))
+        };
+        !bases.is_empty() && self.pod_sets.iter().any(renamed)
     }
 
     /// Names of the chains.

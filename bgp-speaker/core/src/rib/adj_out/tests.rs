@@ -1,6 +1,6 @@
 use super::member::QUEUE_LIMIT;
 use super::*;
-use crate::config::{Export, Import, LocalRoute};
+use crate::config::{Export, Import, LocalRoute, NextHopMode};
 use crate::rib::PeerFacts;
 use crate::wire::{AsPath, AsSegment, Attributes, Framer, Message, NextHop, Nlri, decode};
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ fn group(rib: &Rib) -> AdjRibOut {
         ibgp: false,
         client: false,
         export: Export::OwnRoutes,
-        keep_next_hop: false,
+        next_hop_mode: NextHopMode::Auto,
         next_hop_v4: Some(Ipv4Addr::new(10, 0, 0, 1)),
         next_hop_v6: None,
         cluster_id: Ipv4Addr::new(192, 0, 2, 1),
@@ -184,7 +184,7 @@ impl World {
         for peer in 0..FEEDERS {
             rib.set_peer(PeerId(peer), facts(peer));
         }
-        let group = Self::group_of(&rib, false);
+        let group = Self::group_of(&rib, NextHopMode::Auto);
         let mut world = Self {
             rib,
             group,
@@ -197,10 +197,10 @@ impl World {
         world
     }
 
-    fn group_of(rib: &Rib, keep_next_hop: bool) -> AdjRibOut {
+    fn group_of(rib: &Rib, next_hop_mode: NextHopMode) -> AdjRibOut {
         let policy = ExportPolicy {
             export: Export::All,
-            keep_next_hop,
+            next_hop_mode,
             ..group(rib).policy
         };
         AdjRibOut::new(policy, rib)
@@ -231,8 +231,11 @@ impl World {
             }
             Step::Refresh(peer) => self.group.refresh(PeerId(peer), Family::IPV4),
             Step::Regroup => {
-                let keep = !self.group.policy.keep_next_hop;
-                let mut new = Self::group_of(&self.rib, keep);
+                let other = match self.group.policy.next_hop_mode {
+                    NextHopMode::Auto => NextHopMode::Keep,
+                    NextHopMode::Own | NextHopMode::Keep => NextHopMode::Auto,
+                };
+                let mut new = Self::group_of(&self.rib, other);
                 for peer in (0..FEEDERS).map(PeerId) {
                     new.take_over(&mut self.group, peer);
                 }

@@ -1,8 +1,8 @@
 //! What sessions can do beside telling each other routes.
 
-use super::network::{Network, address, config, key, prefixes};
+use super::network::{Network, address, config, key, prefixes, two_v4_prefixes};
 use super::{LONG, pair, peer, received, sent};
-use crate::config::{AddPath, Export, Import, PeerConfig, Role, SpeakerConfig};
+use crate::config::{AddPath, Export, Import, NextHopMode, PeerConfig, Role, SpeakerConfig};
 use crate::filter::{
     Action, Community, Filter, MatchOperator, Matches, Operation, PrefixLength, PrefixMatch, Rule,
 };
@@ -250,12 +250,12 @@ fn several_paths_reach_a_peer_that_wants_them() {
             receive: true,
             send: 4,
         };
-        let keep_next_hop = true;
+        let next_hop = NextHopMode::Keep;
         (
             node,
             PeerConfig {
                 add_path,
-                keep_next_hop,
+                next_hop,
                 ..config
             },
         )
@@ -371,6 +371,7 @@ fn too_many_prefixes_keep_a_session_down_until_somebody_looks_after_it() {
         };
         change(config, 1, |peer| peer.prefix_limit = Some(limit));
     });
+    network.set_routes(1, &two_v4_prefixes());
     network.run(3600 * SECOND);
     assert!(!network.established(0, 1));
     assert_eq!(status(&network, 0, 1).state, "Idle");
@@ -393,6 +394,7 @@ fn a_peer_near_its_limit_is_warned_about_once_and_may_go_over_it_if_told_so() {
         };
         change(config, 1, |peer| peer.prefix_limit = Some(limit));
     });
+    network.set_routes(1, &two_v4_prefixes());
     network.run(LONG);
     assert!(network.established(0, 1));
     let warnings = network.nodes[0].notices.iter();

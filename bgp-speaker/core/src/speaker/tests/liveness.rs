@@ -53,6 +53,11 @@ fn a_failed_path_takes_routes_along_although_restarts_are_graceful() {
     tell(&mut network, State::Up, State::Down, |_| {});
     network.run(MOMENT);
     assert_eq!(network.nodes[0].fib.len(), 0);
+    assert_eq!(
+        network.nodes[0].broken,
+        [key(1).address],
+        "nobody forwards there"
+    );
     assert!(network.has_said(0, "BFD: control detection time expired"));
     let status = network.nodes[0].speaker.status(network.now);
     let sent = status.peers[0].last_notification_sent.as_deref().unwrap();

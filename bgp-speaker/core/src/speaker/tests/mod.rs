@@ -1,5 +1,6 @@
 mod convergence;
 mod features;
+mod leaving;
 mod liveness;
 mod network;
 mod strangers;
@@ -8,7 +9,7 @@ use crate::config::{Export, PeerConfig, PrefixLimit, Stop};
 use crate::rib::{Path, Source};
 use crate::wire::Family;
 use crate::wire::{Attributes, NextHop, RouteRefresh, encode_route_refresh};
-use network::{Network, address, config, key, prefixes};
+use network::{Network, address, config, key, prefixes, two_v4_prefixes};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -489,7 +490,16 @@ fn too_many_prefixes_end_the_session_for_a_while() {
     ];
     let mut network = Network::new(configs, 15);
     network.run(Duration::from_secs(20));
-    assert!(network.has_said(1, "peer announced 2 prefixes, over the limit of 1"));
+    assert!(
+        network.established(1, 0),
+        "one of each family is within the limit"
+    );
+    network.set_routes(0, &two_v4_prefixes());
+    network.run(Duration::from_secs(20));
+    assert!(network.has_said(
+        1,
+        "peer announced 2 IPv4 unicast prefixes, over the limit of 1"
+    ));
     assert!(!network.established(1, 0));
     assert_eq!(network.nodes[1].fib.len(), 0);
     network.set_routes(0, &prefixes(0)[..1]);

@@ -23,6 +23,7 @@ pub(super) struct Node {
     /// Forwarding entries removed since the last look.
     pub(super) removed: Vec<IpNet>,
     pub(super) converged_at: Option<Instant>,
+    pub(super) broken: Vec<IpAddr>,
     pub(super) notices: Vec<Notice>,
     pub(super) monitored: Vec<Monitored>,
     routes: BTreeSet<LocalRoute>,
@@ -54,6 +55,11 @@ pub(super) fn prefixes(node: usize) -> [IpNet; 2] {
         format!("10.1.{node}.0/26").parse().unwrap(),
         format!("fd01:{node}::/122").parse().unwrap(),
     ]
+}
+
+/// More of one family than a limit of one lets pass.
+pub(super) fn two_v4_prefixes() -> [IpNet; 2] {
+    ["10.2.0.0/26", "10.2.0.64/26"].map(|prefix| prefix.parse().unwrap())
 }
 
 pub(super) fn config(node: usize, local_as: u32, peers: &[(usize, PeerConfig)]) -> SpeakerConfig {
@@ -89,6 +95,7 @@ impl Network {
                 removed: Vec::new(),
                 converged_at: None,
                 notices: Vec::new(),
+                broken: Vec::new(),
                 monitored: Vec::new(),
                 routes,
                 running: false,
@@ -300,6 +307,7 @@ impl Network {
                     assert_eq!(node.converged_at.replace(self.now), None, "said once");
                 }
                 Output::Notice(notice) => node.notices.push(notice),
+                Output::PathDown { address, .. } => node.broken.push(address),
                 Output::Rekey { .. } | Output::Watch { .. } => {}
                 Output::Monitored(monitored) => node.monitored.push(*monitored),
             }
