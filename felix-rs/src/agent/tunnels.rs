@@ -46,6 +46,13 @@ impl Agent {
         }
     }
 
+    /// Whether a device is there that no pool wants.
+    pub(super) fn a_tunnel_lingers(&self) -> bool {
+        let wanted = &self.calc.desired().tunnels;
+        let mut there = self.actual.tunnels.keys();
+        there.any(|name| !wanted.contains_key(name))
+    }
+
     /// Whether a device that no pool wants has to stay for a while.
     pub(super) fn tunnel_is_awaited(&mut self, name: &str) -> bool {
         let since = self.tunnels.unwanted.entry(name.to_owned());
@@ -60,6 +67,10 @@ impl Agent {
             let settling = self.tunnels.made.keys().cloned().collect();
             self.calc.set_settling(settling);
         }
+        let wanted = &self.calc.desired().tunnels;
+        self.tunnels
+            .unwanted
+            .retain(|name, _| !wanted.contains_key(name));
         let due = self.tunnels.paths_read;
         if due.is_none_or(|at| now - at >= PATHS_EVERY) {
             self.tunnels.paths_read = Some(now);
