@@ -1,8 +1,10 @@
-//! Any JSON as a manifest: never a panic, and what agents write reads back as it was.
+//! Any JSON as a manifest: never a panic, and what agents write reads back as it was, what is
+//! held in a block too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use model::manifest::{Parsed, parse, to_manifest};
+use model::Object;
+use model::manifest::{Parsed, block_allocations, block_with, parse, to_manifest};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(document) = serde_json::from_slice(data) else {
@@ -15,5 +17,11 @@ fuzz_target!(|data: &[u8]| {
             panic!("what was written can't be read: {written}");
         };
         assert_eq!(object, again);
+        if let Object::IpamBlock(block) = object
+            && let Some(held) = block_allocations(&block, &document)
+        {
+            let written = block_with(&block, &held);
+            assert_eq!(block_allocations(&block, &written), Some(held));
+        }
     }
 });

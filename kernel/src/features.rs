@@ -22,6 +22,9 @@ pub struct Features {
     /// Tables can have an owner and outlive it (`owner, persist`; since 6.9). One without the
     /// other is never used.
     pub nft_owner: bool,
+    /// Rules can hold packets in a queue (`nft_queue`): answers to name queries wait until what
+    /// they resolve to is in force.
+    pub nft_queue: bool,
     /// Statements that rules need and that the kernel lacks, with its own words.
     pub nft_missing: Vec<String>,
 }
@@ -36,6 +39,7 @@ impl Features {
             vxlan: vxlan::probe(route),
             next_hop_groups: next_hop::probe(route, sysctl_root),
             nft_owner: nft::probe_owner(nft),
+            nft_queue: nft::probe_queue(nft),
             nft_missing: nft::probe_statements(nft),
         }
     }
@@ -50,6 +54,7 @@ impl fmt::Display for Features {
         writeln!(f, "vxlan                {}", word(self.vxlan))?;
         writeln!(f, "next hop groups      {}", word(self.next_hop_groups))?;
         writeln!(f, "nft owner, persist   {}", word(self.nft_owner))?;
+        writeln!(f, "nft queue            {}", word(self.nft_queue))?;
         match self.nft_missing.as_slice() {
             [] => write!(f, "nft statements       all"),
             missing => write!(f, "nft statements       missing: {}", missing.join("; ")),

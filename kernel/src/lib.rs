@@ -11,6 +11,7 @@
 //! | [`Conntrack`] | tracked connections: reading, marking, forgetting |
 //! | [`Audit`] | our nft table compared with what it should be, in steps |
 //! | [`packet_log`] | packets that rules log |
+//! | [`packet_queue`] | packets that rules hold |
 //! | [`netns`] | named network namespaces: create, open, run something inside |
 //! | [`Features`] | what this kernel can do |
 
@@ -29,6 +30,7 @@ pub mod netns;
 mod next_hop;
 mod nft;
 mod packet_log;
+mod packet_queue;
 mod path_mtu;
 mod pod;
 mod raw;
@@ -48,6 +50,7 @@ pub use netlink::{Errno, NetlinkError};
 pub use next_hop::NextHopError;
 pub use nft::{Audit, Audited, Count, NftError};
 pub use packet_log::{LoggedPacket, packet_log};
+pub use packet_queue::{HeldPacket, packet_queue};
 pub use path_mtu::PathMtus;
 pub use pod::PodError;
 pub use route::{KernelRoute, RouteError};

@@ -274,6 +274,8 @@ impl<'a> Run<'a, '_> {
                 }
                 // The packet's destination is that after the translation already.
                 Statement::Dnat { .. } => return Ok(Some(&Verdict::Accept)),
+                // Nobody says anything but yes.
+                Statement::Queue(_) => return Ok(Some(&Verdict::Accept)),
                 Statement::SetCtMarkBits(bits) => self.mark |= bits,
                 // Of the packet, not of its connection: no rule looks at it.
                 Statement::SetMarkBits(_) => {}
@@ -367,6 +369,7 @@ impl<'a> Run<'a, '_> {
             | Statement::Counter
             | Statement::Limit { .. }
             | Statement::Log { .. }
+            | Statement::Queue(_)
             | Statement::Masquerade
             | Statement::MasqueradePorts { .. }
             | Statement::Snat { .. }

@@ -274,6 +274,9 @@ pub enum Statement {
         /// At most 127 bytes.
         prefix: String,
     },
+    /// `queue flags bypass to N`: the packet waits for somebody's word, and passes where nobody
+    /// listens. Ends the rule.
+    Queue(u16),
     /// `fib daddr type local`: the destination is an address of this host.
     LocalDestination,
     /// `dnat ip to address:port`; after [`Statement::Family`] and [`Statement::L4Proto`]. Ends the

@@ -28,27 +28,20 @@ impl Item {
             .keep
             .deserialize(&mut deserializer)
             .map_err(|error| error.to_string())?;
-        let mut text = |field: &str| match value["metadata"].get_mut(field).map(Value::take) {
-            Some(Value::String(text)) => Some(text),
-            _ => None,
+        let metadata = value.get_mut("metadata").and_then(Value::as_object_mut);
+        let Some(metadata) = metadata else {
+            return Err("an object without metadata".to_owned());
         };
-        let version = text("resourceVersion").unwrap_or_default();
-        let (namespace, name) = (text("namespace"), text("name"));
-        let Some(name) = name.filter(|name| !name.is_empty()) else {
-            return Err("an object without a name".to_owned());
+        let version = match metadata.remove("resourceVersion") {
+            Some(Value::String(version)) => version,
+            _ => String::new(),
         };
-        let metadata = &mut value["metadata"];
-        metadata["name"] = Value::from(name.as_str());
-        let name = match namespace {
-            Some(namespace) => {
-                metadata["namespace"] = Value::from(namespace.as_str());
-                format!("{namespace}/{name}")
-            }
-            None => name,
+        let text = |field: &str| metadata.get(field).and_then(Value::as_str);
+        let name = match (text("namespace"), text("name")) {
+            (_, None | Some("")) => return Err("an object without a name".to_owned()),
+            (None | Some(""), Some(name)) => name.to_owned(),
+            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
         };
-        if let Some(metadata) = metadata.as_object_mut() {
-            metadata.retain(|_, value| !value.is_null());
-        }
         value["apiVersion"] = Value::from(resource.api_version);
         value["kind"] = Value::from(resource.kind.as_str());
         Ok(Self {
@@ -134,5 +127,134 @@ fn in_place(object: model::Object) -> model::Object {
             ..secret
         }),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn read(kind: Kind, text: &str) -> Result<Item, String> {
+        let source = Source::of(kind).unwrap();
+        let raw = RawValue::from_string(text.to_owned()).unwrap();
+        Item::read(source.resource, &raw)
+    }
+
+    fn pod(node: &str) -> Value {
+        json!({
+            "metadata": {
+                "name": "web", "namespace": "shop", "resourceVersion": "7", "managedFields": [1],
+                "annotations": {"cni.projectcalico.org/podIP": "10.0.0.5/32", "x": "y"},
+            },
+            "spec": {"nodeName": node, "volumes": []},
+            "status": {"phase": "Running"},
+        })
+    }
+
+    fn words(said: &Said) -> Vec<String> {
+        let word = |update: &Update| match update {
+            Update::Apply { object, .. } => object.key().to_string(),
+            Update::Delete(key) => format!("gone {key}"),
+            other => format!("{other:?}"),
+        };
+        said.updates.iter().map(word).collect()
+    }
+
+    #[test]
+    fn a_pod_is_said_with_its_endpoint_and_loses_the_one_on_another_node() {
+        let item = read(Kind::Pod, &pod("n2").to_string()).unwrap();
+        assert_eq!((&*item.name, &*item.version), ("shop/web", "7"));
+        let source = Source::of(Kind::Pod).unwrap();
+        let said = set(&source, item.clone(), Some("n3"), "n1");
+        let on = |node| format!("WorkloadEndpoint/shop/{node}-k8s-web-eth0");
+        let expected = [
+            format!("gone {}", on("n3")),
+            "Pod/shop/web".into(),
+            on("n2"),
+        ];
+        assert_eq!(words(&said), expected);
+        assert_eq!(said.endpoint.as_deref(), Some("n2"));
+        let gone = Said {
+            updates: gone(&source, &item.name, Some("n2")),
+            endpoint: None,
+        };
+        let expected = [format!("gone {}", on("n2")), "gone Pod/shop/web".into()];
+        assert_eq!(words(&gone), expected);
+    }
+
+    #[test]
+    fn what_agents_write_on_a_pod_is_kept_only_of_the_nodes_own() {
+        let source = Source::of(Kind::Pod).unwrap();
+        let annotations = |own: &str| {
+            let item = read(Kind::Pod, &pod("n2").to_string()).unwrap();
+            let said = set(&source, item, None, own);
+            match &said.updates[0] {
+                Update::Apply {
+                    object: model::Object::Pod(pod),
+                    ..
+                } => pod.annotations.len(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((annotations("n1"), annotations("n2")), (0, 1));
+    }
+
+    #[test]
+    fn an_object_that_changed_only_where_nobody_reads_is_the_same() {
+        let hash = |change: &dyn Fn(&mut Value)| {
+            let mut pod = pod("n2");
+            change(&mut pod);
+            read(Kind::Pod, &pod.to_string()).unwrap().hash()
+        };
+        let as_it_was = hash(&|_| {});
+        let busy = |pod: &mut Value| {
+            pod["metadata"]["resourceVersion"] = json!("8");
+            pod["metadata"]["managedFields"] = json!([2]);
+            pod["status"]["conditions"] = json!([{"type": "Ready"}]);
+        };
+        assert_eq!(hash(&busy), as_it_was);
+        assert_ne!(
+            hash(&|pod| pod["spec"]["nodeName"] = json!("n3")),
+            as_it_was
+        );
+    }
+
+    #[test]
+    fn a_secret_stands_where_the_agents_does() {
+        let source = Source::one(Kind::Secret, "net", "bgp").unwrap();
+        let text = json!({"metadata": {"name": "bgp", "namespace": "net"}, "data": {"a": "eA=="}});
+        let item = read(Kind::Secret, &text.to_string()).unwrap();
+        let said = set(&source, item, None, "n1");
+        assert_eq!(words(&said), ["Secret/kube-system/bgp"]);
+        let gone = gone(&source, "net/bgp", None);
+        assert_eq!(gone.len(), 1);
+        assert!(
+            matches!(&gone[0], Update::Delete(key) if key.to_string() == "Secret/kube-system/bgp")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_json_is_too_odd(
+            metadata in prop_oneof![
+                Just(json!(null)), Just(json!([])), Just(json!({"name": ""})), Just(json!({"name": 3})),
+                Just(json!({"name": "a", "annotations": null})), Just(json!({"name": "a", "annotations": []})),
+                Just(json!({"name": "a", "namespace": {}, "labels": 7})),
+            ],
+            spec in prop_oneof![Just(json!(null)), Just(json!("x")), Just(json!({"nodeName": []})), Just(json!([{}]))],
+            status in prop_oneof![Just(json!(1)), Just(json!({"podIPs": "x"})), Just(json!({"podIPs": [1, {"ip": 2}]}))],
+        ) {
+            for whole in [json!({"metadata": metadata, "spec": spec, "status": status}), spec, status] {
+                for resource in &super::super::resource::RESOURCES {
+                    let source = Source::all(resource);
+                    let raw = RawValue::from_string(whole.to_string()).unwrap();
+                    if let Ok(item) = Item::read(resource, &raw) {
+                        set(&source, item, None, "n1");
+                    }
+                }
+            }
+        }
     }
 }

@@ -27,6 +27,8 @@ const WATCH: Duration = Duration::from_secs(600);
 /// Pauses after a failure, and while a collection is not installed.
 const FAILED: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 const MISSING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// Silence in a streamed list after which the server is taken for one that can't tell its end.
+const LIST_SILENCE: Duration = Duration::from_secs(15);
 /// Patience with a page that has begun.
 const PAGE_TIME: Duration = Duration::from_secs(60);
 /// Octets of one event: an object of etcd's largest size, and what JSON makes of it.
@@ -146,10 +148,12 @@ impl Following {
             Some(code) => Heard::Refused { code },
             None => Heard::Broken,
         };
+        let listed = !self.follow.needs_list();
         self.hear(ask, heard).await?;
+        // A list by pages in the place of a stream, or in that of what can't be resumed.
         let asks_anew = match error.code() {
-            Some(410) => true,
-            Some(400 | 422) => matches!(ask, Ask::Stream),
+            Some(410) => listed,
+            Some(400 | 422 | 500) => *ask == Ask::Stream && !listed,
             _ => false,
         };
         if asks_anew && self.failed.failures() == 0 {
@@ -224,9 +228,11 @@ impl Following {
     async fn stream(&mut self, ask: &Ask, mut body: Body) -> Result<Result<(), ApiError>, Closed> {
         let mut buffer: Vec<u8> = Vec::new();
         loop {
+            let listing = self.follow.needs_list();
             let frame = tokio::select! {
                 frame = body.frame() => frame,
                 () = self.reader.told.closed() => return Err(Closed),
+                () = sleep(LIST_SILENCE), if listing => return Ok(Err(self.endless_list())),
             };
             let octets = match frame {
                 None => return Ok(Ok(())),
@@ -260,6 +266,17 @@ impl Following {
                 return Ok(Err(self.reader.cluster.unreachable(reason)));
             }
             buffer.extend_from_slice(rest);
+        }
+    }
+
+    /// As if the server had refused to stream lists: it is asked for pages.
+    fn endless_list(&self) -> ApiError {
+        ApiError::Refused {
+            verb: "watch".to_owned(),
+            path: self.name.to_string(),
+            code: 422,
+            reason: "Invalid".to_owned(),
+            message: "the end of the list is not told".to_owned(),
         }
     }
 

@@ -17,7 +17,8 @@ pub(super) fn take_endpoint(pod: &mut Value, own: &str) -> Option<WorkloadEndpoi
     if pod["spec"]["nodeName"] == *own {
         return endpoint;
     }
-    if let Some(annotations) = pod["metadata"]["annotations"].as_object_mut() {
+    let annotations = pod.pointer_mut("/metadata/annotations");
+    if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
         for name in ["podIP", "podIPs", "containerID"] {
             annotations.remove(&format!("{}{name}", names::ANNOTATION_PREFIX));
         }

@@ -77,6 +77,12 @@ pub enum WriteError {
     /// The Kubernetes API refused, or does not answer.
     #[error(transparent)]
     Api(#[from] crate::kubernetes::ApiError),
+    /// Somebody else was faster again and again.
+    #[error("{what}: changed by others again and again")]
+    Contended {
+        /// What was to be written.
+        what: String,
+    },
     /// The datastore did not answer in time.
     #[error("{what}: no answer in {seconds} s")]
     Slow {

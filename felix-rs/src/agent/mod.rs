@@ -40,13 +40,14 @@ use bgp_speaker::{FibEvent, Handle, LocalRoute, SpeakerConfig, Stop};
 use felix_core::{Actual, Calc, EndpointKey, Phase};
 use ipam::Ipam;
 use ipnet::IpNet;
-use kernel::{Kernel, KernelEvent, LoggedPacket};
+use kernel::{HeldPacket, Kernel, KernelEvent, LoggedPacket};
 use model::{Object, ObjectKey, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use addresses::is_ours;
 pub(crate) use apply::ApplyError;
 pub(crate) use drops::DropLine;
 pub(crate) use start::{CALLS, print_plan, start};
@@ -76,6 +77,8 @@ pub(crate) struct Inputs {
     pub(crate) logged: Option<mpsc::Receiver<LoggedPacket>>,
     /// Names that pods resolve.
     pub(crate) resolved: Option<mpsc::Receiver<LoggedPacket>>,
+    /// Likewise, where they wait; none where the kernel holds none.
+    pub(crate) held: Option<mpsc::Receiver<HeldPacket>>,
 }
 
 /// Whether our table is what the compiler thinks it is.
@@ -142,6 +145,8 @@ pub(crate) struct Agent {
     started: Instant,
     names_expired_at: Instant,
     names_kept: felix_core::dns::Saved,
+    /// Answers to name queries that go on after this round.
+    answers: Vec<HeldPacket>,
     /// What of packets can't be seen, and why.
     blind: Vec<String>,
     repairs: u64,
@@ -224,6 +229,15 @@ impl Agent {
                         continue;
                     }
                 }
+                packet = next(&mut inputs.held) => {
+                    let packet = packet.ok_or(Fatal::Gone("packet queue thread"))?;
+                    if packet.before_routing {
+                        self.on_dns_query(&packet.bytes);
+                        continue;
+                    }
+                    self.on_dns_answer(&packet.bytes);
+                    self.answers.push(packet);
+                }
                 query = inputs.queries.recv() => {
                     self.on_query(query.ok_or(Fatal::Gone("control socket"))?);
                 }
@@ -238,6 +252,8 @@ impl Agent {
             }
             self.drain(&mut inputs);
             self.round()?;
+            // What they resolve to is in force.
+            self.answers.clear();
         }
     }
 

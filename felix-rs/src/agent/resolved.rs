@@ -76,23 +76,35 @@ impl Agent {
 
     /// A query of a pod, or an answer to one.
     pub(super) fn on_resolved(&mut self, packet: &LoggedPacket) {
-        let Some(header) = Header::parse(&packet.bytes) else {
-            return;
-        };
-        let (Some((source, destination)), Some(at)) = (header.ports, header.payload) else {
-            return;
-        };
-        let payload = &packet.bytes[at..];
-        let now = self.started.elapsed();
         match packet.prefix.trim() {
-            dns::QUERY => self.calc.on_query(header.source, source, payload, now),
-            dns::ANSWER => {
-                let (server, pod) = (header.source, header.destination);
-                self.calc.on_answer(server, pod, destination, payload, now);
-            }
+            dns::QUERY => self.on_dns_query(&packet.bytes),
+            dns::ANSWER => self.on_dns_answer(&packet.bytes),
             _ => {}
         }
     }
+
+    pub(super) fn on_dns_query(&mut self, bytes: &[u8]) {
+        let now = self.started.elapsed();
+        if let Some((header, (port, _), payload)) = datagram(bytes) {
+            self.calc.on_query(header.source, port, payload, now);
+        }
+    }
+
+    /// An answer, whose query was seen before.
+    pub(super) fn on_dns_answer(&mut self, bytes: &[u8]) {
+        let now = self.started.elapsed();
+        if let Some((header, (_, port), payload)) = datagram(bytes) {
+            let (server, pod) = (header.source, header.destination);
+            self.calc.on_answer(server, pod, port, payload, now);
+        }
+    }
+}
+
+/// Header, ports and payload.
+fn datagram(bytes: &[u8]) -> Option<(Header, (u16, u16), &[u8])> {
+    let header = Header::parse(bytes)?;
+    let (ports, at) = (header.ports?, header.payload?);
+    Some((header, ports, bytes.get(at..)?))
 }
 
 fn write(folder: &std::path::Path, kept: &Kept) -> std::io::Result<()> {

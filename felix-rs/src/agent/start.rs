@@ -106,6 +106,13 @@ pub(crate) fn start(
     let resolutions = kernel::packet_log(options.dns_log_group, resolved::LENGTH)
         .inspect_err(|error| blind.push(format!("names in policies are not resolved: {error}")))
         .ok();
+    // Without a queue, name queries and answers are logged and pass at once.
+    let held = match kernel.features().nft_queue {
+        true => kernel::packet_queue(options.dns_log_group, resolved::LENGTH)
+            .inspect_err(|error| tracing::info!(%error, "answers to name queries are not held"))
+            .ok(),
+        false => None,
+    };
     let saver = Saver::start(&options.state_dir, &options.node_name).map_err(thread("snapshot"))?;
     let lease = store.is_cluster().then_some(super::duties::LEASE);
     let (calls_to, calls) = mpsc::channel(CALLS);
@@ -115,7 +122,10 @@ pub(crate) fn start(
         calc: Calc::new(
             &options.node_name,
             tunnel_kinds(&kernel),
-            policy_options(&options, logged.is_some()),
+            policy::Options {
+                dns_queue: held.is_some().then_some(options.dns_log_group),
+                ..policy_options(&options, logged.is_some())
+            },
         ),
         ipam: Ipam::new(&options.node_name),
         kernel,
@@ -157,6 +167,7 @@ pub(crate) fn start(
         reported: report::Reported::default(),
         started: Instant::now(),
         names_expired_at: Instant::now(),
+        answers: Vec::new(),
         names_kept: felix_core::dns::Saved::new(),
         blind,
         repairs: 0,
@@ -182,6 +193,7 @@ pub(crate) fn start(
         revoker: revocations,
         logged,
         resolved: resolutions,
+        held,
     };
     Ok((agent, inputs, lock))
 }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Lint {
-    /// Only these manifests: files, directories, or - for the standard input. With --dir, as part
-    /// of what is there
+    /// Only these manifests: files, directories, or - for the standard input. With --dir or --cluster,
+    /// as part of what is there
     #[arg(short, long, value_name = "FILE")]
     filename: Vec<PathBuf>,
     #[command(flatten)]
@@ -29,10 +29,9 @@ impl Lint {
 
     fn findings(&self, run_dir: &Path) -> Result<Vec<Finding>, String> {
         let mut findings = if self.filename.is_empty() {
-            match &self.among.dir {
+            match self.among.manifests()? {
                 None => lint(&self.among.view(run_dir)?.view),
-                Some(dir) => {
-                    let manifests = Manifests::read(&[dir])?;
+                Some(manifests) => {
                     let found = lint(&View::of_objects(&manifests.objects));
                     [manifests.faults, found].concat()
                 }
@@ -41,9 +40,10 @@ impl Lint {
             let manifests = Manifests::read(&self.filename)?;
             let objects = manifests.objects.all();
             let own: BTreeSet<String> = objects.map(|object| object.key().to_string()).collect();
-            let view = match &self.among.dir {
-                None => View::of_objects(&manifests.objects),
-                Some(_) => self.among.view(run_dir)?.view.with(manifests.updates),
+            let view = if self.among.is_named() {
+                self.among.view(run_dir)?.view.with(manifests.updates)
+            } else {
+                View::of_objects(&manifests.objects)
             };
             let found = lint(&view).into_iter();
             let found = found.filter(|finding| own.contains(&finding.object));

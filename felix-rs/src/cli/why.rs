@@ -29,13 +29,12 @@ impl Why {
             destination: self.destination.clone(),
             protocol: self.protocol.clone(),
         };
-        let verdicts: Vec<Verdict> = match self.from.dir {
-            None => value_of(ask(run_dir, &Question::Why(connection))?)?,
-            Some(_) => {
-                let view = self.from.view(run_dir)?.view;
-                let said = why(&Cluster::new(&view), &connection);
-                said.map_err(|error| error.to_string())?
-            }
+        let verdicts: Vec<Verdict> = if self.from.is_named() {
+            let view = self.from.view(run_dir)?.view;
+            let said = why(&Cluster::new(&view), &connection);
+            said.map_err(|error| error.to_string())?
+        } else {
+            value_of(ask(run_dir, &Question::Why(connection))?)?
         };
         let ends = format!("{} -> {} {}", self.source, self.destination, self.protocol);
         formatted(output, &verdicts, || text(&ends, &verdicts))

@@ -37,7 +37,8 @@ impl<S: Ord + Clone + Hash, W: Clone> Queue<S, W> {
         }
     }
 
-    /// Have this written, not before `due`. What waits about the subject is forgotten.
+    /// Have this written, not before `due`, in the place of what waits about the subject, and no
+    /// later than that would have been: what changes all the time is written all the same.
     pub(super) fn push(&mut self, subject: S, write: W, due: Instant) {
         let entry = self.entries.entry(subject).or_insert(Entry {
             waiting: None,
@@ -45,8 +46,11 @@ impl<S: Ord + Clone + Hash, W: Clone> Queue<S, W> {
             running: false,
             failures: 0,
         });
+        entry.due = match entry.waiting {
+            Some(_) => entry.due.min(due),
+            None => due,
+        };
         entry.waiting = Some(write);
-        entry.due = due;
     }
 
     /// Forgets what waits about a subject.
@@ -159,6 +163,18 @@ mod tests {
         queue.push("x", 3, now);
         queue.cancel(&"x");
         assert_eq!(queue.next(now, 8), None);
+    }
+
+    #[test]
+    fn what_changes_all_the_time_is_written_all_the_same() {
+        let (mut queue, now) = (Queue::new("n1"), Instant::now());
+        for n in 0..4 {
+            queue.push("block", n, now + second(n) + second(10));
+        }
+        assert_eq!(queue.next(now + second(10), 8), Some(("block", 3)));
+        queue.push("block", 4, now + second(20));
+        queue.written(&"block");
+        assert_eq!(queue.next(now + second(19), 8), None);
     }
 
     #[test]

@@ -57,8 +57,8 @@ pub(super) async fn serve(
         write_statuses(writer, &picture.demands, &outcome, &freed).await?;
         return tell(writer, node, &outcome.refused, told).await;
     }
-    let changed = ObjectKey::global(Kind::IpamBlock, "of Services");
-    Err(WriteError::Missing { object: changed })
+    let what = "the blocks of Services".to_owned();
+    Err(WriteError::Contended { what })
 }
 
 async fn read_blocks(

@@ -70,6 +70,13 @@ pub enum KubeCommand {
     },
     /// Makes a cluster, installs Ocicat as a user would, and checks what it promises
     Test(TestOptions),
+    /// Looks at the cluster of the current context of kubectl, whatever it runs on: pods on all
+    /// nodes, a Service, a NetworkPolicy
+    Check {
+        /// An agnhost that the nodes can get
+        #[arg(long, default_value = "registry.k8s.io/e2e-test-images/agnhost:2.53")]
+        image: String,
+    },
     /// Removes the cluster with everything it left
     Down {
         /// Which cluster
@@ -118,6 +125,9 @@ pub fn run(command: KubeCommand) -> Result<bool> {
             print!("{}", cluster.kubectl(&["get", "nodes", "-o", "wide"])?);
         }
         KubeCommand::Test(options) => return check::run(&options),
+        KubeCommand::Check { image } => {
+            println!("{}", check::anywhere::Anywhere::current(&image).check()?);
+        }
         KubeCommand::Down { prefix } => Cluster::named(&prefix).down()?,
         KubeCommand::Kubectl { prefix, arguments } => {
             let mut kubectl = Cluster::named(&prefix).kubectl_command()?;

@@ -42,6 +42,22 @@ impl Agent {
         })
     }
 
+    /// The agent of `node` in a cluster that its flags name, not started.
+    ///
+    /// # Errors
+    /// The agent's binary is not built.
+    pub fn in_cluster(lab: &Lab, netns: &Netns, node: &str) -> Result<Self> {
+        Ok(Self {
+            node: node.to_owned(),
+            netns: netns.clone(),
+            dir: lab.subdir(&format!("agent-{node}"))?,
+            store: PathBuf::from("kubernetes"),
+            binary: binary("OCICAT_NODE_BIN", "ocicat-node")?,
+            flags: Vec::new(),
+            process: None,
+        })
+    }
+
     /// The node's name.
     pub fn node(&self) -> &str {
         &self.node

@@ -1,8 +1,10 @@
 //! The datastore against a real API server with its etcd.
 
+mod duties;
 mod faults;
 mod reading;
 mod scale;
+mod writing;
 
 use anyhow::{Context, Result, bail};
 use datastore::kubernetes::{Cluster, ClusterOptions};
@@ -18,27 +20,41 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Api {
     api: KubeApi,
     netns: Netns,
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Api {
     fn start(users: &[&str]) -> Result<Self> {
+        let api = Self::without_kinds(users)?;
+        api.api.apply(&crd("IPPool", "ippools"))?;
+        api.api.apply(&crd("BGPPeer", "bgppeers"))?;
+        api.until_established(&["ippools", "bgppeers"])?;
+        Ok(api)
+    }
+
+    /// With the kinds as users install them.
+    fn installed(users: &[&str]) -> Result<Self> {
+        let api = Self::without_kinds(users)?;
+        let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/crds.yaml");
+        api.api.apply(&std::fs::read_to_string(deploy)?)?;
+        api.until_established(&["ippools", "ipamblocks", "blockaffinities", "tiers"])?;
+        Ok(api)
+    }
+
+    fn until_established(&self, plurals: &[&str]) -> Result<()> {
+        for plural in plurals {
+            let crd = format!("crd/{plural}.projectcalico.org");
+            let wait = ["wait", "--for=condition=Established", "--timeout=60s", &crd];
+            self.api.kubectl(&wait)?;
+        }
+        Ok(())
+    }
+
+    fn without_kinds(users: &[&str]) -> Result<Self> {
         let lab = Lab::new()?;
         let netns = lab.netns("api")?;
         let api = KubeApi::start(&lab, &netns, users)?;
-        let api = Self {
-            api,
-            netns,
-            _lab: lab,
-        };
-        api.api.apply(&crd("IPPool", "ippools"))?;
-        api.api.apply(&crd("BGPPeer", "bgppeers"))?;
-        for plural in ["ippools", "bgppeers"] {
-            let crd = format!("crd/{plural}.projectcalico.org");
-            let wait = ["wait", "--for=condition=Established", "--timeout=60s", &crd];
-            api.api.kubectl(&wait)?;
-        }
-        Ok(api)
+        Ok(Self { api, netns, lab })
     }
 
     /// The stream of a user.

@@ -12,6 +12,8 @@ const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_DESTINATION: u32 = 2;
 /// `NFT_REJECT_TCP_RST`.
 const REJECT_TCP_RESET: u32 = 1;
+/// `NFT_QUEUE_FLAG_BYPASS`
+const QUEUE_BYPASS: u16 = 1;
 /// `NFT_NAT_DNAT`.
 const NAT_DESTINATION: u32 = 1;
 /// `NFT_NAT_SNAT`.
@@ -108,6 +110,10 @@ pub(super) enum Expression {
         key: u32,
         from: u32,
     },
+    /// One queue, with bypass.
+    Queue {
+        number: u16,
+    },
 }
 
 impl Expression {
@@ -139,6 +145,7 @@ impl Expression {
             Self::Log { .. } => "log",
             Self::Snat { .. } => "nat",
             Self::Masquerade { .. } => "masq",
+            Self::Queue { .. } => "queue",
             Self::SetMeta { .. } => "meta",
         }
     }
@@ -234,6 +241,11 @@ impl Expression {
             Self::Log { group, prefix } => {
                 e.attribute(1, &group.to_be_bytes());
                 e.string(2, prefix);
+            }
+            Self::Queue { number } => {
+                for (kind, value) in [(1, *number), (2, 1), (3, QUEUE_BYPASS)] {
+                    e.attribute(kind, &value.to_be_bytes());
+                }
             }
             Self::Snat {
                 family,
@@ -361,6 +373,13 @@ impl Expression {
                 flags: data.find(1).map_or(Some(0), be_u32)? & !NAT_PORTS,
                 ports: ports(data, 2)?,
             },
+            "queue" => {
+                let number = |kind| data.find(kind).and_then(be_u16);
+                if number(2) != Some(1) || number(3) != Some(QUEUE_BYPASS) {
+                    return None;
+                }
+                Self::Queue { number: number(1)? }
+            }
             _ => return None,
         };
         Some(expression)

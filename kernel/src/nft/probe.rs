@@ -20,6 +20,25 @@ pub(crate) fn probe_owner(socket: &mut Socket) -> bool {
         .is_ok_and(|acks| acks.refused.is_empty() && !acks.accepted.is_empty())
 }
 
+/// Whether rules can hold packets in a queue.
+pub(crate) fn probe_queue(socket: &mut Socket) -> bool {
+    let hook = BaseHook {
+        hook: Hook::Postrouting,
+        chain_type: ChainType::Filter,
+        priority: 0,
+    };
+    let chain = "ocicat-probe queue".to_owned();
+    let rule = Rule {
+        statements: vec![Statement::Queue(0)],
+        comment: None,
+    };
+    let ops = [
+        Op::AddChain(chain.clone(), Some(hook)),
+        Op::AddRules(chain, vec![rule]),
+    ];
+    check(socket, &ops).is_ok()
+}
+
 /// Statements that the kernel lacks, each with its own words.
 pub(crate) fn probe_statements(socket: &mut Socket) -> Vec<String> {
     let filter = [

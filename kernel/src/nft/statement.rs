@@ -114,6 +114,7 @@ pub(super) fn lower(statement: &S) -> Vec<E> {
             group: *group,
             prefix: prefix.clone(),
         }],
+        S::Queue(number) => vec![E::Queue { number: *number }],
         S::LocalDestination => vec![
             E::DestinationType { to: 0 },
             E::Compare {
@@ -234,6 +235,7 @@ fn guess(expressions: &[E]) -> Option<S> {
             group: *group,
             prefix: prefix.clone(),
         }),
+        [E::Queue { number }, ..] => Some(S::Queue(*number)),
         [E::DestinationType { .. }, ..] => Some(S::LocalDestination),
         [
             E::Value { bytes: first, .. },

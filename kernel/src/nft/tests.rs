@@ -96,6 +96,7 @@ fn every_statement() -> Vec<S> {
             group: 4,
             prefix: "x".into(),
         },
+        S::Queue(7),
         S::LocalDestination,
         S::Dnat {
             address: [10, 244, 0, 5].into(),

@@ -29,10 +29,18 @@ pub(super) fn is_own_set(name: &str) -> bool {
 }
 
 /// The chains and their set.
-pub(super) fn chains(prefix: &str, group: u16) -> (BTreeMap<String, Chain>, BTreeMap<String, Set>) {
-    let log = |prefix: &str| Statement::Log {
-        group,
-        prefix: prefix.to_owned(),
+pub(super) fn chains(
+    prefix: &str,
+    group: u16,
+    queue: Option<u16>,
+) -> (BTreeMap<String, Chain>, BTreeMap<String, Set>) {
+    // Queries take the same way as answers, so that none is overtaken by its own.
+    let told = |prefix: &str| match queue {
+        Some(queue) => Statement::Queue(queue),
+        None => Statement::Log {
+            group,
+            prefix: prefix.to_owned(),
+        },
     };
     let query = rule([
         Statement::IifnamePrefix {
@@ -40,7 +48,7 @@ pub(super) fn chains(prefix: &str, group: u16) -> (BTreeMap<String, Chain>, BTre
             negate: false,
         },
         lookup(&[Field::L4Proto, Field::Dport], SERVERS.to_owned(), false),
-        log(QUERY),
+        told(QUERY),
     ]);
     let answer = rule([
         Statement::OifnamePrefix {
@@ -49,7 +57,7 @@ pub(super) fn chains(prefix: &str, group: u16) -> (BTreeMap<String, Chain>, BTre
         },
         lookup(&[Field::L4Proto, Field::Sport], SERVERS.to_owned(), false),
         Statement::CtState(CtState::EstablishedOrRelated),
-        log(ANSWER),
+        told(ANSWER),
     ]);
     let chain = |at: Hook, priority, rule: Rule| Chain {
         hook: Some(hook(at, ChainType::Filter, priority)),

@@ -20,6 +20,9 @@ pub struct Options {
     /// The nflog group that gets the name queries of pods and their answers, while a policy of a
     /// local pod speaks of names; none watches nothing.
     pub dns_log: Option<u16>,
+    /// The queue in which they wait, answers until what they resolve to is in force, instead of
+    /// being logged to that group; none where the kernel has no queues.
+    pub dns_queue: Option<u16>,
     /// What policies of host endpoints can't forbid.
     pub failsafe: Failsafe,
     /// UDP port of VXLAN: pods must not send to it.
@@ -55,6 +58,7 @@ impl Default for Options {
             admitted_mark: names::ADMITTED_MARK,
             drop_log: None,
             dns_log: None,
+            dns_queue: None,
             failsafe: Failsafe::default(),
             vxlan_port: names::VXLAN_PORT,
         }

@@ -288,6 +288,7 @@ fn statement(statement: &Statement) -> Vec<Value> {
         Statement::Log { group, prefix } => {
             json!({ "log": { "prefix": prefix.replace('"', "'"), "group": group } })
         }
+        Statement::Queue(number) => json!({ "queue": { "num": number, "flags": "bypass" } }),
         Statement::LocalDestination => {
             let address_type = json!({ "fib": { "result": "type", "flags": ["daddr"] } });
             compare(&address_type, false, &json!("local"))

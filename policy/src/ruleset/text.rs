@@ -261,6 +261,7 @@ impl Display for Statement {
                     prefix.replace('"', "'")
                 )
             }
+            Self::Queue(number) => write!(f, "queue flags bypass to {number}"),
             Self::LocalDestination => f.write_str("fib daddr type local"),
             Self::Dnat { address, port } => {
                 let family = if address.is_ipv4() { "ip" } else { "ip6" };

@@ -24,7 +24,7 @@ impl ClusterWriter {
             }
             // Deleted by somebody since.
         }
-        Err(WriteError::Missing { object: key })
+        Err(contended(&key))
     }
 
     /// Deletes the block if it is still `expected`, and first the affinity of its node.
@@ -48,7 +48,7 @@ impl ClusterWriter {
                 result => return result.map_err(WriteError::Api),
             }
         }
-        self.changed(&key).await
+        Err(contended(&key))
     }
 
     /// Gives the block to another owner, if it is `expected`.
@@ -74,7 +74,7 @@ impl ClusterWriter {
                 Err(error) => return Err(WriteError::Api(error)),
             }
         }
-        self.changed(&key).await
+        Err(contended(&key))
     }
 
     /// Notes what is held in a block, if it is still its owner's, and sees to its affinity. A block
@@ -112,18 +112,6 @@ impl ClusterWriter {
                 Ok(Some((document, object)))
             }
         }
-    }
-
-    /// The answer where others were faster again and again.
-    async fn changed(&self, key: &ObjectKey) -> Result<(), WriteError> {
-        Err(match self.read_block(key).await? {
-            Some((_, object)) => WriteError::Changed {
-                object: Box::new(object),
-            },
-            None => WriteError::Missing {
-                object: key.clone(),
-            },
-        })
     }
 
     async fn see_to_affinity(&self, block: &IpamBlock) -> Result<(), WriteError> {
@@ -184,6 +172,11 @@ fn document(block: &IpamBlock) -> (ObjectKey, Value) {
     let object = Object::IpamBlock(block.clone());
     let document = to_manifest(&object).expect("invariant: blocks have a manifest");
     (object.key(), document)
+}
+
+fn contended(key: &ObjectKey) -> WriteError {
+    let what = key.to_string();
+    WriteError::Contended { what }
 }
 
 fn affinities() -> String {

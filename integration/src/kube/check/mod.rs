@@ -7,6 +7,7 @@
 
 mod absence;
 mod admission;
+pub(super) mod anywhere;
 mod lifecycle;
 pub(super) mod load;
 mod policy;
@@ -88,6 +89,12 @@ const TESTS: &[Test] = &[
         "a pool's vxlanMode is switched on and off under traffic between racks",
         Part::Core,
         traffic::vxlan,
+    ),
+    test(
+        "anywhere",
+        "what `cargo lab kube check` looks at on any cluster, with kubectl alone",
+        Part::Core,
+        anywhere::anywhere,
     ),
     test(
         "network-policy",

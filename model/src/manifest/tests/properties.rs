@@ -1,6 +1,6 @@
 use super::clean;
 use crate::Labels;
-use crate::manifest::{Parsed, parse, to_manifest};
+use crate::manifest::{Parsed, block_allocations, block_with, parse, to_manifest};
 use crate::object::{HostPort, IpamBlock, NamedPort, Node, Object, Protocol, WorkloadEndpoint};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -233,6 +233,26 @@ proptest! {
     ) {
         let document = to_manifest(&object).expect("a kind that agents write");
         prop_assert_eq!(clean(&document), object);
+    }
+
+    #[test]
+    fn whatever_a_block_says_is_held_each_address_is_held_or_free_once_and_reads_back(
+        lists in prop::collection::vec(prop::collection::vec(0..9_u8, 0..9), 2),
+        holders in 0..4_usize,
+    ) {
+        let block = IpamBlock { cidr: "10.0.0.0/29".parse().unwrap(), node: "n1".into() };
+        let places = lists[0].iter().map(|n| if *n > 5 { Value::Null } else { (*n).into() });
+        let spec = json!({
+            "allocations": places.collect::<Value>(),
+            "unallocated": lists[1],
+            "attributes": (0..holders).map(|n| json!({ "handle_id": n.to_string() })).collect::<Value>(),
+        });
+        if let Some(held) = block_allocations(&block, &json!({ "spec": spec })) {
+            let mut all: Vec<u32> = held.held.keys().chain(&held.free).copied().collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..8).collect::<Vec<_>>());
+            prop_assert_eq!(block_allocations(&block, &block_with(&block, &held)), Some(held));
+        }
     }
 
     #[test]

@@ -1,0 +1,238 @@
+//! An agent in a cluster: what it makes, says and gives out.
+
+use crate::{Api, PATIENCE};
+use anyhow::Result;
+use integration::lab::{Agent, wait};
+use serde_json::{Value, json};
+
+const NODE: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: ocicat-system}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+spec:
+  podCIDRs: [10.244.3.0/24]
+  taints:
+  - {key: node.ocicat.io/agent-not-ready, effect: NoSchedule}
+  - {key: other, effect: NoSchedule}
+"#;
+
+const SERVICES: &str = r#"
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: services}
+spec: {cidr: 192.0.2.0/29, blockSize: 30, allowedUses: [LoadBalancer]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: fixed
+  namespace: default
+  annotations: {projectcalico.org/loadBalancerIPs: '["192.0.2.5"]'}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: foreign, namespace: default}
+spec: {type: LoadBalancer, loadBalancerClass: example.com/other, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: wrong
+  namespace: default
+  annotations: {projectcalico.org/ipv4pools: '["nothing"]'}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+"#;
+
+impl Api {
+    fn get(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self
+            .api
+            .kubectl(&[&["get", "-o", "json"], arguments].concat())?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// What `pick` makes of the object, once it is this.
+    fn until_is(
+        &self,
+        arguments: &[&str],
+        pick: impl Fn(&Value) -> Value,
+        expected: &Value,
+    ) -> Result<()> {
+        wait::until(PATIENCE, &arguments.join(" "), || {
+            let found = self.get(arguments).map(|object| pick(&object));
+            match found {
+                Ok(found) if found == *expected => Ok(()),
+                Ok(found) => Err(found.to_string()),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        })
+    }
+}
+
+fn addresses(service: &Value) -> Value {
+    let ingress = service["status"]["loadBalancer"]["ingress"].as_array();
+    ingress
+        .into_iter()
+        .flatten()
+        .map(|entry| entry["ip"].clone())
+        .collect()
+}
+
+fn named(list: &Value) -> Value {
+    let items = list["items"].as_array().into_iter().flatten();
+    items.map(|item| item["metadata"]["name"].clone()).collect()
+}
+
+fn agent(api: &Api) -> Result<Agent> {
+    api.netns
+        .run(&["ip", "link", "add", "up0", "type", "dummy"])?;
+    api.netns.run(&["ip", "link", "set", "up0", "up"])?;
+    api.netns
+        .run(&["ip", "address", "add", "10.1.0.11/24", "dev", "up0"])?;
+    let mut agent = Agent::in_cluster(&api.lab, &api.netns, "n1")?;
+    let kubeconfig = api.api.kubeconfig("admin").display().to_string();
+    agent.set_flags(&["--kubeconfig", &kubeconfig, "--ipam-interval", "1"]);
+    Ok(agent)
+}
+
+#[test]
+fn a_node_says_how_it_is_and_a_new_cluster_gets_what_it_needs() -> Result<()> {
+    let api = Api::installed(&[])?;
+    api.api.apply(NODE)?;
+    let status = r#"{"status": {"addresses": [{"type": "InternalIP", "address": "10.1.0.11"}]}}"#;
+    api.api
+        .kubectl(&["patch", "node", "n1", "--subresource=status", "-p", status])?;
+    let mut agent = agent(&api)?;
+    agent.start()?;
+    agent.wait_ready(PATIENCE)?;
+
+    api.until_is(
+        &["ippool", "default-ipv4-ippool"],
+        |pool| pool["spec"]["cidr"].clone(),
+        &json!("10.244.0.0/16"),
+    )?;
+    api.until_is(
+        &["tiers"],
+        named,
+        &json!(["default", "kube-admin", "kube-baseline"]),
+    )?;
+    api.until_is(&["bgpconfigurations"], named, &json!(["default"]))?;
+    let holder = |lease: &Value| lease["spec"]["holderIdentity"].clone();
+    api.until_is(
+        &["lease", "-n", "ocicat-system", "controller"],
+        holder,
+        &json!("n1"),
+    )?;
+
+    let condition = |node: &Value| {
+        let all = node["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        let ours = all.filter(|found| found["type"] == "NetworkUnavailable");
+        ours.map(|found| json!([found["status"], found["reason"]]))
+            .collect()
+    };
+    api.until_is(
+        &["node", "n1"],
+        condition,
+        &json!([["False", "OcicatIsUp"]]),
+    )?;
+    let taints = |node: &Value| {
+        let all = node["spec"]["taints"].as_array().into_iter().flatten();
+        all.map(|taint| taint["key"].clone()).collect()
+    };
+    api.until_is(&["node", "n1"], taints, &json!(["other"]))?;
+
+    let question = "{apiVersion: projectcalico.org/v3, kind: CalicoNodeStatus, metadata: {name: n1}, \
+                    spec: {node: n1, classes: [Agent, BGP, Routes], updatePeriodSeconds: 10}}";
+    api.api.apply(question)?;
+    let state = |answer: &Value| answer["status"]["agent"]["birdV4"]["state"].clone();
+    api.until_is(&["caliconodestatus", "n1"], state, &json!("Ready"))?;
+
+    // What no schema sees is told, and no longer once it is cured.
+    let pool = |selector: &str| {
+        api.api.apply(&format!(
+            "{{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {{name: odd}}, \
+             spec: {{cidr: 10.99.0.0/24, nodeSelector: {selector:?}}}}}"
+        ))
+    };
+    let told = |pool: &Value| {
+        let all = pool["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        all.map(|condition| json!([condition["type"], condition["status"], condition["reason"]]))
+            .collect()
+    };
+    pool("has(")?;
+    api.until_is(
+        &["ippool", "odd"],
+        told,
+        &json!([["Valid", "False", "InvalidField"]]),
+    )?;
+    pool("has(rack)")?;
+    api.until_is(&["ippool", "odd"], told, &json!([]))?;
+    Ok(())
+}
+
+#[test]
+fn services_get_addresses_of_their_pools_which_come_back_when_they_go() -> Result<()> {
+    let api = Api::installed(&[])?;
+    api.api.apply(NODE)?;
+    api.api.apply(SERVICES)?;
+    let mut agent = agent(&api)?;
+    agent.start()?;
+    let service = |name: &'static str, expected: Value| {
+        api.until_is(&["service", name], addresses, &expected)
+    };
+    service("web", json!(["192.0.2.0"]))?;
+    service("fixed", json!(["192.0.2.5"]))?;
+    service("foreign", json!([]))?;
+    let notes = |events: &Value| {
+        let items = events["items"].as_array().into_iter().flatten();
+        let ours = items.filter(|event| event["regarding"]["name"] == "wrong");
+        ours.map(|event| event["note"].clone()).collect()
+    };
+    let said = r#"there is no IPPool "nothing" of IPv4 with LoadBalancer among its allowedUses"#;
+    api.until_is(&["events.events.k8s.io"], notes, &json!([said]))?;
+    let affinities = |blocks: &Value| {
+        let items = blocks["items"].as_array().into_iter().flatten();
+        items
+            .map(|block| block["spec"]["affinity"].clone())
+            .collect()
+    };
+    let ours = "virtual:load-balancer";
+    api.until_is(&["ipamblocks"], affinities, &json!([ours, ours]))?;
+
+    // The agent dies, and the address that it gave is wanted by another Service afterwards.
+    agent.kill()?;
+    api.api.kubectl(&["delete", "service", "web"])?;
+    api.api.kubectl(&[
+        "annotate",
+        "service",
+        "wrong",
+        "projectcalico.org/ipv4pools-",
+    ])?;
+    api.api.kubectl(&[
+        "annotate",
+        "service",
+        "wrong",
+        r#"projectcalico.org/loadBalancerIPs=["192.0.2.0"]"#,
+    ])?;
+    agent.start()?;
+    service("wrong", json!(["192.0.2.0"]))?;
+    service("fixed", json!(["192.0.2.5"]))?;
+    api.api.kubectl(&["delete", "service", "wrong", "fixed"])?;
+    api.until_is(&["ipamblocks"], affinities, &json!([]))
+}
