@@ -32,7 +32,7 @@ impl Agent {
                 || vxlan && pool.vxlan_mode != EncapMode::Never
         };
         // A device that stays for a while has the address until it goes.
-        if self.a_tunnel_lingers() && !self.calc.objects().pools().any(wants) {
+        if self.has_tunnels() && !self.calc.objects().pools().any(wants) {
             return;
         }
         let now = now_ms();

@@ -46,11 +46,9 @@ impl Agent {
         }
     }
 
-    /// Whether a device is there that no pool wants.
-    pub(super) fn a_tunnel_lingers(&self) -> bool {
-        let wanted = &self.calc.desired().tunnels;
-        let mut there = self.actual.tunnels.keys();
-        there.any(|name| !wanted.contains_key(name))
+    /// Whether a tunnel device is there, wanted or not.
+    pub(super) fn has_tunnels(&self) -> bool {
+        !self.actual.tunnels.is_empty() || !self.actual.stray_tunnels.is_empty()
     }
 
     /// Whether a device that no pool wants has to stay for a while.
