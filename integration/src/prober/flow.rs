@@ -10,6 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Octets that may wait for the prober: seconds of flows.
+const QUEUE: usize = 16 << 20;
 /// After this silence what is missing counts as lost.
 const SETTLED: Duration = Duration::from_millis(300);
 
@@ -46,6 +48,8 @@ impl Flows {
     /// Counts what arrives from now on.
     pub(super) fn listen() -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, FLOW_PORT))?;
+        // A prober that is not scheduled for a while must not look like a network that loses.
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, QUEUE)?;
         let arrivals = Arc::new(Arrivals::default());
         let sink = Arc::clone(&arrivals);
         std::thread::spawn(move || {

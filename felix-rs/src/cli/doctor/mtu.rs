@@ -118,7 +118,9 @@ fn path_mtu(to: IpAddr, most: u32, wait: Duration) -> std::io::Result<Option<u32
     let least = LEAST[usize::from(to.is_ipv6())].min(most);
     // The first packet on a way may have to wait for neighbours to be found.
     let mut tries = 0..FIRST_ATTEMPTS;
-    if !tries.try_fold(false, |seen, _| Ok::<_, std::io::Error>(seen || echo.passes(least)?))? {
+    if !tries.try_fold(false, |seen, _| {
+        Ok::<_, std::io::Error>(seen || echo.passes(least)?)
+    })? {
         return Ok(None);
     }
     if echo.passes(most)? {
@@ -191,8 +193,9 @@ impl Echo {
                 rustix::net::recv(&self.socket, buffer.as_mut_slice(), RecvFlags::empty());
             let count = match received {
                 Ok((count, _)) => count,
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => break,
-                Err(errno) => return Err(errno.into()),
+                // A router's word on the way, such as that it was too long, ends the wait as silence
+                // does.
+                Err(_) => break,
             };
             if is_answer(&buffer[..count], self.to, &request) {
                 return Ok(true);
