@@ -303,10 +303,6 @@ fn endpoints() -> Vec<Row> {
             "spec.failsafeInboundHostPorts[0].port",
         ),
         felix(json!({ "vxlanVNI": 16_777_216 }), "spec.vxlanVNI"),
-        felix(
-            json!({ "wireguardEnabled": "yes" }),
-            "spec.wireguardEnabled",
-        ),
         (
             "NetworkSet",
             "offices",
@@ -423,7 +419,6 @@ fn policies() -> Vec<Row> {
             json!({ "doNotTrack": false, "preDNAT": true }),
             "preDNAT is for ingress only",
         ),
-        global(json!({ "order": "first" }), "spec.order"),
         global(json!({ "tier": "Not.A.Label" }), "spec.tier"),
         (
             "StagedGlobalNetworkPolicy",
