@@ -58,7 +58,6 @@ fn snapshot() -> Calc {
         ip6: false,
         ipip: true,
         vxlan: true,
-        ip6: true,
     };
     let mut calc = Calc::new("n0", kinds, policy::Options::default());
     for number in 0..NAMESPACES {
