@@ -28,6 +28,7 @@ pub(crate) enum Question {
     Bgp(BgpQuestion),
     Drops,
     Metrics,
+    Paths,
     Plan,
     Ruleset,
     Why(Connection),
@@ -211,6 +212,17 @@ pub(crate) struct NodeReport {
     pub(crate) revoked: u64,
     pub(crate) bgp_converged: bool,
     pub(crate) uptime_seconds: u64,
+}
+
+/// The ways to the other nodes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PathsReport {
+    /// MTU in bytes that is reckoned with.
+    pub(crate) mtu: u32,
+    /// Their addresses by name.
+    pub(crate) nodes: BTreeMap<String, Vec<IpAddr>>,
+    /// Routes of ours over which somebody else's win.
+    pub(crate) overridden: Vec<String>,
 }
 
 /// A line of `ocicat endpoints`.

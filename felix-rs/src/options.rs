@@ -4,6 +4,7 @@ use crate::default_pools::DefaultPools;
 use crate::store::{Api, Source};
 use clap::Parser;
 use datastore::kubernetes::ClusterOptions;
+use felix_core::autodetect::Method;
 use model::names;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,6 +47,15 @@ pub(crate) struct Options {
     /// Where the kernel's network parameters can be written
     #[arg(long, value_name = "DIR", default_value = "/proc/sys/net")]
     pub(crate) sysctl_dir: PathBuf,
+    /// How this node's IPv4 address is found where its Node object has none, by Calico's names:
+    /// first-found, can-reach=ADDRESS, interface=REGEX,..., skip-interface=REGEX,..., cidr=CIDR,...,
+    /// kubernetes-internal-ip. An address that the object has is never changed: one that differs is
+    /// told
+    #[arg(long, env = "IP_AUTODETECTION_METHOD", value_name = "METHOD")]
+    pub(crate) ip_autodetection_method: Option<Method>,
+    /// Likewise the IPv6 address; without a method none is looked for
+    #[arg(long, env = "IP6_AUTODETECTION_METHOD", value_name = "METHOD")]
+    pub(crate) ip6_autodetection_method: Option<Method>,
     /// Port of /healthz and /readyz on the loopback address
     #[arg(long, default_value_t = names::HEALTH_PORT)]
     pub(crate) health_port: u16,

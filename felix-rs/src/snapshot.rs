@@ -22,6 +22,12 @@ struct Snapshot {
     objects: Vec<Object>,
 }
 
+/// What every version of the file begins with, whatever else it holds.
+#[derive(Deserialize)]
+struct Head {
+    version: u32,
+}
+
 /// Why there is no snapshot.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
@@ -49,16 +55,15 @@ pub(crate) fn load(folder: &Path, node: &str) -> Result<Option<Vec<Object>>, Loa
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(LoadError::Read { path, source }),
     };
-    let snapshot: Snapshot = match serde_json::from_slice(&text) {
-        Ok(snapshot) => snapshot,
-        Err(source) => return Err(LoadError::Parse { path, source }),
+    let unreadable = |source| LoadError::Parse {
+        path: path.clone(),
+        source,
     };
-    if snapshot.version != VERSION {
-        return Err(LoadError::Version {
-            path,
-            version: snapshot.version,
-        });
+    let Head { version } = serde_json::from_slice(&text).map_err(unreadable)?;
+    if version != VERSION {
+        return Err(LoadError::Version { path, version });
     }
+    let snapshot: Snapshot = serde_json::from_slice(&text).map_err(unreadable)?;
     if snapshot.node != node {
         return Err(LoadError::Node {
             path,
@@ -164,6 +169,15 @@ mod tests {
             saver.save(objects());
             std::thread::sleep(QUIET / 50);
         }
+    }
+
+    #[test]
+    fn a_snapshot_of_a_later_version_is_refused_by_its_number_whatever_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let later = r#"{"version": 2, "node": ["n1"], "kinds": {}}"#;
+        std::fs::write(folder.path().join(FILE), later).unwrap();
+        let error = load(folder.path(), "n1").unwrap_err().to_string();
+        assert!(error.ends_with("version 2; this agent reads 1"), "{error}");
     }
 
     #[test]

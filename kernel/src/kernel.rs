@@ -3,6 +3,7 @@
 use crate::features::Features;
 use crate::netlink::{Errno, Protocol, Socket};
 use crate::nft::Table;
+use crate::path_mtu::PathMtus;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub struct Kernel {
     pub(crate) tunnel_sources: BTreeMap<u32, Ipv4Addr>,
     /// Tunnel devices whose routes say the outer header, and its source.
     pub(crate) encapsulating: BTreeMap<u32, Ipv6Addr>,
+    pub(crate) path_mtus: PathMtus,
     /// Next hop objects that routes named when these were last read, or were written since.
     pub(crate) next_hops_in_use: BTreeSet<u32>,
 }
@@ -81,6 +83,7 @@ impl Kernel {
             sysctl_root: options.sysctl_root,
             tunnel_sources: BTreeMap::new(),
             encapsulating: BTreeMap::new(),
+            path_mtus: PathMtus::new(),
             next_hops_in_use: BTreeSet::new(),
         })
     }

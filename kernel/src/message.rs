@@ -17,6 +17,7 @@ pub(crate) const NEW_ROUTE: u16 = 24;
 pub(crate) const DELETE_ROUTE: u16 = 25;
 pub(crate) const GET_ROUTE: u16 = 26;
 pub(crate) const NEW_NEIGHBOUR: u16 = 28;
+pub(crate) const DELETE_NEIGHBOUR: u16 = 29;
 pub(crate) const GET_NEIGHBOUR: u16 = 30;
 
 /// `RT_SCOPE_*`.

@@ -6,6 +6,7 @@ use crate::message::{
     SCOPE_UNIVERSE, family, octets,
 };
 use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
+use crate::path_mtu;
 use ipnet::IpNet;
 use model::dataplane::{NextHop, Route, RouteKind};
 use model::names::{ROUTE_METRIC, RT_PROTOCOL};
@@ -17,13 +18,14 @@ use netlink_packet_route::route::{
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-const RTA_DST: u16 = 1;
+pub(crate) const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_PRIORITY: u16 = 6;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
+pub(crate) const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
-const RTA_TABLE: u16 = 15;
+pub(crate) const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTA_ENCAP_TYPE: u16 = 21;
 const RTA_ENCAP: u16 = 22;
@@ -32,6 +34,9 @@ const ENCAP_IP6: u16 = 4;
 /// `LWTUNNEL_IP6_*`.
 const ENCAP_DESTINATION: u16 = 2;
 const ENCAP_SOURCE: u16 = 3;
+/// `RTAX_*`.
+const RTAX_LOCK: u16 = 1;
+pub(crate) const RTAX_MTU: u16 = 2;
 const RTA_NH_ID: u16 = 30;
 const RTN_UNICAST: u8 = 1;
 const RTN_BLACKHOLE: u8 = 6;
@@ -132,11 +137,16 @@ impl Kernel {
         routes: &[&Route],
         groups: &BTreeMap<Vec<NextHop>, u32>,
     ) -> Vec<(usize, NetlinkError)> {
-        let tunnels = &self.tunnel_sources;
+        let (tunnels, mtus) = (&self.tunnel_sources, &self.path_mtus);
         let encapsulating = &self.encapsulating;
         self.route.batch(routes, |encoder, route| {
-            let (source, group) = (source(route, tunnels), group_of(route, groups));
-            encode(encoder, route, RT_PROTOCOL, source, group, encapsulating);
+            let tunnel = Tunnelling {
+                source: source(route, tunnels),
+                encapsulating,
+                mtu: path_mtu::of_route(route, mtus),
+            };
+            let group = group_of(route, groups);
+            encode(encoder, route, RT_PROTOCOL, group, &tunnel);
         })
     }
 
@@ -187,20 +197,28 @@ fn source(route: &Route, tunnels: &BTreeMap<u32, Ipv4Addr>) -> Option<Ipv4Addr> 
         .copied()
 }
 
-/// Appends the message that creates or replaces a route. The address that the node itself speaks
-/// with is `source`; without one the kernel chooses. A `group` stands for the next hops. The gateway
-/// of a next hop through one of the `encapsulating` devices is the destination of an outer header.
+/// What a route needs to lead through a tunnel.
+pub(crate) struct Tunnelling<'a> {
+    /// The address that the node itself speaks with; without one the kernel chooses.
+    pub(crate) source: Option<Ipv4Addr>,
+    /// Devices of which each route says the outer header, and its source: the gateway is its
+    /// destination.
+    pub(crate) encapsulating: &'a BTreeMap<u32, Ipv6Addr>,
+    /// MTU that is kept to.
+    pub(crate) mtu: Option<u32>,
+}
+
+/// Appends the message that creates or replaces a route. A `group` stands for the next hops.
 pub(crate) fn encode(
     encoder: &mut Encoder,
     route: &Route,
     protocol: u8,
-    source: Option<Ipv4Addr>,
     group: Option<u32>,
-    encapsulating: &BTreeMap<u32, Ipv6Addr>,
+    tunnel: &Tunnelling<'_>,
 ) -> u32 {
     let dest = route.dest;
     let outer = |hop: &NextHop| match (hop.ifindex, hop.gateway) {
-        (Some(ifindex), IpAddr::V6(_)) => encapsulating.get(&ifindex).copied(),
+        (Some(ifindex), IpAddr::V6(_)) => tunnel.encapsulating.get(&ifindex).copied(),
         _ => None,
     };
     let (kind, scope, flags) = match &route.kind {
@@ -222,7 +240,13 @@ pub(crate) fn encode(
             // compares destination and metric, not the protocol.
             encoder.u32(RTA_PRIORITY, ROUTE_METRIC);
         }
-        if let Some(source) = source {
+        if let Some(mtu) = tunnel.mtu {
+            encoder.nested(RTA_METRICS, |encoder| {
+                encoder.u32(RTAX_LOCK, 1 << RTAX_MTU);
+                encoder.u32(RTAX_MTU, mtu);
+            });
+        }
+        if let Some(source) = tunnel.source {
             encoder.attribute(RTA_PREFSRC, &source.octets());
         }
         if let Some(group) = group {

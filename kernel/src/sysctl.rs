@@ -115,6 +115,19 @@ impl Kernel {
         self.set_sysctl("ipv6/conf/all/forwarding", "1")
     }
 
+    /// Lets flows choose among paths of equal cost by ports as well (`fib_multipath_hash_policy` 1)
+    /// where the kernel's default stands: by addresses alone, everything between two nodes that is
+    /// wrapped in VXLAN takes one path. A policy that somebody has chosen stays.
+    pub fn spread_flows(&mut self) -> Result<(), SysctlError> {
+        for family in ["ipv4", "ipv6"] {
+            let path = format!("{family}/fib_multipath_hash_policy");
+            if self.is(&path, "0") {
+                self.set_sysctl(&path, "1")?;
+            }
+        }
+        Ok(())
+    }
+
     /// Names of the interfaces with IPv6 parameters that are not ours.
     fn interfaces_of_others(&self) -> Result<Vec<String>, SysctlError> {
         let listed = std::fs::read_dir(self.sysctl_root.join("ipv6/conf"))

@@ -66,7 +66,38 @@ impl Kernel {
         }
     }
 
-    /// Makes the wanted address the only IPv4 address of the device.
+    /// Removes every IPv4 address of the device but the wanted one. The kernel removes routes whose
+    /// source an address is together with it: those through the tunnel name another one by then.
+    pub fn drop_stale_addresses(&mut self, tunnel: &Tunnel) -> Result<(), LinkError> {
+        let name = tunnel.name();
+        let refused = |step| LinkError::refused(name, step);
+        let found = link::by_name(&mut self.route, name).map_err(refused("look it up"))?;
+        let Some(link) = found else { return Ok(()) };
+        let present = self.ipv4_addresses(link.ifindex);
+        let wanted = IpAddr::from(tunnel.address().unwrap_or(GATEWAY_V4));
+        let present = present.map_err(refused("read its addresses"))?;
+        for stale in present.iter().filter(|a| a.addr() != wanted) {
+            let mut request = self.route.encoder();
+            let (address, length) = (stale.addr(), stale.prefix_len());
+            message::delete_address(&mut request, link.ifindex, address, length);
+            let removed = self.route.request(request);
+            removed.map_err(refused("remove an address"))?;
+        }
+        Ok(())
+    }
+
+    fn ipv4_addresses(&mut self, ifindex: u32) -> Result<Vec<IpNet>, NetlinkError> {
+        let present = crate::address::dump(&mut self.route)?;
+        let of_device = |a: &&Address| a.ifindex == ifindex && a.address.addr().is_ipv4();
+        Ok(present
+            .iter()
+            .filter(of_device)
+            .map(|a| a.address)
+            .collect())
+    }
+
+    /// Gives the device the wanted IPv4 address; others stay until routes no longer need them
+    /// ([`Self::drop_stale_addresses`]).
     pub(crate) fn set_tunnel_address(
         &mut self,
         address: Option<Ipv4Addr>,
@@ -76,19 +107,7 @@ impl Kernel {
             Some(address) => (IpAddr::from(address), SCOPE_UNIVERSE),
             None => (IpAddr::from(GATEWAY_V4), SCOPE_HOST),
         };
-        let present = crate::address::dump(&mut self.route)?;
-        let of_device = |a: &&Address| a.ifindex == ifindex && a.address.addr().is_ipv4();
-        let present: Vec<IpNet> = present
-            .iter()
-            .filter(of_device)
-            .map(|a| a.address)
-            .collect();
-        for stale in present.iter().filter(|a| a.addr() != wanted) {
-            let mut request = self.route.encoder();
-            message::delete_address(&mut request, ifindex, stale.addr(), stale.prefix_len());
-            self.route.request(request)?;
-        }
-        if present.contains(&IpNet::from(wanted)) {
+        if self.ipv4_addresses(ifindex)?.contains(&IpNet::from(wanted)) {
             return Ok(());
         }
         let mut request = self.route.encoder();

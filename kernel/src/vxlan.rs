@@ -4,13 +4,13 @@
 use crate::kernel::Kernel;
 use crate::link::{self, IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError};
 use crate::message::{
-    self, GET_LINK, GET_NEIGHBOUR, NEW_LINK, NEW_NEIGHBOUR, NUD_PERMANENT, family, ifinfomsg,
-    octets,
+    self, DELETE_NEIGHBOUR, GET_LINK, GET_NEIGHBOUR, NEW_LINK, NEW_NEIGHBOUR, NUD_PERMANENT,
+    family, ifinfomsg, octets,
 };
 use crate::netlink::{Attributes, Encoder, Flags, NetlinkError, Socket};
 use crate::sysctl::SourceCheck;
 use model::dataplane::{Link, Vtep, VxlanDevice};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 const KIND: &str = "vxlan";
@@ -28,7 +28,6 @@ const IFLA_VXLAN_DF: u16 = 29;
 const TOS_INHERIT: u8 = 1;
 /// `VXLAN_DF_INHERIT`.
 const DF_INHERIT: u8 = 2;
-const DELETE_NEIGHBOUR: u16 = 29;
 const AF_BRIDGE: u8 = 7;
 /// `NTF_SELF`.
 const OWN: u8 = 2;
@@ -36,12 +35,13 @@ const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NDA_IFINDEX: u16 = 8;
 
-/// One entry of the device's tables: an address, and the MAC that belongs to it.
-type Entries = BTreeMap<IpAddr, [u8; 6]>;
+/// Entries of the device's tables: an address, and a MAC that belongs to it.
+type Entries = BTreeSet<(IpAddr, [u8; 6])>;
 
 impl Kernel {
-    /// Creates the device or makes it anew where it differs, and sets it up; answers its index.
-    /// One that is as wanted is not touched, so that no event follows.
+    /// Creates the device, or changes it, and sets it up; answers its index. Where its identifier,
+    /// port or family differ, it is made anew: they can't be changed. One that is as wanted is not
+    /// touched, so that no event follows.
     ///
     /// TTL, TOS and DF of the outer header are those of the inner one, so that path MTU discovery
     /// works. Its address is as that of the IPIP device.
@@ -49,22 +49,33 @@ impl Kernel {
         let name = &device.name;
         let refused = |step| LinkError::refused(name, step);
         let found = self.tunnel_device(name, KIND)?;
-        let same = match &found {
-            Some(link) => {
-                let told = settings(&mut self.route, link.ifindex);
-                told.map_err(refused("look it up"))? == Some(wanted(device))
-                    && link.mac == Some(device.mac)
-            }
-            None => false,
+        let told = match &found {
+            Some(link) => settings(&mut self.route, link.ifindex).map_err(refused("look it up"))?,
+            None => None,
         };
-        // Most settings of a VXLAN can't be changed once it is there.
-        if let Some(link) = found.as_ref().filter(|_| !same) {
+        let (vni, port, local) = wanted(device);
+        let same = |told: &Settings| (&told.0, &told.1, told.2.len()) == (&vni, &port, local.len());
+        let kept = told.as_ref().is_some_and(same);
+        if let Some(link) = found.as_ref().filter(|_| !kept) {
             self.delete_link(link.ifindex)?;
         }
-        let link = match found.filter(|_| same) {
+        let link = match found.filter(|_| kept) {
             Some(link) => link,
             None => self.create_vxlan(device)?,
         };
+        if told.is_some_and(|told| kept && told.2 != local) {
+            self.move_vxlan(device, link.ifindex)
+                .map_err(refused("change its address"))?;
+        }
+        if link.mac != Some(device.mac) {
+            let mut request = self.route.encoder();
+            let fixed = ifinfomsg(link.ifindex, 0, 0);
+            request.message(message::SET_LINK, Flags::QUIET, &fixed, |encoder| {
+                encoder.attribute(IFLA_ADDRESS, &device.mac);
+            });
+            let changed = self.route.request(request);
+            changed.map_err(refused("change its MAC"))?;
+        }
         if link.mtu != device.mtu {
             let mut request = self.route.encoder();
             let fixed = ifinfomsg(link.ifindex, 0, 0);
@@ -112,10 +123,7 @@ impl Kernel {
         let found = entries(&mut self.route, ifindex).map_err(refused("read its ends"))?;
         let (forwarding, neighbours) = found;
         let differs = |have: &Entries, want: &Entries| -> Vec<(IpAddr, [u8; 6])> {
-            let missing = want
-                .iter()
-                .filter(|(key, mac)| have.get(*key) != Some(*mac));
-            missing.map(|(key, mac)| (*key, *mac)).collect()
+            want.difference(have).copied().collect()
         };
         let additions = differs(&neighbours, &wanted_neighbours);
         let mut failed = self.route.batch(&additions, |encoder, (address, mac)| {
@@ -134,7 +142,7 @@ impl Kernel {
         }));
         let stale = differs(&wanted_forwarding, &forwarding);
         // An entry is found by its MAC: one that leads elsewhere by now is the wanted one.
-        let kept: BTreeSet<[u8; 6]> = wanted_forwarding.values().copied().collect();
+        let kept: BTreeSet<[u8; 6]> = wanted_forwarding.iter().map(|(_, mac)| *mac).collect();
         let stale: Vec<_> = stale
             .into_iter()
             .filter(|(_, mac)| !kept.contains(mac))
@@ -149,10 +157,9 @@ impl Kernel {
                 *mac,
             );
         }));
-        let gone = neighbours
-            .keys()
-            .filter(|key| !wanted_neighbours.contains_key(*key));
-        let gone: Vec<IpAddr> = gone.copied().collect();
+        let kept: BTreeSet<IpAddr> = wanted_neighbours.iter().map(|(key, _)| *key).collect();
+        let gone = neighbours.iter().filter(|(key, _)| !kept.contains(key));
+        let gone: Vec<IpAddr> = gone.map(|(key, _)| *key).collect();
         failed.extend(self.route.batch(&gone, |encoder, address| {
             let fixed = ndmsg(family(*address), ifindex, 0);
             encoder.message(DELETE_NEIGHBOUR, Flags::QUIET, &fixed, |encoder| {
@@ -163,6 +170,25 @@ impl Kernel {
             .into_iter()
             .find(|(_, error)| !error.is(libc::ENOENT));
         failed.map_or(Ok(()), |(_, source)| Err(refused("write its ends")(source)))
+    }
+
+    /// Changes the outer source address.
+    fn move_vxlan(&mut self, device: &VxlanDevice, ifindex: u32) -> Result<(), NetlinkError> {
+        let mut request = self.route.encoder();
+        request.message(
+            NEW_LINK,
+            Flags::QUIET,
+            &ifinfomsg(ifindex, 0, 0),
+            |encoder| {
+                encoder.nested(IFLA_LINKINFO, |encoder| {
+                    encoder.string(1, KIND);
+                    encoder.nested(2, |encoder| {
+                        encoder.attribute(local_attribute(device.local), &octets(device.local));
+                    });
+                });
+            },
+        );
+        self.route.request(request)
     }
 
     fn create_vxlan(&mut self, device: &VxlanDevice) -> Result<Link, LinkError> {
@@ -199,19 +225,22 @@ fn link_info(encoder: &mut Encoder, device: &VxlanDevice) {
             encoder.attribute(IFLA_VXLAN_TOS, &[TOS_INHERIT]);
             encoder.attribute(IFLA_VXLAN_TTL_INHERIT, &[]);
             encoder.attribute(IFLA_VXLAN_UDP_CHECKSUM, &[1]);
-            let local = match device.local {
-                IpAddr::V4(_) => {
-                    encoder.attribute(IFLA_VXLAN_DF, &[DF_INHERIT]);
-                    IFLA_VXLAN_LOCAL
-                }
-                IpAddr::V6(_) => IFLA_VXLAN_LOCAL6,
-            };
-            encoder.attribute(local, &octets(device.local));
+            if device.local.is_ipv4() {
+                encoder.attribute(IFLA_VXLAN_DF, &[DF_INHERIT]);
+            }
+            encoder.attribute(local_attribute(device.local), &octets(device.local));
         });
     });
 }
 
-/// What can't be changed: identifier, port, local address.
+fn local_attribute(local: IpAddr) -> u16 {
+    match local {
+        IpAddr::V4(_) => IFLA_VXLAN_LOCAL,
+        IpAddr::V6(_) => IFLA_VXLAN_LOCAL6,
+    }
+}
+
+/// Identifier, port, local address.
 type Settings = (Vec<u8>, Vec<u8>, Vec<u8>);
 
 fn wanted(device: &VxlanDevice) -> Settings {

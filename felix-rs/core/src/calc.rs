@@ -23,6 +23,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// MTU where the uplink is not known yet.
 const DEFAULT_MTU: u32 = 1500;
+/// The longest IPv4 packet: loopback's MTU is greater.
+const LARGEST_MTU: u32 = 65_535;
 
 /// What this node should have.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -95,6 +97,8 @@ pub struct Calc {
     names: Names,
     fib: BTreeMap<IpNet, Vec<FibNextHop>>,
     topology: Topology,
+    /// Tunnel devices that were made a moment ago.
+    settling: BTreeSet<String>,
     withheld: BTreeMap<IpNet, Withheld>,
     session_problems: Vec<Invalid>,
     desired: Desired,
@@ -134,6 +138,7 @@ impl Calc {
             names: Names::default(),
             fib: BTreeMap::new(),
             topology: Topology::default(),
+            settling: BTreeSet::new(),
             withheld: BTreeMap::new(),
             session_problems: Vec::new(),
             desired: Desired::default(),
@@ -402,6 +407,15 @@ impl Calc {
         }
     }
 
+    /// Tunnel devices that were made a moment ago: where there is another way, it is kept for the
+    /// time that the other nodes need to make theirs.
+    pub fn set_settling(&mut self, devices: BTreeSet<String>) {
+        if self.settling != devices {
+            self.settling = devices;
+            self.dirty.all_learned = true;
+        }
+    }
+
     /// Prefixes learnt by BGP.
     pub fn learned_prefixes(&self) -> impl Iterator<Item = &IpNet> {
         self.fib.keys()
@@ -462,12 +476,14 @@ impl Calc {
 
     /// Somebody else's route appeared or changed.
     pub fn on_foreign_route(&mut self, route: Route, metric: u32) {
-        self.dirty.all_learned |= self.underlay.add_foreign(route, metric);
+        let changed = self.underlay.add_foreign(route, metric);
+        self.ways_changed(changed);
     }
 
     /// All of somebody else's routes with their metrics, as a dump says.
     pub fn on_all_foreign_routes(&mut self, routes: Vec<(Route, u32)>) {
-        self.dirty.all_learned |= self.underlay.replace_foreign(routes);
+        let changed = self.underlay.replace_foreign(routes);
+        self.ways_changed(changed);
     }
 
     /// All addresses of the node, as a dump says.
@@ -477,7 +493,14 @@ impl Calc {
 
     /// Somebody else's route is gone.
     pub fn on_foreign_route_gone(&mut self, dest: &IpNet, metric: u32) {
-        self.dirty.all_learned |= self.underlay.remove_foreign(dest, metric);
+        let changed = self.underlay.remove_foreign(dest, metric);
+        self.ways_changed(changed);
+    }
+
+    /// Other nodes may be reached otherwise, with another MTU, by more or fewer paths.
+    fn ways_changed(&mut self, changed: bool) {
+        self.dirty.all_learned |= changed;
+        self.dirty.topology |= changed;
     }
 
     /// The Loc-RIB changed.
@@ -557,6 +580,19 @@ impl Calc {
     /// Routes that are not in the kernel, and why.
     pub fn withheld(&self) -> impl Iterator<Item = &Withheld> {
         self.withheld.values()
+    }
+
+    /// Routes of ours that the kernel does not use, because somebody else has one to the same
+    /// destination with a lower metric.
+    pub fn overridden(&self) -> Vec<String> {
+        let wins = |dest: &IpNet| self.underlay.metric_of_foreign(dest);
+        let all = self.desired.prefixes();
+        let all = all.filter_map(|dest| Some((dest, wins(dest)?)));
+        let all = all.filter(|(_, metric)| *metric < names::ROUTE_METRIC);
+        all.map(|(dest, metric)| {
+            format!("{dest}: somebody else's route with metric {metric} wins over ours")
+        })
+        .collect()
     }
 
     /// Everything that is wrong with objects, alone or together.

@@ -36,15 +36,11 @@ pub enum Withheld {
         /// The node that owns it.
         owner: String,
     },
-    /// The pool wants IP in IP, which carries IPv6 over IPv6 only.
-    #[error(
-        "{dest}: IPPool/{pool} wants IPIP towards {next_hop}, and IPIP carries no IPv6 over IPv4"
-    )]
+    /// Over IPv4, IPv6 packets are carried by VXLAN only.
+    #[error("{dest}: next hop {next_hop} is IPv4: only vxlanMode carries IPv6 over it")]
     NotCarried {
         /// The route.
         dest: IpNet,
-        /// Its pool.
-        pool: String,
         /// Its next hop.
         next_hop: IpAddr,
     },
@@ -224,10 +220,11 @@ impl Topology {
             }
             let wanted = pool.and_then(|pool| Some((pool, self.encapsulation(pool, next_hop)?)));
             match wanted {
-                Some((pool, Encapsulation::Ipip)) if dest.addr().is_ipv6() => {
+                None | Some((_, Encapsulation::Ipip))
+                    if dest.addr().is_ipv6() && next_hop.is_ipv4() =>
+                {
                     failure = Some(Withheld::NotCarried {
                         dest: *dest,
-                        pool: pool.name.clone(),
                         next_hop,
                     });
                 }

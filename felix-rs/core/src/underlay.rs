@@ -105,6 +105,12 @@ impl Underlay {
             .map(|held| held.address.addr())
     }
 
+    /// The addresses of an interface with their subnets.
+    pub(crate) fn nets_of(&self, ifindex: u32) -> impl Iterator<Item = IpNet> + '_ {
+        let of = move |held: &&Address| held.ifindex == ifindex;
+        self.addresses.iter().filter(of).map(|held| held.address)
+    }
+
     /// The interface that holds this address.
     pub fn link_with_address(&self, address: IpAddr) -> Option<&Link> {
         let held = self
@@ -138,6 +144,21 @@ impl Underlay {
             .filter(|held| held.address.contains(&address) && !self.is_down(held.ifindex))
             .max_by_key(|held| held.address.prefix_len())
             .map(|held| held.ifindex)
+    }
+
+    /// The lowest metric of somebody else's routes to exactly this destination.
+    pub(crate) fn metric_of_foreign(&self, dest: &IpNet) -> Option<u32> {
+        let (metric, _) = self.foreign.get(dest)?.first_key_value()?;
+        Some(*metric)
+    }
+
+    /// The interfaces by which an address is reached.
+    pub(crate) fn ways(&self, address: IpAddr) -> Vec<u32> {
+        if let Some(ifindex) = self.connected(address) {
+            return vec![ifindex];
+        }
+        let hops = self.gateways(address).unwrap_or_default();
+        hops.iter().filter_map(|hop| hop.ifindex).collect()
     }
 
     /// Down, or without a carrier, so that what is sent there is lost; or to be left alone.

@@ -87,6 +87,9 @@ impl Agent {
                 _ => {}
             }
         }
+        if failure.is_none() && self.deferred.is_empty() {
+            failure = self.drop_stale_addresses().err();
+        }
         failure.map_or(Ok(()), Err)
     }
 
@@ -205,6 +208,7 @@ impl Agent {
                         // Each of them names the node's own address as its source.
                         self.routes_lost_with(ifindex);
                     }
+                    self.tunnel_made(&tunnel);
                     self.actual.stray_tunnels.remove(tunnel.name());
                     self.actual.tunnels.insert(tunnel.name().to_owned(), tunnel);
                     Ok(())
@@ -214,8 +218,13 @@ impl Agent {
                     source,
                 }),
             },
-            // A route that could not be replaced keeps its device.
-            Step::RemoveTunnel(name) if self.is_routed_through(&name) => Ok(()),
+            // A route that could not be replaced keeps its device, and what other nodes that do not
+            // know yet send through it still arrives.
+            Step::RemoveTunnel(name)
+                if self.is_routed_through(&name) || self.tunnel_is_awaited(&name) =>
+            {
+                Ok(())
+            }
             Step::RemoveTunnel(name) => match self.kernel.remove_tunnel(&name) {
                 Ok(()) => {
                     self.actual.tunnels.remove(&name);
@@ -305,6 +314,7 @@ impl Agent {
     /// and logged, so that the audit can't hide a defect.
     pub(super) fn audit(&mut self) {
         self.enable_forwarding();
+        self.recheck_all_tunnels();
         let before = self.actual.routes.clone();
         if let Err(error) = self.read_kernel() {
             self.fail(&error);
@@ -380,8 +390,9 @@ impl Agent {
             if ours {
                 // One that does not share its next hops, as an earlier process may have left it,
                 // is to be written again.
-                let alone = matches!(&route.kind, RouteKind::Via(hops) if hops.len() > 1);
-                if alone && group.is_none() && self.kernel.features().next_hop_groups {
+                let shares =
+                    matches!(&route.kind, RouteKind::Via(hops) if self.kernel.shares(hops));
+                if shares && group.is_none() {
                     self.pending.insert(route.dest);
                     continue;
                 }
@@ -407,6 +418,7 @@ impl Agent {
         let failure = self
             .kernel
             .enable_forwarding()
+            .and_then(|()| self.kernel.spread_flows())
             .err()
             .map(|error| error.to_string());
         if let Some(error) = failure

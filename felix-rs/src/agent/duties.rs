@@ -282,7 +282,11 @@ impl Agent {
             node,
             ready,
             message,
-            annotations: self.tunnel_annotations(),
+            annotations: self
+                .tunnel_annotations()
+                .into_iter()
+                .chain(self.missing_addresses())
+                .collect(),
         };
         if self.duties.node.as_ref() != Some(&status) {
             self.duties.node = Some(status.clone());

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod apply;
+mod autodetect;
 mod bgp;
 mod departed;
 mod drops;
@@ -24,6 +25,7 @@ mod spool;
 mod start;
 mod table_audit;
 mod tunnel;
+mod tunnels;
 
 use crate::cni_socket::Call;
 use crate::ctl::Query;
@@ -45,6 +47,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use addresses::is_ours;
 pub(crate) use apply::ApplyError;
 pub(crate) use drops::DropLine;
 pub(crate) use start::{CALLS, print_plan, start};
@@ -103,6 +106,8 @@ pub(crate) struct Agent {
     /// Prefixes whose route the kernel refused; tried again at `retry_at`.
     deferred: BTreeSet<IpNet>,
     retry_at: Option<Instant>,
+    tunnels: tunnels::Care,
+    detected: autodetect::Detected,
     /// Since when the kernel refuses our table.
     failing_since: Option<Instant>,
     forwarding_failure: Option<String>,
@@ -285,6 +290,7 @@ impl Agent {
             self.refresh_foreign_if_stale();
             self.reconcile_if_due();
             self.update_tunnel_address();
+            self.recheck_tunnels();
             match self.converge() {
                 Ok(()) if self.retry_at.is_none() => {
                     self.last_failure = None;
@@ -333,6 +339,8 @@ impl Agent {
             self.keep_names();
         }
         self.retry_deletions();
+        self.follow_tunnels(now);
+        self.detect_addresses(now);
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.pending.append(&mut self.deferred);

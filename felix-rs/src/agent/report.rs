@@ -1,14 +1,15 @@
 //! What the agent says about itself: readiness, status of objects, answers to the command line.
 
 use super::{Agent, Table};
-use crate::ctl::{Answer, EndpointLine, NodeReport, PolicyView, Query, Question};
+use crate::ctl::{Answer, EndpointLine, NodeReport, PathsReport, PolicyView, Query, Question};
 use crate::health::Readiness;
 use crate::revoker::live_flows;
 use crate::store::Write;
 use datastore::{Condition, Status};
 use felix_core::cluster::{Cluster, View};
 use felix_core::why::why;
-use felix_core::{Phase, routes::Withheld};
+use felix_core::workloads::awaits_labels;
+use felix_core::{LocalEndpoint, Phase, routes::Withheld};
 use model::{FelixConfiguration, Invalid, Kind, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
@@ -117,6 +118,11 @@ impl Agent {
                 .map(|reason| format!("connections that policy denies are not cut: {reason}")),
         );
         notes.extend(self.blind.iter().cloned());
+        notes.extend(self.differing_addresses());
+        notes.extend(self.without_labels().take(3).map(|local| {
+            let (namespace, pod) = (&local.endpoint.namespace, &local.endpoint.pod);
+            format!("pod {namespace}/{pod} is closed until its Pod object comes: its labels are not known")
+        }));
         notes.extend(self.conflicts.iter().map(ToString::to_string));
         for withheld in self.calc.withheld().take(3) {
             let sentence = format!("route withheld: {withheld}");
@@ -133,6 +139,12 @@ impl Agent {
             reasons,
             notes,
         }
+    }
+
+    /// Pods of this node that are closed since their labels are not known.
+    pub(super) fn without_labels(&self) -> impl Iterator<Item = &LocalEndpoint> {
+        let all = self.calc.local().values();
+        all.filter(|local| awaits_labels(&local.endpoint, true, self.calc.objects()))
     }
 
     /// The node's own conditions: readiness, and what is wrong with its Node object.
@@ -255,6 +267,9 @@ impl Agent {
             Question::Endpoints => {
                 let _ = answer.send(Answer::json(&self.endpoint_lines()));
             }
+            Question::Paths => {
+                let _ = answer.send(Answer::json(&self.paths_report()));
+            }
             Question::Plan => {
                 let _ = answer.send(Answer::Text(self.peek_plan()));
             }
@@ -320,8 +335,25 @@ impl Agent {
         }
     }
 
+    fn paths_report(&self) -> PathsReport {
+        let others = self.calc.objects().nodes();
+        let others = others.filter(|node| node.name != self.options.node_name);
+        let addresses = |node: &model::Node| {
+            let v4 = node.ipv4_address.map(|net| net.addr().into());
+            let v6 = node.ipv6_address.map(|net| net.addr().into());
+            v4.into_iter().chain(v6).collect()
+        };
+        PathsReport {
+            mtu: self.calc.uplink_mtu(),
+            nodes: others
+                .map(|node| (node.name.clone(), addresses(node)))
+                .collect(),
+            overridden: self.calc.overridden(),
+        }
+    }
+
     fn endpoint_lines(&self) -> Vec<EndpointLine> {
-        let line = |local: &felix_core::LocalEndpoint| EndpointLine {
+        let line = |local: &LocalEndpoint| EndpointLine {
             namespace: local.endpoint.namespace.clone(),
             pod: local.endpoint.pod.clone(),
             interface: local.endpoint.interface_name.clone(),

@@ -137,6 +137,8 @@ pub(crate) fn start(
         table_audit: Default::default(),
         deferred: BTreeSet::new(),
         retry_at: None,
+        tunnels: super::tunnels::Care::default(),
+        detected: super::autodetect::Detected::default(),
         failing_since: None,
         forwarding_failure: None,
         audited: false,

@@ -2,9 +2,11 @@
 
 mod bgp;
 mod diff;
+mod doctor;
 mod drops;
 mod ipam;
 mod lint;
+mod migrate;
 mod source;
 mod table;
 mod why;
@@ -51,10 +53,14 @@ enum Command {
     Bgp(bgp::Bgp),
     /// Whether policy allows a connection, and what decides at each end
     Why(why::Why),
+    /// What of this host stands in the agent's way, or will; exit status 1 if anything is found
+    Doctor(doctor::Doctor),
     /// Which connections manifests would open or close; exit status 1 if any
     Diff(diff::Diff),
     /// What is probably not meant in policies; exit status 1 if anything is found
     Lint(lint::Lint),
+    /// What becomes of the objects of an existing Calico; exit status 1 if any is refused
+    Migrate(migrate::Migrate),
 }
 
 /// Commands whose answer is the agent's.
@@ -110,7 +116,7 @@ impl Command {
     /// Commands that say something by ending with 1 fail with 2, as `diff` does.
     fn failure(&self) -> ExitCode {
         match self {
-            Self::Diff(_) | Self::Lint(_) => ExitCode::from(2),
+            Self::Diff(_) | Self::Lint(_) | Self::Doctor(_) | Self::Migrate(_) => ExitCode::from(2),
             Self::Ask(_) | Self::Bgp(_) | Self::Why(_) => ExitCode::FAILURE,
         }
     }
@@ -135,8 +141,10 @@ fn answer(cli: &Cli) -> Result<(String, ExitCode), String> {
         Command::Why(why) => why
             .run(run_dir, output)
             .map(|text| (text, ExitCode::SUCCESS)),
+        Command::Doctor(doctor) => doctor.run(run_dir, output).map(found),
         Command::Diff(diff) => diff.run(run_dir, output).map(found),
         Command::Lint(lint) => lint.run(run_dir, output).map(found),
+        Command::Migrate(migrate) => migrate.run(output).map(found),
         Command::Ask(command) => {
             let answer = ask(run_dir, &question(command))?;
             print(command, output, answer).map(|text| (text, ExitCode::SUCCESS))

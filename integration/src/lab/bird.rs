@@ -22,9 +22,17 @@ impl Bird {
     /// # Errors
     /// It does not start; its log is in the error.
     pub fn start(lab: &Lab, netns: &Netns, config: &RouterConfig) -> Result<Self> {
+        Self::start_with(lab, netns, &render(config))
+    }
+
+    /// Likewise, with a configuration in BIRD's own words.
+    ///
+    /// # Errors
+    /// As [`Bird::start`].
+    pub fn start_with(lab: &Lab, netns: &Netns, config: &str) -> Result<Self> {
         let dir = lab.subdir(&format!("bird-{}", netns.name()))?;
         let file = dir.join("bird.conf");
-        std::fs::write(&file, render(config)).context("bird.conf")?;
+        std::fs::write(&file, config).context("bird.conf")?;
         let socket = dir.join("bird.ctl");
         let mut command = Command::new("bird");
         command

@@ -34,6 +34,9 @@ impl Capture {
             "-n",
             "-U",
             "--immediate-mode",
+            // KiB: a transfer must not push packets out.
+            "-B",
+            "16384",
             "-i",
             interface,
             "-w",

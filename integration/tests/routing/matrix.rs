@@ -13,7 +13,7 @@ const UPLINK: usize = 1500;
 /// DSCP AF11 and no ECN: what the echo requests carry.
 const TOS: u8 = 0x28;
 /// Octets of a transfer.
-const BULK: usize = 2 << 20;
+const BULK: usize = 1 << 20;
 
 const WHEN: [When; 2] = [When::Always, When::CrossSubnet];
 

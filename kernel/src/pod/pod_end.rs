@@ -73,10 +73,14 @@ impl Kernel {
                 message::permanent_neighbour(&mut request, link.ifindex, gateway, HOST_MAC);
             steps.push((sequence, format!("add the neighbour {gateway}")));
         }
+        let tunnel = route::Tunnelling {
+            source: None,
+            encapsulating: &BTreeMap::new(),
+            mtu: None,
+        };
         for route in pod_routes(pod, link.ifindex) {
             let step = format!("add the route {}", route.dest);
-            let none = BTreeMap::new();
-            let encoded = route::encode(&mut request, &route, PROTOCOL_BOOT, None, None, &none);
+            let encoded = route::encode(&mut request, &route, PROTOCOL_BOOT, None, &tunnel);
             steps.push((encoded, step));
         }
         send(&mut socket, request, &steps).map_err(|(step, source)| {

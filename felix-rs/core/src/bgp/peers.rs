@@ -232,6 +232,8 @@ impl Builder<'_> {
             route_reflector_client: self.own.route_reflector_cluster_id.is_some() && internal,
             prefix_limit: Some(PrefixLimit::new(MAX_PREFIXES)),
             families: families(self.own),
+            // IPv4 pods of a node without an IPv4 address.
+            extended_next_hop: self.own.ipv4_address.is_none(),
             export: self.export(internal),
             ..PeerConfig::new(name, remote_as)
         }
@@ -275,8 +277,9 @@ pub(super) fn reachable_by(own: &Node, objects: &Objects) -> BTreeMap<IpNet, IpA
     routes.collect()
 }
 
+/// IPv4 routes can have IPv6 next hops (RFC 8950), and not the other way round.
 fn families(node: &Node) -> Vec<Family> {
-    let v4 = node.ipv4_address.map(|_| Family::IPV4);
+    let v4 = Some(Family::IPV4);
     let v6 = node.ipv6_address.map(|_| Family::IPV6);
     v4.into_iter().chain(v6).collect()
 }

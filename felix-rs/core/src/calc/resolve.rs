@@ -1,15 +1,17 @@
 //! From what is known to what should be: only what is dirty is computed.
 
-use super::{Calc, DEFAULT_MTU};
+use super::{Calc, DEFAULT_MTU, LARGEST_MTU};
 use crate::bgp::{self, Sessions};
 use crate::objects::Phase;
 use crate::routes::{Topology, Withheld};
 use crate::workloads;
+use bgp_core::SpeakerConfig;
 use ipnet::IpNet;
 use model::dataplane::RouteKind;
+use model::{Node, names};
 use policy::NetworkSets;
 use policy::ruleset::Op;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 impl Calc {
@@ -19,6 +21,12 @@ impl Calc {
         let mut dirty = std::mem::take(&mut self.dirty);
         if dirty.topology {
             dirty.all_learned |= self.resolve_topology();
+        }
+        if dirty.sessions {
+            let Sessions { config, problems } = bgp::sessions(&self.node, &self.objects);
+            self.session_problems = problems;
+            dirty.all_learned |= without_peers(&config) != without_peers(&self.desired.sessions);
+            self.desired.sessions = config;
         }
         if dirty.host_interfaces {
             self.feed_host_interfaces();
@@ -39,16 +47,12 @@ impl Calc {
                 .chain(self.strays.keys())
                 .chain(self.to_peers.keys())
                 .chain(self.desired.learned.keys())
+                .chain(self.topology.block_owners.keys())
                 .copied()
                 .collect();
         }
         for prefix in dirty.learned {
             self.resolve_learned(prefix);
-        }
-        if dirty.sessions {
-            let Sessions { config, problems } = bgp::sessions(&self.node, &self.objects);
-            self.desired.sessions = config;
-            self.session_problems = problems;
         }
         if dirty.sessions || dirty.local || dirty.services {
             let own = self
@@ -115,7 +119,10 @@ impl Calc {
                 .filter(masquerade)
                 .map(|pool| pool.cidr)
                 .collect(),
-            pools: self.objects.pools().map(|pool| pool.cidr).collect(),
+            pools: self.not_masqueraded(),
+            nat_ports: self.nat_ports(),
+            nat_address: self.nat_address(),
+            spread: self.has_several_ways().then_some(names::SPREAD_MARK),
             vxlan_peers: others().flat_map(model::Node::all_addresses).collect(),
             vxlan_local: self.vxlan_locals(),
             ipip_peers: topology.node_addresses.clone(),
@@ -192,6 +199,15 @@ impl Calc {
             let next_hops = self.strays.get(&prefix)?;
             Some(self.topology.route(&prefix, next_hops, &self.underlay))
         });
+        let route = route.or_else(|| {
+            let next_hop = self.next_hop_of_owner(&prefix)?;
+            Some(self.topology.route(&prefix, &[next_hop], &self.underlay))
+        });
+        if let Some(Ok(kind)) = &route
+            && self.waits_for_others(&prefix, kind)
+        {
+            return;
+        }
         let before = match route {
             Some(Ok(kind)) => {
                 self.withheld.remove(&prefix);
@@ -222,15 +238,84 @@ impl Calc {
         }
     }
 
-    /// MTU in bytes of the interface that holds this node's address.
-    pub(super) fn uplink_mtu(&self) -> u32 {
+    /// The node that owns a block, where no BGP session tells of it: on a node without any, and for
+    /// IPv6 blocks of nodes that have IPv4 addresses only, which no session can announce.
+    fn next_hop_of_owner(&self, block: &IpNet) -> Option<IpAddr> {
+        let owner = self.topology.block_owners.get(block)?;
+        let (own, owner) = (self.objects.node(&self.node)?, self.objects.node(owner)?);
+        if own.name == owner.name {
+            return None;
+        }
+        let v4 = own.ipv4_address.and(owner.ipv4_address);
+        let v6 = own.ipv6_address.and(owner.ipv6_address);
+        let (v4, v6) = (
+            v4.map(|net| IpAddr::V4(net.addr())),
+            v6.map(|net| IpAddr::V6(net.addr())),
+        );
+        let next_hop = match block {
+            IpNet::V4(_) => v4.or(v6),
+            IpNet::V6(_) => v6.or(v4),
+        }?;
+        let never_told = block.addr().is_ipv6() && next_hop.is_ipv4();
+        (never_told || without_peers(&self.desired.sessions)).then_some(next_hop)
+    }
+
+    /// Whether the way is through a tunnel that was made a moment ago, and the one before works.
+    fn waits_for_others(&self, prefix: &IpNet, kind: &RouteKind) -> bool {
+        let settling = |ifindex: u32| {
+            let link = self.underlay.link(ifindex);
+            link.is_some_and(|link| self.settling.contains(&link.name))
+        };
+        let works = |ifindex: u32| {
+            let link = self.underlay.link(ifindex);
+            link.is_some_and(|link| link.up && !self.settling.contains(&link.name))
+        };
+        let all = |kind: &RouteKind, holds: &dyn Fn(u32) -> bool| match kind {
+            RouteKind::Via(hops) => hops.iter().all(|hop| hop.ifindex.is_some_and(holds)),
+            RouteKind::Device { .. } | RouteKind::Blackhole => false,
+        };
+        let before = self.desired.learned.get(prefix);
+        before.is_some_and(|before| all(before, &works)) && all(kind, &settling)
+    }
+
+    /// Whether other nodes are reached by more than one path.
+    fn has_several_ways(&self) -> bool {
+        let several = |address: IpAddr| {
+            let hops = self.underlay.gateways(address);
+            self.underlay.connected(address).is_none() && hops.is_some_and(|hops| hops.len() > 1)
+        };
+        self.topology.node_addresses.iter().any(|ip| several(*ip))
+    }
+
+    /// MTU in bytes of the way to the other nodes: the least of the interfaces that lead there, or
+    /// that of the one that holds this node's address.
+    pub fn uplink_mtu(&self) -> u32 {
         let own = self.objects.node(&self.node);
-        let address = own.and_then(|node| {
+        let others = self.objects.nodes().filter(|node| node.name != self.node);
+        let address = |node: &Node| {
             let v4 = node.ipv4_address.map(|net| IpAddr::V4(net.addr()));
             v4.or_else(|| node.ipv6_address.map(|net| IpAddr::V6(net.addr())))
-        });
-        address
-            .and_then(|address| self.underlay.link_with_address(address))
-            .map_or(DEFAULT_MTU, |link| link.mtu)
+        };
+        let ways: BTreeSet<u32> = others
+            .filter_map(address)
+            .flat_map(|address| self.underlay.ways(address))
+            .collect();
+        let mtu = |ifindex: &u32| self.underlay.link(*ifindex).map(|link| link.mtu);
+        let own = own.and_then(address);
+        let of_own = own.and_then(|own| self.underlay.link_with_address(own));
+        let least = ways.iter().filter_map(mtu).min();
+        least
+            .or(of_own.map(|link| link.mtu))
+            .unwrap_or(DEFAULT_MTU)
+            .min(LARGEST_MTU)
     }
+}
+
+/// Whether BGP tells this node nothing, whatever happens.
+fn without_peers(config: &Option<SpeakerConfig>) -> bool {
+    config.as_ref().is_none_or(|config| {
+        config.peers.is_empty()
+            && config.dynamic_peers.is_empty()
+            && config.interface_peers.is_empty()
+    })
 }

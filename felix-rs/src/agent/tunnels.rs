@@ -1,0 +1,210 @@
+//! Tunnel devices over time: they come before and go after what the other nodes do, what others
+//! change of them is put right, and routes through them keep to the MTU of their paths.
+
+use super::Agent;
+use super::apply::ApplyError;
+use kernel::{NeighbourChange, PathMtus};
+use model::dataplane::{Tunnel, Vtep};
+use model::names;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// How long a way that works is kept beside a tunnel that was made: the other nodes make theirs
+/// meanwhile.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How long a device outlives the last pool that wants it: other nodes may still send through it.
+const LINGER: Duration = Duration::from_secs(10);
+/// How often path MTUs are read that the kernel has learnt.
+const PATHS_EVERY: Duration = Duration::from_secs(1);
+
+/// What is remembered of tunnel devices.
+#[derive(Debug, Default)]
+pub(super) struct Care {
+    /// When they were made.
+    made: BTreeMap<String, Instant>,
+    /// Since when no pool wants them.
+    unwanted: BTreeMap<String, Instant>,
+    /// Whose tables somebody changed.
+    suspects: BTreeSet<String>,
+    /// That may have addresses of earlier.
+    readdressed: BTreeSet<String>,
+    paths_read: Option<Instant>,
+}
+
+impl Agent {
+    /// The kernel has a tunnel as it is wanted.
+    pub(super) fn tunnel_made(&mut self, tunnel: &Tunnel) {
+        let name = tunnel.name();
+        let fresh = self.calc.underlay().link_named(name).is_none();
+        self.tunnels.unwanted.remove(name);
+        self.tunnels.readdressed.insert(name.to_owned());
+        if fresh {
+            self.tunnels.made.insert(name.to_owned(), Instant::now());
+            let settling = self.tunnels.made.keys().cloned().collect();
+            self.calc.set_settling(settling);
+        }
+    }
+
+    /// Whether a tunnel device is there, wanted or not.
+    pub(super) fn has_tunnels(&self) -> bool {
+        !self.actual.tunnels.is_empty() || !self.actual.stray_tunnels.is_empty()
+    }
+
+    /// Whether a device that no pool wants has to stay for a while.
+    pub(super) fn tunnel_is_awaited(&mut self, name: &str) -> bool {
+        let since = self.tunnels.unwanted.entry(name.to_owned());
+        since.or_insert_with(Instant::now).elapsed() < LINGER
+    }
+
+    /// What time does to tunnels.
+    pub(super) fn follow_tunnels(&mut self, now: Instant) {
+        let before = self.tunnels.made.len();
+        self.tunnels.made.retain(|_, at| now - *at < SETTLE);
+        if self.tunnels.made.len() != before {
+            let settling = self.tunnels.made.keys().cloned().collect();
+            self.calc.set_settling(settling);
+        }
+        let wanted = &self.calc.desired().tunnels;
+        self.tunnels
+            .unwanted
+            .retain(|name, _| !wanted.contains_key(name));
+        let due = self.tunnels.paths_read;
+        if due.is_none_or(|at| now - at >= PATHS_EVERY) {
+            self.tunnels.paths_read = Some(now);
+            self.follow_path_mtus();
+        }
+    }
+
+    /// Routes no longer name addresses of earlier as their source.
+    pub(super) fn drop_stale_addresses(&mut self) -> Result<(), ApplyError> {
+        for name in std::mem::take(&mut self.tunnels.readdressed) {
+            let Some(tunnel) = self.actual.tunnels.get(&name) else {
+                continue;
+            };
+            if let Err(source) = self.kernel.drop_stale_addresses(tunnel) {
+                return Err(ApplyError::Device { name, source });
+            }
+        }
+        Ok(())
+    }
+
+    /// An entry of a neighbour table or forwarding database came or went: by somebody else, if it
+    /// is of a tunnel of ours and not as it should be.
+    pub(super) fn on_neighbour(&mut self, change: &NeighbourChange) {
+        let Some(link) = self.calc.underlay().link(change.ifindex) else {
+            return;
+        };
+        let Some(Tunnel::Vxlan { ends, .. }) = self.actual.tunnels.get(&link.name) else {
+            return;
+        };
+        let mac = change.mac;
+        let is = |end: &Vtep| {
+            let ours = end.underlay == change.address || end.gateways.contains(&change.address);
+            ours && mac.is_none_or(|mac| mac == end.mac)
+        };
+        let wanted = ends.iter().any(is);
+        if wanted == change.gone {
+            let name = link.name.clone();
+            self.tunnels.suspects.insert(name);
+        }
+    }
+
+    /// Tunnels whose tables somebody changed are compared with what they should be.
+    pub(super) fn recheck_tunnels(&mut self) {
+        for name in std::mem::take(&mut self.tunnels.suspects) {
+            let Some(tunnel) = self.actual.tunnels.get(&name).cloned() else {
+                continue;
+            };
+            match self.kernel.ensure_tunnel(&tunnel) {
+                Ok(_) => {
+                    tracing::warn!(device = %name, "entries of our tunnel were changed by somebody else: repaired");
+                    self.repairs += 1;
+                }
+                Err(error) => {
+                    tracing::warn!(device = %name, %error, "not repaired");
+                    self.actual.tunnels.remove(&name);
+                }
+            }
+        }
+    }
+
+    /// The audit: every device is read back and put right.
+    pub(super) fn recheck_all_tunnels(&mut self) {
+        for (name, tunnel) in self.actual.tunnels.clone() {
+            if let Err(error) = self.kernel.ensure_tunnel(&tunnel) {
+                tracing::warn!(device = %name, %error, "audit of a tunnel");
+                self.actual.tunnels.remove(&name);
+            }
+        }
+    }
+
+    /// What the kernel has learnt of the ways to other nodes becomes the MTU of the routes through
+    /// VXLAN. The other tunnels tell senders by themselves.
+    fn follow_path_mtus(&mut self) {
+        let vxlan = |tunnel: &&Tunnel| matches!(tunnel, Tunnel::Vxlan { .. });
+        if !self.actual.tunnels.values().any(|tunnel| vxlan(&tunnel)) {
+            return;
+        }
+        let learnt = match self.kernel.learnt_mtus() {
+            Ok(learnt) => learnt,
+            Err(error) => {
+                tracing::debug!(%error, "path MTUs");
+                return;
+            }
+        };
+        let mut mtus = PathMtus::new();
+        for tunnel in self.actual.tunnels.values() {
+            mtus.extend(self.path_mtus(tunnel, &learnt));
+        }
+        let changed = self.kernel.set_path_mtus(mtus);
+        for (ifindex, gateway) in changed {
+            tracing::info!(%gateway, "the MTU of the way to a node's tunnel has changed");
+            self.routes_lost_with_gateway(ifindex, gateway);
+        }
+    }
+
+    fn path_mtus(&self, tunnel: &Tunnel, learnt: &BTreeMap<IpAddr, u32>) -> PathMtus {
+        let Tunnel::Vxlan { device, ends } = tunnel else {
+            return PathMtus::new();
+        };
+        let Some(link) = self.calc.underlay().link_named(&device.name) else {
+            return PathMtus::new();
+        };
+        let overhead = match device.local {
+            IpAddr::V4(_) => names::VXLAN_OVERHEAD,
+            IpAddr::V6(_) => names::VXLAN6_OVERHEAD,
+        };
+        let mut mtus = PathMtus::new();
+        for end in ends {
+            let Some(path) = learnt.get(&end.underlay) else {
+                continue;
+            };
+            let mtu = path.saturating_sub(overhead);
+            if mtu < device.mtu {
+                let gateways = end.gateways.iter().map(|gateway| (link.ifindex, *gateway));
+                mtus.extend(gateways.map(|key| (key, mtu)));
+            }
+        }
+        mtus
+    }
+
+    /// Routes through this gateway are written again.
+    fn routes_lost_with_gateway(&mut self, ifindex: u32, gateway: IpAddr) {
+        use model::dataplane::RouteKind;
+        let through = |kind: &RouteKind| match kind {
+            RouteKind::Via(hops) => {
+                let mut hops = hops.iter();
+                hops.any(|hop| hop.ifindex == Some(ifindex) && hop.gateway == gateway)
+            }
+            RouteKind::Device { .. } | RouteKind::Blackhole => false,
+        };
+        let routes = self.actual.routes.iter();
+        let lost = routes.filter(|(_, kind)| through(kind));
+        let lost: Vec<_> = lost.map(|(dest, _)| *dest).collect();
+        for dest in lost {
+            self.actual.routes.remove(&dest);
+            self.pending.insert(dest);
+        }
+    }
+}
