@@ -83,17 +83,12 @@ impl Kernel {
     /// The groups for these routes, made where they are missing. A route that can't have one is
     /// left out.
     pub(crate) fn next_hop_groups(&mut self, routes: &[&Route]) -> BTreeMap<Vec<NextHop>, u32> {
-        // An outer header belongs to a route, not to a next hop object of ours.
-        let plain = |hop: &NextHop| {
-            hop.ifindex
-                .is_none_or(|index| !self.encapsulating.contains_key(&index))
-        };
-        let several = |route: &&Route| match &route.kind {
-            RouteKind::Via(hops) if hops.len() > 1 && hops.iter().all(plain) => Some(hops.clone()),
+        let shared = |route: &&Route| match &route.kind {
+            RouteKind::Via(hops) if self.shares(hops) => Some(hops.clone()),
             _ => None,
         };
-        let wanted: BTreeSet<Vec<NextHop>> = routes.iter().filter_map(several).collect();
-        if wanted.is_empty() || !self.features.next_hop_groups {
+        let wanted: BTreeSet<Vec<NextHop>> = routes.iter().filter_map(shared).collect();
+        if wanted.is_empty() {
             return BTreeMap::new();
         }
         let mut objects = match read(&mut self.route) {
@@ -113,6 +108,16 @@ impl Kernel {
         }
         self.next_hops_in_use.extend(groups.values());
         groups
+    }
+
+    /// Whether a route with these next hops shares a group with others: there are several, and each
+    /// is a gateway on a known interface, not one whose outer header the route itself says.
+    pub fn shares(&self, hops: &[NextHop]) -> bool {
+        let plain = |hop: &NextHop| {
+            let encapsulates = |ifindex| self.encapsulating.contains_key(&ifindex);
+            hop.ifindex.is_some_and(|ifindex| !encapsulates(ifindex))
+        };
+        self.features.next_hop_groups && hops.len() > 1 && hops.iter().all(plain)
     }
 
     /// Takes a gateway that is known to be dead out of all groups, and so away from all routes

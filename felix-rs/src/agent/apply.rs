@@ -390,8 +390,9 @@ impl Agent {
             if ours {
                 // One that does not share its next hops, as an earlier process may have left it,
                 // is to be written again.
-                let alone = matches!(&route.kind, RouteKind::Via(hops) if hops.len() > 1);
-                if alone && group.is_none() && self.kernel.features().next_hop_groups {
+                let shares =
+                    matches!(&route.kind, RouteKind::Via(hops) if self.kernel.shares(hops));
+                if shares && group.is_none() {
                     self.pending.insert(route.dest);
                     continue;
                 }

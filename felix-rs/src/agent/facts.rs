@@ -8,6 +8,7 @@ use kernel::{KernelEvent, KernelRoute};
 use model::dataplane::{Link, NextHop, RouteKind};
 use model::{Kind, Object, ObjectKey, Update};
 use std::net::IpAddr;
+use std::time::Instant;
 
 impl Agent {
     pub(super) fn on_update(&mut self, update: Update) {
@@ -210,8 +211,12 @@ impl Agent {
     /// That the other routes through it go is for the changes that follow.
     fn on_path_down(&mut self, address: IpAddr, scope: u32) {
         let ifindex = (scope != 0).then_some(scope);
+        let began = Instant::now();
         match self.kernel.drop_next_hop(address, ifindex) {
-            Ok(true) => {}
+            Ok(true) => {
+                let took = began.elapsed();
+                tracing::info!(%address, ?took, "a dead next hop was taken out of all groups");
+            }
             Ok(false) => return,
             Err(error) => {
                 tracing::warn!(%address, %error, "not taken out of the groups of next hops");

@@ -50,14 +50,8 @@ impl KubeApi {
         std::fs::write(dir.join("tokens.csv"), lines.collect::<String>())?;
         let key = dir.join("sa.key");
         let made = Command::new("openssl")
-            .args([
-                "ecparam",
-                "-name",
-                "prime256v1",
-                "-genkey",
-                "-noout",
-                "-out",
-            ])
+            .args(["genpkey", "-algorithm", "RSA"])
+            .args(["-pkeyopt", "rsa_keygen_bits:2048", "-out"])
             .arg(&key)
             .output()
             .context("openssl")?;

@@ -137,24 +137,29 @@ impl Base<'_> {
 /// Pods speak with their own addresses only. Neighbour discovery also from link-local ones, but
 /// neither router advertisements nor redirects: those are for routers to send.
 fn spoof(prefix: &str, sets: &Sets) -> Chain {
-    let from_pod = || Statement::IifnamePrefix {
+    let of_others = Statement::IifnamePrefix {
         prefix: prefix.to_owned(),
-        negate: false,
+        negate: true,
+    };
+    let own = |at: usize, family| {
+        let own = lookup(&[Field::Iif, saddr(family)], sets.name(LOCAL[at]), false);
+        accept([Statement::Family(family), own])
     };
     let discovery = |first, last| {
-        rule([
-            from_pod(),
+        accept([
             Statement::Family(Family::Ipv6),
             Statement::Ipv6LinkLocalSource,
             Statement::Icmpv6Type { first, last },
-            Statement::Verdict(Verdict::Accept),
         ])
     };
-    let mut rules = vec![discovery(133, 133), discovery(135, 136)];
-    for (at, family) in FAMILIES.into_iter().enumerate() {
-        let foreign = lookup(&[Field::Iif, saddr(family)], sets.name(LOCAL[at]), true);
-        rules.push(drop_rule([from_pod(), Statement::Family(family), foreign]));
-    }
+    let mut rules = vec![accept([of_others])];
+    rules.extend(
+        FAMILIES
+            .into_iter()
+            .enumerate()
+            .map(|(at, family)| own(at, family)),
+    );
+    rules.extend([discovery(133, 133), discovery(135, 136), drop_rule([])]);
     let hook = hook(Hook::Prerouting, ChainType::Filter, PRIORITY_RAW);
     Chain {
         hook: Some(hook),

@@ -15,6 +15,7 @@ mod members;
 mod moves;
 mod options;
 mod pod_sets;
+mod policies;
 mod ports;
 mod relay;
 mod sets;
@@ -25,7 +26,6 @@ pub use host_ports::HostPort;
 pub use options::{DropLog, Failsafe, Options};
 
 use crate::endpoint::EndpointId;
-use crate::input::{Policy, PolicyKey};
 use crate::ir;
 use crate::ruleset::changes::Changes;
 use crate::ruleset::{Op, Ruleset};
@@ -38,6 +38,7 @@ use host_ports::HostPorts;
 use ipnet::IpNet;
 use members::{MemberId, Members};
 use pod_sets::PodSets;
+use policies::{Policies, Subjects};
 use relay::Users;
 use sets::Sets;
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,8 +79,7 @@ pub struct NetworkSets {
 pub struct Compiler {
     options: Options,
     told: Told,
-    /// By namespace; those without one are cluster-wide.
-    policies: BTreeMap<Option<String>, BTreeMap<PolicyKey, Policy>>,
+    policies: Policies,
     endpoints: Endpoints,
     network: NetworkSets,
     dirty: Dirty,
@@ -103,8 +103,8 @@ pub struct Compiler {
 #[derive(Debug, Default)]
 struct Dirty {
     endpoints: BTreeSet<EndpointId>,
-    /// Namespaces with other policies; none for cluster-wide ones.
-    policies: BTreeSet<Option<String>>,
+    /// Whom policies that changed may be about, by namespace; none for cluster-wide ones.
+    policies: BTreeMap<Option<String>, Subjects>,
     /// The network as it was compiled last.
     network: Option<NetworkSets>,
     options: bool,
@@ -118,7 +118,7 @@ impl Compiler {
         Self {
             options,
             told: Told::default(),
-            policies: BTreeMap::new(),
+            policies: Policies::default(),
             endpoints: Endpoints::default(),
             network: NetworkSets::default(),
             dirty: Dirty {
@@ -161,7 +161,9 @@ impl Compiler {
         if dirty.network.is_some() || dirty.options || base_changed || base_renamed {
             self.render_base(&mut changes);
         }
-        for (name, layout) in self.groups.layouts() {
+        // Sets keep their names nearly always.
+        let some = !(renewed.is_empty() && renamed.is_empty());
+        for (name, layout) in self.groups.layouts().filter(|_| base_renamed || some) {
             if base_renamed || renewed.contains(name) || layout.uses(&renamed) {
                 for (name, chain) in layout.render(&self.sets) {
                     if self.ruleset.chains.get(&name) != Some(&chain) {

@@ -296,6 +296,7 @@ impl Speaker {
     /// Octets have arrived.
     pub fn received(&mut self, connection: ConnectionId, octets: &[u8], now: Instant) {
         self.read(connection, octets, now);
+        self.forget_if_gone(connection.peer, now);
     }
 
     /// A connection is gone, and why.
@@ -306,6 +307,7 @@ impl Speaker {
         peer.session
             .handle(connection, Event::Lost(words.to_owned()), now);
         self.drain_session(connection.peer, now);
+        self.forget_if_gone(connection.peer, now);
     }
 
     /// Time has passed.

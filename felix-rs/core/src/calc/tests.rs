@@ -340,6 +340,29 @@ fn a_pod_made_again_under_its_name_does_not_get_the_labels_of_the_one_before() {
     };
     let before = seen(&again, Some(9), &objects(pod("first", "old"))).unwrap();
     assert!(!before.labels_known && before.labels.is_empty());
+    let first = WorkloadEndpoint {
+        pod: "never-seen".into(),
+        ..again.clone()
+    };
+    let unknown = |endpoint: &WorkloadEndpoint, local| {
+        let seen = seen(endpoint, local, &objects(pod("first", "old"))).unwrap();
+        !seen.labels_known
+    };
+    assert!(unknown(&first, Some(9)), "its object is on its way");
+    assert!(
+        !unknown(&first, None),
+        "another node's: it matches no label"
+    );
+    let without_uid = WorkloadEndpoint {
+        pod_uid: None,
+        ..first.clone()
+    };
+    assert!(!unknown(&without_uid, Some(9)), "no object will come");
+    let labelled = WorkloadEndpoint {
+        labels: Labels::from([("app".to_owned(), "cni".to_owned())]),
+        ..first
+    };
+    assert!(!unknown(&labelled, Some(9)));
     let after = seen(&again, Some(9), &objects(pod("second", "new"))).unwrap();
     assert!(after.labels_known);
     assert_eq!(after.labels["app"], "new");

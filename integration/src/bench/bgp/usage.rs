@@ -33,15 +33,17 @@ impl Usage {
         Ok(sum)
     }
 
-    /// Waits until the processes have done nothing for a while.
+    /// Waits until the processes have done next to nothing for a while: an agent looks after its
+    /// clock five times a second.
     pub(super) fn wait_idle(pids: &[u32]) -> Result<Self> {
         const QUIET: Duration = Duration::from_millis(250);
+        const NEXT_TO_NOTHING: f64 = 0.005;
         let give_up = Instant::now() + Duration::from_secs(120);
         let (mut last, mut since) = (Self::of(pids)?, Instant::now());
         while since.elapsed() < QUIET {
             std::thread::sleep(Duration::from_millis(10));
             let now = Self::of(pids)?;
-            if now.cpu > last.cpu {
+            if now.cpu > last.cpu + NEXT_TO_NOTHING {
                 (last, since) = (now, Instant::now());
             }
             if Instant::now() > give_up {

@@ -7,6 +7,7 @@
 mod hand;
 mod ours;
 mod pair;
+mod scale;
 
 use super::report::{Better, Row, Series, Target, quantile};
 use super::steal::Steal;
@@ -81,6 +82,7 @@ pub(super) fn run() -> Result<Vec<Row>> {
     for contest in contests {
         rows.extend(contest.rows()?);
     }
+    rows.extend(scale::rows(&lab)?);
     Ok(rows)
 }
 

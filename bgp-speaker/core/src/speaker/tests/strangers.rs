@@ -4,7 +4,7 @@ use super::network::{Network, config, key};
 use super::{LONG, peer};
 use crate::config::{DynamicPeers, PeerConfig, RemoteAs, SpeakerConfig};
 use crate::speaker::{Output, Speaker};
-use crate::wire::{Message, SessionParams, decode};
+use crate::wire::{ErrorCode, Message, Notification, SessionParams, decode, encode_notification};
 use crate::{LocalRoute, PeerKey, Restart};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -61,6 +61,27 @@ fn a_peer_of_a_range_is_forgotten_once_its_routes_are() {
     assert_eq!(names(&network).len(), 2, "its routes are kept for now");
     network.run(Duration::from_secs(200));
     assert_eq!(names(&network), [(key(2), "Established".to_owned())]);
+}
+
+/// Were it otherwise, whoever connects and leaves often enough would keep everybody else out.
+#[test]
+fn whoever_leaves_before_there_is_a_session_gives_its_place_back() {
+    let now = Instant::now();
+    let mut speaker = Speaker::new(Restart::default(), 1);
+    speaker.set_config(hub(0).nodes[0].config.clone(), now);
+    speaker.set_local_routes(BTreeSet::new(), now);
+    let local = SocketAddr::new(key(0).address, 179);
+    let cease = Notification::new(ErrorCode::CEASE_ADMIN_SHUTDOWN);
+    for stranger in 10..30 {
+        let remote = SocketAddr::new(Ipv4Addr::new(10, 0, 0, stranger).into(), 40000);
+        let (connection, _) = speaker.accept(remote, local, now).expect("a place");
+        if stranger % 2 == 0 {
+            speaker.lost(connection, "reset by peer", now);
+        } else {
+            speaker.received(connection, &encode_notification(&cease), now);
+        }
+        assert!(speaker.status(now).peers.is_empty(), "{stranger}");
+    }
 }
 
 #[test]

@@ -1,0 +1,240 @@
+//! Two routers at the top of a rack with equal paths through both, one of which fails under a
+//! flow of datagrams. What is lost is printed; that the other one takes over is asserted.
+
+use crate::node::{LIMIT, NODE, POOL_V4};
+use anyhow::{Result, ensure};
+use integration::lab::link::End;
+use integration::lab::probe::{Flow, Protocol};
+use integration::lab::{Agent, Lab, Netns, Probe, Process, Store, wait};
+use rustix::process::Signal;
+use std::net::IpAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+const TARGET: &str = "198.51.100.9";
+/// Datagrams a second of each flow.
+const RATE: u32 = 250;
+/// Enough that each router has some, however they are spread.
+const FLOWS: usize = 8;
+
+/// BFD of 50 ms x 3 with both. The second is outside the subnet of the node's address, so that the
+/// path to it counts as one of several hops.
+const PEERS: &str = "apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: tor1}
+spec: {peerIP: 10.1.0.1, asNumber: 65001, ocicat: {bfd: {minInterval: 50ms, multiplier: 3}}}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: tor2}
+spec:
+  peerIP: 10.2.0.1
+  asNumber: 65002
+  sourceAddress: None
+  ocicat: {bfd: {minInterval: 50ms, multiplier: 3, multihop: true}}
+";
+
+struct Rack {
+    agent: Agent,
+    node: Netns,
+    tors: [Netns; 2],
+    birds: [Process; 2],
+    sender: Arc<Probe>,
+    receiver: Arc<Probe>,
+    lab: Lab,
+}
+
+/// BIRD that announces the target's network, and forwards to it whether or not it runs.
+fn bird(lab: &Lab, netns: &Netns, number: u8) -> Result<Process> {
+    let dir = lab.subdir(&format!("tor{number}"))?;
+    let multihop = if number == 2 {
+        "multihop 2;"
+    } else {
+        "direct;"
+    };
+    let config = format!(
+        "log stderr all;\nrouter id 10.{number}.0.1;\nprotocol device {{ scan time 60; }}\n\
+         protocol static {{ ipv4; route 198.51.100.0/24 blackhole; }}\n\
+         protocol bfd {{ interface \"*\" {{ interval 50 ms; multiplier 3; }}; \
+         multihop {{ interval 50 ms; multiplier 3; }}; }}\n\
+         protocol bgp node {{\n local 10.{number}.0.1 as 6500{number};\n \
+         neighbor 10.{number}.0.11 as 64512;\n {multihop}\n bfd on;\n connect delay time 1;\n \
+         connect retry time 1;\n error wait time 1, 2;\n \
+         ipv4 {{ import none; export all; next hop self; }};\n}}\n"
+    );
+    let file = dir.join("bird.conf");
+    std::fs::write(&file, config)?;
+    let mut command = Command::new("bird");
+    command.arg("-f").arg("-c").arg(&file);
+    command.arg("-s").arg(dir.join("bird.ctl"));
+    command.arg("-P").arg(dir.join("bird.pid"));
+    Process::start(netns, &dir, "bird", &mut command)
+}
+
+impl Rack {
+    fn start() -> Result<Self> {
+        let lab = Lab::new()?;
+        let (node, far) = (lab.netns("n1")?, lab.netns("far")?);
+        let tors = [lab.netns("tor1")?, lab.netns("tor2")?];
+        for (index, tor) in tors.iter().enumerate() {
+            let number = index + 1;
+            let (uplink, port) = (format!("up{number}"), format!("tor{number}"));
+            let addresses = [
+                format!("10.{number}.0.11/24"),
+                format!("10.{number}.0.1/24"),
+                format!("172.16.{number}.1/24"),
+                format!("172.16.{number}.2/24"),
+            ];
+            let addresses = addresses.each_ref().map(|address| [address.as_str()]);
+            let end = |netns, interface, address: usize| End {
+                netns,
+                interface,
+                addresses: &addresses[address],
+            };
+            lab.wire(&end(&node, &uplink, 0), &end(tor, "node", 1))?;
+            lab.wire(&end(tor, "far", 2), &end(&far, &port, 3))?;
+            tor.set_sysctl("net.ipv4.ip_forward", "1")?;
+            tor.ip([format!("route add 198.51.100.0/24 via 172.16.{number}.2")])?;
+            far.ip([format!(
+                "route add 10.{number}.0.0/24 via 172.16.{number}.1"
+            )])?;
+            node.set_sysctl(&format!("net.ipv4.conf.{uplink}.rp_filter"), "0")?;
+        }
+        far.ip([format!("addr add {TARGET}/32 dev lo")])?;
+        // Ports count, or all flows would be one.
+        node.set_sysctl("net.ipv4.fib_multipath_hash_policy", "1")?;
+        let store = Store::new(lab.dir().join("datastore"))?;
+        store.write("node.yaml", NODE)?;
+        store.write("pool.yaml", POOL_V4)?;
+        store.write("peers.yaml", PEERS)?;
+        let mut agent = Agent::new(&lab, &node, "n1", &store)?;
+        let birds = [bird(&lab, &tors[0], 1)?, bird(&lab, &tors[1], 2)?];
+        agent.start()?;
+        agent.wait_ready(LIMIT)?;
+        let sender = Arc::new(Probe::start(&node, "n1")?);
+        let receiver = Arc::new(Probe::start(&far, "far")?);
+        Ok(Self {
+            agent,
+            node,
+            tors,
+            birds,
+            sender,
+            receiver,
+            lab,
+        })
+    }
+
+    /// Waits until the target is reached through these uplinks and no other.
+    fn wait_uplinks(&self, expected: &[&str]) -> Result<()> {
+        wait::until(2 * LIMIT, &format!("routes by {expected:?}"), || {
+            let shown = self.node.run(&["ip", "route", "show", "198.51.100.0/24"]);
+            let shown = shown.map_err(|error| format!("{error:#}"))?;
+            let used = |link: &&str| shown.contains(&format!("dev {link}"));
+            if ["up1", "up2"]
+                .iter()
+                .filter(|link| used(link))
+                .eq(expected.iter())
+            {
+                Ok(())
+            } else {
+                Err(shown)
+            }
+        })
+    }
+
+    /// Waits until BFD watches both paths.
+    fn wait_watched(&self) -> Result<()> {
+        wait::until(2 * LIMIT, "BFD with both routers", || {
+            let said = self.agent.ctl(&["bgp", "bfd", "-o", "json"]);
+            let said = said.map_err(|error| format!("{error:#}"))?;
+            if said.matches("\"Up\"").count() >= 4 {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        })
+    }
+
+    /// Flows to the target while something fails, until only `left` is used, and then others.
+    /// Whatever is lost is lost before the other router has taken over.
+    fn fails(
+        &mut self,
+        what: &str,
+        left: &str,
+        fail: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        self.wait_uplinks(&["up1", "up2"])?;
+        self.wait_watched()?;
+        let (sender, receiver) = (Arc::clone(&self.sender), Arc::clone(&self.receiver));
+        let target: IpAddr = TARGET.parse()?;
+        let flows = || -> Result<Vec<Flow<'_>>> {
+            (0..FLOWS)
+                .map(|_| sender.flow(&receiver, target, RATE))
+                .collect()
+        };
+        let during = flows()?;
+        sender.reach(Protocol::Icmp, target, 0, LIMIT)?;
+        fail(self)?;
+        self.wait_uplinks(&[left])?;
+        let after = flows()?;
+        sender.reach(Protocol::Icmp, target, 0, LIMIT)?;
+        let (mut lost, mut longest) = (0, Duration::ZERO);
+        for flow in during {
+            let report = flow.stop()?;
+            lost += report.lost();
+            longest = longest.max(Duration::from_micros(report.received.longest_gap_us));
+        }
+        println!(
+            "{what}: {lost} datagrams of {FLOWS} flows at {RATE}/s lost, longest gap {longest:?}"
+        );
+        for flow in after {
+            let report = flow.stop()?;
+            ensure!(
+                report.sent.count > 0 && report.lost() == 0,
+                "after {what}: {report}"
+            );
+        }
+        Ok(())
+    }
+
+    /// How long the agent says that it took from a dead path to another one.
+    fn print_reaction(&self) {
+        for line in self.agent.log().lines() {
+            if line.contains("taken out of all groups") {
+                println!("{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn when_one_of_two_routers_fails_the_other_one_takes_over() -> Result<()> {
+    let mut rack = Rack::start()?;
+    rack.fails("link down", "up2", |rack| {
+        rack.tors[0].ip(["link set node down"])
+    })?;
+    rack.tors[0].ip([
+        "link set node up",
+        "route replace 198.51.100.0/24 via 172.16.1.2",
+    ])?;
+
+    // Nothing is said: only BFD can tell.
+    let silence = "add table inet silent; add chain inet silent f { type filter hook prerouting \
+                   priority raw; policy drop; }";
+    rack.fails("silence", "up2", |rack| {
+        rack.tors[0].run(&["nft", silence]).map(drop)
+    })?;
+    rack.tors[0].run(&["nft", "delete table inet silent"])?;
+
+    rack.fails("daemon killed", "up2", |rack| {
+        rack.birds[0].signal(Signal::KILL)
+    })?;
+    rack.birds[0] = bird(&rack.lab, &rack.tors[0], 1)?;
+
+    rack.fails("silence of several hops", "up1", |rack| {
+        rack.tors[1].run(&["nft", silence]).map(drop)
+    })?;
+    rack.print_reaction();
+    Ok(())
+}
