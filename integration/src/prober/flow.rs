@@ -97,18 +97,18 @@ impl Flows {
 
     pub(super) fn report(&self, flow: u64, sent: u64) -> Outcome {
         let mut flows = self.arrivals.lock();
+        let (mut last, mut since) = (0, Instant::now());
         loop {
-            let before = flows.get(&flow).map_or(0, |counter| counter.count);
-            if before >= sent {
+            let count = flows.get(&flow).map_or(0, |counter| counter.count);
+            if count > last {
+                (last, since) = (count, Instant::now());
+            }
+            // Other flows may go on arriving.
+            if count >= sent || since.elapsed() >= SETTLED {
                 break;
             }
             let waited = self.arrivals.more.wait_timeout(flows, SETTLED);
-            let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            flows = guard;
-            let after = flows.get(&flow).map_or(0, |counter| counter.count);
-            if timeout.timed_out() && after == before {
-                break;
-            }
+            flows = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         Outcome::Received(flows.entry(flow).or_default().report(sent))
     }

@@ -81,7 +81,13 @@ impl Anywhere {
         ))?;
         self.run(&["rollout", "status", "daemonset/check", "--timeout=180s"])?;
         let pods = self.pods()?;
-        let service = self.run(&["get", "service", "check", "-o", "jsonpath={.spec.clusterIP}"])?;
+        let service = self.run(&[
+            "get",
+            "service",
+            "check",
+            "-o",
+            "jsonpath={.spec.clusterIP}",
+        ])?;
         let mut reached = 0;
         for from in &pods {
             for to in &pods {
@@ -133,13 +139,26 @@ impl Anywhere {
     /// Waits until a connection from a pod is answered, or until it is not.
     fn until(&self, from: &str, to: IpAddr, port: u16, answers: bool) -> Result<()> {
         let target = std::net::SocketAddr::new(to, port).to_string();
-        let command = ["exec", from, "--", "/agnhost", "connect", &target, "--timeout=1s"];
-        let what = format!("{target} from {from} {}", if answers { "to answer" } else { "to be silent" });
+        let command = [
+            "exec",
+            from,
+            "--",
+            "/agnhost",
+            "connect",
+            &target,
+            "--timeout=1s",
+        ];
+        let what = format!(
+            "{target} from {from} {}",
+            if answers { "to answer" } else { "to be silent" }
+        );
         wait::until(PATIENCE, &what, || {
             let outcome = self.run(&command).map_err(|error| format!("{error:#}"));
             match (outcome, answers) {
                 (Ok(_), true) => Ok(()),
-                (Err(words), false) if words.contains("TIMEOUT") || words.contains("REFUSED") => Ok(()),
+                (Err(words), false) if words.contains("TIMEOUT") || words.contains("REFUSED") => {
+                    Ok(())
+                }
                 (Ok(_), false) => Err("it answers".to_owned()),
                 (Err(words), _) => Err(words),
             }
@@ -155,6 +174,9 @@ pub(super) fn anywhere(world: &mut World) -> Result<String> {
         image: AGNHOST.to_owned(),
     };
     let seen = anywhere.check()?;
-    ensure!(world.kubectl(&["get", "namespace", NAMESPACE]).is_err(), "{NAMESPACE} is left");
+    ensure!(
+        world.kubectl(&["get", "namespace", NAMESPACE]).is_err(),
+        "{NAMESPACE} is left"
+    );
     Ok(seen)
 }
