@@ -79,8 +79,8 @@ fn text(path: &Path) -> io::Result<Option<String>> {
     fs::read_to_string(path).map(Some)
 }
 
-/// Splits `text` into documents and reads each; the error says why it is not YAML, with the line.
-pub(crate) fn parse(text: &str) -> Result<Contents, String> {
+/// The documents of a text, of whatever kind; the error says why it is not YAML, with the line.
+pub fn documents(text: &str) -> Result<Vec<Value>, String> {
     let options = serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::Error,
         strict_booleans: true,
@@ -93,8 +93,13 @@ pub(crate) fn parse(text: &str) -> Result<Contents, String> {
             max_nodes: 1 << 26,
         },
     };
-    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| error.to_string().replace('\n', " "))?;
+    serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| error.to_string().replace('\n', " "))
+}
+
+/// Splits `text` into documents and reads each.
+pub(crate) fn parse(text: &str) -> Result<Contents, String> {
+    let documents = documents(text)?;
     let several = documents.len() > 1;
     let mut contents = Contents::default();
     for (index, document) in documents.iter().enumerate() {

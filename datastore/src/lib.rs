@@ -35,6 +35,7 @@ mod watcher;
 mod writer;
 
 pub use directory::{Directory, OpenError};
+pub use document::documents;
 pub use load::{load, load_text};
 pub use writer::{Condition, Status, WriteError, Writer};
 

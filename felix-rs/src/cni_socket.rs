@@ -162,12 +162,18 @@ async fn read_request(stream: &mut UnixStream) -> Result<Received, std::io::Erro
     Ok(parse(&body).map(|request| (request, descriptors)))
 }
 
+/// What requests of every version have.
+#[derive(serde::Deserialize)]
+struct Head {
+    version: u32,
+}
+
 fn parse(body: &[u8]) -> Result<Request, FrameError> {
-    let request: Request = serde_json::from_slice(body)?;
-    if request.version > PROTOCOL_VERSION {
-        return Err(FrameError::Version(request.version));
+    let Head { version } = serde_json::from_slice(body)?;
+    if version > PROTOCOL_VERSION {
+        return Err(FrameError::Version(version));
     }
-    Ok(request)
+    Ok(serde_json::from_slice(body)?)
 }
 
 /// One `recvmsg`, keeping the descriptors that ride on it; at most two are taken.
@@ -204,4 +210,16 @@ pub(crate) fn frame(message: &impl serde::Serialize) -> Vec<u8> {
     head.write_all(&length.to_be_bytes())
         .expect("invariant: the head has four bytes");
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_of_a_later_version_is_refused_by_its_number_whatever_it_holds() {
+        let later = br#"{"version": 7, "command": {"Migrate": []}}"#;
+        let error = parse(later).map(drop).unwrap_err().to_string();
+        assert_eq!(error, "protocol version 7; this agent speaks up to 1");
+    }
 }

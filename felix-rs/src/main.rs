@@ -2,6 +2,7 @@
 //! apart by its name.
 
 mod agent;
+mod cleanup;
 mod cli;
 mod cni_socket;
 mod ctl;
@@ -25,6 +26,9 @@ use tokio::sync::{mpsc, watch};
 fn main() -> ExitCode {
     if cli::is_called() {
         return cli::run();
+    }
+    if cleanup::is_called() {
+        return cleanup::run();
     }
     let options = Options::parse();
     tracing_subscriber::fmt()

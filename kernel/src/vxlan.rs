@@ -10,7 +10,7 @@ use crate::message::{
 use crate::netlink::{Attributes, Encoder, Flags, NetlinkError, Socket};
 use crate::sysctl::SourceCheck;
 use model::dataplane::{Link, Vtep, VxlanDevice};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 const KIND: &str = "vxlan";
@@ -35,8 +35,8 @@ const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NDA_IFINDEX: u16 = 8;
 
-/// One entry of the device's tables: an address, and the MAC that belongs to it.
-type Entries = BTreeMap<IpAddr, [u8; 6]>;
+/// Entries of the device's tables: an address, and a MAC that belongs to it.
+type Entries = BTreeSet<(IpAddr, [u8; 6])>;
 
 impl Kernel {
     /// Creates the device, or changes it, and sets it up; answers its index. Where its identifier,
@@ -123,10 +123,7 @@ impl Kernel {
         let found = entries(&mut self.route, ifindex).map_err(refused("read its ends"))?;
         let (forwarding, neighbours) = found;
         let differs = |have: &Entries, want: &Entries| -> Vec<(IpAddr, [u8; 6])> {
-            let missing = want
-                .iter()
-                .filter(|(key, mac)| have.get(*key) != Some(*mac));
-            missing.map(|(key, mac)| (*key, *mac)).collect()
+            want.difference(have).copied().collect()
         };
         let additions = differs(&neighbours, &wanted_neighbours);
         let mut failed = self.route.batch(&additions, |encoder, (address, mac)| {
@@ -145,7 +142,7 @@ impl Kernel {
         }));
         let stale = differs(&wanted_forwarding, &forwarding);
         // An entry is found by its MAC: one that leads elsewhere by now is the wanted one.
-        let kept: BTreeSet<[u8; 6]> = wanted_forwarding.values().copied().collect();
+        let kept: BTreeSet<[u8; 6]> = wanted_forwarding.iter().map(|(_, mac)| *mac).collect();
         let stale: Vec<_> = stale
             .into_iter()
             .filter(|(_, mac)| !kept.contains(mac))
@@ -160,10 +157,9 @@ impl Kernel {
                 *mac,
             );
         }));
-        let gone = neighbours
-            .keys()
-            .filter(|key| !wanted_neighbours.contains_key(*key));
-        let gone: Vec<IpAddr> = gone.copied().collect();
+        let kept: BTreeSet<IpAddr> = wanted_neighbours.iter().map(|(key, _)| *key).collect();
+        let gone = neighbours.iter().filter(|(key, _)| !kept.contains(key));
+        let gone: Vec<IpAddr> = gone.map(|(key, _)| *key).collect();
         failed.extend(self.route.batch(&gone, |encoder, address| {
             let fixed = ndmsg(family(*address), ifindex, 0);
             encoder.message(DELETE_NEIGHBOUR, Flags::QUIET, &fixed, |encoder| {

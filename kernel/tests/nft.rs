@@ -568,7 +568,7 @@ fn a_table_without_flags_is_taken_over_and_gets_them_when_it_is_replaced() {
     let namespace = Namespace::new();
     let mut full = representative();
     // Where ranges are concatenated, nft converts a protocol's byte order, all one byte of it.
-    full.chains.get_mut("forward").unwrap().rules.remove(5);
+    full.chains.get_mut("forward").unwrap().rules.remove(6);
     namespace.nft(&full.to_string()).unwrap();
     let mut kernel = namespace.kernel();
     assert_reads(&mut kernel, &full);

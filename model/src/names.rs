@@ -26,6 +26,8 @@ pub const ROUTE_METRIC: u32 = 1022;
 /// Bit of a connection's mark that says that policy does not allow it any more, so that its packets
 /// are rejected in both directions. Bits of others are left alone.
 pub const REVOKED_MARK: u32 = 0x2000_0000;
+/// Bit of the mark of packets on their way into a VXLAN, on nodes with several uplinks.
+pub const SPREAD_MARK: u32 = 0x0400_0000;
 /// The nflog group of name queries and answers.
 pub const DNS_LOG_GROUP: u16 = 1023;
 /// The nflog group of packets that policy denied.

@@ -266,7 +266,9 @@ impl<'a> Run<'a, '_> {
                     }
                     return Ok(None);
                 }
-                Statement::Masquerade => {
+                Statement::Masquerade
+                | Statement::MasqueradePorts { .. }
+                | Statement::Snat { .. } => {
                     self.masqueraded = true;
                     return Ok(Some(&Verdict::Accept));
                 }
@@ -275,6 +277,8 @@ impl<'a> Run<'a, '_> {
                 // Nobody says anything but yes.
                 Statement::Queue(_) => return Ok(Some(&Verdict::Accept)),
                 Statement::SetCtMarkBits(bits) => self.mark |= bits,
+                // Of the packet, not of its connection: no rule looks at it.
+                Statement::SetMarkBits(_) => {}
                 Statement::NoTrack => self.untracked = true,
                 Statement::RejectTcpReset => return Ok(Some(&Verdict::Drop)),
                 Statement::NamedCounter(name) => {
@@ -367,6 +371,9 @@ impl<'a> Run<'a, '_> {
             | Statement::Log { .. }
             | Statement::Queue(_)
             | Statement::Masquerade
+            | Statement::MasqueradePorts { .. }
+            | Statement::Snat { .. }
+            | Statement::SetMarkBits(_)
             | Statement::Verdict(_) => true,
         })
     }

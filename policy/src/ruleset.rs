@@ -289,6 +289,23 @@ pub enum Statement {
     },
     /// `masquerade fully-random`
     Masquerade,
+    /// `masquerade to :first-last fully-random`; after [`Statement::L4Proto`]. Ends the rule.
+    MasqueradePorts {
+        /// The first source port.
+        first: u16,
+        /// And the last.
+        last: u16,
+    },
+    /// `snat ip to address:first-last fully-random`; after [`Statement::Family`], and with ports
+    /// after [`Statement::L4Proto`]. Ends the rule.
+    Snat {
+        /// The source's address from here on.
+        address: std::net::IpAddr,
+        /// The first and last of its ports; none where the kernel chooses.
+        ports: Option<(u16, u16)>,
+    },
+    /// `meta mark set meta mark or bits`
+    SetMarkBits(u32),
     /// Ends the rule.
     Verdict(Verdict),
 }

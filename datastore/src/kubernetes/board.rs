@@ -66,12 +66,11 @@ impl Board {
         match self.entries.values().find_map(Entry::blocks) {
             // What was not listed after the first view is a part of it that is unreadable.
             Some(_) if self.in_sync && !self.is_unreachable() => self.found(&mut said),
+            Some(reason) if self.lost.as_deref() == Some(reason) => {}
             Some(reason) => {
-                if self.lost.as_deref() != Some(reason) {
-                    let reason = reason.to_owned();
-                    self.lost = Some(reason.clone());
-                    said.push(Update::Lost { reason });
-                }
+                let reason = reason.to_owned();
+                self.lost = Some(reason.clone());
+                said.push(Update::Lost { reason });
             }
             None if self.in_sync || self.is_settled() => self.found(&mut said),
             None => {}

@@ -282,7 +282,8 @@ impl Follow {
         match (code, ask) {
             // What the continuation or the version refers to is no longer kept.
             (410, _) => self.forget_position(),
-            (400 | 422, Ask::Stream) => self.style = Style::Pages,
+            // It does not know of streamed lists, or its etcd is too old for them (500).
+            (400 | 422 | 500, Ask::Stream) if self.needs_list() => self.style = Style::Pages,
             // The version is not one of this server's, or from its future.
             (400 | 422 | 504, Ask::Watch { .. }) => self.forget_position(),
             (400 | 422, Ask::Page { .. }) => self.after = None,

@@ -148,10 +148,12 @@ impl Following {
             Some(code) => Heard::Refused { code },
             None => Heard::Broken,
         };
+        let listed = !self.follow.needs_list();
         self.hear(ask, heard).await?;
+        // A list by pages in the place of a stream, or in that of what can't be resumed.
         let asks_anew = match error.code() {
-            Some(410) => true,
-            Some(400 | 422) => matches!(ask, Ask::Stream),
+            Some(410) => listed,
+            Some(400 | 422 | 500) => *ask == Ask::Stream && !listed,
             _ => false,
         };
         if asks_anew && self.failed.failures() == 0 {

@@ -16,6 +16,7 @@
 //! | [`cluster`] | pods, policies and what they refer to, ready to be asked |
 //! | [`mod@diff`] | which connections other policies would allow or deny |
 //! | [`mod@lint`] | what is probably not meant |
+//! | [`migrate`] | what becomes of the objects of an existing Calico |
 //! | [`mod@why`] | why a connection is allowed or denied |
 //! | [`workloads`] | pods and workload endpoints -> what the policy compiler sees |
 //! | [`checks`] | contradictions between objects, as data |
@@ -29,6 +30,7 @@ pub mod cluster;
 pub mod diff;
 pub mod dns;
 pub mod lint;
+pub mod migrate;
 pub mod objects;
 pub mod packet;
 pub mod plan;

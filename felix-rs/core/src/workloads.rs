@@ -86,17 +86,11 @@ pub(crate) fn seen(
     local: Option<u32>,
     objects: &Objects,
 ) -> Option<Endpoint> {
-    let named = objects.pod(&endpoint.namespace, &endpoint.pod);
-    // A pod that was made again under the same name is another pod.
-    let pod = named.filter(|pod| match (&pod.uid, &endpoint.pod_uid) {
-        (Some(a), Some(b)) => a == b,
-        _ => true,
-    });
+    let pod = own_object(endpoint, objects);
     if pod.is_some_and(|pod| pod.host_network || (pod.finished && local.is_none())) {
         return None;
     }
-    // Its own object will come: until then its labels are unknown, unless CNI gave some.
-    let labels_known = pod.is_some() || named.is_none() || !endpoint.labels.is_empty();
+    let labels_known = !awaits_labels(endpoint, local.is_some(), objects);
     let service_account = service_account(pod);
     Some(Endpoint {
         namespace: endpoint.namespace.clone(),
@@ -113,6 +107,23 @@ pub(crate) fn seen(
         profiles: profiles(&endpoint.namespace, &service_account),
         service_account: Some(service_account),
     })
+}
+
+/// The Pod object of an endpoint: a pod that was made again under the same name is another pod.
+fn own_object<'a>(endpoint: &WorkloadEndpoint, objects: &'a Objects) -> Option<&'a Pod> {
+    let named = objects.pod(&endpoint.namespace, &endpoint.pod);
+    named.filter(|pod| match (&pod.uid, &endpoint.pod_uid) {
+        (Some(a), Some(b)) => a == b,
+        _ => true,
+    })
+}
+
+/// Whether an endpoint's own Pod object is still to come, and CNI gave no labels instead. An object
+/// comes of a pod whose name has one, and of a pod of this node that the runtime named by UID.
+pub fn awaits_labels(endpoint: &WorkloadEndpoint, local: bool, objects: &Objects) -> bool {
+    let named = objects.pod(&endpoint.namespace, &endpoint.pod).is_some();
+    let expected = named || (local && endpoint.pod_uid.is_some());
+    expected && endpoint.labels.is_empty() && own_object(endpoint, objects).is_none()
 }
 
 /// A pod that has no endpoint, as if it had this address.

@@ -268,7 +268,7 @@ impl Agent {
 
 /// A link that this or an earlier process made. The kernel takes the alias only after the link is
 /// there: a process that died in between leaves one with our name and MAC and without an alias.
-pub(super) fn is_ours(link: &Link) -> bool {
+pub(crate) fn is_ours(link: &Link) -> bool {
     let marked = match &link.alias {
         Some(alias) => alias.starts_with(names::ALIAS_PREFIX),
         None => link.kind.as_deref() == Some("veth") && link.mac == Some(names::HOST_MAC),

@@ -153,6 +153,12 @@ impl Agent {
             self.calc.local().len(),
         );
         text.single(
+            "ocicat_endpoints_without_labels",
+            Gauge,
+            "Pods of this node that are closed until their Pod objects come.",
+            self.without_labels().count(),
+        );
+        text.single(
             "ocicat_objects",
             Gauge,
             "Objects in force.",

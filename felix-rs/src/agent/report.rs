@@ -8,7 +8,8 @@ use crate::store::Write;
 use datastore::{Condition, Status};
 use felix_core::cluster::{Cluster, View};
 use felix_core::why::why;
-use felix_core::{Phase, routes::Withheld};
+use felix_core::workloads::awaits_labels;
+use felix_core::{LocalEndpoint, Phase, routes::Withheld};
 use model::{FelixConfiguration, Invalid, Kind, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
@@ -118,6 +119,10 @@ impl Agent {
         );
         notes.extend(self.blind.iter().cloned());
         notes.extend(self.differing_addresses());
+        notes.extend(self.without_labels().take(3).map(|local| {
+            let (namespace, pod) = (&local.endpoint.namespace, &local.endpoint.pod);
+            format!("pod {namespace}/{pod} is closed until its Pod object comes: its labels are not known")
+        }));
         notes.extend(self.conflicts.iter().map(ToString::to_string));
         for withheld in self.calc.withheld().take(3) {
             let sentence = format!("route withheld: {withheld}");
@@ -134,6 +139,12 @@ impl Agent {
             reasons,
             notes,
         }
+    }
+
+    /// Pods of this node that are closed since their labels are not known.
+    pub(super) fn without_labels(&self) -> impl Iterator<Item = &LocalEndpoint> {
+        let all = self.calc.local().values();
+        all.filter(|local| awaits_labels(&local.endpoint, true, self.calc.objects()))
     }
 
     /// The node's own conditions: readiness, and what is wrong with its Node object.
@@ -342,7 +353,7 @@ impl Agent {
     }
 
     fn endpoint_lines(&self) -> Vec<EndpointLine> {
-        let line = |local: &felix_core::LocalEndpoint| EndpointLine {
+        let line = |local: &LocalEndpoint| EndpointLine {
             namespace: local.endpoint.namespace.clone(),
             pod: local.endpoint.pod.clone(),
             interface: local.endpoint.interface_name.clone(),

@@ -31,6 +31,10 @@ impl Agent {
             ipip && pool.ipip_mode != EncapMode::Never
                 || vxlan && pool.vxlan_mode != EncapMode::Never
         };
+        // A device that stays for a while has the address until it goes.
+        if self.has_tunnels() && !self.calc.objects().pools().any(wants) {
+            return;
+        }
         let now = now_ms();
         let found = self.ipam.tunnel_address(TUNNEL, Family::V4, wants, now);
         let ip = match found {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// meanwhile.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long a device outlives the last pool that wants it: other nodes may still send through it.
-const LINGER: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_secs(5);
 /// How often path MTUs are read that the kernel has learnt.
 const PATHS_EVERY: Duration = Duration::from_secs(1);
 
@@ -46,6 +46,11 @@ impl Agent {
         }
     }
 
+    /// Whether a tunnel device is there, wanted or not.
+    pub(super) fn has_tunnels(&self) -> bool {
+        !self.actual.tunnels.is_empty() || !self.actual.stray_tunnels.is_empty()
+    }
+
     /// Whether a device that no pool wants has to stay for a while.
     pub(super) fn tunnel_is_awaited(&mut self, name: &str) -> bool {
         let since = self.tunnels.unwanted.entry(name.to_owned());
@@ -60,6 +65,10 @@ impl Agent {
             let settling = self.tunnels.made.keys().cloned().collect();
             self.calc.set_settling(settling);
         }
+        let wanted = &self.calc.desired().tunnels;
+        self.tunnels
+            .unwanted
+            .retain(|name, _| !wanted.contains_key(name));
         let due = self.tunnels.paths_read;
         if due.is_none_or(|at| now - at >= PATHS_EVERY) {
             self.tunnels.paths_read = Some(now);

@@ -6,6 +6,7 @@ mod doctor;
 mod drops;
 mod ipam;
 mod lint;
+mod migrate;
 mod source;
 mod table;
 mod why;
@@ -58,6 +59,8 @@ enum Command {
     Diff(diff::Diff),
     /// What is probably not meant in policies; exit status 1 if anything is found
     Lint(lint::Lint),
+    /// What becomes of the objects of an existing Calico; exit status 1 if any is refused
+    Migrate(migrate::Migrate),
 }
 
 /// Commands whose answer is the agent's.
@@ -113,7 +116,7 @@ impl Command {
     /// Commands that say something by ending with 1 fail with 2, as `diff` does.
     fn failure(&self) -> ExitCode {
         match self {
-            Self::Diff(_) | Self::Lint(_) | Self::Doctor(_) => ExitCode::from(2),
+            Self::Diff(_) | Self::Lint(_) | Self::Doctor(_) | Self::Migrate(_) => ExitCode::from(2),
             Self::Ask(_) | Self::Bgp(_) | Self::Why(_) => ExitCode::FAILURE,
         }
     }
@@ -141,6 +144,7 @@ fn answer(cli: &Cli) -> Result<(String, ExitCode), String> {
         Command::Doctor(doctor) => doctor.run(run_dir, output).map(found),
         Command::Diff(diff) => diff.run(run_dir, output).map(found),
         Command::Lint(lint) => lint.run(run_dir, output).map(found),
+        Command::Migrate(migrate) => migrate.run(output).map(found),
         Command::Ask(command) => {
             let answer = ask(run_dir, &question(command))?;
             print(command, output, answer).map(|text| (text, ExitCode::SUCCESS))

@@ -13,6 +13,7 @@ mod policy_cost;
 mod policy_update;
 mod policy_world;
 mod report;
+mod routing;
 mod size;
 mod steal;
 
@@ -34,7 +35,7 @@ struct Bench {
     run: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 12] = [
+const BENCHES: [Bench; 13] = [
     Bench {
         name: "bgp",
         what: "the BGP speaker on its own: bgp-converge, bgp-fanout and bgp-mesh",
@@ -89,6 +90,11 @@ const BENCHES: [Bench; 12] = [
         name: "policy-update",
         what: "members and policies that come, beside the ready-made nft transactions; audits",
         run: policy_update::run,
+    },
+    Bench {
+        name: "routing",
+        what: "pod to pod, one node and two, beside routed veths, a bridge and tunnels by hand",
+        run: routing::run,
     },
     Bench {
         name: "size",

@@ -55,8 +55,8 @@ pub(super) fn run() -> Result<Vec<Row>> {
 
 fn snapshot() -> Calc {
     let kinds = TunnelKinds {
+        ip6: false,
         ipip: true,
-        ip6: true,
         vxlan: true,
     };
     let mut calc = Calc::new("n0", kinds, policy::Options::default());

@@ -2,8 +2,9 @@
 
 use super::check::world::{self, World, pod, text};
 use super::{Cache, Cluster, Options, Proxy, reference};
-use crate::bench::{Row, Series, Steal, Target};
+use crate::bench::{Row, Series, Steal, Target, quantile};
 use crate::kube::shape::NODES;
+use crate::lab::{Lab, Watch};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -56,10 +57,7 @@ fn measure(cluster: &Cluster, image: std::path::PathBuf) -> Result<Vec<Row>> {
     for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
         let mut series = Series::default();
         for (ours, theirs) in ours.iter().zip(&theirs) {
-            series.push(
-                crate::bench::quantile(&ours.ready_ms, q),
-                crate::bench::quantile(&theirs.ready_ms, q),
-            );
+            series.push(quantile(&ours.ready_ms, q), quantile(&theirs.ready_ms, q));
         }
         let what = format!("scheduled to Ready {name}");
         rows.push(series.row(&what, "ms", beside, steal, Target::Ratio(1.0)));
@@ -84,8 +82,34 @@ fn measure(cluster: &Cluster, image: std::path::PathBuf) -> Result<Vec<Row>> {
         .count();
     let each = about_pods as f64 / (PODS * ROUNDS) as f64;
     rows.push(Row::alone("requests a pod", "", &[each], steal));
-    let memory = super::check::load::memory(&world)? as f64 / 1024.0;
-    rows.push(Row::alone("agent RSS, few pods", "MiB", &[memory], steal));
+    rows.push(Row::alone(
+        "agent RSS, no pods",
+        "MiB",
+        &[memory(&world)?],
+        steal,
+    ));
+    world.base()?;
+    elsewhere(&world)?;
+    rows.push(Row {
+        target: Some(Target::Ours(30.0)),
+        ..Row::alone("agent RSS, 1,000 pods", "MiB", &[memory(&world)?], steal)
+    });
+    world.remove("elsewhere")?;
+    let (agent, server) = event_to_rule(&mut world)?;
+    for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
+        let of = |values: &[f64]| [quantile(values, q)];
+        rows.push(Row {
+            target: (q > 0.9).then_some(Target::Ours(2.0)),
+            ..Row::alone(
+                &format!("watch bytes to rule {name}"),
+                "ms",
+                &of(&agent),
+                steal,
+            )
+        });
+        let what = format!("kubectl to watch bytes {name}");
+        rows.push(Row::alone(&what, "ms", &of(&server), steal));
+    }
     Ok(rows)
 }
 
@@ -157,6 +181,128 @@ fn startup(world: &World) -> Result<Startup> {
         ready_ms: ready.into_values().collect(),
         adds,
     })
+}
+
+/// Resident memory of the largest agent, in MiB.
+fn memory(world: &World) -> Result<f64> {
+    Ok(super::check::load::memory(world)? as f64 / 1024.0)
+}
+
+/// Makes 1,000 pods on ten nodes that nobody runs, and waits until an agent knows the last.
+fn elsewhere(world: &World) -> Result<()> {
+    let mut manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: elsewhere}\n".to_owned();
+    for node in 0..10 {
+        manifest.push_str(&format!(
+            "---\napiVersion: v1\nkind: Node\nmetadata: {{name: far-{node}, labels: {{far: 'yes'}}}}\n"
+        ));
+    }
+    world.cluster.apply(&manifest)?;
+    world.until("its service account", || {
+        world
+            .kubectl(&["-n", "elsewhere", "get", "serviceaccount", "default"])
+            .map(drop)
+    })?;
+    let mut manifest = String::new();
+    for number in 0..1000 {
+        let address = format!("10.245.{}.{}", number / 250, number % 250 + 1);
+        let pod = pod(
+            "elsewhere",
+            &format!("far-{number}"),
+            &format!("far-{}", number % 10),
+            "far",
+        );
+        let annotation =
+            format!("annotations: {{cni.projectcalico.org/podIP: {address}/32}}, labels:");
+        manifest.push_str(&pod.replacen("labels:", &annotation, 1));
+    }
+    world
+        .cluster
+        .kubectl_stdin(&["create", "-f", "-"], &manifest)?;
+    world.cluster.apply(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: far, namespace: base}\n\
+         spec:\n  podSelector: {matchLabels: {name: base-0}}\n  policyTypes: [Ingress]\n  \
+         ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: elsewhere}}}]}]\n",
+    )?;
+    world.until("the last of 1,000 addresses in a set", || {
+        let table = world.cluster.netns("n1").run(&[
+            "nft",
+            "list",
+            "table",
+            "inet",
+            model::names::NFT_TABLE,
+        ])?;
+        ensure!(table.contains("10.245.3.250"), "it is not there");
+        Ok(())
+    })?;
+    world.kubectl(&["-n", "base", "delete", "networkpolicy", "far"])?;
+    world
+        .kubectl(&["delete", "nodes", "-l", "far=yes"])
+        .map(drop)
+}
+
+/// A pod of another node gets a label and loses it: milliseconds from the last bytes that the API
+/// server sent to the agent until the kernel reports the element, and from `kubectl` to the bytes.
+fn event_to_rule(world: &mut World) -> Result<(Vec<f64>, Vec<f64>)> {
+    const CHANGES: usize = 100;
+    world.base()?;
+    world.cluster.apply(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: event, namespace: base}\n\
+         spec:\n  podSelector: {matchLabels: {name: base-0}}\n  policyTypes: [Ingress]\n  \
+         ingress: [{from: [{podSelector: {matchLabels: {event: 'yes'}}}]}]\n",
+    )?;
+    let lab = Lab::new()?;
+    let netns = world.cluster.netns("n1");
+    let server = super::shape::CONTROL_PLANE.ipv4;
+    let sockets = world
+        .cluster
+        .exec("n1", &["ss", "-Htnp", "dst", &format!("{server}:6443")])?;
+    let ports: Vec<String> = sockets
+        .lines()
+        .filter(|line| line.contains(world::AGENT))
+        .filter_map(|line| line.split_whitespace().nth(3)?.rsplit(':').next())
+        .map(|port| format!("dst port {port}"))
+        .collect();
+    ensure!(
+        !ports.is_empty(),
+        "no connection of the agent to {server}: {sockets}"
+    );
+    let filter = format!(
+        "src host {server} and tcp[tcpflags] & tcp-push != 0 and ({})",
+        ports.join(" or ")
+    );
+    let packets = Watch::packets(&lab, &netns, &filter)?;
+    let kernel = Watch::nft(&lab, &netns)?;
+    let (mut agent, mut api) = (Vec::new(), Vec::new());
+    for change in 0..CHANGES {
+        packets.clear();
+        kernel.clear();
+        let label = if change % 2 == 0 {
+            "event=yes"
+        } else {
+            "event-"
+        };
+        let asked = Instant::now();
+        world.kubectl(&["-n", "base", "label", "pod", "base-1", label])?;
+        let seen = kernel.wait_for(world::PATIENCE, "the element", |line| {
+            line.contains("element")
+        })?;
+        let bytes = packets
+            .events()
+            .into_iter()
+            .rfind(|packet| packet.at <= seen.at);
+        // None before the first packet that the monitor, just started, has seen.
+        if let Some(bytes) = bytes {
+            agent.push((seen.at - bytes.at).as_secs_f64() * 1000.0);
+            api.push((bytes.at - asked).as_secs_f64() * 1000.0);
+        }
+    }
+    ensure!(
+        agent.len() > CHANGES / 2,
+        "{} of {CHANGES} changes were seen",
+        agent.len()
+    );
+    world.kubectl(&["-n", "base", "delete", "networkpolicy", "event"])?;
+    Ok((agent, api))
 }
 
 /// How many operations took at most so many milliseconds, as Prometheus counts.

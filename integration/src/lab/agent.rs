@@ -187,6 +187,13 @@ impl Agent {
         std::fs::read_to_string(self.dir.join("ocicat-node.log")).unwrap_or_default()
     }
 
+    /// The lines of its log that have these words.
+    pub fn log_of(&self, words: &str) -> String {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.contains(words));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     /// Whether its process runs.
     pub fn is_running(&mut self) -> bool {
         self.process.as_mut().is_some_and(Process::is_running)

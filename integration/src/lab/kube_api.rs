@@ -3,7 +3,9 @@
 use super::{Lab, Netns, Process, wait};
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
-use std::io::Write;
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,6 +15,7 @@ const START: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(60);
 /// Port of the API, on loopback.
 pub const PORT: u16 = 6443;
+const ETCD: u16 = 2379;
 
 /// An API server and its etcd. Users are told apart by tokens.
 #[derive(Debug)]
@@ -47,8 +50,8 @@ impl KubeApi {
         std::fs::write(dir.join("tokens.csv"), lines.collect::<String>())?;
         let key = dir.join("sa.key");
         let made = Command::new("openssl")
-            .args(["genpkey", "-algorithm", "EC"])
-            .args(["-pkeyopt", "ec_paramgen_curve:P-256", "-out"])
+            .args(["genpkey", "-algorithm", "RSA"])
+            .args(["-pkeyopt", "rsa_keygen_bits:2048", "-out"])
             .arg(&key)
             .output()
             .context("openssl")?;
@@ -100,52 +103,57 @@ impl KubeApi {
             &mut command,
         )?);
         self.write_kubeconfigs()?;
-        wait::until(START, "the API server to be ready", || {
-            if let Some(server) = &mut self.server {
-                server
-                    .expect_running()
-                    .map_err(|error| format!("{error:#}"))?;
+        let mut ended = None;
+        let ready = wait::until(START, "the API server to be ready", || {
+            let running = self.server.as_mut().map(Process::expect_running);
+            if let Some(Err(error)) = running {
+                ended = Some(error);
+                return Ok(String::new());
             }
             let ready = self.kubectl(&["get", "--raw", "/readyz"]);
             ready.map_err(|error| format!("{error:#}"))
-        })?;
-        Ok(())
+        });
+        ended.map_or(ready.map(drop), Err)
     }
 
-    /// Ends the server in good order, and waits for its end.
+    /// Ends the server as a crash does, and waits for its end: in good order it waits for watches.
     ///
     /// # Errors
     /// It does not run, or does not end.
     pub fn stop_server(&mut self) -> Result<()> {
         let mut server = self.server.take().context("the API server is down")?;
-        server.signal(Signal::TERM)?;
+        server.signal(Signal::KILL)?;
         server.wait(STOP)?;
         Ok(())
     }
 
-    /// Makes etcd forget every version but the current one, so that no watch can be resumed at an
-    /// earlier one by a server that starts afterwards.
+    /// Deletes a key of etcd behind the server's back, and makes etcd forget every version but the
+    /// one after.
     ///
     /// # Errors
-    /// What `etcdctl` said.
-    pub fn compact(&self) -> Result<()> {
-        let status = self.etcdctl(&["endpoint", "status", "--write-out", "json"])?;
-        let status: serde_json::Value = serde_json::from_str(&status)?;
-        let revision = status[0]["Status"]["header"]["revision"]
-            .as_u64()
-            .context("etcd's revision")?;
-        self.etcdctl(&["compaction", &revision.to_string()])?;
+    /// Etcd does not answer.
+    pub fn delete_key(&self, key: &str) -> Result<()> {
+        let deleted = self.etcd(
+            "/v3/kv/deleterange",
+            &json!({"key": base64(key.as_bytes())}),
+        )?;
+        if deleted["deleted"] != "1" {
+            bail!("etcd has no key {key}: {deleted}");
+        }
+        let revision = &deleted["header"]["revision"];
+        self.etcd(
+            "/v3/kv/compaction",
+            &json!({"revision": revision, "physical": true}),
+        )?;
         Ok(())
     }
 
-    /// Keeps what etcd holds, for [`KubeApi::restore`].
+    /// Keeps what etcd holds, for [`KubeApi::restore`]. The server must not run.
     ///
     /// # Errors
-    /// What `etcdctl` said.
-    pub fn backup(&self) -> Result<()> {
-        let file = self.dir.join("backup.db").display().to_string();
-        self.etcdctl(&["snapshot", "save", &file])?;
-        Ok(())
+    /// A file can't be copied, or etcd does not start again.
+    pub fn backup(&mut self) -> Result<()> {
+        self.replace_data("etcd", "backup")
     }
 
     /// Puts the backup in the place of what etcd holds. The server must not run.
@@ -153,25 +161,44 @@ impl KubeApi {
     /// # Errors
     /// There is none, or etcd does not start with it.
     pub fn restore(&mut self) -> Result<()> {
+        self.replace_data("backup", "etcd")
+    }
+
+    fn replace_data(&mut self, from: &str, to: &str) -> Result<()> {
         self.etcd.signal(Signal::TERM)?;
         self.etcd.wait(STOP)?;
-        let data = self.dir.join("etcd");
-        std::fs::remove_dir_all(&data)?;
-        let (file, data) = (self.dir.join("backup.db"), data.display().to_string());
-        let file = file.display().to_string();
-        self.etcdctl(&["snapshot", "restore", &file, "--data-dir", &data])?;
+        let (from, to) = (self.dir.join(from), self.dir.join(to));
+        if to.exists() {
+            std::fs::remove_dir_all(&to)?;
+        }
+        let copied = Command::new("cp").arg("-a").arg(&from).arg(&to).status()?;
+        if !copied.success() {
+            bail!("{}: not copied", from.display());
+        }
         self.etcd = start_etcd(&self.netns, &self.dir)?;
         Ok(())
     }
 
-    /// `etcdctl` with these arguments.
-    ///
-    /// # Errors
-    /// What it said.
-    pub fn etcdctl(&self, args: &[&str]) -> Result<String> {
-        let mut all = vec!["env", "ETCDCTL_API=3", "etcdctl"];
-        all.extend(args);
-        self.netns.run(&all)
+    /// A call of etcd's JSON gateway.
+    fn etcd(&self, path: &str, body: &Value) -> Result<Value> {
+        let body = body.to_string();
+        let answer = self.netns.within(|| -> Result<String> {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, ETCD))?;
+            stream.set_read_timeout(Some(STOP))?;
+            let length = body.len();
+            write!(
+                stream,
+                "POST {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}"
+            )?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        })??;
+        let (head, body) = answer.split_once("\r\n\r\n").context("etcd's answer")?;
+        if !head.contains(" 200 ") {
+            bail!("etcd: {path}: {answer}");
+        }
+        Ok(serde_json::from_str(body)?)
     }
 
     /// The kubeconfig of a user.
@@ -268,6 +295,21 @@ fn start_etcd(netns: &Netns, dir: &Path) -> Result<Process> {
     Process::start(netns, dir, "etcd", &mut command)
 }
 
+/// RFC 4648 section 4.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let group = |chunk: &[u8]| -> String {
+        let octet = |index| u32::from(*chunk.get(index).unwrap_or(&0));
+        let bits = octet(0) << 16 | octet(1) << 8 | octet(2);
+        let digit = |index: usize| match index > chunk.len() {
+            true => '=',
+            false => char::from(DIGITS[(bits >> (18 - 6 * index)) as usize & 63]),
+        };
+        (0..4).map(digit).collect()
+    };
+    bytes.chunks(3).map(group).collect()
+}
+
 /// That of the assets where they have one, or the system's.
 fn etcd() -> PathBuf {
     let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
@@ -301,4 +343,23 @@ fn binaries() -> Result<PathBuf> {
             cache.display()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let pairs = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+        ];
+        for (text, expected) in pairs {
+            assert_eq!(base64(text.as_bytes()), expected);
+        }
+    }
 }

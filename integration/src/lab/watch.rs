@@ -72,6 +72,16 @@ impl Watch {
         Ok(watch)
     }
 
+    /// Watches packets of `eth0` that a `tcpdump` filter takes. What passes before the monitor has
+    /// started is not seen.
+    ///
+    /// # Errors
+    /// The monitor does not start.
+    pub fn packets(_lab: &Lab, netns: &Netns, filter: &str) -> Result<Self> {
+        let tcpdump = ["tcpdump", "-lnq", "--immediate-mode", "-i", "eth0", filter];
+        Self::start(netns, &tcpdump)
+    }
+
     fn start(netns: &Netns, args: &[&str]) -> Result<Self> {
         let mut command = Command::new(args[0]);
         command

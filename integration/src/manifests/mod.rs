@@ -116,6 +116,6 @@ fn chart() -> String {
     let version = env!("CARGO_PKG_VERSION");
     format!(
         "{HEADER}apiVersion: v2\nname: ocicat\ndescription: A BGP-routed, pure-L3 network for containers\n\
-         type: application\nversion: {version}\nappVersion: {version}\nkubeVersion: \">=1.30.0-0\"\n"
+         type: application\nversion: {version}\nappVersion: {version}\nkubeVersion: \">=1.31.0-0\"\n"
     )
 }

@@ -10,6 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Octets that may wait for the prober: seconds of flows.
+const QUEUE: usize = 16 << 20;
 /// After this silence what is missing counts as lost.
 const SETTLED: Duration = Duration::from_millis(300);
 
@@ -46,6 +48,8 @@ impl Flows {
     /// Counts what arrives from now on.
     pub(super) fn listen() -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, FLOW_PORT))?;
+        // A prober that is not scheduled for a while must not look like a network that loses.
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, QUEUE)?;
         let arrivals = Arc::new(Arrivals::default());
         let sink = Arc::clone(&arrivals);
         std::thread::spawn(move || {
@@ -97,15 +101,15 @@ impl Flows {
 
     pub(super) fn report(&self, flow: u64, sent: u64) -> Outcome {
         let mut flows = self.arrivals.lock();
-        let (mut last, mut since) = (0, Instant::now());
-        loop {
+        let (mut before, mut since) = (0, Instant::now());
+        // Other flows may go on meanwhile.
+        while since.elapsed() < SETTLED {
             let count = flows.get(&flow).map_or(0, |counter| counter.count);
-            if count > last {
-                (last, since) = (count, Instant::now());
-            }
-            // Other flows may go on arriving.
-            if count >= sent || since.elapsed() >= SETTLED {
+            if count >= sent {
                 break;
+            }
+            if count > before {
+                (before, since) = (count, Instant::now());
             }
             let waited = self.arrivals.more.wait_timeout(flows, SETTLED);
             flows = waited.unwrap_or_else(PoisonError::into_inner).0;

@@ -5,7 +5,6 @@ use anyhow::{Context, Result};
 use integration::lab::{Pod, wait};
 use serde_json::{Value, json};
 use std::net::IpAddr;
-use std::process::Command;
 
 /// Looks follow each other quickly.
 pub(crate) const QUICK: &[&str] = &["--ipam-interval", "0.4", "--node-grace", "2"];
@@ -305,24 +304,7 @@ fn an_add_waits_for_its_pod_object_and_not_for_ever() -> Result<()> {
     node.wait_snapshot("u-earlier")?;
     let add = |name: &str| -> Result<Value> {
         let netns = node.lab.netns(name)?;
-        let file = node.lab.dir().join(format!("{name}.json"));
-        std::fs::write(&file, node.plugin.config.to_string())?;
-        let args = format!("K8S_POD_NAMESPACE=shop;K8S_POD_NAME={name};K8S_POD_UID=u-{name}");
-        let mut plugin = Command::new("sh");
-        plugin
-            .args(["-c", "exec \"$0\" < \"$1\""])
-            .arg(&node.plugin.binary)
-            .arg(&file)
-            .env("CNI_COMMAND", "ADD")
-            .env("CNI_CONTAINERID", name)
-            .env("CNI_NETNS", netns.path())
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", "/opt/cni/bin")
-            .env("CNI_ARGS", args);
-        let output = node.netns.output(&mut plugin)?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        anyhow::ensure!(output.status.success(), "{said}");
-        serde_json::from_str(&said).context("the plugin's result")
+        node.call_of_kubelet("ADD", name, &format!("u-{name}"), &netns)
     };
     let annotations = "cni.projectcalico.org/ipAddrs: '[\"10.244.77.9\"]'";
     let (store, late) = (node.store.clone(), object("late", annotations));

@@ -11,19 +11,19 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// More operations than ADD and DEL have.
-const MOST: usize = 60;
+pub(crate) const MOST: usize = 60;
 
 /// What is made to fail.
 #[derive(Debug, Clone, Copy)]
-struct Fault {
-    call: &'static str,
+pub(crate) struct Fault {
+    pub(crate) call: &'static str,
     errno: &'static str,
     /// What the system says about it.
     words: &'static str,
 }
 
 /// Requests to the kernel, and the parameters under `/proc/sys`.
-const FAULTS: [Fault; 2] = [
+pub(crate) const FAULTS: [Fault; 2] = [
     Fault {
         call: "sendto",
         errno: "ENOMEM",
@@ -37,14 +37,14 @@ const FAULTS: [Fault; 2] = [
 ];
 
 /// A running strace.
-struct Injection {
+pub(crate) struct Injection {
     strace: Process,
     log: PathBuf,
 }
 
 impl Injection {
     /// The `nth` call of each thread of the agent fails from now on.
-    fn attach(node: &Node, fault: Fault, nth: usize) -> Result<Self> {
+    pub(crate) fn attach(node: &Node, fault: Fault, nth: usize) -> Result<Self> {
         let pid = node.agent.pid()?;
         let log = node.lab.dir().join("strace");
         // A log of before must not be read as this one's.
@@ -69,7 +69,7 @@ impl Injection {
     }
 
     /// Ends it; answers whether anything failed because of it.
-    fn detach(mut self, node: &Node) -> Result<bool> {
+    pub(crate) fn detach(mut self, node: &Node) -> Result<bool> {
         self.strace.signal(Signal::INT)?;
         self.strace.wait(LIMIT)?;
         let pid = node.agent.pid()?;
@@ -98,7 +98,7 @@ fn tracers(pid: u32) -> Result<Vec<u32>> {
     Ok(tracers)
 }
 
-fn has_strace() -> bool {
+pub(crate) fn has_strace() -> bool {
     let found = Command::new("strace").arg("-V").output().is_ok();
     if !found {
         eprintln!("no strace: nothing tested");

@@ -163,6 +163,42 @@ impl Node {
         serde_json::from_str(&said).context("the plugin's result")
     }
 
+    /// A call of the plugin as a kubelet's runtime makes it: with the pod's UID, and no labels.
+    pub(crate) fn call_of_kubelet(
+        &self,
+        command: &str,
+        name: &str,
+        uid: &str,
+        netns: &Netns,
+    ) -> Result<Value> {
+        let container = format!("{name}-{uid}");
+        let file = self.lab.dir().join(format!("{container}.json"));
+        std::fs::write(&file, self.plugin.config.to_string())?;
+        let args = format!(
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={name};K8S_POD_UID={uid}"
+        );
+        let mut plugin = Command::new("sh");
+        plugin
+            .args(["-c", "exec \"$0\" < \"$1\""])
+            .arg(&self.plugin.binary)
+            .arg(&file)
+            .env("CNI_COMMAND", command)
+            .env("CNI_CONTAINERID", container)
+            .env("CNI_NETNS", netns.path())
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", "/opt/cni/bin")
+            .env("CNI_ARGS", args);
+        let output = self.netns.output(&mut plugin)?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            bail!("{command} of {name}: {said}");
+        }
+        if said.trim().is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&said).context("the plugin's result")
+    }
+
     /// The command line's answer as JSON.
     pub(crate) fn ctl(&self, words: &[&str]) -> Result<Value> {
         let words: Vec<&str> = words.iter().copied().chain(["-o", "json"]).collect();

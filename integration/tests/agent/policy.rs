@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 const RATE: u32 = 2000;
 
 /// Counts flow datagrams that arrive in a namespace, or that one from `source` has sent there.
-fn count_flow(netns: &Netns) -> Result<()> {
+pub(crate) fn count_flow(netns: &Netns) -> Result<()> {
     let rule = format!(
         "add table inet seen; add chain inet seen in {{ type filter hook input priority -500; }}; \
          add rule inet seen in udp dport {FLOW_PORT} counter"
@@ -21,7 +21,7 @@ fn count_flow(netns: &Netns) -> Result<()> {
     netns.run(&["nft", &rule]).map(drop)
 }
 
-fn counted(netns: &Netns) -> Result<u64> {
+pub(crate) fn counted(netns: &Netns) -> Result<u64> {
     let text = netns.run(&["nft", "-j", "list", "chain", "inet", "seen", "in"])?;
     let value: Value = serde_json::from_str(&text)?;
     let items = value["nftables"].as_array().context("nftables")?;
@@ -35,7 +35,7 @@ fn counted(netns: &Netns) -> Result<u64> {
 }
 
 /// The last addresses of the node's blocks: nobody else will be given them.
-fn last_addresses(node: &Node) -> Result<Vec<IpAddr>> {
+pub(crate) fn last_addresses(node: &Node) -> Result<Vec<IpAddr>> {
     let blocks = wait::until(LIMIT, "blocks of both families", || {
         let status = node
             .ctl(&["status"])
@@ -106,7 +106,7 @@ fn a_pod_that_a_policy_isolates_gets_not_one_packet_from_the_start_of_its_add_on
     Ok(())
 }
 
-fn previous(ip: IpAddr) -> IpAddr {
+pub(crate) fn previous(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) => IpAddr::V4(u32::from(ip).wrapping_sub(1).into()),
         IpAddr::V6(ip) => IpAddr::V6(u128::from(ip).wrapping_sub(1).into()),

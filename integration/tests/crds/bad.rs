@@ -88,10 +88,6 @@ fn pools() -> Vec<Row> {
             "a pool has either ipipMode or vxlanMode",
         ),
         pool(
-            json!({ "cidr": "fd00::/64", "blockSize": 122 }),
-            "ipipMode is for IPv4 pools only",
-        ),
-        pool(
             json!({ "blockSize": 64 }),
             "blockSize is 20 to 32 for IPv4 and 116 to 128 for IPv6",
         ),

@@ -67,30 +67,33 @@ fn a_cluster_takes_the_examples_and_refuses_what_each_rule_names() -> Result<()>
 }
 
 fn takes_every_example(api: &KubeApi) -> Result<()> {
-    let mut count = 0;
+    let mut paths = vec![deploy().join("every-field.yaml")];
     for folder in ["objects", "examples"] {
         for entry in std::fs::read_dir(deploy().join(folder))? {
-            let path = entry?.path();
-            let mut all = documents(&std::fs::read_to_string(&path)?)?;
-            all.retain(|document| {
-                let kind = document["kind"].as_str().unwrap_or_default();
-                document["apiVersion"] != "projectcalico.org/v3" || !DIRECTORY_ONLY.contains(&kind)
-            });
-            // Objects name namespaces that a directory need not have.
-            for document in &all {
-                if let Some(namespace) = document["metadata"]["namespace"].as_str() {
-                    let made = api.kubectl(&["create", "namespace", namespace]);
-                    let text = made
-                        .err()
-                        .map(|error| format!("{error:#}"))
-                        .unwrap_or_default();
-                    ensure!(text.is_empty() || text.contains("AlreadyExists"), "{text}");
-                }
-            }
-            count += all.len();
-            api.apply(&json_lines(&all))
-                .with_context(|| path.display().to_string())?;
+            paths.push(entry?.path());
         }
+    }
+    let mut count = 0;
+    for path in paths {
+        let mut all = documents(&std::fs::read_to_string(&path)?)?;
+        all.retain(|document| {
+            let kind = document["kind"].as_str().unwrap_or_default();
+            document["apiVersion"] != "projectcalico.org/v3" || !DIRECTORY_ONLY.contains(&kind)
+        });
+        // Objects name namespaces that a directory need not have.
+        for document in &all {
+            if let Some(namespace) = document["metadata"]["namespace"].as_str() {
+                let made = api.kubectl(&["create", "namespace", namespace]);
+                let text = made
+                    .err()
+                    .map(|error| format!("{error:#}"))
+                    .unwrap_or_default();
+                ensure!(text.is_empty() || text.contains("AlreadyExists"), "{text}");
+            }
+        }
+        count += all.len();
+        api.apply(&json_lines(&all))
+            .with_context(|| path.display().to_string())?;
     }
     ensure!(count > 40, "{count} examples");
     Ok(())
@@ -125,7 +128,7 @@ fn shows_columns(api: &KubeApi) -> Result<()> {
 
 /// Every rule of every definition has an object that breaks it and nothing else.
 fn refuses_what_rules_name(api: &KubeApi) -> Result<()> {
-    let examples = documents(&read("examples/every-field.yaml")?)?;
+    let examples = documents(&read("every-field.yaml")?)?;
     let cases = bad::cases(&examples)?;
     let manifests: Vec<Value> = cases.iter().map(|case| case.document.clone()).collect();
     let said = match api.apply(&json_lines(&manifests)) {

@@ -94,11 +94,14 @@ fn named(list: &Value) -> Value {
 }
 
 fn agent(api: &Api) -> Result<Agent> {
-    api.netns
-        .run(&["ip", "link", "add", "up0", "type", "dummy"])?;
-    api.netns.run(&["ip", "link", "set", "up0", "up"])?;
-    api.netns
-        .run(&["ip", "address", "add", "10.1.0.11/24", "dev", "up0"])?;
+    for command in [
+        "ip link add up0 type veth peer name up1",
+        "ip link set up1 up",
+        "ip link set up0 up",
+        "ip address add 10.1.0.11/24 dev up0",
+    ] {
+        api.netns.run(&command.split(' ').collect::<Vec<_>>())?;
+    }
     let mut agent = Agent::in_cluster(&api.lab, &api.netns, "n1")?;
     let kubeconfig = api.api.kubeconfig("admin").display().to_string();
     agent.set_flags(&["--kubeconfig", &kubeconfig, "--ipam-interval", "1"]);

@@ -21,8 +21,7 @@ fn a_server_that_was_away_and_whose_history_is_compacted_ends_in_the_same_view()
     assert!(view.deleted.is_empty(), "{:?}", view.deleted);
     // Behind the server's back, so that no watch tells of it.
     api.api
-        .etcdctl(&["del", "/registry/projectcalico.org/ippools/old"])?;
-    api.api.compact()?;
+        .delete_key("/registry/projectcalico.org/ippools/old")?;
     api.api.start_server()?;
     view.until_in_sync()?;
     view.until("the deletion", |view| view.object("IPPool/old").is_err())?;
@@ -38,7 +37,9 @@ fn a_server_that_was_away_and_whose_history_is_compacted_ends_in_the_same_view()
 fn an_etcd_that_is_set_back_to_an_earlier_state_is_noticed() -> Result<()> {
     let mut api = Api::start(&[])?;
     api.api.apply(NAMESPACES)?;
+    api.api.stop_server()?;
     api.api.backup()?;
+    api.api.start_server()?;
     let mut view = api.watch("admin")?;
     view.until_in_sync()?;
     api.api.apply("{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: lost}, spec: {cidr: 10.246.0.0/16}}")?;
@@ -126,7 +127,11 @@ fn a_token_that_is_no_longer_taken_is_replaced_from_its_file() -> Result<()> {
     // Whoever was connected goes on with the new one too.
     api.api.stop_server()?;
     api.api.start_server()?;
-    view.until("the loss", |view| view.lost.is_some())?;
+    api.api
+        .apply("{apiVersion: v1, kind: Namespace, metadata: {name: late}}")?;
+    view.until("what comes later", |view| {
+        view.object("Namespace/late").is_ok()
+    })?;
     view.until_in_sync()
 }
 

@@ -1,7 +1,9 @@
 //! Encapsulation and routing modes between nodes of two subnets, in both families.
 
+mod doctor;
 mod interop;
 mod live;
 mod matrix;
+mod outgoing;
 mod paths;
 mod racks;

@@ -16,6 +16,10 @@ const REJECT_TCP_RESET: u32 = 1;
 const QUEUE_BYPASS: u16 = 1;
 /// `NFT_NAT_DNAT`.
 const NAT_DESTINATION: u32 = 1;
+/// `NFT_NAT_SNAT`.
+const NAT_SOURCE: u32 = 0;
+/// `NF_NAT_RANGE_PROTO_SPECIFIED`.
+const NAT_PORTS: u32 = 2;
 /// `NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED`.
 const NAT_MAPPED: u32 = 3;
 
@@ -89,8 +93,22 @@ pub(super) enum Expression {
         group: u16,
         prefix: String,
     },
+    /// `NFT_NAT_SNAT` to an address and ports in registers.
+    Snat {
+        family: u32,
+        address: u32,
+        ports: Option<(u32, u32)>,
+        flags: u32,
+    },
+    /// With ports in registers.
     Masquerade {
         flags: u32,
+        ports: Option<(u32, u32)>,
+    },
+    /// Stores a register.
+    SetMeta {
+        key: u32,
+        from: u32,
     },
     /// One queue, with bypass.
     Queue {
@@ -125,8 +143,10 @@ impl Expression {
             Self::RejectTcpReset => "reject",
             Self::Limit { .. } => "limit",
             Self::Log { .. } => "log",
+            Self::Snat { .. } => "nat",
             Self::Masquerade { .. } => "masq",
             Self::Queue { .. } => "queue",
+            Self::SetMeta { .. } => "meta",
         }
     }
 
@@ -222,11 +242,37 @@ impl Expression {
                 e.attribute(1, &group.to_be_bytes());
                 e.string(2, prefix);
             }
-            Self::Masquerade { flags } => e.be_u32(1, *flags),
             Self::Queue { number } => {
                 for (kind, value) in [(1, *number), (2, 1), (3, QUEUE_BYPASS)] {
                     e.attribute(kind, &value.to_be_bytes());
                 }
+            }
+            Self::Snat {
+                family,
+                address,
+                ports,
+                flags,
+            } => {
+                e.be_u32(1, NAT_SOURCE);
+                e.be_u32(2, *family);
+                e.be_u32(3, register(*address));
+                if let Some((first, last)) = ports {
+                    e.be_u32(5, register(*first));
+                    e.be_u32(6, register(*last));
+                }
+                e.be_u32(7, *flags);
+            }
+            Self::Masquerade { flags, ports } => {
+                let chosen = ports.map_or(0, |_| NAT_PORTS);
+                e.be_u32(1, *flags | chosen);
+                if let Some((first, last)) = ports {
+                    e.be_u32(2, register(*first));
+                    e.be_u32(3, register(*last));
+                }
+            }
+            Self::SetMeta { key, from } => {
+                e.be_u32(2, *key);
+                e.be_u32(3, register(*from));
             }
         }
     }
@@ -238,6 +284,10 @@ impl Expression {
         let value = |kind| data.inside(kind).find(DATA_VALUE).map(<[u8]>::to_vec);
         let word = |kind| data.be_u32(kind).and_then(word);
         let expression = match name.as_str() {
+            "meta" if data.find(1).is_none() => Self::SetMeta {
+                key: data.be_u32(2)?,
+                from: word(3)?,
+            },
             "meta" => Self::Meta {
                 key: data.be_u32(2)?,
                 to: word(1)?,
@@ -311,8 +361,17 @@ impl Expression {
                 group: data.find(1).and_then(be_u16)?,
                 prefix: data.text(2)?,
             },
-            "masq" if data.find(2).is_none() => Self::Masquerade {
-                flags: data.find(1).map_or(Some(0), be_u32)?,
+            "nat" if data.be_u32(1) == Some(NAT_SOURCE) && data.find(3) == data.find(4) => {
+                Self::Snat {
+                    family: data.be_u32(2)?,
+                    address: word(3)?,
+                    ports: ports(data, 5)?,
+                    flags: data.be_u32(7).unwrap_or(0) & !NAT_MAPPED,
+                }
+            }
+            "masq" => Self::Masquerade {
+                flags: data.find(1).map_or(Some(0), be_u32)? & !NAT_PORTS,
+                ports: ports(data, 2)?,
             },
             "queue" => {
                 let number = |kind| data.find(kind).and_then(be_u16);
@@ -324,6 +383,16 @@ impl Expression {
             _ => return None,
         };
         Some(expression)
+    }
+}
+
+/// The registers of the first and last port, where there are any.
+fn ports(data: Attributes<'_>, first: u16) -> Option<Option<(u32, u32)>> {
+    let register = |kind| data.be_u32(kind).map(word);
+    match (register(first), register(first + 1)) {
+        (None, _) => Some(None),
+        (Some(Some(first)), Some(Some(last))) => Some(Some((first, last))),
+        _ => None,
     }
 }
 

@@ -119,6 +119,11 @@ impl Kernel {
         self.nft.replace(ruleset)
     }
 
+    /// Removes our table. Answers whether it was there.
+    pub fn nft_delete(&mut self) -> Result<bool, NftError> {
+        self.nft.delete()
+    }
+
     /// What every counter of our table has counted since it was created, by name.
     pub fn nft_counters(&mut self) -> Result<BTreeMap<String, Count>, NftError> {
         self.nft.counters()
@@ -196,6 +201,22 @@ impl Table {
             .filter_map(|(name, header)| Some((name, header?)))
             .collect();
         Ok(())
+    }
+
+    fn delete(&mut self) -> Result<bool, NftError> {
+        if self.state()? == TableState::Missing {
+            return Ok(false);
+        }
+        let create = self.adoption()?;
+        let mut transaction = Transaction::begin(&self.socket, None);
+        // One that an earlier process left has to be taken over first.
+        transaction.create_table(create.flatten());
+        transaction.delete_table();
+        let finished = transaction.end();
+        self.run(finished)?;
+        self.adopted = false;
+        self.headers.clear();
+        Ok(true)
     }
 
     /// Makes a table that is not there.

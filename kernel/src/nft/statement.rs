@@ -7,6 +7,7 @@ use super::expression::Expression as E;
 use policy::ruleset::{CtState, Family, Field, KeyType, Statement as S};
 use std::net::IpAddr;
 
+const META_MARK: u32 = 3;
 const META_IIF: u32 = 4;
 const META_OIF: u32 = 5;
 const META_IIFNAME: u32 = 6;
@@ -125,7 +126,33 @@ pub(super) fn lower(statement: &S) -> Vec<E> {
         S::Dnat { address, port } => dnat(*address, *port),
         S::Masquerade => vec![E::Masquerade {
             flags: RANDOM_FULLY,
+            ports: None,
         }],
+        S::MasqueradePorts { first, last } => vec![
+            value(0, first.to_be_bytes().to_vec()),
+            value(4, last.to_be_bytes().to_vec()),
+            E::Masquerade {
+                flags: RANDOM_FULLY,
+                ports: Some((0, 4)),
+            },
+        ],
+        S::Snat { address, ports } => snat(*address, *ports),
+        S::SetMarkBits(bits) => vec![
+            E::Meta {
+                key: META_MARK,
+                to: 0,
+            },
+            E::Bitwise {
+                from: 0,
+                to: 0,
+                mask: (!bits).to_ne_bytes().to_vec(),
+                xor: bits.to_ne_bytes().to_vec(),
+            },
+            E::SetMeta {
+                key: META_MARK,
+                from: 0,
+            },
+        ],
         S::Verdict(verdict) => vec![E::Immediate(verdict.clone())],
     }
 }
@@ -211,17 +238,42 @@ fn guess(expressions: &[E]) -> Option<S> {
         [E::Queue { number }, ..] => Some(S::Queue(*number)),
         [E::DestinationType { .. }, ..] => Some(S::LocalDestination),
         [
-            E::Value { bytes: address, .. },
-            E::Value { bytes: port, .. },
+            E::Value { bytes: first, .. },
+            E::Value { bytes: last, .. },
+            E::Masquerade { .. },
             ..,
-        ] => Some(S::Dnat {
-            address: match address.len() {
-                4 => IpAddr::from(<[u8; 4]>::try_from(address.as_slice()).ok()?),
-                _ => IpAddr::from(<[u8; 16]>::try_from(address.as_slice()).ok()?),
-            },
-            port: u16::from_be_bytes(port.as_slice().try_into().ok()?),
+        ] => Some(S::MasqueradePorts {
+            first: port(first)?,
+            last: port(last)?,
+        }),
+        [E::Value { bytes, .. }, E::Snat { .. }, ..] => Some(S::Snat {
+            address: address(bytes)?,
+            ports: None,
+        }),
+        [
+            E::Value { bytes, .. },
+            E::Value { bytes: first, .. },
+            E::Value { bytes: last, .. },
+            E::Snat { .. },
+            ..,
+        ] => Some(S::Snat {
+            address: address(bytes)?,
+            ports: Some((port(first)?, port(last)?)),
+        }),
+        [E::Value { bytes, .. }, E::Value { bytes: single, .. }, ..] => Some(S::Dnat {
+            address: address(bytes)?,
+            port: port(single)?,
         }),
         [E::Masquerade { .. }, ..] => Some(S::Masquerade),
+        [
+            E::Meta { key: META_MARK, .. },
+            E::Bitwise { xor, .. },
+            E::SetMeta { .. },
+            ..,
+        ] => {
+            let bits = xor.as_slice().try_into().ok();
+            bits.map(u32::from_ne_bytes).map(S::SetMarkBits)
+        }
         _ => guess_look_up(expressions),
     }
 }
@@ -504,6 +556,40 @@ fn link_local_source() -> Vec<E> {
 }
 
 /// An IPv6 address takes four words, and nft leaves as many to an IPv4 one.
+fn value(to: u32, bytes: Vec<u8>) -> E {
+    E::Value { to, bytes }
+}
+
+/// An address as it is in a register.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
+fn port(bytes: &[u8]) -> Option<u16> {
+    bytes.try_into().ok().map(u16::from_be_bytes)
+}
+
+fn snat(address: IpAddr, ports: Option<(u16, u16)>) -> Vec<E> {
+    let (family, bytes) = match address {
+        IpAddr::V4(address) => (Family::Ipv4, address.octets().to_vec()),
+        IpAddr::V6(address) => (Family::Ipv6, address.octets().to_vec()),
+    };
+    let mut expressions = vec![value(0, bytes)];
+    if let Some((first, last)) = ports {
+        expressions.push(value(4, first.to_be_bytes().to_vec()));
+        expressions.push(value(8, last.to_be_bytes().to_vec()));
+    }
+    expressions.push(E::Snat {
+        family: u32::from(nfproto(family)),
+        address: 0,
+        ports: ports.map(|_| (4, 8)),
+        flags: RANDOM_FULLY,
+    });
+    expressions
+}
+
 fn dnat(address: IpAddr, port: u16) -> Vec<E> {
     let (family, bytes) = match address {
         IpAddr::V4(address) => (Family::Ipv4, address.octets().to_vec()),

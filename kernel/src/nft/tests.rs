@@ -107,6 +107,19 @@ fn every_statement() -> Vec<S> {
             port: 8080,
         },
         S::Masquerade,
+        S::MasqueradePorts {
+            first: 32_768,
+            last: 60_999,
+        },
+        S::Snat {
+            address: [192, 0, 2, 1].into(),
+            ports: None,
+        },
+        S::Snat {
+            address: "2001:db8::1".parse().unwrap(),
+            ports: Some((1024, 2047)),
+        },
+        S::SetMarkBits(0x20),
         S::Verdict(Verdict::Accept),
         S::Verdict(Verdict::Goto("c".into())),
     ]

@@ -389,6 +389,25 @@ pub fn representative() -> Ruleset {
         ],
         None,
     );
+    let snat = |ports, protocol: Option<u8>| {
+        let mut statements = vec![S::Family(Family::Ipv4)];
+        statements.extend(protocol.map(S::L4Proto));
+        statements.push(S::Snat {
+            address: [192, 0, 2, 7].into(),
+            ports,
+        });
+        rule(statements, None)
+    };
+    let masquerade_ports = S::MasqueradePorts {
+        first: 32_768,
+        last: 60_999,
+    };
+    let nat_rules = vec![
+        snat(Some((1024, 2047)), Some(17)),
+        snat(None, None),
+        rule(vec![S::L4Proto(6), masquerade_ports], None),
+        masquerade,
+    ];
     let chains = [
         (
             "forward",
@@ -406,7 +425,7 @@ pub fn representative() -> Ruleset {
         ),
         (
             "postrouting",
-            base(Hook::Postrouting, ChainType::Nat, 90, vec![masquerade]),
+            base(Hook::Postrouting, ChainType::Nat, 90, nat_rules),
         ),
         (
             "to-port",

@@ -34,6 +34,7 @@ mod node_status;
 mod reader;
 mod secret;
 mod service;
+mod size;
 mod syntax;
 mod workload;
 mod write;
@@ -277,7 +278,8 @@ impl<'a> Body<'a> {
         let object = self
             .name_problem
             .take()
-            .map_or_else(|| read(&mut self), Err);
+            .map_or_else(|| size::check(key.kind, document), Err)
+            .and_then(|()| read(&mut self));
         match object {
             Ok(object) => {
                 self.metadata.ignore(METADATA);

@@ -51,7 +51,7 @@ fn pool_spec() -> Schema {
             integer(20..=128)
                 .about("Length of the blocks that nodes take: 20 to 32 (26) for IPv4, 116 to 128 (122) for IPv6. Can't be changed."),
         ),
-        ("ipipMode", modes().about("When packets to the pool go in IPIP. IPv4 only.")),
+        ("ipipMode", modes().about("When packets to the pool go in IPIP.")),
         ("vxlanMode", modes().about("When packets to the pool go in VXLAN.")),
         (
             "natOutgoing",
@@ -96,10 +96,6 @@ fn pool_spec() -> Schema {
     .rule(
         "!has(self.ipipMode) || self.ipipMode == 'Never' || !has(self.vxlanMode) || self.vxlanMode == 'Never'",
         "a pool has either ipipMode or vxlanMode",
-    )
-    .rule(
-        "!has(self.ipipMode) || self.ipipMode == 'Never' || cidr(self.cidr).ip().family() == 4",
-        "ipipMode is for IPv4 pools only",
     )
     .rule(
         "!has(self.blockSize) || (cidr(self.cidr).ip().family() == 4 \

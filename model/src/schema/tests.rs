@@ -5,7 +5,7 @@ use crate::manifest::{Parsed, asked, parse};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-const EVERY_FIELD: &str = include_str!("../../../deploy/examples/every-field.yaml");
+const EVERY_FIELD: &str = include_str!("../../../deploy/every-field.yaml");
 const CLUSTER_POLICY: &str = include_str!("../../../deploy/objects/cluster-policy.yaml");
 
 /// Kinds that agents do not read: written for other programs, or asked of nodes.

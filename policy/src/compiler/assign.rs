@@ -7,7 +7,7 @@ use super::moves::Affected;
 use super::{Compiler, host};
 use crate::hash::content_name;
 use crate::input::Policy;
-use crate::ir::{self, Cluster, Place, PolicySet, Subject};
+use crate::ir::{self, Asked, Cluster, Member, Place, PolicySet, Subject};
 use model::NamedPort;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,11 +59,7 @@ impl Compiler {
         let mut wanted = BTreeMap::new();
         for endpoint in owners.endpoints() {
             for (direction, place) in host::PLACES {
-                let policies = self
-                    .policies
-                    .get(&None)
-                    .into_iter()
-                    .flat_map(BTreeMap::values);
+                let policies = self.policies.all(&None);
                 let subject = Subject::Host(endpoint);
                 let Some(set) = PolicySet::of(subject, direction, place, policies, self.cluster())
                 else {
@@ -119,9 +115,11 @@ impl Compiler {
         }
         let key = (class.clone(), direction, place);
         let by_class = known.by_class.entry(key).or_insert_with(|| {
-            let own = self.policies.get(&Some(endpoint.namespace.clone()));
-            let policies = own.into_iter().chain(self.policies.get(&None));
-            let policies = policies.flat_map(BTreeMap::values);
+            let asked = Asked::new(Member::Endpoint(endpoint), self.told.owners());
+            let own = self
+                .policies
+                .about(&Some(endpoint.namespace.clone()), &asked);
+            let policies = own.chain(self.policies.about(&None, &asked));
             let (subject, cluster) = (Subject::Pod(endpoint), self.cluster());
             let applying = match endpoint.labels_known {
                 true => ir::applying(subject, direction, place, policies, cluster),

@@ -13,7 +13,7 @@ use crate::ruleset::{
     SetHeader, SetKind, Statement, Verdict,
 };
 use ipnet::IpNet;
-use model::Protocol;
+use model::{Protocol, names};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -137,24 +137,29 @@ impl Base<'_> {
 /// Pods speak with their own addresses only. Neighbour discovery also from link-local ones, but
 /// neither router advertisements nor redirects: those are for routers to send.
 fn spoof(prefix: &str, sets: &Sets) -> Chain {
-    let from_pod = || Statement::IifnamePrefix {
+    let of_others = Statement::IifnamePrefix {
         prefix: prefix.to_owned(),
-        negate: false,
+        negate: true,
+    };
+    let own = |at: usize, family| {
+        let own = lookup(&[Field::Iif, saddr(family)], sets.name(LOCAL[at]), false);
+        accept([Statement::Family(family), own])
     };
     let discovery = |first, last| {
-        rule([
-            from_pod(),
+        accept([
             Statement::Family(Family::Ipv6),
             Statement::Ipv6LinkLocalSource,
             Statement::Icmpv6Type { first, last },
-            Statement::Verdict(Verdict::Accept),
         ])
     };
-    let mut rules = vec![discovery(133, 133), discovery(135, 136)];
-    for (at, family) in FAMILIES.into_iter().enumerate() {
-        let foreign = lookup(&[Field::Iif, saddr(family)], sets.name(LOCAL[at]), true);
-        rules.push(drop_rule([from_pod(), Statement::Family(family), foreign]));
-    }
+    let mut rules = vec![accept([of_others])];
+    rules.extend(
+        FAMILIES
+            .into_iter()
+            .enumerate()
+            .map(|(at, family)| own(at, family)),
+    );
+    rules.extend([discovery(133, 133), discovery(135, 136), drop_rule([])]);
     let hook = hook(Hook::Prerouting, ChainType::Filter, PRIORITY_RAW);
     Chain {
         hook: Some(hook),
@@ -189,10 +194,30 @@ impl Base<'_> {
         rules
     }
 
+    /// Marks what goes into a VXLAN.
+    fn spread(&self) -> Vec<Rule> {
+        let devices = [names::VXLAN_DEVICE, names::VXLAN6_DEVICE];
+        let mark = |bits| {
+            devices.map(|device| {
+                rule([
+                    Statement::Oifname(device.to_owned()),
+                    Statement::SetMarkBits(bits),
+                ])
+            })
+        };
+        self.network
+            .spread
+            .map(mark)
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
     /// Only packets from or to pods, and through host endpoints, are ever dropped here: what else
     /// this host forwards is none of our business.
     fn forward(&self) -> Chain {
-        let mut rules = self.revoked();
+        let mut rules = self.spread();
+        rules.extend(self.revoked());
         rules.extend(forward(self.options, self.sets));
         rules.extend(self.hosts.dispatch(Direction::Ingress, Place::HostForward));
         for (field, map) in [(Field::Iif, EGRESS), (Field::Oif, INGRESS)] {
@@ -403,10 +428,41 @@ fn masquerade(network: &NetworkSets) -> (Vec<Rule>, BTreeMap<String, Set>) {
             statements.push(lookup(&[field], name.clone(), negate));
             sets.insert(name, interval_set(family, ranges));
         }
-        statements.push(Statement::Masquerade);
-        rules.push(rule(statements));
+        rules.extend(source_nat(network, family).map(|last| {
+            let mut statements = statements.clone();
+            statements.extend(last);
+            rule(statements)
+        }));
     }
     (rules, sets)
+}
+
+/// What is done to the source: by rules for protocols with ports first, where ports are chosen.
+fn source_nat(
+    network: &NetworkSets,
+    family: Family,
+) -> impl Iterator<Item = Vec<Statement>> + use<> {
+    let address = network.nat_address.filter(|_| family == Family::Ipv4);
+    let address = address.map(IpAddr::V4);
+    let with_ports = network.nat_ports.map(|(first, last)| match address {
+        Some(address) => Statement::Snat {
+            address,
+            ports: Some((first, last)),
+        },
+        None => Statement::MasqueradePorts { first, last },
+    });
+    let any = match address {
+        Some(address) => Statement::Snat {
+            address,
+            ports: None,
+        },
+        None => Statement::Masquerade,
+    };
+    let of_protocol = with_ports.into_iter().flat_map(|nat| {
+        let protocols = [IPPROTO_TCP, IPPROTO_UDP];
+        protocols.map(|protocol| vec![Statement::L4Proto(protocol), nat.clone()])
+    });
+    of_protocol.chain([vec![any]])
 }
 
 fn ranges(prefixes: &BTreeSet<IpNet>, family: Family) -> Ranges {

@@ -74,7 +74,7 @@ impl Endpoints {
                 Hint::Namespace(name) => {
                     found.extend(self.by_namespace.get(name).into_iter().flatten());
                 }
-                Hint::None => return None,
+                Hint::Key(_) | Hint::None => return None,
             }
         }
         Some(found)

@@ -20,19 +20,7 @@ impl Compiler {
 
     /// A policy of any kind says this, or is gone.
     pub fn set_policy(&mut self, key: &PolicyKey, policy: Option<Policy>) {
-        let before = self.policies.get(&key.namespace);
-        if before.and_then(|policies| policies.get(key)) == policy.as_ref() {
-            return;
-        }
-        let policies = self.policies.entry(key.namespace.clone()).or_default();
-        match policy {
-            Some(policy) => drop(policies.insert(key.clone(), policy)),
-            None => drop(policies.remove(key)),
-        }
-        if policies.is_empty() {
-            self.policies.remove(&key.namespace);
-        }
-        self.dirty.policies.insert(key.namespace.clone());
+        self.policies.set(key, policy, &mut self.dirty.policies);
     }
 
     /// A tier says this, or is gone. The tiers `kube-admin`, `default` and `kube-baseline` exist

@@ -50,6 +50,7 @@ struct Selected {
 #[derive(Debug, Default)]
 struct Filed {
     labels: BTreeMap<String, BTreeMap<String, BTreeSet<u32>>>,
+    keys: BTreeMap<String, BTreeSet<u32>>,
     namespaces: BTreeMap<String, BTreeSet<u32>>,
     rest: BTreeSet<u32>,
 }
@@ -269,6 +270,7 @@ impl Filed {
                 let of_key = self.labels.entry(key.clone()).or_default();
                 of_key.entry(value.clone()).or_default()
             }
+            Hint::Key(key) => self.keys.entry(key.clone()).or_default(),
             Hint::Namespace(name) => self.namespaces.entry(name.clone()).or_default(),
             Hint::None => &mut self.rest,
         };
@@ -285,6 +287,7 @@ impl Filed {
                     }
                 }
             }
+            Hint::Key(key) => remove_from(&mut self.keys, key, number),
             Hint::Namespace(name) => remove_from(&mut self.namespaces, name, number),
             Hint::None => drop(self.rest.remove(&number)),
         }
@@ -298,6 +301,7 @@ impl Filed {
         asked.each_label(|key, value| {
             let drawer = self.labels.get(key).and_then(|of_key| of_key.get(value));
             into.extend(drawer.into_iter().flatten());
+            into.extend(self.keys.get(key).into_iter().flatten());
         });
     }
 }

@@ -15,6 +15,7 @@ mod members;
 mod moves;
 mod options;
 mod pod_sets;
+mod policies;
 mod ports;
 mod relay;
 mod sets;
@@ -25,7 +26,6 @@ pub use host_ports::HostPort;
 pub use options::{DropLog, Failsafe, Options};
 
 use crate::endpoint::EndpointId;
-use crate::input::{Policy, PolicyKey};
 use crate::ir;
 use crate::ruleset::changes::Changes;
 use crate::ruleset::{Op, Ruleset};
@@ -38,6 +38,7 @@ use host_ports::HostPorts;
 use ipnet::IpNet;
 use members::{MemberId, Members};
 use pod_sets::PodSets;
+use policies::{Policies, Subjects};
 use relay::Users;
 use sets::Sets;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,13 @@ pub struct NetworkSets {
     pub masquerade: BTreeSet<IpNet>,
     /// Destinations inside the cluster: no masquerading towards them.
     pub pools: BTreeSet<IpNet>,
+    /// Source ports of what is masqueraded, first to last; none where the kernel chooses.
+    pub nat_ports: Option<(u16, u16)>,
+    /// Source address of what is masqueraded over IPv4; none is that of the interface.
+    pub nat_address: Option<Ipv4Addr>,
+    /// Bits of the mark that packets get on their way into a VXLAN: with a mark, the kernel chooses
+    /// the path flow by flow, and does not keep one for each end.
+    pub spread: Option<u32>,
     /// Sources allowed to send us IP in IP, both families.
     pub ipip_peers: BTreeSet<IpAddr>,
     /// Our tunnel's local address: what is sent to it has to come from one of the peers. None
@@ -71,8 +79,7 @@ pub struct NetworkSets {
 pub struct Compiler {
     options: Options,
     told: Told,
-    /// By namespace; those without one are cluster-wide.
-    policies: BTreeMap<Option<String>, BTreeMap<PolicyKey, Policy>>,
+    policies: Policies,
     endpoints: Endpoints,
     network: NetworkSets,
     dirty: Dirty,
@@ -96,8 +103,8 @@ pub struct Compiler {
 #[derive(Debug, Default)]
 struct Dirty {
     endpoints: BTreeSet<EndpointId>,
-    /// Namespaces with other policies; none for cluster-wide ones.
-    policies: BTreeSet<Option<String>>,
+    /// Whom policies that changed may be about, by namespace; none for cluster-wide ones.
+    policies: BTreeMap<Option<String>, Subjects>,
     /// The network as it was compiled last.
     network: Option<NetworkSets>,
     options: bool,
@@ -111,7 +118,7 @@ impl Compiler {
         Self {
             options,
             told: Told::default(),
-            policies: BTreeMap::new(),
+            policies: Policies::default(),
             endpoints: Endpoints::default(),
             network: NetworkSets::default(),
             dirty: Dirty {
@@ -154,7 +161,9 @@ impl Compiler {
         if dirty.network.is_some() || dirty.options || base_changed || base_renamed {
             self.render_base(&mut changes);
         }
-        for (name, layout) in self.groups.layouts() {
+        // Sets keep their names nearly always.
+        let some = !(renewed.is_empty() && renamed.is_empty());
+        for (name, layout) in self.groups.layouts().filter(|_| base_renamed || some) {
             if base_renamed || renewed.contains(name) || layout.uses(&renamed) {
                 for (name, chain) in layout.render(&self.sets) {
                     if self.ruleset.chains.get(&name) != Some(&chain) {

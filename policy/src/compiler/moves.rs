@@ -2,9 +2,10 @@
 
 use super::endpoints::count_local;
 use super::members::MemberId;
+use super::policies::Subjects;
 use super::{Compiler, Dirty, NetworkSets, base};
 use crate::endpoint::EndpointId;
-use crate::ir::Member;
+use crate::ir::{Asked, Member};
 use crate::ruleset::{Element, Part};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,28 +46,36 @@ impl Compiler {
         for id in moved {
             self.move_endpoint(&id, &mut affected);
         }
-        for namespace in &dirty.policies {
-            let Some(namespace) = namespace else { continue };
-            let ids = self
-                .endpoints
-                .by_namespace
-                .get(namespace)
-                .into_iter()
-                .flatten();
-            let compiled = ids.filter_map(|id| self.endpoints.compiled.get(id));
-            affected
-                .interfaces
-                .extend(compiled.filter_map(|endpoint| endpoint.local));
+        if !dirty.policies.is_empty() {
+            let subjects = self.subjects(&dirty.policies);
+            affected.interfaces.extend(subjects);
         }
         let tiers = !self.told.tiers.take_changed().is_empty();
-        let everywhere = tiers || dirty.policies.contains(&None);
-        if everywhere {
+        if tiers {
             affected.interfaces.extend(self.dispatch.interfaces());
         }
-        affected.hosts = everywhere;
+        affected.hosts = tiers || dirty.policies.contains_key(&None);
         affected.hosts |= !self.told.host_interfaces.take_changed().is_empty();
         self.move_others(&namespaces, &profiles, &mut affected);
         affected
+    }
+
+    /// Interfaces of the pods of this node that policies which changed may be about.
+    fn subjects(&self, changed: &BTreeMap<Option<String>, Subjects>) -> BTreeSet<u32> {
+        let cluster_wide = changed.get(&None);
+        let may_be = |interface: &u32| {
+            let mut owners = self.dispatch.owners(*interface);
+            owners.any(|id| {
+                let Some(endpoint) = self.endpoints.compiled.get(id) else {
+                    return false;
+                };
+                let asked = Asked::new(Member::Endpoint(endpoint), self.told.owners());
+                let own = changed.get(&Some(endpoint.namespace.clone()));
+                let mut changed = own.into_iter().chain(cluster_wide);
+                changed.any(|subjects| subjects.may_hold(&asked))
+            })
+        };
+        self.dispatch.interfaces().filter(may_be).collect()
     }
 
     fn move_endpoint(&mut self, id: &EndpointId, affected: &mut Affected) {

@@ -14,6 +14,9 @@ use std::net::IpAddr;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
+/// Protocols and ports.
+type Ports = [(u8, u16)];
+
 /// Calico's `failsafeInboundHostPorts`: SSH, DHCP, BGP, etcd, Typha, the Kubernetes API.
 const FAILSAFE_IN: [(u8, u16); 9] = [
     (TCP, 22),
@@ -125,6 +128,10 @@ impl Evaluator {
     }
 }
 
+fn is_among(ports: &Ports, flow: &Flow, port: Option<u16>) -> bool {
+    port.is_some_and(|port| ports.contains(&(flow.protocol, port)))
+}
+
 struct Walk<'a> {
     evaluator: &'a Evaluator,
     host: &'a HostEndpoint,
@@ -141,6 +148,9 @@ impl Walk<'_> {
         }
         let tiers = self.evaluator.tiers(view);
         for stage in self.stages() {
+            if self.is_spared(stage) {
+                continue;
+            }
             for tier in &tiers {
                 match self.through_tier(tier, stage, &mut passed) {
                     Outcome::Decided(reason) => return (reason, passed),
@@ -167,12 +177,31 @@ impl Walk<'_> {
     }
 
     fn is_failsafe(&self) -> bool {
-        let ports = match self.direction {
-            Direction::Ingress => FAILSAFE_IN,
-            Direction::Egress => FAILSAFE_OUT,
-        };
-        let port = self.flow.destination_port;
-        port.is_some_and(|port| ports.contains(&(self.flow.protocol, port)))
+        is_among(self.failsafe().0, self.flow, self.flow.destination_port)
+    }
+
+    /// Failsafe ports of what the direction opens, and of what it answers.
+    fn failsafe(&self) -> (&'static Ports, &'static Ports) {
+        match self.direction {
+            Direction::Ingress => (&FAILSAFE_IN, &FAILSAFE_OUT),
+            Direction::Egress => (&FAILSAFE_OUT, &FAILSAFE_IN),
+        }
+    }
+
+    /// Policies that come before the way of a packet is known never see failsafe ports, whether the
+    /// host is its end or not; those that come before connection tracking don't see answers from
+    /// such ports either.
+    fn is_spared(&self, stage: Stage) -> bool {
+        let (opened, answered) = self.failsafe();
+        let port = self.seen_by(stage).destination_port;
+        match stage {
+            Stage::Ordinary(_) => false,
+            Stage::PreDnat => is_among(opened, self.flow, port),
+            Stage::Untracked => {
+                is_among(opened, self.flow, port)
+                    || is_among(answered, self.flow, self.flow.source_port)
+            }
+        }
     }
 
     /// Only ordinary policies deny by being there: after the others come more.

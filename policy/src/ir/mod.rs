@@ -16,7 +16,9 @@ mod peer;
 
 pub(crate) use order::{Cluster, Subject, applying};
 pub use peer::domain_matches;
-pub(crate) use peer::{Asked, Hint, Member, Namespaces, Owners, PeerSelector, PodPeer, with_name};
+pub(crate) use peer::{
+    Asked, Hint, Member, Namespaces, Owners, PeerSelector, PodPeer, needed_label, with_name,
+};
 
 use crate::input::PolicyKey;
 use crate::intervals::Ranges;

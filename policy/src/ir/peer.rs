@@ -74,6 +74,8 @@ pub(crate) enum Member<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Hint {
     Label(String, String),
+    /// A label with this key.
+    Key(String),
     Namespace(String),
     None,
 }
@@ -335,18 +337,34 @@ impl PeerSelector {
             Self::Service { namespace, .. } => return Hint::Namespace(namespace.clone()),
             Self::Nodes(_) | Self::Domains(_) => return Hint::None,
         };
-        match needed_label(selector) {
-            Some((key, value)) => Hint::Label(key.clone(), value.clone()),
-            None => otherwise,
+        match (needed_label(selector), needed_key(selector)) {
+            (Some((key, value)), _) => Hint::Label(key.clone(), value.clone()),
+            (None, Some(key)) => Hint::Key(key.clone()),
+            (None, None) => otherwise,
         }
     }
 }
 
-fn needed_label(selector: &Selector) -> Option<(&String, &String)> {
+/// A label without which the selector does not match.
+pub(crate) fn needed_label(selector: &Selector) -> Option<(&String, &String)> {
     match selector {
         Selector::Eq(key, value) => Some((key, value)),
         Selector::And(all) => all.iter().find_map(needed_label),
         Selector::In(key, values) if values.len() == 1 => Some((key, values.first()?)),
+        _ => None,
+    }
+}
+
+/// The key of a label without which the selector does not match.
+fn needed_key(selector: &Selector) -> Option<&String> {
+    match selector {
+        Selector::Eq(key, _)
+        | Selector::In(key, _)
+        | Selector::Has(key)
+        | Selector::StartsWith(key, _)
+        | Selector::EndsWith(key, _)
+        | Selector::Contains(key, _) => Some(key),
+        Selector::And(all) => all.iter().find_map(needed_key),
         _ => None,
     }
 }

@@ -298,6 +298,24 @@ fn statement(statement: &Statement) -> Vec<Value> {
             json!({ "dnat": { "family": family, "addr": address.to_string(), "port": port } })
         }
         Statement::Masquerade => json!({ "masquerade": { "flags": "fully-random" } }),
+        Statement::MasqueradePorts { first, last } => {
+            let port = range(&json!(first), &json!(last));
+            json!({ "masquerade": { "port": port, "flags": "fully-random" } })
+        }
+        Statement::Snat { address, ports } => {
+            let family = if address.is_ipv4() { "ip" } else { "ip6" };
+            let mut snat = json!({
+                "family": family, "addr": address.to_string(), "flags": "fully-random",
+            });
+            if let Some((first, last)) = ports {
+                snat["port"] = range(&json!(first), &json!(last));
+            }
+            json!({ "snat": snat })
+        }
+        Statement::SetMarkBits(bits) => {
+            let mark = json!({ "meta": { "key": "mark" } });
+            json!({ "mangle": { "key": mark, "value": { "|": [mark, bits] } } })
+        }
         Statement::Verdict(verdict) => verdict_value(verdict),
     };
     vec![one]

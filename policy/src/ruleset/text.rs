@@ -7,7 +7,7 @@ use super::{
 };
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 impl Display for Ruleset {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -268,6 +268,22 @@ impl Display for Statement {
                 write!(f, "dnat {family} to {}", SocketAddr::new(*address, *port))
             }
             Self::Masquerade => f.write_str("masquerade fully-random"),
+            Self::MasqueradePorts { first, last } => {
+                write!(f, "masquerade to :{first}-{last} fully-random")
+            }
+            Self::Snat { address, ports } => {
+                let (family, shown) = match address {
+                    IpAddr::V4(address) => ("ip", address.to_string()),
+                    IpAddr::V6(address) if ports.is_some() => ("ip6", format!("[{address}]")),
+                    IpAddr::V6(address) => ("ip6", address.to_string()),
+                };
+                write!(f, "snat {family} to {shown}")?;
+                if let Some((first, last)) = ports {
+                    write!(f, ":{first}-{last}")?;
+                }
+                f.write_str(" fully-random")
+            }
+            Self::SetMarkBits(bits) => write!(f, "meta mark set meta mark or {bits:#x}"),
             Self::Verdict(verdict) => verdict.fmt(f),
         }
     }

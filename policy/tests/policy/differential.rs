@@ -1,7 +1,7 @@
 //! The compiled table against the evaluator, for policies of every kind.
 
 use crate::generate::{
-    Change, OUTSIDE, changes, cluster, evaluator, host_policy, labels, services,
+    Change, OUTSIDE, Service, changes, cluster, evaluator, host_policy, labels, services,
 };
 use model::{CalicoPolicy, HostEndpoint, Labels};
 use policy::program::{Connection, Interface, Outcome, Packet, Program};
@@ -155,9 +155,9 @@ fn compare_hosts(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseErro
         if from.is_ipv4() != to.is_ipv4() {
             continue;
         }
-        for (protocol, port, icmp) in services() {
+        for ((protocol, port, icmp), source_port) in host_services() {
             let flow = Flow {
-                source_port: port.map(|_| 1500),
+                source_port,
                 icmp,
                 ..Flow::new(Party::Address(from), Party::Address(to), protocol, port)
             };
@@ -185,7 +185,7 @@ fn compare_hosts(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseErro
                     destination: to,
                     original_destination: None,
                     protocol,
-                    ports: port.map(|port| (1500, port)),
+                    ports: source_port.zip(port),
                     icmp,
                     connection: Connection::New,
                     mark: 0,
@@ -200,6 +200,19 @@ fn compare_hosts(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseErro
         }
     }
     Ok(())
+}
+
+/// With their source ports; some have failsafe ports at either end.
+fn host_services() -> Vec<(Service, Option<u16>)> {
+    let with_source = services().into_iter();
+    let mut all: Vec<_> = with_source
+        .map(|service| (service, service.1.map(|_| 1500)))
+        .collect();
+    for (protocol, failsafe) in [(6, 22), (6, 6443), (17, 53), (17, 68)] {
+        all.push(((protocol, Some(failsafe), None), Some(1500)));
+        all.push(((protocol, Some(80), None), Some(failsafe)));
+    }
+    all
 }
 
 pub(crate) fn cases() -> u32 {

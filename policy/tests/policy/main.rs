@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
 mod apply;
+mod bounds;
 mod cluster;
 mod differential;
 mod evaluator;

@@ -185,7 +185,7 @@ impl Connection {
             Ask::Newest => self.over(Heard::Newest {
                 version: server.version.to_string(),
             }),
-            Ask::Stream if !server.streams_lists => self.over(Heard::Refused { code: 422 }),
+            Ask::Stream if !server.streams_lists => self.over(Heard::Refused { code: 500 }),
             Ask::Stream => {
                 let version = server.version;
                 let state = server.state().iter();

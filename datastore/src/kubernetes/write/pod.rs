@@ -1,6 +1,6 @@
 //! The annotations of a pod that has its addresses.
 
-use super::{ClusterWriter, MERGE, is_conflict};
+use super::{ApiError, ClusterWriter, MERGE, is_conflict};
 use crate::WriteError;
 use ipnet::IpNet;
 use model::names::ANNOTATION_PREFIX;
@@ -59,12 +59,20 @@ impl ClusterWriter {
         } = pod;
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/status");
         match self.patch(&path, MERGE, &patch(pod)).await {
-            Err(error) if !is_conflict(&error) && error.code() != Some(404) => {
+            Err(error) if error.code() != Some(404) && !is_another(&error) => {
                 Err(WriteError::Api(error))
             }
             _ => Ok(()),
         }
     }
+}
+
+/// The pod of this name has another UID.
+fn is_another(error: &ApiError) -> bool {
+    let ApiError::Refused { code, message, .. } = error else {
+        return false;
+    };
+    is_conflict(error) || *code == 422 && message.contains("metadata.uid")
 }
 
 fn patch(pod: &PodAddresses) -> Value {

@@ -1,7 +1,11 @@
 //! What `FelixConfiguration` changes: the object `node.<name>` wins over `default`, field by field.
 
 use super::Calc;
-use model::{FailsafePort, FelixConfiguration, names};
+use ipnet::IpNet;
+use model::object::NatOutgoingExclusions;
+use model::{FailsafePort, FelixConfiguration, Node, names};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 impl Calc {
     /// The value of a field, if it is configured.
@@ -28,6 +32,29 @@ impl Calc {
             options.failsafe.outbound = ports(outbound);
         }
         self.compiler.set_options(options);
+    }
+
+    /// Destinations inside the cluster: no source is translated towards them.
+    pub(super) fn not_masqueraded(&self) -> BTreeSet<IpNet> {
+        let pools = self.objects.pools().map(|pool| pool.cidr);
+        let mut inside: BTreeSet<IpNet> = pools.collect();
+        let exclusions = self.configured(|c| c.nat_outgoing_exclusions);
+        if exclusions == Some(NatOutgoingExclusions::IpPoolsAndHostIps) {
+            let nodes = self.objects.nodes().flat_map(Node::all_addresses);
+            inside.extend(nodes.map(IpNet::from));
+        }
+        inside
+    }
+
+    /// Source ports of what is masqueraded.
+    pub(super) fn nat_ports(&self) -> Option<(u16, u16)> {
+        let ports = self.configured(|c| c.nat_port_range);
+        ports.filter(|ports| *ports != (0, 0))
+    }
+
+    /// Source address of what is masqueraded.
+    pub(super) fn nat_address(&self) -> Option<Ipv4Addr> {
+        self.configured(|c| c.nat_outgoing_address)
     }
 
     pub(super) fn vxlan_port(&self) -> u16 {

@@ -7,8 +7,8 @@ use crate::routes::{Topology, Withheld};
 use crate::workloads;
 use bgp_core::SpeakerConfig;
 use ipnet::IpNet;
-use model::Node;
 use model::dataplane::RouteKind;
+use model::{Node, names};
 use policy::NetworkSets;
 use policy::ruleset::Op;
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,7 +119,10 @@ impl Calc {
                 .filter(masquerade)
                 .map(|pool| pool.cidr)
                 .collect(),
-            pools: self.objects.pools().map(|pool| pool.cidr).collect(),
+            pools: self.not_masqueraded(),
+            nat_ports: self.nat_ports(),
+            nat_address: self.nat_address(),
+            spread: self.has_several_ways().then_some(names::SPREAD_MARK),
             vxlan_peers: others().flat_map(model::Node::all_addresses).collect(),
             vxlan_local: self.vxlan_locals(),
             ipip_peers: topology.node_addresses.clone(),
@@ -273,6 +276,15 @@ impl Calc {
         };
         let before = self.desired.learned.get(prefix);
         before.is_some_and(|before| all(before, &works)) && all(kind, &settling)
+    }
+
+    /// Whether other nodes are reached by more than one path.
+    fn has_several_ways(&self) -> bool {
+        let several = |address: IpAddr| {
+            let hops = self.underlay.gateways(address);
+            self.underlay.connected(address).is_none() && hops.is_some_and(|hops| hops.len() > 1)
+        };
+        self.topology.node_addresses.iter().any(|ip| several(*ip))
     }
 
     /// MTU in bytes of the way to the other nodes: the least of the interfaces that lead there, or

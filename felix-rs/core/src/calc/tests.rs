@@ -340,6 +340,29 @@ fn a_pod_made_again_under_its_name_does_not_get_the_labels_of_the_one_before() {
     };
     let before = seen(&again, Some(9), &objects(pod("first", "old"))).unwrap();
     assert!(!before.labels_known && before.labels.is_empty());
+    let first = WorkloadEndpoint {
+        pod: "never-seen".into(),
+        ..again.clone()
+    };
+    let unknown = |endpoint: &WorkloadEndpoint, local| {
+        let seen = seen(endpoint, local, &objects(pod("first", "old"))).unwrap();
+        !seen.labels_known
+    };
+    assert!(unknown(&first, Some(9)), "its object is on its way");
+    assert!(
+        !unknown(&first, None),
+        "another node's: it matches no label"
+    );
+    let without_uid = WorkloadEndpoint {
+        pod_uid: None,
+        ..first.clone()
+    };
+    assert!(!unknown(&without_uid, Some(9)), "no object will come");
+    let labelled = WorkloadEndpoint {
+        labels: Labels::from([("app".to_owned(), "cni".to_owned())]),
+        ..first
+    };
+    assert!(!unknown(&labelled, Some(9)));
     let after = seen(&again, Some(9), &objects(pod("second", "new"))).unwrap();
     assert!(after.labels_known);
     assert_eq!(after.labels["app"], "new");
@@ -410,4 +433,141 @@ proptest! {
         prop_assert_eq!(&calc.desired().learned, &expected.desired().learned);
         prop_assert_eq!(calc.ruleset(), expected.ruleset());
     }
+}
+
+#[test]
+fn a_way_that_works_is_kept_beside_a_tunnel_that_was_made_a_moment_ago() {
+    let mut calc = told(facts());
+    let near = net("10.244.2.0/26");
+    calc.set_settling([names::IPIP_DEVICE.to_owned()].into());
+    tell(&mut calc, Fact::Object(pool(EncapMode::Always)));
+    calc.resolve();
+    assert_eq!(
+        calc.desired().route(&near),
+        Some(&via("10.1.0.12", 2, false))
+    );
+    // A route that is new has no other way.
+    let fresh = net("10.244.4.0/26");
+    tell(
+        &mut calc,
+        Fact::Fib(FibChange::Set {
+            prefix: fresh,
+            next_hops: vec!["10.1.0.12".parse::<IpAddr>().unwrap().into()],
+            priority: None,
+        }),
+    );
+    calc.resolve();
+    assert_eq!(
+        calc.desired().route(&fresh),
+        Some(&via("10.1.0.12", 9, true))
+    );
+    calc.set_settling(BTreeSet::new());
+    calc.resolve();
+    assert_eq!(
+        calc.desired().route(&near),
+        Some(&via("10.1.0.12", 9, true))
+    );
+}
+
+#[test]
+fn without_bgp_sessions_the_owners_of_blocks_are_the_next_hops() {
+    let mut calc = told(facts());
+    let block = net("10.244.8.0/26");
+    let owned = Object::IpamBlock(model::IpamBlock {
+        cidr: block,
+        node: "n3".into(),
+    });
+    tell(&mut calc, Fact::Object(owned));
+    calc.resolve();
+    assert_eq!(calc.desired().route(&block), None, "BGP would tell of it");
+    let mesh = |enabled| {
+        Object::BgpConfiguration(model::BgpConfiguration {
+            name: "default".into(),
+            node_to_node_mesh_enabled: enabled,
+            ..model::BgpConfiguration::default()
+        })
+    };
+    tell(&mut calc, Fact::Object(mesh(false)));
+    calc.resolve();
+    assert_eq!(
+        calc.desired().route(&block),
+        Some(&via("10.2.0.13", 9, true))
+    );
+    tell(&mut calc, Fact::Object(mesh(true)));
+    calc.resolve();
+    assert_eq!(calc.desired().route(&block), None);
+}
+
+#[test]
+fn ipv6_pods_of_nodes_without_ipv6_need_vxlan() {
+    let mut calc = told(facts());
+    let block = net("fd00:10:244::/122");
+    let mut pool = |vxlan_mode, ipip_mode| {
+        let Object::IpPool(v4) = self::pool(ipip_mode) else {
+            panic!("a pool")
+        };
+        let pool = Object::IpPool(IpPool {
+            name: "v6".into(),
+            cidr: net("fd00:10:244::/56"),
+            block_size: 122,
+            vxlan_mode,
+            ..v4
+        });
+        tell(&mut calc, Fact::Object(pool));
+        let owned = model::IpamBlock {
+            cidr: block,
+            node: "n3".into(),
+        };
+        tell(&mut calc, Fact::Object(Object::IpamBlock(owned)));
+        tell(&mut calc, Fact::Link(link(10, names::VXLAN_DEVICE)));
+        calc.resolve();
+        let withheld = calc.withheld().map(ToString::to_string).collect::<Vec<_>>();
+        (calc.desired().route(&block).is_some(), withheld.join("; "))
+    };
+    let words =
+        "fd00:10:244::/122: next hop 10.2.0.13 is IPv4: only vxlanMode carries IPv6 over it";
+    assert_eq!(
+        pool(EncapMode::Never, EncapMode::Always),
+        (false, words.to_owned())
+    );
+    assert_eq!(
+        pool(EncapMode::Never, EncapMode::Never),
+        (false, words.to_owned())
+    );
+    assert_eq!(
+        pool(EncapMode::Always, EncapMode::Never),
+        (true, String::new())
+    );
+}
+
+#[test]
+fn the_mtu_is_that_of_the_way_to_the_other_nodes() {
+    let mut calc = told(facts());
+    let mut narrow = link(2, "eth0");
+    narrow.mtu = 1400;
+    tell(&mut calc, Fact::Link(narrow));
+    calc.resolve();
+    assert_eq!((calc.uplink_mtu(), calc.pod_mtu()), (1400, 1380));
+    // The address of the node may be on loopback, whose MTU says nothing.
+    calc.on_address_gone(&Address {
+        ifindex: 2,
+        address: net("10.1.0.11/24"),
+    });
+    let mut lo = link(1, "lo");
+    lo.mtu = 65_536;
+    tell(&mut calc, Fact::Link(lo));
+    for (ifindex, address) in [(1, "10.1.0.11/32"), (2, "192.0.2.11/24")] {
+        let address = net(address);
+        tell(&mut calc, Fact::Address(Address { ifindex, address }));
+    }
+    let RouteKind::Via(hops) = via("192.0.2.1", 2, false) else {
+        panic!("a gateway")
+    };
+    let default = Route {
+        dest: net("0.0.0.0/0"),
+        kind: RouteKind::Via(hops),
+    };
+    calc.on_foreign_route(default, 0);
+    calc.resolve();
+    assert_eq!((calc.uplink_mtu(), calc.pod_mtu()), (1400, 1380));
 }

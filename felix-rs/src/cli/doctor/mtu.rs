@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const AT_ONCE: usize = 32;
 /// How often a length that does not come back is tried.
 const ATTEMPTS: usize = 2;
+/// How often that is done before a path is given up.
+const FIRST_ATTEMPTS: usize = 4;
 /// The least that every link carries (RFC 791, RFC 8200).
 const LEAST: [u32; 2] = [576, 1280];
 
@@ -114,7 +116,11 @@ fn table(measured: &[Measured]) -> String {
 fn path_mtu(to: IpAddr, most: u32, wait: Duration) -> std::io::Result<Option<u32>> {
     let mut echo = Echo::open(to, wait)?;
     let least = LEAST[usize::from(to.is_ipv6())].min(most);
-    if !echo.passes(least)? {
+    // The first packet on a way may have to wait for neighbours to be found.
+    let mut tries = 0..FIRST_ATTEMPTS;
+    if !tries.try_fold(false, |seen, _| {
+        Ok::<_, std::io::Error>(seen || echo.passes(least)?)
+    })? {
         return Ok(None);
     }
     if echo.passes(most)? {
@@ -152,6 +158,8 @@ impl Echo {
             IpAddr::V6(_) => sockopt::set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE)?,
         }
         set_socket_timeout(&socket, Timeout::Recv, Some(wait))?;
+        // Answers of others are not shown.
+        rustix::net::connect(&socket, &SocketAddr::new(to, 0))?;
         Ok(Self {
             socket,
             to,
@@ -173,8 +181,7 @@ impl Echo {
     fn attempt(&mut self, length: u32) -> std::io::Result<bool> {
         self.sequence = self.sequence.wrapping_add(1);
         let request = request(self.to, std::process::id() as u16, self.sequence, length);
-        let to = SocketAddr::new(self.to, 0);
-        match rustix::net::sendto(&self.socket, &request, SendFlags::empty(), &to) {
+        match rustix::net::send(&self.socket, &request, SendFlags::empty()) {
             Ok(_) => {}
             Err(rustix::io::Errno::MSGSIZE) => return Ok(false),
             Err(errno) => return Err(errno.into()),
@@ -186,8 +193,9 @@ impl Echo {
                 rustix::net::recv(&self.socket, buffer.as_mut_slice(), RecvFlags::empty());
             let count = match received {
                 Ok((count, _)) => count,
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => break,
-                Err(errno) => return Err(errno.into()),
+                // A router's word on the way, such as that it was too long, ends the wait as silence
+                // does.
+                Err(_) => break,
             };
             if is_answer(&buffer[..count], self.to, &request) {
                 return Ok(true);

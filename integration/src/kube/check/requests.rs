@@ -41,13 +41,15 @@ pub(in crate::kube) fn since(world: &World, mark: u64) -> Result<Vec<Request>> {
     let mut file = std::fs::File::open(world.cluster.audit_log()).context("audit log")?;
     file.seek(SeekFrom::Start(mark)).context("audit log")?;
     let user = format!("system:serviceaccount:{SYSTEM}:{AGENT}");
-    let mut requests = Vec::new();
+    let (mut requests, mut known) = (Vec::new(), BTreeSet::new());
     for line in BufReader::new(file).lines() {
         // The last line may be half written.
         let Ok(event) = serde_json::from_str::<Value>(&line.context("audit log")?) else {
             continue;
         };
-        if text(&event, "/user/username") != user {
+        // A watch has two lines: when it begins and when it ends.
+        let ours = text(&event, "/user/username") == user;
+        if !ours || !known.insert(text(&event, "/auditID").to_owned()) {
             continue;
         }
         let subresource = text(&event, "/objectRef/subresource");

@@ -32,7 +32,7 @@ use crate::input::PolicyKey;
 use crate::ir::{Action, Block, Denial, Direction, Item, Place, PolicySet, Staged, TierSet};
 use crate::ruleset::{Chain, CtState, Family, Field, Rule, Set, Statement, Verdict};
 use block::BlockLayout;
-use model::TierDefault;
+use model::{Protocol, TierDefault};
 use std::collections::BTreeMap;
 
 /// `NFT_USERDATA_RULE_COMMENT` of nft holds this many bytes.
@@ -88,8 +88,10 @@ impl Layout {
 
     /// True where rules look up one of these sets.
     pub(super) fn uses(&self, bases: &std::collections::BTreeSet<String>) -> bool {
-        let renamed = |base: &String| bases.contains(base) || bases.contains(&twin(base));
-        self.pod_sets.keys().any(renamed)
+        let renamed = |(base, set): (&String, &PodSet)| {
+            bases.contains(base) || set.has_twin() && bases.contains(&twin(base))
+        };
+        !bases.is_empty() && self.pod_sets.iter().any(renamed)
     }
 
     /// Names of the chains.
@@ -133,19 +135,33 @@ impl Builder<'_> {
             let admitted = Statement::CtMarkBits(self.options.admitted_mark);
             self.push(rule([admitted, returns()]));
         }
+        let (there, back) = match self.set.direction {
+            Direction::Ingress => (
+                &self.options.failsafe.inbound,
+                &self.options.failsafe.outbound,
+            ),
+            Direction::Egress => (
+                &self.options.failsafe.outbound,
+                &self.options.failsafe.inbound,
+            ),
+        };
         if matches!(
             self.set.place,
             Place::Host | Place::PreDnat | Place::Untracked
         ) {
-            let ports = match self.set.direction {
-                Direction::Ingress => &self.options.failsafe.inbound,
-                Direction::Egress => &self.options.failsafe.outbound,
-            };
-            if let Some((name, set)) = base::port_set(ports) {
-                self.layout.fixed.insert(name.clone(), set);
-                let failsafe = lookup(&[Field::L4Proto, Field::Dport], name, false);
-                self.push(rule([failsafe, returns()]));
-            }
+            self.add_failsafe(Field::Dport, there);
+        }
+        // Before connection tracking, answers are packets like others.
+        if self.set.place == Place::Untracked {
+            self.add_failsafe(Field::Sport, back);
+        }
+    }
+
+    fn add_failsafe(&mut self, field: Field, ports: &[(Protocol, u16)]) {
+        if let Some((name, set)) = base::port_set(ports) {
+            self.layout.fixed.insert(name.clone(), set);
+            let failsafe = lookup(&[Field::L4Proto, field], name, false);
+            self.push(rule([failsafe, Statement::Verdict(Verdict::Return)]));
         }
     }
 

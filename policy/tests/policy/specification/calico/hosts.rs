@@ -188,3 +188,28 @@ fn policies_before_translation_see_where_a_connection_was_sent() {
     let manifests = [host(json!({})), policy(untracked, rule)];
     assert!(judged(&manifests, HostPath::Local, &local).allows());
 }
+
+#[test]
+fn failsafe_ports_and_their_answers_pass_policies_that_come_before_the_way_of_a_packet_is_known() {
+    let open = || host(json!({ "profiles": ["projectcalico-default-allow"] }));
+    let deny = |kind: Value| [open(), policy(kind, json!({ "action": "Deny" }))];
+    let untracked = deny(json!({ "doNotTrack": true, "applyOnForward": true }));
+    let before_dnat = deny(json!({ "preDNAT": true, "applyOnForward": true }));
+    let answer = |port| Flow {
+        source_port: Some(port),
+        ..flow("192.0.2.53 192.0.2.12 udp/40000")
+    };
+    let judge = |manifests: &[Value], path, flow: &Flow| judged(manifests, path, flow).allows();
+    assert!(judge(&untracked, HostPath::Local, &answer(53)));
+    assert!(!judge(&untracked, HostPath::Local, &answer(54)));
+    assert!(!judge(&before_dnat, HostPath::Local, &answer(53)));
+    let ssh = flow("192.0.2.99 x/a tcp/22");
+    for manifests in [untracked, before_dnat] {
+        assert!(judge(&manifests, HostPath::Forward, &ssh));
+        assert!(!judge(
+            &manifests,
+            HostPath::Forward,
+            &flow("192.0.2.99 x/a tcp/23")
+        ));
+    }
+}
