@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// What is not ours, in the way of cleaning up.
 const OTHERS: [&str; 3] = [
-    "link add ocidummy type dummy",
+    "link add ocidummy type bridge",
     "link set ocidummy up",
     "route add 198.51.100.0/24 dev ocidummy proto static metric 1022",
 ];
@@ -122,7 +122,7 @@ fn a_configuration_of_another_network_that_comes_first_makes_the_node_not_ready(
 #[test]
 fn kube_proxy_in_ipvs_mode_is_named_by_readiness_until_its_device_is_gone() -> Result<()> {
     let mut node = Node::started()?;
-    node.netns.ip(["link add kube-ipvs0 type dummy"])?;
+    node.netns.ip(["link add kube-ipvs0 type bridge"])?;
     let said = node.wait_said("kube-ipvs0 is there: traffic of Services does not pass")?;
     ensure!(
         said.contains("run kube-proxy in nftables or iptables mode"),
