@@ -105,10 +105,10 @@ const REPORTED: &[(&str, &str, &str)] = &[
     ),
     (
         "clusternetworkpolicies.policy.networking.k8s.io/wrong",
-        "operator",
+        "key",
         "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: wrong}\n\
          spec:\n  tier: Admin\n  priority: 999\n  \
-         subject: {namespaces: {matchExpressions: [{key: no, operator: Perhaps}]}}\n  \
+         subject: {namespaces: {matchLabels: {no such key: here}}}\n  \
          ingress: [{name: nobody, action: Deny, from: [{namespaces: {}}]}]\n",
     ),
 ];

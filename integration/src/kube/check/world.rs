@@ -156,10 +156,8 @@ impl World {
         nodes: &[&str],
         count: usize,
     ) -> Result<Vec<Member>> {
-        self.remove(namespace)?;
-        let mut manifest = format!(
-            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}, labels: {{team: {namespace}}}}}\n"
-        );
+        self.namespace(namespace)?;
+        let mut manifest = String::new();
         for index in 0..count {
             let node = nodes[index % nodes.len()];
             manifest.push_str(&pod(
@@ -172,6 +170,18 @@ impl World {
         self.cluster.apply(&manifest)?;
         self.ready(namespace, count)?;
         self.members(namespace)
+    }
+
+    /// Makes a namespace, in which pods can be made; one of this name is removed first.
+    pub(in crate::kube) fn namespace(&self, name: &str) -> Result<()> {
+        self.remove(name)?;
+        self.cluster.apply(&format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{team: {name}}}}}\n"
+        ))?;
+        self.until(&format!("the service account of {name}"), || {
+            self.kubectl(&["-n", name, "get", "serviceaccount", "default"])
+                .map(drop)
+        })
     }
 
     /// Waits until so many pods of a namespace are Ready.
