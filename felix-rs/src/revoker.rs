@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Connections in one portion: judging them takes a few milliseconds.
-const PORTION: usize = 1000;
+const PORTION: usize = 500;
 /// Changes within this time share a reading.
 const QUIET: Duration = Duration::from_millis(20);
 /// Time before a failed reading is tried again, unless something changes first.

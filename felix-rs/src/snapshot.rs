@@ -4,9 +4,10 @@
 //! [`QUIET`]; a torn or foreign file is reported and ignored.
 
 use model::Object;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -15,9 +16,8 @@ const FILE: &str = "snapshot.json";
 /// Views that follow each other within this time are written once.
 pub(crate) const QUIET: Duration = Duration::from_millis(500);
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Snapshot {
-    version: u32,
     node: String,
     objects: Vec<Object>,
 }
@@ -75,7 +75,7 @@ pub(crate) fn load(folder: &Path, node: &str) -> Result<Option<Vec<Object>>, Loa
 
 /// Writes views in the background.
 pub(crate) struct Saver {
-    views: Sender<Vec<Object>>,
+    views: Sender<Vec<Arc<Object>>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -93,7 +93,7 @@ impl Saver {
     }
 
     /// Have this view written soon.
-    pub(crate) fn save(&self, objects: Vec<Object>) {
+    pub(crate) fn save(&self, objects: Vec<Arc<Object>>) {
         // The thread ends only with this value.
         let _ = self.views.send(objects);
     }
@@ -109,28 +109,35 @@ impl Drop for Saver {
     }
 }
 
-fn run(queue: &Receiver<Vec<Object>>, folder: &Path, node: &str) {
+fn run(queue: &Receiver<Vec<Arc<Object>>>, folder: &Path, node: &str) {
     while let Ok(mut objects) = queue.recv() {
         let due = Instant::now() + QUIET;
         // Newer views take its place, but do not put it off.
         while let Ok(newer) = queue.recv_timeout(due.saturating_duration_since(Instant::now())) {
             objects = newer;
         }
-        if let Err(error) = write(folder, node, objects) {
+        if let Err(error) = write(folder, node, &objects) {
             tracing::error!(%error, folder = %folder.display(), "snapshot not written");
         }
     }
 }
 
-fn write(folder: &Path, node: &str, objects: Vec<Object>) -> Result<(), std::io::Error> {
+/// Object by object, so that a large view is not held a second time as text.
+fn write(folder: &Path, node: &str, objects: &[Arc<Object>]) -> Result<(), std::io::Error> {
     let temporary = folder.join("snapshot.json.new");
-    let mut file = std::fs::File::create(&temporary)?;
-    let snapshot = Snapshot {
-        version: VERSION,
-        node: node.to_owned(),
-        objects,
-    };
-    file.write_all(&serde_json::to_vec(&snapshot)?)?;
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&temporary)?);
+    let node = serde_json::to_string(node)?;
+    write!(file, r#"{{"version":{VERSION},"node":{node},"objects":["#)?;
+    for (index, object) in objects.iter().enumerate() {
+        if index > 0 {
+            file.write_all(b",")?;
+        }
+        serde_json::to_writer(&mut file, &**object)?;
+    }
+    file.write_all(b"]}")?;
+    let file = file
+        .into_inner()
+        .map_err(std::io::IntoInnerError::into_error)?;
     file.sync_all()?;
     std::fs::rename(&temporary, folder.join(FILE))?;
     std::fs::File::open(folder)?.sync_all()
@@ -149,12 +156,16 @@ mod tests {
         })]
     }
 
+    fn shared() -> Vec<Arc<Object>> {
+        objects().into_iter().map(Arc::new).collect()
+    }
+
     #[test]
     fn what_was_saved_last_is_there_when_the_saver_has_ended() {
         let folder = tempfile::tempdir().unwrap();
         let saver = Saver::start(folder.path(), "n1").unwrap();
         saver.save(vec![]);
-        saver.save(objects());
+        saver.save(shared());
         drop(saver);
         assert_eq!(load(folder.path(), "n1").unwrap(), Some(objects()));
     }
@@ -166,7 +177,7 @@ mod tests {
         let patience = Instant::now() + 40 * QUIET;
         while load(folder.path(), "n1").unwrap().is_none() {
             assert!(Instant::now() < patience, "not written");
-            saver.save(objects());
+            saver.save(shared());
             std::thread::sleep(QUIET / 50);
         }
     }
@@ -184,7 +195,7 @@ mod tests {
     fn a_missing_snapshot_is_none_and_a_torn_or_foreign_one_an_error_that_names_the_file() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(load(folder.path(), "n1").unwrap(), None);
-        write(folder.path(), "n1", objects()).unwrap();
+        write(folder.path(), "n1", &shared()).unwrap();
         let other = load(folder.path(), "n2").unwrap_err().to_string();
         assert!(
             other.ends_with("snapshot.json: belongs to node n1"),

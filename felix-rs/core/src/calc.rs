@@ -20,6 +20,7 @@ use policy::ruleset::Ruleset;
 use policy::{Compiler, EndpointId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 /// MTU where the uplink is not known yet.
 const DEFAULT_MTU: u32 = 1500;
@@ -78,10 +79,10 @@ pub struct Calc {
     objects: Objects,
     compiler: Compiler,
     local: BTreeMap<EndpointKey, LocalEndpoint>,
-    /// Workload endpoints by (namespace, pod): a Pod object changes what the compiler sees.
-    by_pod: BTreeMap<(String, String), BTreeMap<EndpointId, Seen>>,
-    /// The pod of each workload endpoint.
-    pods: BTreeMap<EndpointId, (String, String)>,
+    /// Workload endpoints that the compiler was told of.
+    seen: BTreeMap<EndpointId, Seen>,
+    /// Those of each pod (namespace, name): a Pod object changes what the compiler sees.
+    by_pod: BTreeMap<(String, String), Vec<EndpointId>>,
     own_blocks: BTreeSet<IpNet>,
     /// Blocks of the datastore by object, to know what a deletion is about.
     blocks: BTreeMap<ObjectKey, IpNet>,
@@ -106,10 +107,27 @@ pub struct Calc {
     touched: BTreeSet<IpNet>,
 }
 
+/// A workload endpoint, and the interface index of one of this node.
 #[derive(Debug, Clone)]
 struct Seen {
-    endpoint: WorkloadEndpoint,
+    object: Arc<Object>,
     local: Option<u32>,
+}
+
+impl Seen {
+    fn here(local: &LocalEndpoint) -> Self {
+        Self {
+            object: Arc::new(Object::WorkloadEndpoint(local.endpoint.clone())),
+            local: Some(local.ifindex),
+        }
+    }
+
+    fn endpoint(&self) -> &WorkloadEndpoint {
+        match &*self.object {
+            Object::WorkloadEndpoint(endpoint) => endpoint,
+            other => unreachable!("invariant: {} is no endpoint", other.key()),
+        }
+    }
 }
 
 impl Calc {
@@ -126,8 +144,8 @@ impl Calc {
             policy_options,
             objects: Objects::default(),
             local: BTreeMap::new(),
+            seen: BTreeMap::new(),
             by_pod: BTreeMap::new(),
-            pods: BTreeMap::new(),
             own_blocks: BTreeSet::new(),
             blocks: BTreeMap::new(),
             strays: BTreeMap::new(),
@@ -183,7 +201,7 @@ impl Calc {
                 let namespace = key.namespace.clone().unwrap_or_default();
                 self.refresh_pod(&(namespace, key.name.clone()));
             }
-            Kind::WorkloadEndpoint => self.on_workload_endpoint(key, object),
+            Kind::WorkloadEndpoint => self.on_workload_endpoint(key),
             Kind::Node
             | Kind::IpPool
             | Kind::BgpConfiguration
@@ -226,19 +244,21 @@ impl Calc {
     }
 
     /// A workload endpoint of another node. Those of this node come from CNI and the journal.
-    fn on_workload_endpoint(&mut self, key: &ObjectKey, object: Option<Object>) {
+    fn on_workload_endpoint(&mut self, key: &ObjectKey) {
         let namespace = key.namespace.as_deref().unwrap_or_default();
         let id = EndpointId(format!("{namespace}/{}", key.name));
-        match object {
-            Some(Object::WorkloadEndpoint(endpoint)) if endpoint.node != self.node => {
-                self.see(
-                    id,
-                    Seen {
-                        endpoint,
-                        local: None,
-                    },
-                );
-            }
+        let elsewhere = |object: &Arc<Object>| match &**object {
+            Object::WorkloadEndpoint(endpoint) => endpoint.node != self.node,
+            _ => false,
+        };
+        match self.objects.shared(key) {
+            Some(object) if elsewhere(&object) => self.see(
+                id,
+                Seen {
+                    object,
+                    local: None,
+                },
+            ),
             Some(_) => {}
             None => {
                 let local = self
@@ -253,36 +273,45 @@ impl Calc {
     }
 
     fn see(&mut self, id: EndpointId, seen_now: Seen) {
-        let pod = (
-            seen_now.endpoint.namespace.clone(),
-            seen_now.endpoint.pod.clone(),
-        );
-        for net in &seen_now.endpoint.ip_networks {
+        let endpoint = seen_now.endpoint();
+        let pod = (endpoint.namespace.clone(), endpoint.pod.clone());
+        for net in &endpoint.ip_networks {
             self.departed.remove(&net.addr());
         }
-        let endpoint = seen(&seen_now.endpoint, seen_now.local, &self.objects);
+        let endpoint = seen(endpoint, seen_now.local, &self.objects);
         self.compiler.set_endpoint(&id, endpoint);
-        self.pods.insert(id.clone(), pod.clone());
-        self.by_pod.entry(pod).or_default().insert(id, seen_now);
+        // A pod has one interface, but for a moment in which it has another sandbox.
+        let of_pod = self
+            .by_pod
+            .entry(pod)
+            .or_insert_with(|| Vec::with_capacity(1));
+        if !of_pod.contains(&id) {
+            of_pod.push(id.clone());
+        }
+        self.seen.insert(id, seen_now);
     }
 
     fn forget(&mut self, id: &EndpointId) {
         self.compiler.set_endpoint(id, None);
-        let Some(pod) = self.pods.remove(id) else {
+        let Some(known) = self.seen.remove(id) else {
             return;
         };
-        if let Some(endpoints) = self.by_pod.get_mut(&pod) {
-            endpoints.remove(id);
-            if endpoints.is_empty() {
+        let endpoint = known.endpoint();
+        let pod = (endpoint.namespace.clone(), endpoint.pod.clone());
+        if let Some(of_pod) = self.by_pod.get_mut(&pod) {
+            of_pod.retain(|other| other != id);
+            if of_pod.is_empty() {
                 self.by_pod.remove(&pod);
             }
         }
     }
 
     fn refresh_pod(&mut self, pod: &(String, String)) {
-        for (id, known) in self.by_pod.get(pod).into_iter().flatten() {
-            self.compiler
-                .set_endpoint(id, seen(&known.endpoint, known.local, &self.objects));
+        for id in self.by_pod.get(pod).into_iter().flatten() {
+            if let Some(known) = self.seen.get(id) {
+                let endpoint = seen(known.endpoint(), known.local, &self.objects);
+                self.compiler.set_endpoint(id, endpoint);
+            }
         }
     }
 
@@ -292,11 +321,7 @@ impl Calc {
         for ip in &endpoint.endpoint.ip_networks {
             self.desired.freed.remove(ip);
         }
-        let seen = Seen {
-            endpoint: endpoint.endpoint.clone(),
-            local: Some(endpoint.ifindex),
-        };
-        self.see(id(&endpoint.endpoint), seen);
+        self.see(id(&endpoint.endpoint), Seen::here(&endpoint));
         self.local.insert(key, endpoint);
         self.dirty.local = true;
     }
@@ -313,10 +338,7 @@ impl Calc {
         {
             // Another sandbox of the same pod; the latest holds its place.
             Some(other) => {
-                let seen = Seen {
-                    endpoint: other.endpoint.clone(),
-                    local: Some(other.ifindex),
-                };
+                let seen = Seen::here(other);
                 self.see(gone_id, seen);
             }
             None => self.forget(&gone_id),
@@ -375,8 +397,8 @@ impl Calc {
     pub(crate) fn endpoints(
         &self,
     ) -> impl Iterator<Item = (&EndpointId, &WorkloadEndpoint, Option<u32>)> {
-        let all = self.by_pod.values().flatten();
-        all.map(|(id, known)| (id, &known.endpoint, known.local))
+        let all = self.seen.iter();
+        all.map(|(id, known)| (id, known.endpoint(), known.local))
     }
 
     /// The blocks that this node owns.
@@ -553,13 +575,13 @@ impl Calc {
 
     /// Namespace and name of the pod that has this address.
     pub fn pod_at(&self, address: IpAddr) -> Option<(&str, &str)> {
-        let holds = |known: &&Seen| {
-            let mut nets = known.endpoint.ip_networks.iter();
+        let mut all = self.seen.values().map(Seen::endpoint);
+        let holds = |endpoint: &&WorkloadEndpoint| {
+            let mut nets = endpoint.ip_networks.iter();
             nets.any(|net| net.addr() == address)
         };
-        let mut all = self.by_pod.iter();
-        all.find(|(_, endpoints)| endpoints.values().any(|known| holds(&known)))
-            .map(|((namespace, pod), _)| (namespace.as_str(), pod.as_str()))
+        all.find(holds)
+            .map(|endpoint| (endpoint.namespace.as_str(), endpoint.pod.as_str()))
     }
 
     /// Objects in force.

@@ -351,7 +351,13 @@ mod tests {
         let told: Vec<_> = report
             .findings
             .iter()
-            .map(|finding| (finding.outcome, &*finding.object, finding.reasons.len() > 0))
+            .map(|finding| {
+                (
+                    finding.outcome,
+                    &*finding.object,
+                    !finding.reasons.is_empty(),
+                )
+            })
             .collect();
         assert_eq!(
             told,

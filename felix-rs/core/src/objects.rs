@@ -6,6 +6,7 @@
 
 use model::{BgpConfiguration, Invalid, Kind, Node, Object, ObjectKey, Pod, Update};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// How much is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +23,8 @@ pub enum Phase {
 /// Every object that is in force, and what is wrong with those that are not.
 #[derive(Debug)]
 pub struct Objects {
-    in_force: BTreeMap<ObjectKey, Object>,
+    /// Shared with who needs them whole for longer, so that a large cluster is held once.
+    in_force: BTreeMap<ObjectKey, Arc<Object>>,
     /// In force from the snapshot, not yet confirmed by the datastore.
     restored: BTreeSet<ObjectKey>,
     rejected: BTreeMap<ObjectKey, Invalid>,
@@ -62,7 +64,7 @@ impl Objects {
             let key = object.key();
             if !self.in_force.contains_key(&key) {
                 self.restored.insert(key.clone());
-                self.in_force.insert(key.clone(), object);
+                self.in_force.insert(key.clone(), Arc::new(object));
                 changed.push(key);
             }
         }
@@ -165,13 +167,13 @@ impl Objects {
 
     fn put(&mut self, key: ObjectKey, object: Object) -> Vec<ObjectKey> {
         match self.in_force.get_mut(&key) {
-            Some(current) if *current == object => Vec::new(),
+            Some(current) if **current == object => Vec::new(),
             Some(current) => {
-                *current = object;
+                *current = Arc::new(object);
                 vec![key]
             }
             None => {
-                self.in_force.insert(key.clone(), object);
+                self.in_force.insert(key.clone(), Arc::new(object));
                 vec![key]
             }
         }
@@ -189,7 +191,12 @@ impl Objects {
 
     /// The object in force under this key.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
-        self.in_force.get(key)
+        self.in_force.get(key).map(|object| &**object)
+    }
+
+    /// The object in force under this key, shared.
+    pub(crate) fn shared(&self, key: &ObjectKey) -> Option<Arc<Object>> {
+        self.in_force.get(key).cloned()
     }
 
     /// Objects that can't be used, and why.
@@ -207,8 +214,13 @@ impl Objects {
         &self.warnings
     }
 
-    /// Everything in force, for the snapshot.
+    /// Everything in force.
     pub fn all(&self) -> impl Iterator<Item = &Object> {
+        self.in_force.values().map(|object| &**object)
+    }
+
+    /// Everything in force, shared, for the snapshot.
+    pub fn all_shared(&self) -> impl Iterator<Item = &Arc<Object>> {
         self.in_force.values()
     }
 
@@ -221,7 +233,7 @@ impl Objects {
         self.in_force
             .range(first..)
             .take_while(move |(key, _)| key.kind == kind)
-            .map(|(_, o)| o)
+            .map(|(_, object)| &**object)
     }
 }
 

@@ -44,6 +44,7 @@ use kernel::{HeldPacket, Kernel, KernelEvent, LoggedPacket};
 use model::{Object, ObjectKey, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -375,7 +376,7 @@ impl Agent {
     }
 
     fn save_snapshot(&mut self) {
-        // A view is a copy of everything: bursts of changes share one.
+        // A view names everything: bursts of changes share one.
         let early = self
             .saved_at
             .is_some_and(|at| at.elapsed() < snapshot::QUIET);
@@ -383,8 +384,8 @@ impl Agent {
             self.snapshot_stale = false;
             self.saved_at = Some(Instant::now());
             // Secrets stay where they are kept.
-            let kept = |object: &&Object| !matches!(object, Object::Secret(_));
-            let all = self.calc.objects().all().filter(kept);
+            let kept = |object: &&Arc<Object>| !matches!(***object, Object::Secret(_));
+            let all = self.calc.objects().all_shared().filter(kept);
             self.saver.save(all.cloned().collect());
         }
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// meanwhile.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How long a device outlives the last pool that wants it: other nodes may still send through it.
-const LINGER: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_secs(5);
 /// How often path MTUs are read that the kernel has learnt.
 const PATHS_EVERY: Duration = Duration::from_secs(1);
 

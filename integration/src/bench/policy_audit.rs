@@ -19,7 +19,7 @@ const ROUNDS: usize = 5;
 const STEP: Duration = Duration::from_millis(4);
 const FLOWS: u32 = 100_000;
 /// Flows that the agent judges before it looks at anything else.
-const PORTION: u32 = 1000;
+const PORTION: u32 = 500;
 
 pub(super) fn rows(lab: &Lab) -> Result<Vec<Row>> {
     let node = lab.netns("audited")?;

@@ -119,15 +119,7 @@ fn rounds(world: &World) -> Result<Vec<Startup>> {
 
 /// Starts [`PODS`] pods through the scheduler, and removes them.
 fn startup(world: &World) -> Result<Startup> {
-    world.remove("startup")?;
-    world
-        .cluster
-        .apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: startup}\n")?;
-    world.until("its service account", || {
-        world
-            .kubectl(&["-n", "startup", "get", "serviceaccount", "default"])
-            .map(drop)
-    })?;
+    world.namespace("startup")?;
     let before = adds(world)?;
     let mut command = world.cluster.kubectl_command()?;
     command.args(["-n", "startup", "get", "pods", "--watch", "-o", "json"]);
@@ -190,18 +182,14 @@ fn memory(world: &World) -> Result<f64> {
 
 /// Makes 1,000 pods on ten nodes that nobody runs, and waits until an agent knows the last.
 fn elsewhere(world: &World) -> Result<()> {
-    let mut manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: elsewhere}\n".to_owned();
+    world.namespace("elsewhere")?;
+    let mut manifest = String::new();
     for node in 0..10 {
         manifest.push_str(&format!(
             "---\napiVersion: v1\nkind: Node\nmetadata: {{name: far-{node}, labels: {{far: 'yes'}}}}\n"
         ));
     }
     world.cluster.apply(&manifest)?;
-    world.until("its service account", || {
-        world
-            .kubectl(&["-n", "elsewhere", "get", "serviceaccount", "default"])
-            .map(drop)
-    })?;
     let mut manifest = String::new();
     for number in 0..1000 {
         let address = format!("10.245.{}.{}", number / 250, number % 250 + 1);

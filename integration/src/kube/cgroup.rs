@@ -1,6 +1,6 @@
 //! A cgroup for each machine, on hierarchies of version 1, version 2, or both.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::mount::{MountFlags, mount};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -165,10 +165,15 @@ pub(super) fn enter_leaf(trees: &[Hierarchy]) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cgroup with all below it; what still has processes stays.
+/// Removes the cgroup with all below it.
+///
+/// # Errors
+/// Something in it runs, if only for a moment yet.
 pub(super) fn remove(relative: &Path) -> Result<()> {
     for tree in hierarchies()? {
-        remove_tree(&tree.path.join(relative));
+        let path = tree.path.join(relative);
+        remove_tree(&path);
+        ensure!(!path.exists(), "{} is in use", path.display());
     }
     Ok(())
 }
@@ -178,7 +183,7 @@ fn remove_tree(path: &Path) {
     for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         remove_tree(&entry.path());
     }
-    // A cgroup with processes refuses, and whoever asked looks for processes.
+    // A cgroup with processes refuses, and whoever asked looks whether it is there.
     let _ = fs::remove_dir(path);
 }
 

@@ -121,7 +121,8 @@ impl Cluster {
     pub fn down(&self) -> Result<()> {
         self.halt_all()?;
         fabric::remove(self)?;
-        cgroup::remove(Path::new(&self.prefix))?;
+        let all = Path::new(&self.prefix);
+        self.wait_until("the cgroups to be empty", BOOT, || cgroup::remove(all))?;
         host::restore(&self.dir, &self.state())?;
         if self.dir.exists() {
             fs::remove_dir_all(&self.dir).with_context(|| self.dir.display().to_string())?;
@@ -159,6 +160,10 @@ impl Cluster {
         let dir = self.machine_dir(name);
         let _ = fs::remove_file(dir.join(machine::PID));
         let cgroup = self.cgroup(name);
+        // What an earlier life left would not take the first process of this one.
+        self.wait_until(&format!("the cgroup of {name} to be empty"), BOOT, || {
+            cgroup::remove(&cgroup)
+        })?;
         cgroup::make(&cgroup)?;
         let mut joins = String::new();
         for file in cgroup::procs(&cgroup)? {

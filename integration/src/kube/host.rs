@@ -38,7 +38,7 @@ pub(super) fn prepare(dir: &Path, state: &Path) -> Result<()> {
         fs::write(Path::new("/proc/sys").join(name), value).context(name)?;
     }
     let kind = rustix::fs::statfs(state).context("state directory")?.f_type;
-    if i64::from(kind) == OVERLAYFS {
+    if kind == OVERLAYFS {
         process::run(
             Command::new("mount")
                 .args(["-t", "tmpfs", "tmpfs"])

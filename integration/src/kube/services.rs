@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub(super) const AUDIT_LOG: &str = "audit.log";
 
 /// Every request once, with nothing of its body: who, what, and whether it was permitted.
-const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived, ResponseStarted]\n\
+const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\n\
      rules:\n\
      - {level: None, users: ['system:apiserver', 'system:kube-scheduler', 'system:kube-controller-manager', 'system:kube-proxy']}\n\
      - {level: None, userGroups: ['system:nodes']}\n\

@@ -34,7 +34,9 @@ impl Capture {
             "-n",
             "-U",
             "--immediate-mode",
-            // KiB: a transfer must not push packets out.
+            // Headers, and room in KiB for many of them: a transfer must not push packets out.
+            "-s",
+            "512",
             "-B",
             "16384",
             "-i",

@@ -149,7 +149,7 @@ fn addresses_reused(changes: Vec<Change>) -> Vec<Change> {
         };
         let new = EndpointId(format!("{}{AGAIN}", old.0));
         let goes = Change::Endpoint(old, None);
-        let goes_first = number(&new) % 2 == 0;
+        let goes_first = number(&new).is_multiple_of(2);
         if goes_first {
             all.push(goes.clone());
         }

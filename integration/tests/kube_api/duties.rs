@@ -94,11 +94,14 @@ fn named(list: &Value) -> Value {
 }
 
 fn agent(api: &Api) -> Result<Agent> {
-    api.netns
-        .run(&["ip", "link", "add", "up0", "type", "dummy"])?;
-    api.netns.run(&["ip", "link", "set", "up0", "up"])?;
-    api.netns
-        .run(&["ip", "address", "add", "10.1.0.11/24", "dev", "up0"])?;
+    for command in [
+        "ip link add up0 type veth peer name up1",
+        "ip link set up1 up",
+        "ip link set up0 up",
+        "ip address add 10.1.0.11/24 dev up0",
+    ] {
+        api.netns.run(&command.split(' ').collect::<Vec<_>>())?;
+    }
     let mut agent = Agent::in_cluster(&api.lab, &api.netns, "n1")?;
     let kubeconfig = api.api.kubeconfig("admin").display().to_string();
     agent.set_flags(&["--kubeconfig", &kubeconfig, "--ipam-interval", "1"]);
@@ -148,11 +151,13 @@ fn a_node_says_how_it_is_and_a_new_cluster_gets_what_it_needs() -> Result<()> {
         condition,
         &json!([["False", "OcicatIsUp"]]),
     )?;
-    let taints = |node: &Value| {
-        let all = node["spec"]["taints"].as_array().into_iter().flatten();
-        all.map(|taint| taint["key"].clone()).collect()
+    let tainted = |node: &Value| {
+        let mut all = node["spec"]["taints"].as_array().into_iter().flatten();
+        json!(all.any(|taint| taint["key"] == "node.ocicat.io/agent-not-ready"))
     };
-    api.until_is(&["node", "n1"], taints, &json!(["other"]))?;
+    api.until_is(&["node", "n1"], tainted, &json!(false))?;
+    let others = api.get(&["node", "n1"])?["spec"]["taints"].to_string();
+    assert!(others.contains(r#""key":"other""#), "{others}");
 
     let question = "{apiVersion: projectcalico.org/v3, kind: CalicoNodeStatus, metadata: {name: n1}, \
                     spec: {node: n1, classes: [Agent, BGP, Routes], updatePeriodSeconds: 10}}";
@@ -196,7 +201,8 @@ fn services_get_addresses_of_their_pools_which_come_back_when_they_go() -> Resul
     let service = |name: &'static str, expected: Value| {
         api.until_is(&["service", name], addresses, &expected)
     };
-    service("web", json!(["192.0.2.0"]))?;
+    // The first free one of the block that was begun for the other.
+    service("web", json!(["192.0.2.4"]))?;
     service("fixed", json!(["192.0.2.5"]))?;
     service("foreign", json!([]))?;
     let notes = |events: &Value| {
@@ -213,7 +219,7 @@ fn services_get_addresses_of_their_pools_which_come_back_when_they_go() -> Resul
             .collect()
     };
     let ours = "virtual:load-balancer";
-    api.until_is(&["ipamblocks"], affinities, &json!([ours, ours]))?;
+    api.until_is(&["ipamblocks"], affinities, &json!([ours]))?;
 
     // The agent dies, and the address that it gave is wanted by another Service afterwards.
     agent.kill()?;
@@ -228,10 +234,10 @@ fn services_get_addresses_of_their_pools_which_come_back_when_they_go() -> Resul
         "annotate",
         "service",
         "wrong",
-        r#"projectcalico.org/loadBalancerIPs=["192.0.2.0"]"#,
+        r#"projectcalico.org/loadBalancerIPs=["192.0.2.4"]"#,
     ])?;
     agent.start()?;
-    service("wrong", json!(["192.0.2.0"]))?;
+    service("wrong", json!(["192.0.2.4"]))?;
     service("fixed", json!(["192.0.2.5"]))?;
     api.api.kubectl(&["delete", "service", "wrong", "fixed"])?;
     api.until_is(&["ipamblocks"], affinities, &json!([]))

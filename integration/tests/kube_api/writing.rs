@@ -76,7 +76,7 @@ impl Writer {
 
 fn block(node: &str) -> IpamBlock {
     IpamBlock {
-        cidr: "10.244.0.0/26".parse().unwrap(),
+        cidr: "10.244.0.0/26".parse().expect("a prefix"),
         node: node.to_owned(),
     }
 }

@@ -78,10 +78,9 @@ fn by_hand(wrapping: Wrapping, device: &str, up: &[String]) -> Result<()> {
     let pods = racks.pods_on(1)?;
     let far = Probe::start(&machine, "by-hand")?;
     let capture = Capture::start(&racks.lab, &racks.nodes[0], "eth0")?;
+    let host = HOST.parse()?;
     let arrived = wait::until(LIMIT, "packets both ways", || {
-        let sent = pods[0]
-            .probe
-            .bulk(HOST.parse().unwrap(), 1 << 18, LIMIT / 6);
+        let sent = pods[0].probe.bulk(host, 1 << 18, LIMIT / 6);
         sent.map_err(|error| format!("{error:#}"))
     })?;
     anyhow::ensure!(arrived == 1 << 18, "{arrived} octets of a transfer");

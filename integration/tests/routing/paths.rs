@@ -3,9 +3,11 @@
 use crate::racks::{LIMIT, Mode, Racks, Stack, When};
 use anyhow::{Context, Result, ensure};
 use integration::lab::link::End;
+use integration::lab::wait;
 use integration::lab::wire::Wrapping;
 use integration::prober::{Fragments, Outcome};
 use integration::vm::kernel_has_ipip;
+use std::net::IpAddr;
 
 /// MTU of the link between the router and the far rack.
 const NARROW: usize = 1350;
@@ -77,6 +79,9 @@ fn two_ways(modes: &[Mode]) -> Result<()> {
         racks.set_mode(*mode)?;
         let pods = racks.pods()?;
         racks.wait_routed_far(&pods, *mode)?;
+        if *mode == Mode::Native {
+            wait_both(&racks, &pods[2].pod.addresses())?;
+        }
         // Over IPv6, the address of the tunnel is that of an uplink here.
         for v6 in [false, true]
             .into_iter()
@@ -127,6 +132,20 @@ fn second_way(racks: &Racks) -> Result<()> {
         "route add ::/0 nexthop via fd00:1::1 dev eth0 nexthop via fd00:3::1 dev eth1",
     ])?;
     racks.router.ip(["route add 10.1.0.11/32 dev rack1"])
+}
+
+/// Waits until n1's routes to these addresses lead by both uplinks.
+fn wait_both(racks: &Racks, addresses: &[IpAddr]) -> Result<()> {
+    for address in addresses.iter().map(ToString::to_string) {
+        wait::until(LIMIT, "both uplinks", || {
+            let route = racks.nodes[0].run(&["ip", "route", "get", "fibmatch", &address]);
+            match route {
+                Ok(route) if route.contains("eth0") && route.contains("eth1") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })?;
+    }
+    Ok(())
 }
 
 /// What n1 has sent by each of its uplinks.

@@ -129,7 +129,7 @@ impl Audit {
             }
             Ok(Progress::Whole) => {
                 let found = std::mem::take(&mut self.found);
-                Ok(match found.is_all(&self.stage, expected) {
+                Ok(match found.concludes(&self.stage, expected) {
                     true => self.proceed(expected),
                     false => self.doubt(),
                 })
@@ -340,7 +340,7 @@ impl Found {
     }
 
     /// Whether this is all there should be of a piece, and nothing else.
-    fn is_all(self, stage: &Stage, expected: &Ruleset) -> bool {
+    fn concludes(self, stage: &Stage, expected: &Ruleset) -> bool {
         let different = self.different;
         let complete = match stage {
             Stage::Table => self.count == 1,

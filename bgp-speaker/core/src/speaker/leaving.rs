@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// How long somebody who came in another's place is waited for.
 const LINGER: Duration = Duration::from_secs(30);
+/// How long somebody is waited for who may come in another's place: objects change one by one.
+const MOMENT: Duration = Duration::from_millis(500);
 /// How long everybody else has to hear of us from those, once they have said what they have.
 const SETTLE: Duration = Duration::from_secs(3);
 
@@ -30,6 +32,8 @@ struct Notice {
     look_at: Instant,
     /// When it goes in any case.
     until: Instant,
+    /// Others come in its place.
+    replaced: bool,
 }
 
 impl Leaving {
@@ -41,11 +45,19 @@ impl Leaving {
         self.peers.remove(key);
     }
 
-    /// These are to go, or to stay no longer than they were to.
-    fn add(&mut self, keys: impl IntoIterator<Item = PeerKey>, until: Instant) {
-        let look_at = until;
+    /// These are to go: in a moment, or when others have taken over.
+    fn add(&mut self, keys: impl IntoIterator<Item = PeerKey>, replaced: bool, now: Instant) {
+        let until = now + if replaced { LINGER } else { MOMENT };
+        let notice = Notice {
+            look_at: until,
+            until,
+            replaced,
+        };
         for key in keys {
-            self.peers.entry(key).or_insert(Notice { look_at, until });
+            let known = self.peers.entry(key).or_insert(notice);
+            if replaced && !known.replaced {
+                *known = notice;
+            }
         }
     }
 
@@ -56,28 +68,18 @@ impl Leaving {
 }
 
 impl Speaker {
-    /// Ends the sessions with peers that are configured no more: at once where nobody comes in
+    /// Ends the sessions with peers that are configured no more: in a moment where nobody comes in
     /// their place.
     pub(super) fn let_go(&mut self, gone: &BTreeSet<PeerKey>, now: Instant) {
         self.leaving.retain(gone);
-        if self.newcomers(now).next().is_some() {
-            let established = |key: &&PeerKey| {
-                let peer = self.by_key.get(key).and_then(|id| self.peers.get(id));
-                peer.is_some_and(|peer| {
-                    peer.origin == Origin::Listed && peer.session.is_established()
-                })
-            };
-            let (stay, go): (Vec<_>, Vec<_>) = gone.iter().partition(established);
-            self.leaving.add(stay.into_iter().copied(), now + LINGER);
-            go.into_iter().for_each(|key| self.remove_peer(*key, now));
-        } else {
-            let leaving = &self.leaving.peers;
-            let go: Vec<_> = gone
-                .iter()
-                .filter(|key| !leaving.contains_key(key))
-                .collect();
-            go.into_iter().for_each(|key| self.remove_peer(*key, now));
-        }
+        let replaced = self.newcomers(now).next().is_some();
+        let established = |key: &&PeerKey| {
+            let peer = self.by_key.get(key).and_then(|id| self.peers.get(id));
+            peer.is_some_and(|peer| peer.origin == Origin::Listed && peer.session.is_established())
+        };
+        let (stay, go): (Vec<_>, Vec<_>) = gone.iter().partition(established);
+        self.leaving.add(stay.into_iter().copied(), replaced, now);
+        go.into_iter().for_each(|key| self.remove_peer(*key, now));
         self.check_leaving(now);
     }
 
@@ -102,12 +104,15 @@ impl Speaker {
         let needed = self.rib.sole_sources(&going);
         for (key, notice) in due {
             let id = self.by_key.get(&key).copied();
-            if id.is_some_and(|id| needed.contains(&id)) && now < notice.until {
+            let needed = id.is_some_and(|id| needed.contains(&id));
+            if notice.replaced && needed && now < notice.until {
                 let look_at = notice.until.min(now + LOOK_AGAIN);
                 self.leaving.peers.insert(key, Notice { look_at, ..notice });
                 continue;
             }
-            if let Some(peer) = id.and_then(|id| self.peers.get_mut(&id)) {
+            if let Some(peer) = id.and_then(|id| self.peers.get_mut(&id))
+                && notice.replaced
+            {
                 let cease = Notification::new(ErrorCode::CEASE_PEER_DECONFIGURED);
                 let words = "it is configured no more, and others have taken over";
                 peer.session.leave(&cease, words, now);

@@ -44,7 +44,7 @@ fn away(world: &mut World, at_least: Duration) -> Result<String> {
 /// Pods go and come by the runtime alone; policy holds for old and for restarted agents.
 fn without_api(world: &World, until: Instant) -> Result<String> {
     let leaving = base(world, "base-4")?;
-    let id = sandbox_of(world, leaving)?;
+    let id = world.sandbox(&leaving.node, "base", &leaving.name)?;
     let address = leaving.addresses[0].to_string();
     world.cri(&leaving.node, &["remove", &id])?;
     let routes = world
@@ -149,17 +149,6 @@ fn policy_holds(world: &World) -> Result<()> {
 fn base<'a>(world: &'a World, name: &str) -> Result<&'a Member> {
     let found = world.made_base()?.iter().find(|member| member.name == name);
     found.with_context(|| format!("no pod {name}"))
-}
-
-fn sandbox_of(world: &World, member: &Member) -> Result<String> {
-    let list: Value = serde_json::from_str(&world.cri(&member.node, &["list"])?)?;
-    let found = list
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|sandbox| text(sandbox, "/metadata/name") == member.name);
-    let id = found.map(|sandbox| text(sandbox, "/id").to_owned());
-    id.with_context(|| format!("no sandbox of {}", member.name))
 }
 
 /// etcd goes back to what it was before a policy and some pods were made.

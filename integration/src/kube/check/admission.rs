@@ -96,12 +96,25 @@ const REFUSED: &[Wrong] = &[
 ];
 
 /// These are accepted, and their status says what is wrong: a schema can't parse a selector.
-const REPORTED: &[Wrong] = &[(
-    "a selector that does not parse",
-    "GlobalNetworkPolicy",
-    "default.wrong",
-    "{selector: 'app = = web', ingress: [{action: Allow}]}",
-)];
+const REPORTED: &[(&str, &str, &str)] = &[
+    (
+        "globalnetworkpolicies.projectcalico.org/default.wrong",
+        "selector",
+        "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: default.wrong}\n\
+         spec: {selector: 'app = = web', ingress: [{action: Allow}]}\n",
+    ),
+    (
+        "clusternetworkpolicies.policy.networking.k8s.io/wrong",
+        "key",
+        "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: wrong}\n\
+         spec:\n  tier: Admin\n  priority: 999\n  \
+         subject: {namespaces: {matchLabels: {no such key: here}}}\n  \
+         ingress: [{name: nobody, action: Deny, from: [{namespaces: {}}]}]\n",
+    ),
+];
+
+/// An annotation of a node that is wrong; a Node has no place for our words but an event.
+const ANNOTATION: &str = "projectcalico.org/RouteReflectorClusterID";
 
 pub(super) fn refused(world: &mut World) -> Result<String> {
     for (what, kind, name, spec) in REFUSED {
@@ -120,12 +133,10 @@ pub(super) fn refused(world: &mut World) -> Result<String> {
             }
         }
     }
-    for (what, kind, name, spec) in REPORTED {
-        let manifest = manifest(kind, name, spec);
-        world.cluster.apply(&manifest)?;
-        let resource = format!("{}.projectcalico.org", kind.to_lowercase());
-        world.until(&format!("the status of {what}"), || {
-            let object = world.cluster.kubectl_json(&["get", &resource, name])?;
+    for (object, word, manifest) in REPORTED {
+        world.cluster.apply(manifest)?;
+        world.until(&format!("the status of {object}"), || {
+            let object = world.cluster.kubectl_json(&["get", object])?;
             let conditions = object
                 .pointer("/status/conditions")
                 .and_then(Value::as_array);
@@ -135,21 +146,28 @@ pub(super) fn refused(world: &mut World) -> Result<String> {
                 .find(|condition| text(condition, "/status") == "False")
                 .map(|condition| text(condition, "/message").to_owned());
             ensure!(
-                reason
-                    .as_ref()
-                    .is_some_and(|words| words.contains("selector")),
+                reason.as_ref().is_some_and(|words| words.contains(word)),
                 "{reason:?}"
             );
             Ok(())
         })?;
         world
             .cluster
-            .kubectl_stdin(&["delete", "-f", "-"], &manifest)?;
+            .kubectl_stdin(&["delete", "-f", "-"], manifest)?;
     }
+    world.kubectl(&["annotate", "node", "n3", &format!("{ANNOTATION}=nonsense")])?;
+    let told = world.until("an event of the node", || {
+        let events =
+            world.kubectl(&["get", "events", "-A", "-o", "jsonpath={.items[*].message}"])?;
+        ensure!(events.contains("nonsense"), "no word of it");
+        Ok(())
+    });
+    world.kubectl(&["annotate", "node", "n3", &format!("{ANNOTATION}-")])?;
+    told?;
     Ok(format!(
         "{} refused, {} reported",
         REFUSED.len(),
-        REPORTED.len()
+        REPORTED.len() + 1
     ))
 }
 

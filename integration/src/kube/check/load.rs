@@ -10,8 +10,8 @@ pub(in crate::kube) fn burst(world: &mut World) -> Result<String> {
     const COUNT: usize = 100;
     world.base()?;
     let before = world.pod_links("n1")?;
-    world.remove("burst")?;
-    let mut manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: burst}\n".to_owned();
+    world.namespace("burst")?;
+    let mut manifest = String::new();
     for index in 0..COUNT {
         manifest.push_str(&pod("burst", &format!("burst-{index}"), "n1", "burst"));
     }
@@ -48,15 +48,7 @@ pub(in crate::kube) fn churn(world: &mut World) -> Result<String> {
     const EACH: usize = 10;
     const LIFE: usize = 6;
     let (length, pause) = (Duration::from_secs(300), Duration::from_secs(1));
-    world.remove("churn")?;
-    world
-        .cluster
-        .apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: churn}\n")?;
-    world.until("its service account", || {
-        world
-            .kubectl(&["-n", "churn", "get", "serviceaccount", "default"])
-            .map(drop)
-    })?;
+    world.namespace("churn")?;
     let memory = memory(world)?;
     let start = Instant::now();
     let mut round = 0;

@@ -41,13 +41,15 @@ pub(in crate::kube) fn since(world: &World, mark: u64) -> Result<Vec<Request>> {
     let mut file = std::fs::File::open(world.cluster.audit_log()).context("audit log")?;
     file.seek(SeekFrom::Start(mark)).context("audit log")?;
     let user = format!("system:serviceaccount:{SYSTEM}:{AGENT}");
-    let mut requests = Vec::new();
+    let (mut requests, mut known) = (Vec::new(), BTreeSet::new());
     for line in BufReader::new(file).lines() {
         // The last line may be half written.
         let Ok(event) = serde_json::from_str::<Value>(&line.context("audit log")?) else {
             continue;
         };
-        if text(&event, "/user/username") != user {
+        // A watch has two lines: when it begins and when it ends.
+        let ours = text(&event, "/user/username") == user;
+        if !ours || !known.insert(text(&event, "/auditID").to_owned()) {
             continue;
         }
         let subresource = text(&event, "/objectRef/subresource");
@@ -142,75 +144,46 @@ pub(in crate::kube) fn quiet(world: &mut World) -> Result<String> {
     ))
 }
 
-/// A permission: verb, group, resource, and a name or nothing.
-type Permission = (String, String, String, String);
-
 /// Runs last: what all tests have asked for.
-pub(in crate::kube) fn permissions(world: &mut World) -> Result<String> {
+pub(super) fn permissions(world: &mut World) -> Result<String> {
     let requests = since(world, 0)?;
     let forbidden: BTreeSet<&Request> = requests
         .iter()
         .filter(|request| request.code == 403)
         .collect();
     ensure!(forbidden.is_empty(), "forbidden: {forbidden:?}");
-    let mut granted = rules(&world.cluster.kubectl_json(&["get", "clusterrole", AGENT])?);
-    granted.extend(rules(
-        &world
+    let roles = [
+        world.cluster.kubectl_json(&["get", "clusterrole", AGENT])?,
+        world
             .cluster
             .kubectl_json(&["-n", SYSTEM, "get", "role", AGENT])?,
-    ));
-    let unused: Vec<String> = granted
+    ];
+    let rules = roles
         .iter()
-        .filter(|(verb, group, resource, name)| {
-            !requests.iter().any(|request| {
-                request.verb == *verb
-                    && request.group == *group
-                    && request.resource == *resource
-                    && (name.is_empty() || request.name == *name)
-            })
-        })
-        .map(|(verb, group, resource, name)| {
-            format!("{verb} {resource}.{group} {name}")
-                .trim()
-                .to_owned()
-        })
-        .collect();
-    ensure!(unused.is_empty(), "never used: {}", unused.join(", "));
-    Ok(format!(
-        "{} requests, {} permissions",
-        requests.len(),
-        granted.len()
-    ))
-}
-
-fn rules(role: &Value) -> BTreeSet<Permission> {
-    let words = |rule: &Value, key: &str| -> Vec<String> {
-        let list = rule[key].as_array().cloned().unwrap_or_default();
-        list.iter()
-            .filter_map(Value::as_str)
-            .map(str::to_owned)
-            .collect()
-    };
-    let mut permissions = BTreeSet::new();
-    for rule in role["rules"].as_array().into_iter().flatten() {
-        let mut names = words(rule, "resourceNames");
-        if names.is_empty() {
-            names.push(String::new());
-        }
-        for verb in words(rule, "verbs") {
-            for group in words(rule, "apiGroups") {
-                for resource in words(rule, "resources") {
-                    for name in &names {
-                        permissions.insert((
-                            verb.clone(),
-                            group.clone(),
-                            resource.clone(),
-                            name.clone(),
-                        ));
-                    }
-                }
-            }
+        .flat_map(|role| role["rules"].as_array().into_iter().flatten());
+    let (mut count, mut unused) = (0, Vec::new());
+    for rule in rules {
+        count += 1;
+        if !requests.iter().any(|request| permits(rule, request)) {
+            unused.push(rule.to_string());
         }
     }
-    permissions
+    ensure!(unused.is_empty(), "never used: {}", unused.join(", "));
+    Ok(format!("{} requests, {count} rules", requests.len()))
+}
+
+/// Whether a rule of a role permits a request.
+fn permits(rule: &Value, request: &Request) -> bool {
+    let words = |key: &str| {
+        rule[key]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+    };
+    let mut names = words("resourceNames").peekable();
+    words("verbs").any(|word| word == request.verb)
+        && words("apiGroups").any(|word| word == request.group)
+        && words("resources").any(|word| word == request.resource)
+        && (names.peek().is_none() || names.any(|word| word == request.name))
 }

@@ -156,10 +156,8 @@ impl World {
         nodes: &[&str],
         count: usize,
     ) -> Result<Vec<Member>> {
-        self.remove(namespace)?;
-        let mut manifest = format!(
-            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}, labels: {{team: {namespace}}}}}\n"
-        );
+        self.namespace(namespace)?;
+        let mut manifest = String::new();
         for index in 0..count {
             let node = nodes[index % nodes.len()];
             manifest.push_str(&pod(
@@ -172,6 +170,18 @@ impl World {
         self.cluster.apply(&manifest)?;
         self.ready(namespace, count)?;
         self.members(namespace)
+    }
+
+    /// Makes a namespace, in which pods can be made; one of this name is removed first.
+    pub(in crate::kube) fn namespace(&self, name: &str) -> Result<()> {
+        self.remove(name)?;
+        self.cluster.apply(&format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{team: {name}}}}}\n"
+        ))?;
+        self.until(&format!("the service account of {name}"), || {
+            self.kubectl(&["-n", name, "get", "serviceaccount", "default"])
+                .map(drop)
+        })
     }
 
     /// Waits until so many pods of a namespace are Ready.
@@ -215,7 +225,17 @@ impl World {
         for pod in items(&pods).filter(|pod| is_ready(pod)) {
             let (name, node) = (text(pod, "/metadata/name"), text(pod, "/spec/nodeName"));
             let addresses = addresses(pod)?;
-            let netns = self.pod_netns(node, namespace, name)?;
+            let id = self.sandbox(node, namespace, name)?;
+            // After an absence kubelet may have made another sandbox, and not said so yet.
+            let status: Value = serde_json::from_str(&self.cri(node, &["inspect", &id])?)?;
+            let real = text(&status, "/status/network/ip");
+            ensure!(
+                addresses
+                    .first()
+                    .is_some_and(|address| address.to_string() == real),
+                "{name} has {real} and its status says {addresses:?}"
+            );
+            let netns = self.sandbox_netns(node, &id)?;
             members.push(Member {
                 name: name.to_owned(),
                 node: node.to_owned(),
@@ -226,16 +246,16 @@ impl World {
         Ok(members)
     }
 
-    /// A pod's network namespace, as this process reaches it.
-    pub(in crate::kube) fn pod_netns(
+    /// The ready sandbox of a pod.
+    pub(in crate::kube) fn sandbox(
         &self,
         node: &str,
         namespace: &str,
         name: &str,
-    ) -> Result<PathBuf> {
-        let sandboxes = self.cri(node, &["list"])?;
-        let sandboxes: Value = serde_json::from_str(&sandboxes).context("sandboxes")?;
-        let id = sandboxes
+    ) -> Result<String> {
+        let sandboxes: Value =
+            serde_json::from_str(&self.cri(node, &["list"])?).context("sandboxes")?;
+        sandboxes
             .as_array()
             .into_iter()
             .flatten()
@@ -243,9 +263,8 @@ impl World {
                 text(sandbox, "/metadata/name") == name
                     && text(sandbox, "/metadata/namespace") == namespace
             })
-            .map(|sandbox| text(sandbox, "/id"))
-            .with_context(|| format!("no sandbox of {namespace}/{name} on {node}"))?;
-        self.sandbox_netns(node, id)
+            .map(|sandbox| text(sandbox, "/id").to_owned())
+            .with_context(|| format!("no sandbox of {namespace}/{name} on {node}"))
     }
 
     /// A sandbox's network namespace, as this process reaches it.

@@ -87,7 +87,7 @@ fn from_a_mesh_to_a_reflector_and_back_no_prefix_is_without_a_path() {
 }
 
 #[test]
-fn a_peer_in_whose_place_nobody_comes_goes_after_half_a_minute_and_one_without_at_once() {
+fn a_peer_goes_in_a_moment_or_after_half_a_minute_where_those_in_its_place_do_not_come() {
     let mut network = network(34);
     network.run(LONG);
     network.kill(REFLECTOR);
@@ -100,9 +100,25 @@ fn a_peer_in_whose_place_nobody_comes_goes_after_half_a_minute_and_one_without_a
     let mut network = pair(35);
     network.run(LONG);
     network.configure(0, |config| config.peers.clear());
-    network.run(Duration::from_millis(100));
+    network.run(Duration::from_millis(600));
     assert!(!network.established(1, 0));
     assert!(network.has_said(1, "Peer De-configured"));
+}
+
+#[test]
+fn those_that_come_in_place_of_a_peer_may_come_a_moment_after_it_is_gone() {
+    let mut network = network(37);
+    network.run(LONG);
+    for node in 0..NODES {
+        network.configure(node, |config| config.peers.clear());
+    }
+    network.run(Duration::from_millis(200));
+    for node in 0..NODES {
+        network.configure(node, |config| *config = reflected(node));
+    }
+    network.run(LONG);
+    nothing_was_missed(&network);
+    assert!(network.established(0, REFLECTOR) && !network.established(0, 1));
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn whoever_begins_to_watch_is_told_what_there_is_and_then_what_changes() {
         1
     );
     network.configure(0, |config| config.peers.clear());
-    network.run(MOMENT);
+    network.run(Duration::from_secs(1));
     let last = network.nodes[0].monitored.last().unwrap();
     assert_eq!(last.event, MonitoredEvent::Down(DownReason::Deconfigured));
     assert_eq!(last.peer, told[0].peer);
