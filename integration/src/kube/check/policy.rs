@@ -123,6 +123,7 @@ pub(super) fn cluster_network_policy(world: &mut World) -> Result<String> {
 }
 
 pub(super) fn calico(world: &mut World) -> Result<String> {
+    world.outside()?;
     world.base()?;
     let folder = super::world::repository().join("integration/kube/calico");
     let folder = folder.display().to_string();
