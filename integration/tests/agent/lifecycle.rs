@@ -114,7 +114,7 @@ fn of_two_agents_one_frees_the_blocks() -> Result<()> {
     }
     assert_eq!(blocks_of(&node, "gone"), 4);
     wait_blocks(&node, "gone", 0)?;
-    let lease = node.store.read("state/.leases/ipam.yaml")?;
+    let lease = node.store.read("state/.leases/controller.yaml")?;
     assert!(lease.contains("holder:"), "{lease}");
     Ok(())
 }
