@@ -330,10 +330,8 @@ fn port_choices(
     scope: Scope<'_>,
 ) -> Vec<(Ports, BTreeSet<Guard>)> {
     let Some(protocol) = case.protocol else {
-        return vec![(
-            service_ports(case.ports.clone(), peer, scope),
-            BTreeSet::new(),
-        )];
+        let ports = service_ports(case.ports.clone(), peer, scope);
+        return Vec::from_iter(ports.map(|ports| (ports, BTreeSet::new())));
     };
     let mut shared = BTreeSet::new();
     shared.extend(unwanted_ports(&rule.source, End::Source, protocol, scope));
@@ -356,12 +354,13 @@ fn port_choices(
     choices
 }
 
-/// The ports of a Service are those of its endpoints.
-fn service_ports(ports: Ports, peer: &Peer, scope: Scope<'_>) -> Ports {
+/// The ports of a Service are those of its endpoints: a protocol without ports has none of them.
+fn service_ports(ports: Ports, peer: &Peer, scope: Scope<'_>) -> Option<Ports> {
     let is_service = matches!(peer, Peer::Selected(PeerSelector::Service { .. }));
     match ports {
-        Ports::Any if is_service && scope.direction == Direction::Egress => Ports::Own,
-        ports => ports,
+        Ports::Any if is_service && scope.direction == Direction::Egress => Some(Ports::Own),
+        Ports::Protocol(_) if is_service && scope.direction == Direction::Egress => None,
+        ports => Some(ports),
     }
 }
 

@@ -134,7 +134,7 @@ fn a_calico_node_keeps_the_host_bits_of_its_address() {
         labels: Labels::new(),
         ipv4_address: Some("10.1.0.11/24".parse().unwrap()),
         ipv6_address: Some("fd00:1::11/64".parse().unwrap()),
-        addresses: ["10.1.0.11", "192.0.2.4"]
+        addresses: ["10.1.0.11", "10.244.0.1", "192.0.2.4"]
             .map(|address| address.parse().unwrap())
             .into(),
         as_number: Some(64520),
