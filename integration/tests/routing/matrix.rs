@@ -2,8 +2,8 @@
 
 use crate::racks::{LIMIT, Member, Mode, Racks, Stack, When, overhead};
 use anyhow::{Context, Result, ensure};
-use integration::lab::Capture;
 use integration::lab::wire::{Packet, Wrapping};
+use integration::lab::{Capture, wait};
 use integration::prober::{Fragments, Outcome};
 use integration::vm::kernel_has_ipip;
 use std::net::IpAddr;
@@ -63,12 +63,16 @@ fn ipip_carries_ipv4_over_ipv6_and_refuses_ipv6_over_ipv4_in_words() -> Result<(
     every_cell(&racks, mode)?;
     drop(racks);
     let mut racks = Racks::prepared(Stack::V4, Stack::V6, mode)?;
-    racks.start_agents()?;
+    racks.agents[0].start()?;
     let words =
         "IP in IP carries IPv6 over IPv6 only, and Node/n1 has no IPv6 address; use vxlanMode";
-    let status = racks.agents[0].ctl(&["status", "-o", "json"])?;
-    ensure!(status.contains(words), "{status}");
-    Ok(())
+    wait::until(LIMIT, "the refusal", || {
+        let status = racks.agents[0].ctl(&["status", "-o", "json"]);
+        match status.map_err(|error| format!("{error:#}"))? {
+            status if status.contains(words) => Ok(()),
+            status => Err(status),
+        }
+    })
 }
 
 fn every_stack(modes: &[Mode]) -> Result<()> {
