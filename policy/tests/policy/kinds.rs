@@ -3,17 +3,16 @@
 use crate::table::{A, B, interface, pod, set_policy};
 use model::{
     CalicoAction, CalicoPolicy, CalicoPort, CalicoRule, ClusterAction, ClusterNetworkPolicy,
-    ClusterPeer, ClusterPods, ClusterRule, ClusterTier, EntityRule, HostEndpoint, Labels,
-    NetworkSet, Order, Selector, StagedAction,
+    ClusterPeer, ClusterPods, ClusterRule, ClusterTier, EntityRule, Labels, NetworkSet, Order,
+    Selector, StagedAction,
 };
 use policy::program::{Connection, Outcome, Packet, run, run_and_count};
 use policy::ruleset::Op;
-use policy::{Compiler, DropLog, NetworkSets, NodePeer, Options, Policy};
-use std::collections::BTreeMap;
+use policy::{Compiler, DropLog, NodePeer, Options, Policy};
 
 const TCP: u8 = 6;
 
-fn accepted(compiler: &Compiler, packet: &Packet) -> bool {
+pub(crate) fn accepted(compiler: &Compiler, packet: &Packet) -> bool {
     matches!(
         run(compiler.ruleset(), packet).unwrap(),
         Outcome::Accepted { .. }
@@ -21,7 +20,12 @@ fn accepted(compiler: &Compiler, packet: &Packet) -> bool {
 }
 
 /// From a pod's interface, or from outside, to a pod's interface, or to the outside.
-fn packet(from: Option<u32>, to: Option<u32>, source: &str, destination: &str) -> Packet {
+pub(crate) fn packet(
+    from: Option<u32>,
+    to: Option<u32>,
+    source: &str,
+    destination: &str,
+) -> Packet {
     Packet {
         iif: interface(from.unwrap_or(2)),
         oif: interface(to.unwrap_or(2)),
@@ -40,7 +44,7 @@ fn labelled(key: &str, value: &str) -> Selector {
     Selector::Eq(key.to_owned(), value.to_owned())
 }
 
-fn rule(action: CalicoAction) -> CalicoRule {
+pub(crate) fn rule(action: CalicoAction) -> CalicoRule {
     CalicoRule {
         action,
         ip_version: None,
@@ -54,7 +58,7 @@ fn rule(action: CalicoAction) -> CalicoRule {
 }
 
 /// Lets pods with a label in to one port.
-fn to_port(action: CalicoAction, from: Selector, port: u16) -> CalicoRule {
+pub(crate) fn to_port(action: CalicoAction, from: Selector, port: u16) -> CalicoRule {
     let mut rule = rule(action);
     rule.protocol = Some(TCP);
     rule.source.selector = Some(from);
@@ -62,7 +66,7 @@ fn to_port(action: CalicoAction, from: Selector, port: u16) -> CalicoRule {
     rule
 }
 
-fn global(name: &str, ingress: Vec<CalicoRule>) -> CalicoPolicy {
+pub(crate) fn global(name: &str, ingress: Vec<CalicoRule>) -> CalicoPolicy {
     CalicoPolicy {
         namespace: None,
         name: name.to_owned(),
@@ -80,12 +84,12 @@ fn global(name: &str, ingress: Vec<CalicoRule>) -> CalicoPolicy {
     }
 }
 
-fn tell(compiler: &mut Compiler, policy: Policy) {
+pub(crate) fn tell(compiler: &mut Compiler, policy: Policy) {
     compiler.set_policy(&policy.key(), Some(policy));
 }
 
 /// Pods 1 and 2 of this node, and pod 3 of another.
-fn compiler(options: Options) -> Compiler {
+pub(crate) fn compiler(options: Options) -> Compiler {
     let mut compiler = Compiler::new(options);
     for (number, interface) in [(1, Some(A)), (2, Some(B)), (3, None)] {
         let (id, endpoint) = pod(number, interface);
@@ -95,7 +99,7 @@ fn compiler(options: Options) -> Compiler {
 }
 
 /// From pod 3 to a port of pod 1.
-fn from_3(port: u16) -> Packet {
+pub(crate) fn from_3(port: u16) -> Packet {
     Packet {
         ports: Some((40_000, port)),
         ..packet(None, Some(A), "10.0.0.3", "10.0.0.1")
@@ -412,90 +416,4 @@ fn a_revoked_connection_is_reset_and_any_other_is_dropped() {
     });
     compiler.resolve();
     assert!(accepted(&compiler, &marked));
-}
-
-fn host() -> HostEndpoint {
-    HostEndpoint {
-        name: "h".to_owned(),
-        labels: Labels::new(),
-        node: "n1".to_owned(),
-        interface_name: None,
-        expected_ips: vec!["192.0.2.1".parse().unwrap()],
-        ports: vec![],
-        profiles: vec![],
-    }
-}
-
-#[test]
-fn a_host_endpoint_without_policy_leaves_failsafe_ports_and_forwarding_alone() {
-    let mut compiler = compiler(Options {
-        node: "n1".to_owned(),
-        ..Options::default()
-    });
-    compiler.set_host_endpoint("h", Some(host()));
-    let addresses = ["192.0.2.1".parse().unwrap()].into();
-    compiler.set_host_interfaces(BTreeMap::from([("eth0".to_owned(), addresses)]));
-    compiler.resolve();
-    let incoming = |port| Packet {
-        iif: interface(2),
-        oif: None,
-        ports: Some((40_000, port)),
-        ..packet(None, None, "198.51.100.1", "192.0.2.1")
-    };
-    assert!(accepted(&compiler, &incoming(22)));
-    assert!(!accepted(&compiler, &incoming(80)));
-    assert!(accepted(&compiler, &from_3(80)));
-    let tunnel = Packet {
-        protocol: 17,
-        ..incoming(4789)
-    };
-    assert!(!accepted(&compiler, &tunnel));
-    compiler.set_network(NetworkSets {
-        vxlan_peers: ["198.51.100.1".parse().unwrap()].into(),
-        ..NetworkSets::default()
-    });
-    compiler.resolve();
-    assert!(accepted(&compiler, &tunnel));
-    compiler.set_host_interfaces(BTreeMap::new());
-    compiler.resolve();
-    assert!(accepted(&compiler, &incoming(80)));
-}
-
-#[test]
-fn a_policy_before_destination_nat_admits_past_the_ordinary_ones() {
-    let mut compiler = compiler(Options {
-        node: "n1".to_owned(),
-        ..Options::default()
-    });
-    let early = CalicoPolicy {
-        pre_dnat: true,
-        apply_on_forward: true,
-        ..global(
-            "early",
-            vec![to_port(CalicoAction::Allow, Selector::All, 8080)],
-        )
-    };
-    let mut early = early;
-    early.ingress.as_mut().unwrap()[0].source.selector = None;
-    tell(&mut compiler, Policy::Calico(early));
-    let host = HostEndpoint {
-        interface_name: Some("*".to_owned()),
-        ..host()
-    };
-    compiler.set_host_endpoint("h", Some(host));
-    compiler.resolve();
-    let incoming = |port| Packet {
-        iif: interface(2),
-        oif: None,
-        ports: Some((40_000, port)),
-        ..packet(None, None, "198.51.100.1", "192.0.2.1")
-    };
-    assert!(accepted(&compiler, &incoming(8080)));
-    assert!(!accepted(&compiler, &incoming(8081)));
-    let translated = |from: u16, to: u16| Packet {
-        original_destination: Some(("192.0.2.9".parse().unwrap(), Some(from))),
-        ..incoming(to)
-    };
-    assert!(accepted(&compiler, &translated(8080, 80)));
-    assert!(!accepted(&compiler, &translated(80, 8080)));
 }

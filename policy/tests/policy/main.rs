@@ -9,6 +9,7 @@ mod evaluator;
 mod evaluator_properties;
 mod generate;
 mod host_ports;
+mod hosts;
 mod kinds;
 mod nft;
 mod properties;

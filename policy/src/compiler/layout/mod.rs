@@ -128,7 +128,8 @@ impl Builder<'_> {
     fn add_start(&mut self) {
         let returns = || Statement::Verdict(Verdict::Return);
         let of_host = matches!(self.set.place, Place::Host | Place::HostForward);
-        if of_host {
+        // An untracked policy has allowed it already.
+        if of_host || self.set.place == Place::PreDnat {
             self.push(rule([Statement::CtState(CtState::Untracked), returns()]));
         }
         if of_host && self.set.direction == Direction::Ingress {
