@@ -2,6 +2,8 @@
 
 pub(crate) mod feed;
 mod felix;
+mod links;
+mod pods;
 mod resolve;
 mod resolved;
 mod tunnels;
@@ -11,16 +13,16 @@ use crate::dns::Names;
 use crate::objects::{Objects, Phase};
 use crate::routes::{Topology, Withheld};
 use crate::underlay::Underlay;
-use crate::workloads::{EndpointKey, LocalEndpoint, id, seen};
+use crate::workloads::{EndpointKey, LocalEndpoint};
 use bgp_core::{FibChange, FibNextHop, LocalRoute, SpeakerConfig};
 use ipnet::IpNet;
-use model::dataplane::{Address, Link, Route, RouteKind, Tunnel};
+use model::dataplane::{Link, RouteKind, Tunnel};
 use model::{Invalid, Kind, Object, ObjectKey, Update, WorkloadEndpoint, names};
+use pods::Seen;
 use policy::ruleset::Ruleset;
 use policy::{Compiler, EndpointId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 
 /// MTU where the uplink is not known yet.
 const DEFAULT_MTU: u32 = 1500;
@@ -105,29 +107,6 @@ pub struct Calc {
     desired: Desired,
     dirty: Dirty,
     touched: BTreeSet<IpNet>,
-}
-
-/// A workload endpoint, and the interface index of one of this node.
-#[derive(Debug, Clone)]
-struct Seen {
-    object: Arc<Object>,
-    local: Option<u32>,
-}
-
-impl Seen {
-    fn here(local: &LocalEndpoint) -> Self {
-        Self {
-            object: Arc::new(Object::WorkloadEndpoint(local.endpoint.clone())),
-            local: Some(local.ifindex),
-        }
-    }
-
-    fn endpoint(&self) -> &WorkloadEndpoint {
-        match &*self.object {
-            Object::WorkloadEndpoint(endpoint) => endpoint,
-            other => unreachable!("invariant: {} is no endpoint", other.key()),
-        }
-    }
 }
 
 impl Calc {
@@ -243,126 +222,6 @@ impl Calc {
         }
     }
 
-    /// A workload endpoint of another node. Those of this node come from CNI and the journal.
-    fn on_workload_endpoint(&mut self, key: &ObjectKey) {
-        let namespace = key.namespace.as_deref().unwrap_or_default();
-        let id = EndpointId(format!("{namespace}/{}", key.name));
-        let elsewhere = |object: &Arc<Object>| match &**object {
-            Object::WorkloadEndpoint(endpoint) => endpoint.node != self.node,
-            _ => false,
-        };
-        match self.objects.shared(key) {
-            Some(object) if elsewhere(&object) => self.see(
-                id,
-                Seen {
-                    object,
-                    local: None,
-                },
-            ),
-            Some(_) => {}
-            None => {
-                let local = self
-                    .local
-                    .values()
-                    .any(|local| self::id(&local.endpoint) == id);
-                if !local {
-                    self.forget(&id);
-                }
-            }
-        }
-    }
-
-    fn see(&mut self, id: EndpointId, seen_now: Seen) {
-        let endpoint = seen_now.endpoint();
-        let pod = (endpoint.namespace.clone(), endpoint.pod.clone());
-        for net in &endpoint.ip_networks {
-            self.departed.remove(&net.addr());
-        }
-        let endpoint = seen(endpoint, seen_now.local, &self.objects);
-        self.compiler.set_endpoint(&id, endpoint);
-        // A pod has one interface, but for a moment in which it has another sandbox.
-        let of_pod = self
-            .by_pod
-            .entry(pod)
-            .or_insert_with(|| Vec::with_capacity(1));
-        if !of_pod.contains(&id) {
-            of_pod.push(id.clone());
-        }
-        self.seen.insert(id, seen_now);
-    }
-
-    fn forget(&mut self, id: &EndpointId) {
-        self.compiler.set_endpoint(id, None);
-        let Some(known) = self.seen.remove(id) else {
-            return;
-        };
-        let endpoint = known.endpoint();
-        let pod = (endpoint.namespace.clone(), endpoint.pod.clone());
-        if let Some(of_pod) = self.by_pod.get_mut(&pod) {
-            of_pod.retain(|other| other != id);
-            if of_pod.is_empty() {
-                self.by_pod.remove(&pod);
-            }
-        }
-    }
-
-    fn refresh_pod(&mut self, pod: &(String, String)) {
-        for id in self.by_pod.get(pod).into_iter().flatten() {
-            if let Some(known) = self.seen.get(id) {
-                let endpoint = seen(known.endpoint(), known.local, &self.objects);
-                self.compiler.set_endpoint(id, endpoint);
-            }
-        }
-    }
-
-    /// A pod of this node has a link now.
-    pub fn set_local(&mut self, endpoint: LocalEndpoint) {
-        let key = EndpointKey::of(&endpoint.endpoint);
-        for ip in &endpoint.endpoint.ip_networks {
-            self.desired.freed.remove(ip);
-        }
-        self.see(id(&endpoint.endpoint), Seen::here(&endpoint));
-        self.local.insert(key, endpoint);
-        self.dirty.local = true;
-    }
-
-    /// A pod of this node is gone.
-    pub fn remove_local(&mut self, key: &EndpointKey) -> Option<LocalEndpoint> {
-        let gone = self.local.remove(key)?;
-        let gone_id = id(&gone.endpoint);
-        match self
-            .local
-            .values()
-            .filter(|other| id(&other.endpoint) == gone_id)
-            .max_by_key(|other| other.sequence)
-        {
-            // Another sandbox of the same pod; the latest holds its place.
-            Some(other) => {
-                let seen = Seen::here(other);
-                self.see(gone_id, seen);
-            }
-            None => self.forget(&gone_id),
-        }
-        for net in &gone.endpoint.ip_networks {
-            self.desired.freed.insert(*net);
-            if !self.own_blocks.iter().any(|block| block.contains(net)) {
-                self.departed.insert(net.addr());
-            }
-        }
-        self.dirty.local = true;
-        Some(gone)
-    }
-
-    /// Addresses outside of own blocks whose pod is gone: what they had open must not be inherited.
-    pub fn departed(&self) -> &BTreeSet<IpAddr> {
-        &self.departed
-    }
-
-    /// These addresses have no connection any more.
-    pub fn forget_departed(&mut self, gone: impl Fn(IpAddr) -> bool) {
-        self.departed.retain(|address| !gone(*address));
-    }
-
     /// Whether the table tells interfaces of the node apart.
     pub(crate) fn has_host_endpoints_of_interfaces(&self) -> bool {
         self.compiler.has_host_endpoints_of_interfaces()
@@ -383,22 +242,9 @@ impl Calc {
         self.underlay.link(by_us.or_else(by_others)?)
     }
 
-    /// The pods of this node.
-    pub fn local(&self) -> &BTreeMap<EndpointKey, LocalEndpoint> {
-        &self.local
-    }
-
     /// The node's own name.
     pub fn node(&self) -> &str {
         &self.node
-    }
-
-    /// Every endpoint of the cluster that is known, with the interface index of those of this node.
-    pub(crate) fn endpoints(
-        &self,
-    ) -> impl Iterator<Item = (&EndpointId, &WorkloadEndpoint, Option<u32>)> {
-        let all = self.seen.iter();
-        all.map(|(id, known)| (id, known.endpoint(), known.local))
     }
 
     /// The blocks that this node owns.
@@ -446,83 +292,6 @@ impl Calc {
     /// The blocks that this node owns.
     pub fn own_blocks(&self) -> &BTreeSet<IpNet> {
         &self.own_blocks
-    }
-
-    fn addresses_changed(&mut self, change: impl FnOnce(&mut Underlay) -> bool) {
-        let changed = change(&mut self.underlay);
-        // The length of this node's own subnet may be that of the interface.
-        self.dirty.topology |= changed;
-        self.dirty.all_learned |= changed;
-        self.dirty.host_interfaces |= changed;
-    }
-
-    /// A link appeared or changed.
-    pub fn on_link(&mut self, link: Link) {
-        let ours = link.name.starts_with(names::INTERFACE_PREFIX);
-        if self.underlay.set_link(link) {
-            self.mark_underlay(ours);
-            self.dirty.all_learned |= !ours;
-        }
-    }
-
-    /// A link is gone.
-    pub fn on_link_gone(&mut self, ifindex: u32) {
-        let ours = self
-            .underlay
-            .link(ifindex)
-            .is_some_and(|link| link.name.starts_with(names::INTERFACE_PREFIX));
-        if self.underlay.remove_link(ifindex) {
-            self.mark_underlay(ours);
-            self.dirty.all_learned |= !ours;
-        }
-    }
-
-    fn mark_underlay(&mut self, ours: bool) {
-        if ours {
-            self.dirty.local = true;
-        } else {
-            self.dirty.topology = true;
-            self.dirty.host_interfaces = true;
-        }
-    }
-
-    /// An address of the node appeared.
-    pub fn on_address(&mut self, address: Address) {
-        self.addresses_changed(|underlay| underlay.add_address(address));
-    }
-
-    /// An address of the node is gone.
-    pub fn on_address_gone(&mut self, address: &Address) {
-        self.addresses_changed(|underlay| underlay.remove_address(address));
-    }
-
-    /// Somebody else's route appeared or changed.
-    pub fn on_foreign_route(&mut self, route: Route, metric: u32) {
-        let changed = self.underlay.add_foreign(route, metric);
-        self.ways_changed(changed);
-    }
-
-    /// All of somebody else's routes with their metrics, as a dump says.
-    pub fn on_all_foreign_routes(&mut self, routes: Vec<(Route, u32)>) {
-        let changed = self.underlay.replace_foreign(routes);
-        self.ways_changed(changed);
-    }
-
-    /// All addresses of the node, as a dump says.
-    pub fn on_all_addresses(&mut self, addresses: BTreeSet<Address>) {
-        self.addresses_changed(|underlay| underlay.replace_addresses(addresses));
-    }
-
-    /// Somebody else's route is gone.
-    pub fn on_foreign_route_gone(&mut self, dest: &IpNet, metric: u32) {
-        let changed = self.underlay.remove_foreign(dest, metric);
-        self.ways_changed(changed);
-    }
-
-    /// Other nodes may be reached otherwise, with another MTU, by more or fewer paths.
-    fn ways_changed(&mut self, changed: bool) {
-        self.dirty.all_learned |= changed;
-        self.dirty.topology |= changed;
     }
 
     /// The Loc-RIB changed.

@@ -1,5 +1,7 @@
 use super::*;
+use crate::workloads::seen;
 use model::dataplane::NextHop;
+use model::dataplane::{Address, Route};
 use model::{EncapMode, IpPool, Labels, Namespace, NetworkPolicy, Node, Pod, Selector};
 use proptest::prelude::*;
 

@@ -1,0 +1,167 @@
+//! Workload endpoints -> the pods that policy and routes know.
+
+use super::Calc;
+use crate::workloads::{EndpointKey, LocalEndpoint, id, seen};
+use model::{Object, ObjectKey, WorkloadEndpoint};
+use policy::EndpointId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A workload endpoint, and the interface index of one of this node.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    object: Arc<Object>,
+    local: Option<u32>,
+}
+
+impl Seen {
+    fn here(local: &LocalEndpoint) -> Self {
+        Self {
+            object: Arc::new(Object::WorkloadEndpoint(local.endpoint.clone())),
+            local: Some(local.ifindex),
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> &WorkloadEndpoint {
+        match &*self.object {
+            Object::WorkloadEndpoint(endpoint) => endpoint,
+            other => unreachable!("invariant: {} is no endpoint", other.key()),
+        }
+    }
+}
+
+impl Calc {
+    /// A workload endpoint of another node. Those of this node come from CNI and the journal.
+    pub(super) fn on_workload_endpoint(&mut self, key: &ObjectKey) {
+        let namespace = key.namespace.as_deref().unwrap_or_default();
+        let id = EndpointId(format!("{namespace}/{}", key.name));
+        let elsewhere = |object: &Arc<Object>| match &**object {
+            Object::WorkloadEndpoint(endpoint) => endpoint.node != self.node,
+            _ => false,
+        };
+        match self.objects.shared(key) {
+            Some(object) if elsewhere(&object) => self.see(
+                id,
+                Seen {
+                    object,
+                    local: None,
+                },
+            ),
+            Some(_) => {}
+            None => {
+                let local = self
+                    .local
+                    .values()
+                    .any(|local| crate::workloads::id(&local.endpoint) == id);
+                if !local {
+                    self.forget(&id);
+                }
+            }
+        }
+    }
+
+    fn see(&mut self, id: EndpointId, seen_now: Seen) {
+        let endpoint = seen_now.endpoint();
+        let pod = (endpoint.namespace.clone(), endpoint.pod.clone());
+        for net in &endpoint.ip_networks {
+            self.departed.remove(&net.addr());
+        }
+        let endpoint = seen(endpoint, seen_now.local, &self.objects);
+        self.compiler.set_endpoint(&id, endpoint);
+        // A pod has one interface, but for a moment in which it has another sandbox.
+        let of_pod = self
+            .by_pod
+            .entry(pod)
+            .or_insert_with(|| Vec::with_capacity(1));
+        if !of_pod.contains(&id) {
+            of_pod.push(id.clone());
+        }
+        self.seen.insert(id, seen_now);
+    }
+
+    fn forget(&mut self, id: &EndpointId) {
+        self.compiler.set_endpoint(id, None);
+        let Some(known) = self.seen.remove(id) else {
+            return;
+        };
+        let endpoint = known.endpoint();
+        let pod = (endpoint.namespace.clone(), endpoint.pod.clone());
+        if let Some(of_pod) = self.by_pod.get_mut(&pod) {
+            of_pod.retain(|other| other != id);
+            if of_pod.is_empty() {
+                self.by_pod.remove(&pod);
+            }
+        }
+    }
+
+    pub(super) fn refresh_pod(&mut self, pod: &(String, String)) {
+        for id in self.by_pod.get(pod).into_iter().flatten() {
+            if let Some(known) = self.seen.get(id) {
+                let endpoint = seen(known.endpoint(), known.local, &self.objects);
+                self.compiler.set_endpoint(id, endpoint);
+            }
+        }
+    }
+
+    /// A pod of this node has a link now.
+    pub fn set_local(&mut self, endpoint: LocalEndpoint) {
+        let key = EndpointKey::of(&endpoint.endpoint);
+        for ip in &endpoint.endpoint.ip_networks {
+            self.desired.freed.remove(ip);
+        }
+        self.see(id(&endpoint.endpoint), Seen::here(&endpoint));
+        self.local.insert(key, endpoint);
+        self.dirty.local = true;
+    }
+
+    /// A pod of this node is gone.
+    pub fn remove_local(&mut self, key: &EndpointKey) -> Option<LocalEndpoint> {
+        let gone = self.local.remove(key)?;
+        let gone_id = id(&gone.endpoint);
+        match self
+            .local
+            .values()
+            .filter(|other| id(&other.endpoint) == gone_id)
+            .max_by_key(|other| other.sequence)
+        {
+            // Another sandbox of the same pod; the latest holds its place.
+            Some(other) => {
+                let seen = Seen::here(other);
+                self.see(gone_id, seen);
+            }
+            None => self.forget(&gone_id),
+        }
+        for net in &gone.endpoint.ip_networks {
+            self.desired.freed.insert(*net);
+            if !self.own_blocks.iter().any(|block| block.contains(net)) {
+                self.departed.insert(net.addr());
+            }
+        }
+        self.dirty.local = true;
+        Some(gone)
+    }
+
+    /// Addresses outside of own blocks whose pod is gone: what they had open must not be inherited.
+    pub fn departed(&self) -> &BTreeSet<IpAddr> {
+        &self.departed
+    }
+
+    /// These addresses have no connection any more.
+    pub fn forget_departed(&mut self, gone: impl Fn(IpAddr) -> bool) {
+        self.departed.retain(|address| !gone(*address));
+    }
+
+    /// The pods of this node.
+    pub fn local(&self) -> &BTreeMap<EndpointKey, LocalEndpoint> {
+        &self.local
+    }
+
+    /// Every endpoint of the cluster that is known, with the interface index of those of this node.
+    pub(crate) fn endpoints(
+        &self,
+    ) -> impl Iterator<Item = (&EndpointId, &WorkloadEndpoint, Option<u32>)> {
+        let all = self.seen.iter();
+        all.map(|(id, known)| (id, known.endpoint(), known.local))
+    }
+}
