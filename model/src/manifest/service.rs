@@ -183,13 +183,13 @@ fn endpoint(item: Item<'_>, slice: &mut EndpointSlice) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A port without a number stands for all ports.
+/// Ports with a number: one without stands for all, and Calico's rules take that for none.
 fn slice_ports(root: &mut Fields<'_>) -> Result<Vec<NamedPort>, Problem> {
     let mut ports = Vec::new();
     for item in root.take("ports").map_or(Ok(Vec::new()), Item::list)? {
         let mut port = item.fields()?;
         let Some(number) = port.take("port") else {
-            return Ok(Vec::new());
+            continue;
         };
         ports.push(NamedPort {
             name: port.take("name").map_or(Ok(""), Item::text)?.to_owned(),

@@ -44,8 +44,6 @@ pub(super) enum Term {
     NamedPort(Protocol, String),
     /// The address with each of the member's own ports.
     OwnPorts,
-    /// The address of a member without ports, which has all of them.
-    Portless,
 }
 
 /// Name of the twin of a set, which holds prefixes.
@@ -117,8 +115,6 @@ impl PodSet {
                         count(&port(own.protocol, own.port));
                     }
                 }
-                Term::Portless if member.ports().is_empty() => count(&[address]),
-                Term::Portless => {}
             }
         }
     }
@@ -137,7 +133,7 @@ impl PodSet {
                 let port = match term {
                     Term::Address => None,
                     Term::Port(protocol, port) => Some((*protocol, *port)),
-                    Term::NamedPort(..) | Term::OwnPorts | Term::Portless => continue,
+                    Term::NamedPort(..) | Term::OwnPorts => continue,
                 };
                 by_port.entry(port).or_default().extend(&ranges);
             }

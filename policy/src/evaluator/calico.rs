@@ -197,7 +197,6 @@ impl Evaluator {
         let mut holding = of_service.filter(|slice| slice.addresses.contains(&address));
         holding.any(|slice| {
             side == Side::Source
-                || slice.ports.is_empty()
                 || slice.ports.iter().any(|own| {
                     own.protocol.number() == flow.protocol
                         && Some(own.port) == flow.destination_port

@@ -461,8 +461,10 @@ fn destination_choices(
         .iter()
         .map(|(first, last)| (range(narrow(first), narrow(last)), vec![]))
         .collect();
+    // What else has the pod's address, such as a network set, may be selected in its place.
+    let own_end = is_own(End::Destination, scope) && selected(end, scope).is_none();
     for name in names(ports) {
-        if is_own(End::Destination, scope) {
+        if own_end {
             let own = numbers(scope.own_ports, protocol, name);
             choices.extend(own.map(|number| (range(number, number), vec![])));
         } else if scope.direction == Direction::Egress {

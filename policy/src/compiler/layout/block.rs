@@ -191,10 +191,7 @@ impl<'a> BlockLayout<'a> {
                 Ports::Named { protocol, name } => {
                     add(Kind::Port, vec![Term::NamedPort(*protocol, name.clone())]);
                 }
-                Ports::Own => {
-                    add(Kind::Port, vec![Term::OwnPorts]);
-                    add(Kind::AnyPort, vec![Term::Portless]);
-                }
+                Ports::Own => add(Kind::Port, vec![Term::OwnPorts]),
                 Ports::Any | Ports::Range { .. } => {}
             }
         }

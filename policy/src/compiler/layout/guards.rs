@@ -109,13 +109,7 @@ impl Alternatives {
                 let address = daddr(family);
                 let ports = [address, Field::L4Proto, Field::Dport];
                 let own = Term::OwnPorts;
-                let one = self.selected(&ports, peer, family, Form::AddressAndPort, &own, false);
-                let all = Term::Portless;
-                let any = self.selected(&[address], peer, family, Form::Address, &all, false);
-                match (one, any) {
-                    (Lowered::Any(one), Lowered::Any(any)) => Lowered::Any([one, any].concat()),
-                    _ => Lowered::Never,
-                }
+                self.selected(&ports, peer, family, Form::AddressAndPort, &own, false)
             }
             Guard::Ports { end, ports, negate } => self.ports(*end, ports, *negate),
             Guard::NamedPort {

@@ -363,6 +363,19 @@ fn services() {
         &["x/a y/b tcp/80", "x/a 198.51.100.7 tcp/80"],
         &["x/a y/b tcp/81", "x/a y/b udp/80", "x/a y/c tcp/80"],
     );
+    let mut portless = slice.clone();
+    for (ports, name) in [
+        (json!([]), "without ports"),
+        (json!([{ "name": "all" }]), "without a number"),
+    ] {
+        portless["ports"] = ports;
+        row(
+            name,
+            &[portless.clone(), egress(json!({ "destination": service }))],
+            &[],
+            &["x/a y/b tcp/80", "x/a y/b icmp/8"],
+        );
+    }
     row(
         "as a source: addresses",
         &[slice, global(json!({ "source": service }))],
