@@ -124,9 +124,7 @@ impl VtepTables {
         // The kernel has entries of its own for groups, and learns those who ask for this node.
         let by_kernel = || {
             let group = entry.mac.is_none_or(|mac| mac[0] & 1 != 0);
-            !entry.forwarding
-                && !entry.is_permanent()
-                && (group || entry.state & NUD_NOARP == 0)
+            !entry.forwarding && !entry.is_permanent() && (group || entry.state & NUD_NOARP == 0)
         };
         match wanted {
             true if right && entry.is_permanent() => Verdict::Right,
@@ -149,27 +147,40 @@ impl Kernel {
         let refused = |step| LinkError::refused(name, step);
         let tables = VtepTables::of(vteps);
         let found = entries(&mut self.route, ifindex).map_err(refused("read its ends"))?;
-        let judged: Vec<_> = found.iter().map(|entry| (entry, tables.judge(entry))).collect();
+        let judged: Vec<_> = found
+            .iter()
+            .map(|entry| (entry, tables.judge(entry)))
+            .collect();
         let of = |wanted: Verdict, forwarding: bool| {
             let all = judged.iter();
-            all.filter(move |(entry, verdict)| {
-                *verdict == wanted && entry.forwarding == forwarding
-            })
-            .map(|(entry, _)| *entry)
+            all.filter(move |(entry, verdict)| *verdict == wanted && entry.forwarding == forwarding)
+                .map(|(entry, _)| *entry)
         };
         let right = |entry: &NeighbourEntry| (entry.address, entry.mac);
         let present: BTreeSet<_> = of(Verdict::Right, false).map(right).collect();
-        let mut neighbours = tables.neighbours.iter().map(|(to, mac)| (*to, *mac)).collect::<Vec<_>>();
+        let mut neighbours = tables
+            .neighbours
+            .iter()
+            .map(|(to, mac)| (*to, *mac))
+            .collect::<Vec<_>>();
         neighbours.retain(|(to, mac)| !present.contains(&(Some(*to), Some(*mac))));
         let present: BTreeSet<_> = of(Verdict::Right, true).map(right).collect();
-        let mut forwarding = tables.forwarding.iter().map(|(mac, to)| (*to, *mac)).collect::<Vec<_>>();
+        let mut forwarding = tables
+            .forwarding
+            .iter()
+            .map(|(mac, to)| (*to, *mac))
+            .collect::<Vec<_>>();
         forwarding.retain(|(to, mac)| !present.contains(&(Some(*to), Some(*mac))));
         // One that a next hop object leads elsewhere can't be replaced.
         let by_object = of(Verdict::Wrong, true).filter(|entry| entry.address.is_none());
-        let strangers: BTreeSet<Mac> = of(Verdict::Stranger, true).filter_map(|entry| entry.mac).collect();
+        let strangers: BTreeSet<Mac> = of(Verdict::Stranger, true)
+            .filter_map(|entry| entry.mac)
+            .collect();
         let by_object: Vec<Mac> = by_object.filter_map(|entry| entry.mac).collect();
         let strangers: Vec<Mac> = strangers.into_iter().collect();
-        let gone: Vec<IpAddr> = of(Verdict::Stranger, false).filter_map(|entry| entry.address).collect();
+        let gone: Vec<IpAddr> = of(Verdict::Stranger, false)
+            .filter_map(|entry| entry.address)
+            .collect();
 
         let mut failed = self.route.batch(&neighbours, |encoder, (address, mac)| {
             message::permanent_neighbour(encoder, ifindex, *address, *mac);

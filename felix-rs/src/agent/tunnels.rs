@@ -118,7 +118,10 @@ impl Agent {
                 continue;
             };
             let tables = VtepTables::of(ends);
-            if changes.iter().all(|(entry, gone)| tables.allows(entry, *gone)) {
+            if changes
+                .iter()
+                .all(|(entry, gone)| tables.allows(entry, *gone))
+            {
                 continue;
             }
             let name = name.clone();
