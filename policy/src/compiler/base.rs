@@ -80,10 +80,12 @@ pub(super) fn is_base(base: &str) -> bool {
 
 /// True for the name of a set that belongs to these chains and has one content for ever.
 pub(super) fn is_own_set(name: &str) -> bool {
-    [SOURCES, POOLS, TUNNEL]
-        .iter()
-        .any(|own| name.starts_with(own))
-        || dns::is_own_set(name)
+    // A hash may begin like any word, but has no underscore so early.
+    let named = name.split_once('_').is_some_and(|(word, _)| {
+        let word = word.trim_end_matches(['4', '6']);
+        [SOURCES, POOLS, TUNNEL].contains(&word)
+    });
+    named || dns::is_own_set(name)
 }
 
 /// What the chains are made of.
@@ -545,5 +547,28 @@ pub(super) fn daddr(family: Family) -> Field {
     match family {
         Family::Ipv4 => Field::Ipv4Daddr,
         Family::Ipv6 => Field::Ipv6Daddr,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_that_is_named_by_its_content_is_never_taken_for_one_of_the_base_chains() {
+        for own in [
+            "masq4_0123456789abcdef",
+            "pools6_0123456789abcdef",
+            "tunnel_0123456789abcdef",
+        ] {
+            assert!(is_own_set(own), "{own}");
+        }
+        for other in [
+            "masq4ptnclp8t80q5_06",
+            "poolsfedcba987654",
+            "pools4edcba987654",
+        ] {
+            assert!(!is_own_set(other), "{other}");
+        }
     }
 }
