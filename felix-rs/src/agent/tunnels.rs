@@ -3,8 +3,8 @@
 
 use super::Agent;
 use super::apply::ApplyError;
-use kernel::{NeighbourChange, PathMtus};
-use model::dataplane::{Tunnel, Vtep};
+use kernel::{NeighbourEntry, PathMtus, VtepTables};
+use model::dataplane::Tunnel;
 use model::names;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,8 +25,8 @@ pub(super) struct Care {
     made: BTreeMap<String, Instant>,
     /// Since when no pool wants them.
     unwanted: BTreeMap<String, Instant>,
-    /// Whose tables somebody changed.
-    suspects: BTreeSet<String>,
+    /// What came to their tables, or (true) went.
+    entries: Vec<(NeighbourEntry, bool)>,
     /// That may have addresses of earlier.
     readdressed: BTreeSet<String>,
     paths_read: Option<Instant>,
@@ -89,36 +89,47 @@ impl Agent {
         Ok(())
     }
 
-    /// An entry of a neighbour table or forwarding database came or went: by somebody else, if it
-    /// is of a tunnel of ours and not as it should be.
-    pub(super) fn on_neighbour(&mut self, change: &NeighbourChange) {
-        let Some(link) = self.calc.underlay().link(change.ifindex) else {
-            return;
-        };
-        let Some(Tunnel::Vxlan { ends, .. }) = self.actual.tunnels.get(&link.name) else {
-            return;
-        };
-        let mac = change.mac;
-        let is = |end: &Vtep| {
-            let ours = end.underlay == change.address || end.gateways.contains(&change.address);
-            ours && mac.is_none_or(|mac| mac == end.mac)
-        };
-        let wanted = ends.iter().any(is);
-        if wanted == change.gone {
-            let name = link.name.clone();
-            self.tunnels.suspects.insert(name);
+    /// Whether an entry is of a VXLAN device of ours: what is beside those is nobody's business here.
+    pub(super) fn is_of_tunnel(&self, entry: &NeighbourEntry) -> bool {
+        let link = self.calc.underlay().link(entry.ifindex);
+        let tunnel = link.and_then(|link| self.actual.tunnels.get(&link.name));
+        matches!(tunnel, Some(Tunnel::Vxlan { .. }))
+    }
+
+    /// An entry of a neighbour table or forwarding database came or, `gone`, went. It is looked at
+    /// together with others, before this round converges.
+    pub(super) fn on_neighbour(&mut self, entry: NeighbourEntry, gone: bool) {
+        if self.is_of_tunnel(&entry) {
+            self.tunnels.entries.push((entry, gone));
         }
     }
 
     /// Tunnels whose tables somebody changed are compared with what they should be.
     pub(super) fn recheck_tunnels(&mut self) {
-        for name in std::mem::take(&mut self.tunnels.suspects) {
-            let Some(tunnel) = self.actual.tunnels.get(&name).cloned() else {
+        let mut by_device: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        for (entry, gone) in std::mem::take(&mut self.tunnels.entries) {
+            let of_device = by_device.entry(entry.ifindex).or_default();
+            of_device.push((entry, gone));
+        }
+        for (ifindex, changes) in by_device {
+            let link = self.calc.underlay().link(ifindex);
+            let known = link.and_then(|link| self.actual.tunnels.get_key_value(&link.name));
+            let Some((name, Tunnel::Vxlan { ends, .. })) = known else {
                 continue;
             };
-            match self.kernel.ensure_tunnel(&tunnel) {
-                Ok(_) => {
-                    tracing::warn!(device = %name, "entries of our tunnel were changed by somebody else: repaired");
+            let tables = VtepTables::of(ends);
+            if changes
+                .iter()
+                .all(|(entry, gone)| tables.allows(entry, *gone))
+            {
+                continue;
+            }
+            let name = name.clone();
+            match self.kernel.set_vteps(&name, ifindex, ends) {
+                // What the event told of was overtaken.
+                Ok(0) => {}
+                Ok(entries) => {
+                    tracing::warn!(device = %name, entries, "the ends of our tunnel were changed by somebody else: repaired");
                     self.repairs += 1;
                 }
                 Err(error) => {
@@ -132,9 +143,16 @@ impl Agent {
     /// The audit: every device is read back and put right.
     pub(super) fn recheck_all_tunnels(&mut self) {
         for (name, tunnel) in self.actual.tunnels.clone() {
-            if let Err(error) = self.kernel.ensure_tunnel(&tunnel) {
-                tracing::warn!(device = %name, %error, "audit of a tunnel");
-                self.actual.tunnels.remove(&name);
+            match self.kernel.ensure_tunnel(&tunnel) {
+                Ok(made) if made.entries > 0 => {
+                    tracing::warn!(device = %name, entries = made.entries, "audit: no event told of these ends");
+                    self.audit_findings += made.entries as u64;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(device = %name, %error, "audit of a tunnel");
+                    self.actual.tunnels.remove(&name);
+                }
             }
         }
     }

@@ -121,6 +121,10 @@ fn what_others_change_of_a_vxlan_is_put_right_at_once() -> Result<()> {
         for wrong in [
             format!("bridge fdb del {mac} dst {end} dev {device}"),
             format!("bridge fdb replace {mac} dst {elsewhere} dev {device}"),
+            format!("bridge fdb replace {mac} dst {end} dev {device} port 9999"),
+            format!("bridge fdb append 00:00:00:00:00:00 dst {elsewhere} dev {device}"),
+            format!("bridge fdb append 02:00:00:00:00:99 dst {elsewhere} dev {device} static"),
+            format!("ip neigh add {elsewhere} lladdr 02:00:00:00:00:99 dev {device}"),
             format!("ip -6 neigh flush dev {device} nud permanent"),
         ] {
             node.run(&wrong.split(' ').collect::<Vec<_>>())?;
