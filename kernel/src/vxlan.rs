@@ -5,7 +5,6 @@ use crate::kernel::Kernel;
 use crate::link::{self, IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError};
 use crate::message::{self, GET_LINK, NEW_LINK, ifinfomsg, octets};
 use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
-use crate::sysctl::SourceCheck;
 use model::dataplane::{Link, VxlanDevice};
 use std::net::IpAddr;
 
@@ -73,7 +72,7 @@ impl Kernel {
                 .request(request)
                 .map_err(refused("change its MTU"))?;
         }
-        self.host_interface_sysctls(name, true, SourceCheck::Least)?;
+        self.host_interface_sysctls(name, true)?;
         self.set_tunnel_address(device.address, link.ifindex)
             .map_err(refused("set its address"))?;
         if !link.up {

@@ -208,7 +208,7 @@ impl Agent {
                         // Each of them names the node's own address as its source.
                         self.routes_lost_with(made.ifindex);
                     }
-                    self.tunnel_made(&tunnel);
+                    self.tunnel_made(&tunnel, made.ifindex);
                     self.actual.stray_tunnels.remove(tunnel.name());
                     self.actual.tunnels.insert(tunnel.name().to_owned(), tunnel);
                     Ok(())

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// How long a way that works is kept beside a tunnel that was made: the other nodes make theirs
-/// meanwhile.
-const SETTLE: Duration = Duration::from_secs(1);
+/// How long a way that works is kept beside a tunnel that was made, or is wanted again: the other
+/// nodes make theirs meanwhile.
+const SETTLE: Duration = Duration::from_secs(3);
 /// How long a device outlives the last pool that wants it: other nodes may still send through it.
 const LINGER: Duration = Duration::from_secs(5);
 /// How often path MTUs are read that the kernel has learnt.
@@ -21,7 +21,7 @@ const PATHS_EVERY: Duration = Duration::from_secs(1);
 /// What is remembered of tunnel devices.
 #[derive(Debug, Default)]
 pub(super) struct Care {
-    /// When they were made.
+    /// When they were made, or wanted again.
     made: BTreeMap<String, Instant>,
     /// Since when no pool wants them.
     unwanted: BTreeMap<String, Instant>,
@@ -33,17 +33,24 @@ pub(super) struct Care {
 }
 
 impl Agent {
-    /// The kernel has a tunnel as it is wanted.
-    pub(super) fn tunnel_made(&mut self, tunnel: &Tunnel) {
+    /// The kernel has a tunnel as it is wanted, by a device of this index.
+    pub(super) fn tunnel_made(&mut self, tunnel: &Tunnel, ifindex: u32) {
         let name = tunnel.name();
-        let fresh = self.calc.underlay().link_named(name).is_none();
-        self.tunnels.unwanted.remove(name);
+        let known = self.calc.underlay().link_named(name);
+        let fresh = known.is_none_or(|link| link.ifindex != ifindex);
         self.tunnels.readdressed.insert(name.to_owned());
         if fresh {
             self.tunnels.made.insert(name.to_owned(), Instant::now());
-            let settling = self.tunnels.made.keys().cloned().collect();
-            self.calc.set_settling(settling);
+            self.tell_settling();
         }
+    }
+
+    /// A way through one of these is not taken where there is another one. So it is with a device
+    /// that no pool wants: once it is wanted again, other nodes may have to make theirs again.
+    fn tell_settling(&mut self) {
+        let Care { made, unwanted, .. } = &self.tunnels;
+        let settling = made.keys().chain(unwanted.keys());
+        self.calc.set_settling(settling.cloned().collect());
     }
 
     /// Whether a tunnel device is there, wanted or not.
@@ -54,21 +61,24 @@ impl Agent {
     /// Whether a device that no pool wants has to stay for a while.
     pub(super) fn tunnel_is_awaited(&mut self, name: &str) -> bool {
         let since = self.tunnels.unwanted.entry(name.to_owned());
-        since.or_insert_with(Instant::now).elapsed() < LINGER
+        let waited = since.or_insert_with(Instant::now).elapsed();
+        self.tell_settling();
+        waited < LINGER
     }
 
     /// What time does to tunnels.
     pub(super) fn follow_tunnels(&mut self, now: Instant) {
-        let before = self.tunnels.made.len();
-        self.tunnels.made.retain(|_, at| now - *at < SETTLE);
-        if self.tunnels.made.len() != before {
-            let settling = self.tunnels.made.keys().cloned().collect();
-            self.calc.set_settling(settling);
-        }
+        let Care { made, unwanted, .. } = &mut self.tunnels;
         let wanted = &self.calc.desired().tunnels;
-        self.tunnels
-            .unwanted
-            .retain(|name, _| !wanted.contains_key(name));
+        let again: Vec<String> = unwanted
+            .extract_if(.., |name, _| wanted.contains_key(name))
+            .map(|(name, _)| name)
+            .collect();
+        made.extend(again.into_iter().map(|name| (name, now)));
+        made.retain(|_, at| now - *at < SETTLE);
+        let there = self.calc.underlay();
+        unwanted.retain(|name, _| there.link_named(name).is_some());
+        self.tell_settling();
         let due = self.tunnels.paths_read;
         if due.is_none_or(|at| now - at >= PATHS_EVERY) {
             self.tunnels.paths_read = Some(now);

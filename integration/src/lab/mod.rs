@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod bird;
 pub mod capture;
+pub mod fault;
 pub mod frr;
 pub mod kube_api;
 pub mod link;

@@ -219,6 +219,8 @@ impl Base<'_> {
     /// this host forwards is none of our business.
     fn forward(&self) -> Chain {
         let mut rules = self.spread();
+        let clamp = self.options.clamp_mss.then(|| rule([Statement::ClampMss]));
+        rules.extend(clamp);
         rules.extend(self.revoked());
         rules.extend(forward(self.options, self.sets));
         rules.extend(self.hosts.dispatch(Direction::Ingress, Place::HostForward));
