@@ -151,7 +151,7 @@ fn the_tunnel_is_what_was_asked_for_or_the_kernel_is_said_to_lack_it() {
         name: ipip().name,
     };
     assert_eq!(host.run(|| kernel.ensure_ipip(&changed)), Ok(ifindex));
-    let mut events = host.run(|| kernel::monitor(0)).unwrap();
+    let mut events = host.run(|| kernel::monitor(0, 0)).unwrap();
     assert_eq!(host.run(|| kernel.ensure_ipip(&changed)), Ok(ifindex));
     host.sh("ip route add blackhole 10.0.0.1");
     let first = events.blocking_recv().unwrap();
@@ -195,7 +195,7 @@ fn a_tunnel_without_an_address_of_its_own_takes_packets_from_wherever_their_rout
     }
     let shown = addresses();
     assert!(shown.contains("169.254.1.1/32 scope host"), "{shown}");
-    let mut events = host.run(|| kernel::monitor(0)).unwrap();
+    let mut events = host.run(|| kernel::monitor(0, 0)).unwrap();
     host.run(|| kernel.ensure_ipip(&wanted)).unwrap();
     host.sh("ip route add blackhole 10.0.0.1");
     let first = events.blocking_recv().unwrap();
