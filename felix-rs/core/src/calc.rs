@@ -3,6 +3,7 @@
 pub(crate) mod feed;
 mod felix;
 mod links;
+mod peering;
 mod pods;
 mod resolve;
 mod resolved;
@@ -44,6 +45,9 @@ pub struct Desired {
     pub sessions: Option<SpeakerConfig>,
     /// What is advertised.
     pub advertised: BTreeSet<LocalRoute>,
+    /// Addresses by which pods that are BGP peers reach this node, by the interface that has to
+    /// hold them.
+    pub peering: BTreeMap<u32, BTreeSet<IpAddr>>,
 }
 
 impl Desired {
@@ -103,6 +107,8 @@ pub struct Calc {
     /// Tunnel devices that were made a moment ago.
     settling: BTreeSet<String>,
     withheld: BTreeMap<IpNet, Withheld>,
+    /// Networks behind pods that are BGP peers, and the interfaces that lead there.
+    behind: BTreeMap<IpNet, BTreeSet<u32>>,
     session_problems: Vec<Invalid>,
     desired: Desired,
     dirty: Dirty,
@@ -137,6 +143,7 @@ impl Calc {
             topology: Topology::default(),
             settling: BTreeSet::new(),
             withheld: BTreeMap::new(),
+            behind: BTreeMap::new(),
             session_problems: Vec::new(),
             desired: Desired::default(),
             dirty: Dirty {
@@ -179,6 +186,7 @@ impl Calc {
             Kind::Pod => {
                 let namespace = key.namespace.clone().unwrap_or_default();
                 self.refresh_pod(&(namespace, key.name.clone()));
+                self.dirty.sessions |= self.peers_with_pods();
             }
             Kind::WorkloadEndpoint => self.on_workload_endpoint(key),
             Kind::Node
@@ -199,6 +207,10 @@ impl Calc {
             Kind::FelixConfiguration => {
                 self.dirty.topology = true;
                 self.feed_options();
+            }
+            Kind::Namespace => {
+                self.dirty.sessions |= self.peers_with_pods();
+                self.feed_compiler(key, object);
             }
             _ => self.feed_compiler(key, object),
         }

@@ -14,6 +14,7 @@ pub mod kube_api;
 pub mod link;
 pub mod netns;
 pub mod pod;
+pub mod previous;
 pub mod probe;
 pub mod process;
 mod reaper;
