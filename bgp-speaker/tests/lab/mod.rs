@@ -113,6 +113,18 @@ impl Lab {
 
     /// BIRD with further options of the session, and further protocols.
     pub(crate) fn bird_with(&self, their_as: u32, own: &str, options: &str, more: &str) -> Daemon {
+        self.bird_telling(their_as, own, options, "", more)
+    }
+
+    /// BIRD with further options of the session, of both its channels, and further protocols.
+    pub(crate) fn bird_telling(
+        &self,
+        their_as: u32,
+        own: &str,
+        options: &str,
+        channel: &str,
+        more: &str,
+    ) -> Daemon {
         let ours = if own.contains(':') {
             "fd00::1"
         } else {
@@ -129,8 +141,8 @@ impl Lab {
                  protocol bgp ours {{\n  local {own} as {their_as};\n\
                  neighbor {ours} as 4200000001;\n  graceful restart on;\n\
                  connect delay time 1; error wait time 1, 2; {options}\n\
-                 ipv4 {{ import all; export all; next hop address 10.0.0.2; }};\n\
-                 ipv6 {{ import all; export all; next hop address fd00::2; }};\n}}\n{more}\n"
+                 ipv4 {{ import all; export all; next hop address 10.0.0.2; {channel} }};\n\
+                 ipv6 {{ import all; export all; next hop address fd00::2; {channel} }};\n}}\n{more}\n"
             ),
         );
         let (control, pid) = (self.path("bird.ctl"), self.path("bird.pid"));
