@@ -34,3 +34,4 @@ mod sockets;
 mod tors;
 mod truth;
 mod tunnels;
+mod upgrade;

@@ -1,6 +1,6 @@
 //! Networks behind pods that are routers: a pod speaks for them, and is handed what is for them.
 
-use super::base::{FAMILIES, lookup, saddr};
+use super::parts::{FAMILIES, lookup, saddr};
 use crate::hash::content_name;
 use crate::intervals::{self, Ranges};
 use crate::ruleset::{Element, Family, Field, KeyType, Part, Set, SetHeader, SetKind, Statement};
