@@ -34,6 +34,7 @@ impl Lab {
             "gobgpd.toml",
             &format!(
                 "[global.config]\nas = 65001\nrouter-id = \"192.0.2.2\"\n\
+                 local-address-list = [\"10.0.0.2\"]\n\
                  [[neighbors]]\n[neighbors.config]\nneighbor-address = \"10.0.0.1\"\n\
                  peer-as = 4200000001\n{auth}[neighbors.timers.config]\nconnect-retry = 1\n\
                  [neighbors.graceful-restart.config]\nenabled = true\nrestart-time = {restart_time}\n{long_lived}\

@@ -88,13 +88,19 @@ impl Lab {
 
     /// Our program at the other end, announcing 10.2.0.0/24 and fd02::/64; it logs to `their.log`.
     pub(crate) fn their_speaker(&self, peer: &str) -> Daemon {
-        let config = self.write(
+        self.write(
             "their.yaml",
             &format!(
                 "localAs: 65001\nrouterId: 192.0.2.2\nebgpRequiresPolicy: false\nnextHopV4: 10.0.0.2\nnextHopV6: fd00::2\n\
                  networks: [10.2.0.0/24, 'fd02::/64']\npeers:\n- {peer}\n"
             ),
         );
+        self.their_speaker_of_file()
+    }
+
+    /// Our program at the other end, with the file `their.yaml`.
+    pub(crate) fn their_speaker_of_file(&self) -> Daemon {
+        let config = self.path("their.yaml");
         let arguments = ["--config", path(&config)];
         let program = env!("CARGO_BIN_EXE_bgp-speaker");
         let log = self.path("their.log");
