@@ -21,7 +21,9 @@ const STOLEN: Duration = Duration::from_millis(50);
 const BFD: &str = "bfd: { minTransmit: 50, minReceive: 50, multiplier: 3 }";
 
 fn peer(address: &str, number: u32, more: &str) -> String {
-    format!("{{ name: peer, address: {address}, remoteAs: {number}, connectRetry: 1, {BFD}, {more} }}")
+    format!(
+        "{{ name: peer, address: {address}, remoteAs: {number}, connectRetry: 1, {BFD}, {more} }}"
+    )
 }
 
 /// A peer that announces the million, by way of a filter of this name.
@@ -31,7 +33,11 @@ fn announcer(lab: &Lab, filter: &str) -> String {
          filters:\n  a: [{{ action: Accept, operations: [{{ addCommunity: '65001:1' }}] }}]\n  \
          b: [{{ action: Accept, operations: [{{ addCommunity: '65001:2' }}] }}]\n\
          peers:\n- {}\nnetworks:\n",
-        peer("10.0.0.1", 4_200_000_001, &format!("exportFilters: [{filter}]"))
+        peer(
+            "10.0.0.1",
+            4_200_000_001,
+            &format!("exportFilters: [{filter}]")
+        )
     );
     for number in 0..ROUTES {
         let address = std::net::Ipv4Addr::from((20 << 24) + number);
@@ -111,6 +117,8 @@ fn bfd_of_50_ms_does_not_flap_beside_a_million_routes_and_busy_processors() {
     }
     stop.store(true, Ordering::Relaxed);
     busy.into_iter().for_each(|thread| thread.join().unwrap());
-    println!("{flaps} flaps, {explained} while the hypervisor had a processor, {rounds} times a million routes");
+    println!(
+        "{flaps} flaps, {explained} while the hypervisor had a processor, {rounds} times a million routes"
+    );
     assert_eq!(flaps, 0);
 }

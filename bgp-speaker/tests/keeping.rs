@@ -7,7 +7,7 @@ mod lab;
 
 use lab::{Daemon, Lab, eventually};
 
-/// Community LLGR_STALE (RFC 9494 section 4.6) as FRR, and as GoBGP and BIRD, write it.
+/// Community LLGR_STALE (RFC 9494 section 4.6) as FRR and GoBGP write it.
 const LAST_RESORT: &str = "llgr-stale";
 
 fn peer(more: &str) -> String {
@@ -37,7 +37,9 @@ fn kill(daemon: Daemon) {
 fn wait_until_stale(lab: &Lab, speaker: &Daemon) {
     eventually("their routes are kept and stale", || {
         let status = lab.status(speaker);
-        status.contains("stale: 2") && status.contains("prefixes: 4")
+        // FRR also gives our own routes back, which are stale with the others.
+        let stale = !status.contains("stale: 0") && !status.contains("Established");
+        stale && status.contains("prefixes: 4")
     });
 }
 
@@ -96,13 +98,8 @@ fn openbgpd_keeps_our_routes_while_we_restart() {
     eventually("OpenBGPD has our route", has_our_route);
     kill(speaker);
     eventually("OpenBGPD knows that we are gone", || {
-        !lab.bgpctl("show").contains("Established") && !lab.bgpctl("show").contains("00:0")
-            || lab
-                .bgpctl("show neighbor 10.0.0.1")
-                .contains("BGP state = Active")
-            || lab
-                .bgpctl("show neighbor 10.0.0.1")
-                .contains("BGP state = Idle")
+        let neighbor = lab.bgpctl("show neighbor 10.0.0.1");
+        neighbor.contains("BGP state = ") && !neighbor.contains("BGP state = Established")
     });
     assert!(has_our_route());
     let successor = lab.speaker(&both(), true);

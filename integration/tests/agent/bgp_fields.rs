@@ -103,14 +103,20 @@ fn an_internal_peer_is_told_the_next_hop_that_its_object_says() -> Result<()> {
         )
     };
     wait_session(&outer, "10.1.0.11", true)?;
-    for (mode, expected) in [("Auto", "10.1.0.1"), ("Self", "10.1.0.11"), ("Keep", "10.1.0.1")] {
+    for (mode, expected) in [
+        ("Auto", "10.1.0.1"),
+        ("Self", "10.1.0.11"),
+        ("Keep", "10.1.0.1"),
+    ] {
         node.store.write("inner.yaml", &peer(mode))?;
-        wait::until(2 * LIMIT, &format!("{expected} by {mode}"), || {
-            match next_hop(&inner, "198.51.100.0/24")? {
+        wait::until(
+            2 * LIMIT,
+            &format!("{expected} by {mode}"),
+            || match next_hop(&inner, "198.51.100.0/24")? {
                 hop if hop == expected => Ok(()),
                 other => Err(other),
-            }
-        })?;
+            },
+        )?;
     }
     // Another mode is told in the session that is there.
     assert_eq!(neighbour(&node, "inner")?["established_count"], 1);
@@ -134,7 +140,8 @@ fn a_peer_is_reached_by_the_gateway_that_its_object_names() -> Result<()> {
              spec: {{peerIP: 192.0.2.1, asNumber: 65001{reachable}}}\n"
         )
     };
-    node.store.write("peer.yaml", &peer(", reachableBy: 10.1.0.1"))?;
+    node.store
+        .write("peer.yaml", &peer(", reachableBy: 10.1.0.1"))?;
     wait_route(&node, "192.0.2.1 via 10.1.0.1", true)?;
     wait_session(&frr, "10.1.0.11", true)?;
     node.store.write("peer.yaml", &peer(""))?;
@@ -150,7 +157,8 @@ fn connections_are_taken_on_the_nodes_own_addresses_only_where_that_is_asked_for
     let listening = || node.netns.run(&["ss", "-Hltn", "sport", "=", ":179"]);
     let all = listening()?;
     ensure!(all.contains("0.0.0.0:179"), "{all}");
-    node.store.write("configuration.yaml", &configuration("bindMode: NodeIP"))?;
+    node.store
+        .write("configuration.yaml", &configuration("bindMode: NodeIP"))?;
     wait::until(LIMIT, "listeners on the node's own addresses", || {
         let all = listening().map_err(|e| format!("{e:#}"))?;
         let own = all.contains("10.1.0.11:179") && all.contains("[fd00:1::11]:179");
@@ -162,8 +170,10 @@ fn connections_are_taken_on_the_nodes_own_addresses_only_where_that_is_asked_for
     })?;
     // Sessions that are there stay, and the router may still be the one that connects.
     assert_eq!(neighbour(&node, "rack1")?["established_count"], 1);
-    node.store
-        .write("peer.yaml", &ROUTER.replace("65001}", "65001, ocicat: {passive: true}}"))?;
+    node.store.write(
+        "peer.yaml",
+        &ROUTER.replace("65001}", "65001, ocicat: {passive: true}}"),
+    )?;
     frr.vtysh("clear bgp 10.1.0.11")?;
     wait::until(2 * LIMIT, "a session that the router made", || {
         let peer = neighbour(&node, "rack1").map_err(|e| format!("{e:#}"))?;
@@ -186,7 +196,10 @@ fn a_link_that_is_ignored_leads_to_no_next_hop_until_it_is_ignored_no_more() -> 
     let ignored = configuration("ignoredInterfaces: ['eth0']");
     node.store.write("configuration.yaml", &ignored)?;
     wait_route(&node, learnt, false)?;
-    node.store.write("configuration.yaml", &configuration("ignoredInterfaces: ['eth1*']"))?;
+    node.store.write(
+        "configuration.yaml",
+        &configuration("ignoredInterfaces: ['eth1*']"),
+    )?;
     wait_route(&node, learnt, true)?;
     wait_session(&frr, "10.1.0.11", true)?;
     assert_eq!(neighbour(&node, "rack1")?["established_count"], 1);
@@ -204,7 +217,11 @@ fn a_peer_that_announces_too_much_of_one_family_loses_its_session_and_hears_why(
     let more = |family: &str, networks: &[&str]| -> Result<()> {
         let family = format!("address-family {family} unicast");
         let networks = networks.iter().map(|network| format!("network {network}"));
-        let lines = ["router bgp 65001".to_owned(), "no bgp network import-check".to_owned(), family];
+        let lines = [
+            "router bgp 65001".to_owned(),
+            "no bgp network import-check".to_owned(),
+            family,
+        ];
         let lines: Vec<String> = lines.into_iter().chain(networks).collect();
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         frr.configure(&lines)
