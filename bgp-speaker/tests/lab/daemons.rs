@@ -6,20 +6,38 @@ use super::{Daemon, Lab, eventually, path};
 impl Lab {
     /// GoBGP; with further lines, in TOML, of the neighbor and of its transport.
     pub(crate) fn gobgp(&self, auth: &str, transport: &str) -> Daemon {
+        self.gobgp_with(auth, transport, 60, "")
+    }
+
+    /// GoBGP; with its restart time in seconds, and further lines of graceful restart and of both
+    /// families.
+    pub(crate) fn gobgp_with(
+        &self,
+        auth: &str,
+        transport: &str,
+        restart_time: u16,
+        more: &str,
+    ) -> Daemon {
+        let long_lived = if more.contains("long-lived") {
+            "long-lived-enabled = true\n"
+        } else {
+            ""
+        };
         let family = |name: &str| {
             format!(
                 "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\n\
                  afi-safi-name = \"{name}\"\n\
-                 [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n"
+                 [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n{more}"
             )
         };
         let config = self.write(
             "gobgpd.toml",
             &format!(
                 "[global.config]\nas = 65001\nrouter-id = \"192.0.2.2\"\n\
+                 local-address-list = [\"10.0.0.2\"]\n\
                  [[neighbors]]\n[neighbors.config]\nneighbor-address = \"10.0.0.1\"\n\
                  peer-as = 4200000001\n{auth}[neighbors.timers.config]\nconnect-retry = 1\n\
-                 [neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 60\n\
+                 [neighbors.graceful-restart.config]\nenabled = true\nrestart-time = {restart_time}\n{long_lived}\
                  {}{}[neighbors.transport.config]\nlocal-address = \"10.0.0.2\"\n{transport}\n",
                 family("ipv4-unicast"),
                 family("ipv6-unicast")

@@ -88,13 +88,19 @@ impl Lab {
 
     /// Our program at the other end, announcing 10.2.0.0/24 and fd02::/64; it logs to `their.log`.
     pub(crate) fn their_speaker(&self, peer: &str) -> Daemon {
-        let config = self.write(
+        self.write(
             "their.yaml",
             &format!(
                 "localAs: 65001\nrouterId: 192.0.2.2\nebgpRequiresPolicy: false\nnextHopV4: 10.0.0.2\nnextHopV6: fd00::2\n\
                  networks: [10.2.0.0/24, 'fd02::/64']\npeers:\n- {peer}\n"
             ),
         );
+        self.their_speaker_of_file()
+    }
+
+    /// Our program at the other end, with the file `their.yaml`.
+    pub(crate) fn their_speaker_of_file(&self) -> Daemon {
+        let config = self.path("their.yaml");
         let arguments = ["--config", path(&config)];
         let program = env!("CARGO_BIN_EXE_bgp-speaker");
         let log = self.path("their.log");
@@ -113,6 +119,18 @@ impl Lab {
 
     /// BIRD with further options of the session, and further protocols.
     pub(crate) fn bird_with(&self, their_as: u32, own: &str, options: &str, more: &str) -> Daemon {
+        self.bird_telling(their_as, own, options, "", more)
+    }
+
+    /// BIRD with further options of the session, of both its channels, and further protocols.
+    pub(crate) fn bird_telling(
+        &self,
+        their_as: u32,
+        own: &str,
+        options: &str,
+        channel: &str,
+        more: &str,
+    ) -> Daemon {
         let ours = if own.contains(':') {
             "fd00::1"
         } else {
@@ -129,8 +147,8 @@ impl Lab {
                  protocol bgp ours {{\n  local {own} as {their_as};\n\
                  neighbor {ours} as 4200000001;\n  graceful restart on;\n\
                  connect delay time 1; error wait time 1, 2; {options}\n\
-                 ipv4 {{ import all; export all; next hop address 10.0.0.2; }};\n\
-                 ipv6 {{ import all; export all; next hop address fd00::2; }};\n}}\n{more}\n"
+                 ipv4 {{ import all; export all; next hop address 10.0.0.2; {channel} }};\n\
+                 ipv6 {{ import all; export all; next hop address fd00::2; {channel} }};\n}}\n{more}\n"
             ),
         );
         let (control, pid) = (self.path("bird.ctl"), self.path("bird.pid"));
