@@ -66,6 +66,10 @@ pub(crate) struct Options {
     /// The one bit of connection marks that says that a connection was cut; the others are left alone
     #[arg(long, default_value_t = names::REVOKED_MARK, value_parser = one_bit)]
     pub(crate) revoked_mark: u32,
+    /// Whether TCP connections that pods open are told the MTU of their ways (the MSS option of SYNs
+    /// is lowered): for networks that drop "fragmentation needed"
+    #[arg(long, value_enum, default_value = "off")]
+    pub(crate) clamp_mss: Switch,
     /// How often addresses are compared with what the kernel and the datastore have, in seconds;
     /// what is empty or gone is given back on the second look
     #[arg(long, default_value = "60", value_parser = seconds)]

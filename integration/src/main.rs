@@ -52,6 +52,8 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Builds the programs that nodes are upgraded from
+    Previous,
     /// A real Kubernetes in namespaces, and what Ocicat promises on it
     #[command(subcommand)]
     Kube(KubeCommand),
@@ -123,6 +125,7 @@ fn main() -> ExitCode {
             };
             guest.run(&command).map(ExitCode::from)
         }
+        Command::Previous => previous().map(|()| ExitCode::SUCCESS),
         Command::Kube(command) => integration::kube::run(command).map(passed),
         Command::Machine { description } => {
             integration::kube::machine::run(&description).map(|()| ExitCode::SUCCESS)
@@ -134,6 +137,16 @@ fn main() -> ExitCode {
         eprintln!("lab: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn previous() -> anyhow::Result<()> {
+    let programs = integration::lab::previous::programs()?;
+    println!(
+        "{}\n{}",
+        programs.agent.display(),
+        programs.plugin.display()
+    );
+    Ok(())
 }
 
 fn passed(all: bool) -> ExitCode {

@@ -7,7 +7,6 @@ use crate::kernel::Kernel;
 use crate::link::{self, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError};
 use crate::message::{self, NEW_LINK, SET_LINK, ifinfomsg};
 use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
-use crate::sysctl::SourceCheck;
 use model::dataplane::{Ip6Device, Link};
 
 const KIND: &str = "ip6tnl";
@@ -36,7 +35,7 @@ impl Kernel {
             let changed = self.route.request(request);
             changed.map_err(refused("change its MTU"))?;
         }
-        self.host_interface_sysctls(name, true, SourceCheck::Least)?;
+        self.host_interface_sysctls(name, true)?;
         self.set_sysctl(&format!("ipv4/conf/{name}/route_localnet"), "0")?;
         self.set_tunnel_address(device.address, link.ifindex)
             .map_err(refused("set its address"))?;

@@ -4,7 +4,6 @@ use crate::kernel::Kernel;
 use crate::link::{self, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError};
 use crate::message::{self, GET_LINK, NEW_LINK, ifinfomsg};
 use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
-use crate::sysctl::SourceCheck;
 use model::dataplane::{IpipDevice, Link};
 use std::net::Ipv4Addr;
 
@@ -47,7 +46,7 @@ impl Kernel {
                     .map_err(refused("look it up"))?
             }
         };
-        self.host_interface_sysctls(name, false, SourceCheck::Least)?;
+        self.host_interface_sysctls(name, false)?;
         self.set_sysctl(&format!("ipv4/conf/{name}/route_localnet"), "0")?;
         self.set_tunnel_address(device.address, link.ifindex)
             .map_err(refused("set its address"))?;

@@ -9,6 +9,7 @@
 //! | [`Kernel`] | everything that writes to the kernel, and the dumps |
 //! | [`monitor`] | links, addresses, routes and our nft table, as they change |
 //! | [`Conntrack`] | tracked connections: reading, marking, forgetting |
+//! | [`ConntrackTable`] | how full the table of connections is |
 //! | [`Audit`] | our nft table compared with what it should be, in steps |
 //! | [`packet_log`] | packets that rules log |
 //! | [`packet_queue`] | packets that rules hold |
@@ -17,6 +18,7 @@
 
 mod address;
 mod conntrack;
+mod conntrack_table;
 mod features;
 mod ip6;
 mod ipip;
@@ -37,14 +39,16 @@ mod raw;
 mod route;
 mod sysctl;
 mod tunnel;
+mod vtep;
 mod vxlan;
 
 pub use address::AddressError;
 pub use conntrack::{Connection, Conntrack, ConntrackError, Tuple};
+pub use conntrack_table::ConntrackTable;
 pub use features::Features;
 pub use kernel::{Kernel, OpenError, Options};
 pub use link::LinkError;
-pub use monitor::{KernelEvent, NeighbourChange, monitor};
+pub use monitor::{KernelEvent, monitor};
 pub use neighbour::NeighbourError;
 pub use netlink::{Errno, NetlinkError};
 pub use next_hop::NextHopError;
@@ -55,3 +59,5 @@ pub use path_mtu::PathMtus;
 pub use pod::PodError;
 pub use route::{KernelRoute, RouteError};
 pub use sysctl::SysctlError;
+pub use tunnel::MadeTunnel;
+pub use vtep::{NeighbourEntry, VtepTables};

@@ -1,15 +1,15 @@
 //! What others change, as it happens.
 
 use crate::kernel::{OpenError, open};
-use crate::message::{self, DELETE_NEIGHBOUR, NEW_NEIGHBOUR, NUD_PERMANENT};
+use crate::message::{self, DELETE_NEIGHBOUR, NEW_NEIGHBOUR};
 use crate::netlink::{Errno, Frame, Protocol, Socket};
 use crate::route::{KernelRoute, kernel_route};
+use crate::vtep::NeighbourEntry;
 use crate::{address, link, next_hop};
 use model::dataplane::{Address, Link};
 use model::names::NFT_TABLE;
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::net::IpAddr;
 use tokio::sync::mpsc;
 
 /// `RTNLGRP_*`: link, neighbours, IPv4 and IPv6 addresses, IPv4 and IPv6 routes, next hop objects.
@@ -43,8 +43,10 @@ pub enum KernelEvent {
     Address(Address),
     /// The node lost an address.
     AddressGone(Address),
-    /// A permanent neighbour or forwarding entry is there, or any is gone; by us as well.
-    Neighbour(NeighbourChange),
+    /// A neighbour or forwarding entry is there or changed; by us and the kernel as well.
+    Neighbour(NeighbourEntry),
+    /// Likewise, it is gone.
+    NeighbourGone(NeighbourEntry),
     /// A route of the main table was added or replaced; by us as well.
     Route(KernelRoute),
     /// A route of the main table was removed; by us as well.
@@ -59,19 +61,6 @@ pub enum KernelEvent {
     OurTableChanged,
     /// Events were lost: only new dumps tell what is there.
     Overrun,
-}
-
-/// An entry of the neighbour table, or of a forwarding database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NeighbourChange {
-    /// Index of its interface.
-    pub ifindex: u32,
-    /// The neighbour, or where frames for `mac` are sent.
-    pub address: IpAddr,
-    /// Its hardware address; none where it is not known.
-    pub mac: Option<[u8; 6]>,
-    /// It is no longer there.
-    pub gone: bool,
 }
 
 /// Starts a thread that reports changes in the calling thread's network namespace. Changes of our
@@ -153,11 +142,14 @@ fn drain(
 }
 
 fn route_event(frame: Frame<'_>) -> Option<KernelEvent> {
-    if [NEW_NEIGHBOUR, DELETE_NEIGHBOUR].contains(&frame.kind) {
-        return neighbour_event(frame).map(KernelEvent::Neighbour);
-    }
-    if frame.kind == next_hop::DELETE_NEXT_HOP {
-        return next_hop::is_ours(frame).then_some(KernelEvent::NextHopGone { port: frame.port });
+    match frame.kind {
+        NEW_NEIGHBOUR => return NeighbourEntry::read(frame).map(KernelEvent::Neighbour),
+        DELETE_NEIGHBOUR => return NeighbourEntry::read(frame).map(KernelEvent::NeighbourGone),
+        next_hop::DELETE_NEXT_HOP => {
+            let ours = next_hop::is_ours(frame);
+            return ours.then_some(KernelEvent::NextHopGone { port: frame.port });
+        }
+        _ => {}
     }
     match message::parse(frame)? {
         RouteNetlinkMessage::NewLink(m) => link::link(&m).map(KernelEvent::Link),
@@ -171,22 +163,6 @@ fn route_event(frame: Frame<'_>) -> Option<KernelEvent> {
         RouteNetlinkMessage::DelRoute(m) => kernel_route(&m).map(KernelEvent::RouteGone),
         _ => None,
     }
-}
-
-fn neighbour_event(frame: Frame<'_>) -> Option<NeighbourChange> {
-    let fixed = frame.payload();
-    let gone = frame.kind == DELETE_NEIGHBOUR;
-    let state = u16::from_ne_bytes(fixed.get(8..10)?.try_into().ok()?);
-    let attributes = frame.attributes(12);
-    let address = attributes.find(1)?;
-    let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
-    let address = v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from));
-    (gone || state & NUD_PERMANENT != 0).then_some(NeighbourChange {
-        ifindex: u32::from_ne_bytes(fixed.get(4..8)?.try_into().ok()?),
-        address: address.ok()?,
-        mac: attributes.find(2).and_then(|mac| mac.try_into().ok()),
-        gone,
-    })
 }
 
 /// Whether a message is about our table and not of our doing. The table's name is attribute 1 of

@@ -30,15 +30,6 @@ pub enum SysctlError {
     Interfaces(Errno),
 }
 
-/// What the reverse path filter of an interface of ours asks of a packet's source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SourceCheck {
-    /// A route to it, by whatever interface.
-    Loose,
-    /// As little as the node allows: nothing, or [`Self::Loose`] where `conf.all` is strict.
-    Least,
-}
-
 impl Kernel {
     /// Sets a parameter, such as `ipv4/ip_forward`, unless it has the value already: a read-only
     /// tree with the right values in it will do.
@@ -60,10 +51,9 @@ impl Kernel {
         &mut self,
         name: &str,
         ipv6: bool,
-        check: SourceCheck,
     ) -> Result<(), SysctlError> {
         for (parameter, value) in [
-            ("rp_filter", self.reverse_path_filter(check)),
+            ("rp_filter", self.reverse_path_filter()),
             ("send_redirects", "0"),
             ("accept_redirects", "0"),
             ("accept_source_route", "0"),
@@ -84,12 +74,14 @@ impl Kernel {
         Ok(())
     }
 
-    /// The kernel takes the greater number of the interface's and that of `conf.all`: beside a
-    /// strict one (1) only the loose one (2) is not strict.
-    fn reverse_path_filter(&self, check: SourceCheck) -> &'static str {
-        match check {
-            SourceCheck::Least if self.is("ipv4/conf/all/rp_filter", "0") => "0",
-            SourceCheck::Least | SourceCheck::Loose => "2",
+    /// As little as the node allows. The kernel takes the greater number of the interface's and that
+    /// of `conf.all`: beside a strict one (1) only the loose one (2) is not strict, and that one
+    /// costs a second look at the routes for each packet. Whose addresses may come from where is
+    /// for rules to say, and exactly.
+    fn reverse_path_filter(&self) -> &'static str {
+        match self.is("ipv4/conf/all/rp_filter", "0") {
+            true => "0",
+            false => "2",
         }
     }
 

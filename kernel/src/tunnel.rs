@@ -9,18 +9,27 @@ use model::dataplane::{Address, Link, Tunnel};
 use model::names::GATEWAY_V4;
 use std::net::{IpAddr, Ipv4Addr};
 
+/// A tunnel that is as wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MadeTunnel {
+    /// Index of its device.
+    pub ifindex: u32,
+    /// Entries of its tables that had to be written or removed.
+    pub entries: usize,
+}
+
 impl Kernel {
-    /// Makes a tunnel be as wanted; answers the index of its device.
-    pub fn ensure_tunnel(&mut self, tunnel: &Tunnel) -> Result<u32, LinkError> {
-        match tunnel {
-            Tunnel::Ipip(device) => self.ensure_ipip(device),
-            Tunnel::Ip6(device) => self.ensure_ip6(device),
+    /// Makes a tunnel be as wanted.
+    pub fn ensure_tunnel(&mut self, tunnel: &Tunnel) -> Result<MadeTunnel, LinkError> {
+        let (ifindex, entries) = match tunnel {
+            Tunnel::Ipip(device) => (self.ensure_ipip(device)?, 0),
+            Tunnel::Ip6(device) => (self.ensure_ip6(device)?, 0),
             Tunnel::Vxlan { device, ends } => {
                 let ifindex = self.ensure_vxlan(device)?;
-                self.set_vteps(&device.name, ifindex, ends)?;
-                Ok(ifindex)
+                (ifindex, self.set_vteps(&device.name, ifindex, ends)?)
             }
-        }
+        };
+        Ok(MadeTunnel { ifindex, entries })
     }
 
     /// Removes a tunnel device. One that is not there is no failure; one of a kind that ours never

@@ -1,16 +1,11 @@
 //! The tunnel device for VXLAN (RFC 7348): nothing is learnt and nothing is flooded. Where the
-//! other nodes' ends are is written, as neighbours and as entries of the forwarding database.
+//! other nodes' ends are is written ([`crate::vtep`]).
 
 use crate::kernel::Kernel;
 use crate::link::{self, IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, LinkError};
-use crate::message::{
-    self, DELETE_NEIGHBOUR, GET_LINK, GET_NEIGHBOUR, NEW_LINK, NEW_NEIGHBOUR, NUD_PERMANENT,
-    family, ifinfomsg, octets,
-};
-use crate::netlink::{Attributes, Encoder, Flags, NetlinkError, Socket};
-use crate::sysctl::SourceCheck;
-use model::dataplane::{Link, Vtep, VxlanDevice};
-use std::collections::BTreeSet;
+use crate::message::{self, GET_LINK, NEW_LINK, ifinfomsg, octets};
+use crate::netlink::{Encoder, Flags, NetlinkError, Socket};
+use model::dataplane::{Link, VxlanDevice};
 use std::net::IpAddr;
 
 const KIND: &str = "vxlan";
@@ -28,15 +23,6 @@ const IFLA_VXLAN_DF: u16 = 29;
 const TOS_INHERIT: u8 = 1;
 /// `VXLAN_DF_INHERIT`.
 const DF_INHERIT: u8 = 2;
-const AF_BRIDGE: u8 = 7;
-/// `NTF_SELF`.
-const OWN: u8 = 2;
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
-const NDA_IFINDEX: u16 = 8;
-
-/// Entries of the device's tables: an address, and a MAC that belongs to it.
-type Entries = BTreeSet<(IpAddr, [u8; 6])>;
 
 impl Kernel {
     /// Creates the device, or changes it, and sets it up; answers its index. Where its identifier,
@@ -86,7 +72,7 @@ impl Kernel {
                 .request(request)
                 .map_err(refused("change its MTU"))?;
         }
-        self.host_interface_sysctls(name, true, SourceCheck::Least)?;
+        self.host_interface_sysctls(name, true)?;
         self.set_tunnel_address(device.address, link.ifindex)
             .map_err(refused("set its address"))?;
         if !link.up {
@@ -104,72 +90,6 @@ impl Kernel {
     /// Removes the device. One that is not there is no failure; one of another kind stays.
     pub fn remove_vxlan(&mut self, name: &str) -> Result<(), LinkError> {
         self.remove_tunnel_device(name, KIND)
-    }
-
-    /// Makes these the only ends that the device of index `ifindex` knows. What is there already
-    /// is not touched; additions come first.
-    pub fn set_vteps(
-        &mut self,
-        name: &str,
-        ifindex: u32,
-        vteps: &BTreeSet<Vtep>,
-    ) -> Result<(), LinkError> {
-        let refused = |step| LinkError::refused(name, step);
-        let wanted_forwarding: Entries = vteps.iter().map(|v| (v.underlay, v.mac)).collect();
-        let wanted_neighbours: Entries = vteps
-            .iter()
-            .flat_map(|v| v.gateways.iter().map(|gateway| (*gateway, v.mac)))
-            .collect();
-        let found = entries(&mut self.route, ifindex).map_err(refused("read its ends"))?;
-        let (forwarding, neighbours) = found;
-        let differs = |have: &Entries, want: &Entries| -> Vec<(IpAddr, [u8; 6])> {
-            want.difference(have).copied().collect()
-        };
-        let additions = differs(&neighbours, &wanted_neighbours);
-        let mut failed = self.route.batch(&additions, |encoder, (address, mac)| {
-            message::permanent_neighbour(encoder, ifindex, *address, *mac);
-        });
-        let additions = differs(&forwarding, &wanted_forwarding);
-        failed.extend(self.route.batch(&additions, |encoder, (address, mac)| {
-            forwarding_entry(
-                encoder,
-                NEW_NEIGHBOUR,
-                Flags::REPLACE,
-                ifindex,
-                *address,
-                *mac,
-            );
-        }));
-        let stale = differs(&wanted_forwarding, &forwarding);
-        // An entry is found by its MAC: one that leads elsewhere by now is the wanted one.
-        let kept: BTreeSet<[u8; 6]> = wanted_forwarding.iter().map(|(_, mac)| *mac).collect();
-        let stale: Vec<_> = stale
-            .into_iter()
-            .filter(|(_, mac)| !kept.contains(mac))
-            .collect();
-        failed.extend(self.route.batch(&stale, |encoder, (address, mac)| {
-            forwarding_entry(
-                encoder,
-                DELETE_NEIGHBOUR,
-                Flags::QUIET,
-                ifindex,
-                *address,
-                *mac,
-            );
-        }));
-        let kept: BTreeSet<IpAddr> = wanted_neighbours.iter().map(|(key, _)| *key).collect();
-        let gone = neighbours.iter().filter(|(key, _)| !kept.contains(key));
-        let gone: Vec<IpAddr> = gone.map(|(key, _)| *key).collect();
-        failed.extend(self.route.batch(&gone, |encoder, address| {
-            let fixed = ndmsg(family(*address), ifindex, 0);
-            encoder.message(DELETE_NEIGHBOUR, Flags::QUIET, &fixed, |encoder| {
-                encoder.attribute(NDA_DST, &octets(*address));
-            });
-        }));
-        let failed = failed
-            .into_iter()
-            .find(|(_, error)| !error.is(libc::ENOENT));
-        failed.map_or(Ok(()), |(_, source)| Err(refused("write its ends")(source)))
     }
 
     /// Changes the outer source address.
@@ -267,76 +187,6 @@ fn settings(socket: &mut Socket, ifindex: u32) -> Result<Option<Settings>, Netli
             *found = Some((bytes(fields.0), bytes(fields.1), bytes(fields.2)));
         },
     )
-}
-
-/// The permanent entries of the device: of its forwarding database, and its neighbours.
-fn entries(socket: &mut Socket, ifindex: u32) -> Result<(Entries, Entries), NetlinkError> {
-    Ok((
-        table(socket, AF_BRIDGE, ifindex)?,
-        table(socket, libc::AF_UNSPEC as u8, ifindex)?,
-    ))
-}
-
-fn table(socket: &mut Socket, of: u8, ifindex: u32) -> Result<Entries, NetlinkError> {
-    socket.dump(
-        |encoder| {
-            // The forwarding database wants the index in the header, the neighbours an attribute.
-            let bridge = of == AF_BRIDGE;
-            let fixed = ndmsg(of, if bridge { ifindex } else { 0 }, 0);
-            encoder.message(GET_NEIGHBOUR, Flags::DUMP, &fixed, |encoder| {
-                if !bridge {
-                    encoder.u32(NDA_IFINDEX, ifindex);
-                }
-            });
-        },
-        Entries::new,
-        |entries, frame| {
-            let payload = frame.payload();
-            let field = |at: usize| payload.get(at..at + 4)?.try_into().ok();
-            let permanent = payload
-                .get(8..10)
-                .is_some_and(|state| state == NUD_PERMANENT.to_ne_bytes());
-            if field(4).map(u32::from_ne_bytes) != Some(ifindex) || !permanent {
-                return;
-            }
-            entries.extend(entry(frame.attributes(12)));
-        },
-    )
-}
-
-fn entry(attributes: Attributes<'_>) -> Option<(IpAddr, [u8; 6])> {
-    let address = attributes.find(NDA_DST)?;
-    let v4 = <[u8; 4]>::try_from(address).map(IpAddr::from);
-    let address = v4.or_else(|_| <[u8; 16]>::try_from(address).map(IpAddr::from));
-    Some((address.ok()?, attributes.find(NDA_LLADDR)?.try_into().ok()?))
-}
-
-fn forwarding_entry(
-    encoder: &mut Encoder,
-    kind: u16,
-    flags: Flags,
-    ifindex: u32,
-    address: IpAddr,
-    mac: [u8; 6],
-) {
-    encoder.message(kind, flags, &ndmsg(AF_BRIDGE, ifindex, OWN), |encoder| {
-        encoder.attribute(NDA_DST, &octets(address));
-        encoder.attribute(NDA_LLADDR, &mac);
-    });
-}
-
-/// `struct ndmsg` of a permanent entry.
-fn ndmsg(family: u8, ifindex: u32, flags: u8) -> [u8; 12] {
-    let mut fixed = [0; 12];
-    fixed[0] = family;
-    if ifindex != 0 {
-        fixed[4..8].copy_from_slice(&ifindex.to_ne_bytes());
-    }
-    if flags != 0 {
-        fixed[8..10].copy_from_slice(&NUD_PERMANENT.to_ne_bytes());
-        fixed[10] = flags;
-    }
-    fixed
 }
 
 /// Whether the kernel has the kind: it looks the kind up before it refuses an identifier of more

@@ -4,7 +4,7 @@
 mod common;
 
 use common::Namespace;
-use kernel::LinkError;
+use kernel::{KernelEvent, LinkError, NeighbourEntry, VtepTables, monitor};
 use model::dataplane::{NextHop, Route, RouteKind, Vtep, VxlanDevice, vtep_gateway, vtep_mac};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -162,6 +162,125 @@ fn only_the_wanted_ends_stay() {
     );
     kernel.set_vteps(NAME, index, &BTreeSet::new()).unwrap();
     assert!(!fdb(&host).contains("dst"));
+}
+
+/// Entries that no node needs, of every kind that `bridge` and `ip` make.
+const STRANGERS: [&str; 9] = [
+    "bridge fdb append 02:00:00:00:00:99 dev vxlan.ocicat dst 192.0.2.99",
+    "bridge fdb append 02:00:00:00:00:99 dev vxlan.ocicat dst 192.0.2.99 static",
+    "bridge fdb append 02:00:00:00:00:99 dev vxlan.ocicat dst 192.0.2.99 dynamic",
+    "bridge fdb append 00:00:00:00:00:00 dev vxlan.ocicat dst 192.0.2.98; \
+     bridge fdb append 00:00:00:00:00:00 dev vxlan.ocicat dst 192.0.2.99",
+    "bridge fdb append 02:00:00:00:00:99 dev vxlan.ocicat dst 192.0.2.99 port 9999 vni 7",
+    "ip neigh add 192.0.2.99 lladdr 02:00:00:00:00:99 dev vxlan.ocicat nud permanent",
+    "ip neigh add 192.0.2.99 lladdr 02:00:00:00:00:99 dev vxlan.ocicat nud noarp",
+    "ip neigh add 2001:db8::99 lladdr 02:00:00:00:00:99 dev vxlan.ocicat nud permanent",
+    "ip neigh add 192.0.2.99 lladdr ff:ff:ff:ff:ff:ff dev vxlan.ocicat nud permanent",
+];
+
+/// Entries in the place of those that lead to 192.0.2.2.
+const WRONG: [&str; 8] = [
+    "bridge fdb replace MAC dev vxlan.ocicat dst 192.0.2.99",
+    "bridge fdb replace MAC dev vxlan.ocicat dst 192.0.2.2 port 9999",
+    "bridge fdb replace MAC dev vxlan.ocicat dst 192.0.2.2 vni 7",
+    "bridge fdb replace MAC dev vxlan.ocicat dst 192.0.2.2 dynamic",
+    "bridge fdb del MAC dev vxlan.ocicat",
+    "ip neigh replace 192.0.2.2 lladdr 02:00:00:00:00:99 dev vxlan.ocicat nud permanent",
+    "ip neigh replace 192.0.2.2 lladdr 02:00:00:00:00:99 dev vxlan.ocicat nud reachable",
+    "ip neigh del 192.0.2.2 dev vxlan.ocicat",
+];
+
+#[test]
+fn what_others_write_into_the_tables_is_told_and_taken_back() {
+    let Ends { host, .. } = ends("192.0.2.1", "192.0.2.2", 24);
+    let mut kernel = host.kernel();
+    let index = host
+        .run(|| kernel.ensure_vxlan(&device("192.0.2.1")))
+        .unwrap();
+    let end = vtep("192.0.2.2", &["192.0.2.2", "fe80::2"]);
+    let mac = end.mac.map(|byte| format!("{byte:02x}")).join(":");
+    let ends = BTreeSet::from([end]);
+    let tables = VtepTables::of(&ends);
+    assert_eq!(kernel.set_vteps(NAME, index, &ends).unwrap(), 3);
+    let listed = || {
+        let tables = host.sh(&format!(
+            "bridge fdb show dev {NAME}; ip -4 neigh show dev {NAME} nud all; \
+             ip -6 neigh show dev {NAME} nud all"
+        ));
+        // The kernel's own entries for groups come and go.
+        let lines = tables.lines().filter(|line| !line.starts_with("ff02:"));
+        let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    let right = listed();
+    let mut events = host.run(|| monitor(0)).unwrap();
+    let wrong = WRONG.map(|command| command.replace("MAC", &mac));
+    for command in STRANGERS
+        .into_iter()
+        .chain(wrong.iter().map(String::as_str))
+    {
+        host.sh(command);
+        let told = loop {
+            match events.blocking_recv().expect("the monitor goes on") {
+                KernelEvent::Neighbour(entry) if !tables.allows(&entry, false) => break entry,
+                KernelEvent::NeighbourGone(entry) if !tables.allows(&entry, true) => break entry,
+                _ => {}
+            }
+        };
+        assert_eq!(told.ifindex, index, "{command}");
+        assert_ne!(listed(), right, "{command}");
+        assert!(
+            kernel.set_vteps(NAME, index, &ends).unwrap() > 0,
+            "{command}"
+        );
+        assert_eq!(listed(), right, "{command}");
+        assert_eq!(
+            kernel.set_vteps(NAME, index, &ends).unwrap(),
+            0,
+            "{command}"
+        );
+        // What this did is told as well, and nothing to mend: a marker follows it.
+        host.sh("ip route add blackhole 10.9.9.9/32; ip route del blackhole 10.9.9.9/32");
+        let replaced = |entry: &NeighbourEntry| entry.forwarding && entry.elsewhere;
+        loop {
+            match events.blocking_recv().expect("the monitor goes on") {
+                KernelEvent::RouteGone(route)
+                    if route.route.dest == "10.9.9.9/32".parse().unwrap() =>
+                {
+                    break;
+                }
+                KernelEvent::Neighbour(entry) => {
+                    let allowed =
+                        tables.allows(&entry, false) || command.contains(';') || replaced(&entry);
+                    assert!(allowed, "{command}: {entry:?}");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_kernel_writes_by_itself_is_left_alone() {
+    let Ends { host, other } = ends("2001:db8::1", "2001:db8::2", 64);
+    let mut kernel = host.kernel();
+    let index = host
+        .run(|| kernel.ensure_vxlan(&device("2001:db8::1")))
+        .unwrap();
+    let ends = BTreeSet::from([vtep("2001:db8::2", &["fe80::2"])]);
+    kernel.set_vteps(NAME, index, &ends).unwrap();
+    // A group, and somebody who asks for this node.
+    host.sh(&format!("ping -c 1 -W 1 ff02::1%{NAME} || true"));
+    other.sh(&format!(
+        "ip neigh add 10.244.0.1 lladdr {} dev vx0; ping -c 1 -W 1 -I vx0 10.244.0.1 || true",
+        vtep_mac("2001:db8::1".parse().unwrap())
+            .map(|byte| format!("{byte:02x}"))
+            .join(":")
+    ));
+    let listed = host.sh(&format!("ip -6 neigh show dev {NAME} nud noarp"));
+    assert!(listed.contains("ff02::1"), "{listed}");
+    assert_eq!(kernel.set_vteps(NAME, index, &ends).unwrap(), 0);
 }
 
 #[test]

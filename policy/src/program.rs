@@ -278,7 +278,7 @@ impl<'a> Run<'a, '_> {
                 Statement::Queue(_) => return Ok(Some(&Verdict::Accept)),
                 Statement::SetCtMarkBits(bits) => self.mark |= bits,
                 // Of the packet, not of its connection: no rule looks at it.
-                Statement::SetMarkBits(_) => {}
+                Statement::SetMarkBits(_) | Statement::ClampMss => {}
                 Statement::NoTrack => self.untracked = true,
                 Statement::RejectTcpReset => return Ok(Some(&Verdict::Drop)),
                 Statement::NamedCounter(name) => {
@@ -374,6 +374,7 @@ impl<'a> Run<'a, '_> {
             | Statement::MasqueradePorts { .. }
             | Statement::Snat { .. }
             | Statement::SetMarkBits(_)
+            | Statement::ClampMss
             | Statement::Verdict(_) => true,
         })
     }

@@ -306,6 +306,9 @@ pub enum Statement {
     },
     /// `meta mark set meta mark or bits`
     SetMarkBits(u32),
+    /// `tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu`: a TCP connection that is
+    /// opened learns of both its ways how long a segment may be.
+    ClampMss,
     /// Ends the rule.
     Verdict(Verdict),
 }

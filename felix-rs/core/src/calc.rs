@@ -390,6 +390,11 @@ impl Calc {
         .collect()
     }
 
+    /// Kinds of tunnel devices that pools want and this kernel lacks.
+    pub fn missing_kinds(&self) -> Vec<checks::MissingKind<'_>> {
+        checks::missing_kinds(&self.objects, self.tunnel_kinds)
+    }
+
     /// Everything that is wrong with objects, alone or together.
     pub fn problems(&self) -> Vec<Invalid> {
         let mut problems: Vec<Invalid> = self.objects.rejected().cloned().collect();

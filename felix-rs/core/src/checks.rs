@@ -23,44 +23,71 @@ pub fn overlapping_pools(objects: &Objects) -> Vec<Invalid> {
     problems
 }
 
-/// Pools that want what this kernel or this version can't do.
-pub fn unsupported_encapsulation(objects: &Objects, tunnels: TunnelKinds) -> Vec<Invalid> {
-    let mut problems = Vec::new();
-    for pool in objects.pools() {
-        if pool.ipip_mode != EncapMode::Never {
-            let reason = ipip_problem(objects, pool, tunnels);
-            problems.extend(reason.map(|reason| pool_problem(pool, "spec.ipipMode", reason)));
-        }
-        if pool.vxlan_mode != EncapMode::Never && !tunnels.vxlan {
-            let reason = format!(
-                "{:?}: this kernel has no vxlan; routes of this pool that need it are withheld",
-                pool.vxlan_mode
-            );
-            problems.push(pool_problem(pool, "spec.vxlanMode", reason));
-        }
-    }
-    problems
+/// A kind of tunnel device that a pool wants and this kernel lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissingKind<'a> {
+    /// The pool.
+    pub pool: &'a IpPool,
+    /// The kind, as the kernel calls it.
+    pub kind: &'static str,
+    field: &'static str,
+    mode: EncapMode,
 }
 
-/// Packets of IPv4 pools are carried by either family, those of IPv6 pools by IPv6.
-fn ipip_problem(objects: &Objects, pool: &IpPool, tunnels: TunnelKinds) -> Option<String> {
-    let v4_pool = pool.cidr.addr().is_ipv4();
-    let (there, kind) = match v4_pool {
-        true => (tunnels.ipip || tunnels.ip6, "ipip"),
-        false => (tunnels.ip6, "ip6tnl"),
-    };
-    if !there {
-        return Some(format!(
-            "{:?}: this kernel has no {kind}; routes of this pool that need it are withheld",
-            pool.ipip_mode
-        ));
+/// Pools that want a tunnel which this kernel can't have. The others are not concerned.
+pub fn missing_kinds(objects: &Objects, tunnels: TunnelKinds) -> Vec<MissingKind<'_>> {
+    let mut missing = Vec::new();
+    for pool in objects.pools() {
+        // Packets of IPv4 pools are carried by either family, those of IPv6 pools by IPv6.
+        let (ipip, kind) = match pool.cidr.addr().is_ipv4() {
+            true => (tunnels.ipip || tunnels.ip6, "ipip"),
+            false => (tunnels.ip6, "ip6tnl"),
+        };
+        let wanted = [
+            (pool.ipip_mode, ipip, kind, "spec.ipipMode"),
+            (pool.vxlan_mode, tunnels.vxlan, "vxlan", "spec.vxlanMode"),
+        ];
+        let wanted = wanted.into_iter();
+        let wanted = wanted.filter(|(mode, there, ..)| *mode != EncapMode::Never && !there);
+        missing.extend(wanted.map(|(mode, _, kind, field)| MissingKind {
+            pool,
+            kind,
+            field,
+            mode,
+        }));
     }
+    missing
+}
+
+/// Pools that want what this kernel or this version can't do.
+pub fn unsupported_encapsulation(objects: &Objects, tunnels: TunnelKinds) -> Vec<Invalid> {
+    let missing = missing_kinds(objects, tunnels).into_iter();
+    let missing = missing.map(|missing| {
+        let reason = format!(
+            "{:?}: this kernel has no {}; routes of this pool that need it are withheld",
+            missing.mode, missing.kind
+        );
+        pool_problem(missing.pool, missing.field, reason)
+    });
+    missing
+        .chain(
+            objects
+                .pools()
+                .filter_map(|pool| not_carried(objects, pool, tunnels)),
+        )
+        .collect()
+}
+
+/// IP in IP carries no IPv6 to a node without an IPv6 address.
+fn not_carried(objects: &Objects, pool: &IpPool, tunnels: TunnelKinds) -> Option<Invalid> {
+    let wants = pool.ipip_mode != EncapMode::Never && pool.cidr.addr().is_ipv6();
     let mut without = objects.nodes().filter(|node| node.ipv6_address.is_none());
-    let node = without.next().filter(|_| !v4_pool)?;
-    Some(format!(
+    let node = without.next().filter(|_| wants && tunnels.ip6)?;
+    let reason = format!(
         "{:?}: IP in IP carries IPv6 over IPv6 only, and Node/{} has no IPv6 address; use vxlanMode",
         pool.ipip_mode, node.name
-    ))
+    );
+    Some(pool_problem(pool, "spec.ipipMode", reason))
 }
 
 /// Which tunnel devices the kernel can have.

@@ -86,9 +86,10 @@ impl Underlay {
         self.links.get(&ifindex)
     }
 
-    /// The link of this name.
+    /// The link of this name. Of two, the earlier is gone and its event is still to come: the
+    /// kernel counts up.
     pub fn link_named(&self, name: &str) -> Option<&Link> {
-        self.links.values().find(|link| link.name == name)
+        self.links.values().rfind(|link| link.name == name)
     }
 
     /// All links.

@@ -202,13 +202,13 @@ impl Agent {
                 Ok(())
             }
             Step::EnsureTunnel(tunnel) => match self.kernel.ensure_tunnel(&tunnel) {
-                Ok(ifindex) => {
+                Ok(made) => {
                     let before = self.actual.tunnels.get(tunnel.name());
                     if before.is_some_and(|before| before.address() != tunnel.address()) {
                         // Each of them names the node's own address as its source.
-                        self.routes_lost_with(ifindex);
+                        self.routes_lost_with(made.ifindex);
                     }
-                    self.tunnel_made(&tunnel);
+                    self.tunnel_made(&tunnel, made.ifindex);
                     self.actual.stray_tunnels.remove(tunnel.name());
                     self.actual.tunnels.insert(tunnel.name().to_owned(), tunnel);
                     Ok(())

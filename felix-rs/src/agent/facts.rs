@@ -127,7 +127,8 @@ impl Agent {
                 self.calc.on_address_gone(&address);
                 self.audit_due = true;
             }
-            KernelEvent::Neighbour(change) => self.on_neighbour(&change),
+            KernelEvent::Neighbour(entry) => self.on_neighbour(entry, false),
+            KernelEvent::NeighbourGone(entry) => self.on_neighbour(entry, true),
             KernelEvent::Route(KernelRoute {
                 route, ours: true, ..
             }) => {
@@ -166,6 +167,16 @@ impl Agent {
                 self.audit_due = true;
                 self.begin_table_audit();
             }
+        }
+    }
+
+    /// Neighbours of uplinks change all the time, and nothing follows.
+    pub(super) fn is_of_no_concern(&self, event: &KernelEvent) -> bool {
+        match event {
+            KernelEvent::Neighbour(entry) | KernelEvent::NeighbourGone(entry) => {
+                !self.is_of_tunnel(entry)
+            }
+            _ => false,
         }
     }
 

@@ -6,8 +6,10 @@ use crate::metrics::{Exposition, Histogram, Type};
 use bgp_core::SpeakerStatus;
 use felix_core::Phase;
 use ipam::PoolUsage;
+use kernel::ConntrackTable;
 use policy::CountedReason;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -221,6 +223,28 @@ impl Agent {
             "Routes of BGP that the kernel can't have.",
             self.calc.withheld().count(),
         );
+        let missing = self.calc.missing_kinds();
+        let missing = missing.iter().map(|missing| {
+            let pool = missing.pool.name.as_str();
+            ([("pool", pool), ("kind", missing.kind)], 1)
+        });
+        text.family(
+            "ocicat_pool_tunnel_missing",
+            Gauge,
+            "Pools that want a kind of tunnel which this kernel lacks.",
+            missing,
+        );
+        let wanted = self.calc.desired().tunnels.keys();
+        let wanted = wanted.map(|name| {
+            let made = self.actual.tunnels.contains_key(name);
+            ([("device", name.as_str())], u64::from(made))
+        });
+        text.family(
+            "ocicat_tunnel_up",
+            Gauge,
+            "Whether a tunnel device that pools want is there as it should be.",
+            wanted,
+        );
         text.single(
             "ocicat_repairs_total",
             Counter,
@@ -240,6 +264,7 @@ impl Agent {
             revoked,
             self.revoked,
         );
+        conntrack_metrics(text, &ConntrackTable::read(Path::new("/proc")));
         let counters = &self.counters;
         text.single(
             "ocicat_table_commits_total",
@@ -280,6 +305,35 @@ fn verdict(reason: CountedReason) -> String {
         CountedReason::Unknown => "labels not known".to_owned(),
         CountedReason::HostEndpoint => "host endpoint".to_owned(),
     }
+}
+
+/// What a full table costs is counted by the kernel since the node's boot.
+fn conntrack_metrics(text: &mut Exposition, table: &ConntrackTable) {
+    use Type::{Counter, Gauge};
+    text.single(
+        "ocicat_conntrack_entries",
+        Gauge,
+        "Connections that the node tracks.",
+        table.entries.unwrap_or_default(),
+    );
+    text.single(
+        "ocicat_conntrack_entries_limit",
+        Gauge,
+        "Connections that the node may track; 0 is no limit.",
+        table.limit.unwrap_or_default(),
+    );
+    text.single(
+        "ocicat_conntrack_drops_total",
+        Counter,
+        "Packets of new connections dropped because the table was full.",
+        table.dropped,
+    );
+    text.single(
+        "ocicat_conntrack_evictions_total",
+        Counter,
+        "Connections without an answer that made room for others in a full table.",
+        table.evicted,
+    );
 }
 
 fn bgp_metrics(text: &mut Exposition, status: &SpeakerStatus) {

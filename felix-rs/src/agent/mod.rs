@@ -207,7 +207,11 @@ impl Agent {
                     tokio::task::yield_now().await;
                 }
                 event = inputs.kernel.recv() => {
-                    self.on_kernel(event.ok_or(Fatal::Gone("kernel monitor"))?);
+                    let event = event.ok_or(Fatal::Gone("kernel monitor"))?;
+                    if self.is_of_no_concern(&event) {
+                        continue;
+                    }
+                    self.on_kernel(event);
                 }
                 update = inputs.updates.recv() => {
                     self.on_update(update.ok_or(Fatal::Gone("datastore thread"))?);

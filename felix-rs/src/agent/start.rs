@@ -216,6 +216,7 @@ fn policy_options(options: &Options, logs: bool) -> policy::Options {
     let revokes = options.revoke_connections == Switch::On;
     policy::Options {
         revoked_mark: revokes.then_some(options.revoked_mark),
+        clamp_mss: options.clamp_mss == Switch::On,
         drop_log: logs.then_some(policy::DropLog {
             group: options.drop_log_group,
             per_second: drops::PER_SECOND,

@@ -3,16 +3,16 @@
 
 use super::Agent;
 use super::apply::ApplyError;
-use kernel::{NeighbourChange, PathMtus};
-use model::dataplane::{Tunnel, Vtep};
+use kernel::{NeighbourEntry, PathMtus, VtepTables};
+use model::dataplane::Tunnel;
 use model::names;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// How long a way that works is kept beside a tunnel that was made: the other nodes make theirs
-/// meanwhile.
-const SETTLE: Duration = Duration::from_secs(1);
+/// How long a way that works is kept beside a tunnel that was made, or is wanted again: the other
+/// nodes make theirs meanwhile.
+const SETTLE: Duration = Duration::from_secs(3);
 /// How long a device outlives the last pool that wants it: other nodes may still send through it.
 const LINGER: Duration = Duration::from_secs(5);
 /// How often path MTUs are read that the kernel has learnt.
@@ -21,29 +21,36 @@ const PATHS_EVERY: Duration = Duration::from_secs(1);
 /// What is remembered of tunnel devices.
 #[derive(Debug, Default)]
 pub(super) struct Care {
-    /// When they were made.
+    /// When they were made, or wanted again.
     made: BTreeMap<String, Instant>,
     /// Since when no pool wants them.
     unwanted: BTreeMap<String, Instant>,
-    /// Whose tables somebody changed.
-    suspects: BTreeSet<String>,
+    /// What came to their tables, or (true) went.
+    entries: Vec<(NeighbourEntry, bool)>,
     /// That may have addresses of earlier.
     readdressed: BTreeSet<String>,
     paths_read: Option<Instant>,
 }
 
 impl Agent {
-    /// The kernel has a tunnel as it is wanted.
-    pub(super) fn tunnel_made(&mut self, tunnel: &Tunnel) {
+    /// The kernel has a tunnel as it is wanted, by a device of this index.
+    pub(super) fn tunnel_made(&mut self, tunnel: &Tunnel, ifindex: u32) {
         let name = tunnel.name();
-        let fresh = self.calc.underlay().link_named(name).is_none();
-        self.tunnels.unwanted.remove(name);
+        let known = self.calc.underlay().link_named(name);
+        let fresh = known.is_none_or(|link| link.ifindex != ifindex);
         self.tunnels.readdressed.insert(name.to_owned());
         if fresh {
             self.tunnels.made.insert(name.to_owned(), Instant::now());
-            let settling = self.tunnels.made.keys().cloned().collect();
-            self.calc.set_settling(settling);
+            self.tell_settling();
         }
+    }
+
+    /// A way through one of these is not taken where there is another one. So it is with a device
+    /// that no pool wants: once it is wanted again, other nodes may have to make theirs again.
+    fn tell_settling(&mut self) {
+        let Care { made, unwanted, .. } = &self.tunnels;
+        let settling = made.keys().chain(unwanted.keys());
+        self.calc.set_settling(settling.cloned().collect());
     }
 
     /// Whether a tunnel device is there, wanted or not.
@@ -54,21 +61,24 @@ impl Agent {
     /// Whether a device that no pool wants has to stay for a while.
     pub(super) fn tunnel_is_awaited(&mut self, name: &str) -> bool {
         let since = self.tunnels.unwanted.entry(name.to_owned());
-        since.or_insert_with(Instant::now).elapsed() < LINGER
+        let waited = since.or_insert_with(Instant::now).elapsed();
+        self.tell_settling();
+        waited < LINGER
     }
 
     /// What time does to tunnels.
     pub(super) fn follow_tunnels(&mut self, now: Instant) {
-        let before = self.tunnels.made.len();
-        self.tunnels.made.retain(|_, at| now - *at < SETTLE);
-        if self.tunnels.made.len() != before {
-            let settling = self.tunnels.made.keys().cloned().collect();
-            self.calc.set_settling(settling);
-        }
+        let Care { made, unwanted, .. } = &mut self.tunnels;
         let wanted = &self.calc.desired().tunnels;
-        self.tunnels
-            .unwanted
-            .retain(|name, _| !wanted.contains_key(name));
+        let again: Vec<String> = unwanted
+            .extract_if(.., |name, _| wanted.contains_key(name))
+            .map(|(name, _)| name)
+            .collect();
+        made.extend(again.into_iter().map(|name| (name, now)));
+        made.retain(|_, at| now - *at < SETTLE);
+        let there = self.calc.underlay();
+        unwanted.retain(|name, _| there.link_named(name).is_some());
+        self.tell_settling();
         let due = self.tunnels.paths_read;
         if due.is_none_or(|at| now - at >= PATHS_EVERY) {
             self.tunnels.paths_read = Some(now);
@@ -89,36 +99,47 @@ impl Agent {
         Ok(())
     }
 
-    /// An entry of a neighbour table or forwarding database came or went: by somebody else, if it
-    /// is of a tunnel of ours and not as it should be.
-    pub(super) fn on_neighbour(&mut self, change: &NeighbourChange) {
-        let Some(link) = self.calc.underlay().link(change.ifindex) else {
-            return;
-        };
-        let Some(Tunnel::Vxlan { ends, .. }) = self.actual.tunnels.get(&link.name) else {
-            return;
-        };
-        let mac = change.mac;
-        let is = |end: &Vtep| {
-            let ours = end.underlay == change.address || end.gateways.contains(&change.address);
-            ours && mac.is_none_or(|mac| mac == end.mac)
-        };
-        let wanted = ends.iter().any(is);
-        if wanted == change.gone {
-            let name = link.name.clone();
-            self.tunnels.suspects.insert(name);
+    /// Whether an entry is of a VXLAN device of ours: what is beside those is nobody's business here.
+    pub(super) fn is_of_tunnel(&self, entry: &NeighbourEntry) -> bool {
+        let link = self.calc.underlay().link(entry.ifindex);
+        let tunnel = link.and_then(|link| self.actual.tunnels.get(&link.name));
+        matches!(tunnel, Some(Tunnel::Vxlan { .. }))
+    }
+
+    /// An entry of a neighbour table or forwarding database came or, `gone`, went. It is looked at
+    /// together with others, before this round converges.
+    pub(super) fn on_neighbour(&mut self, entry: NeighbourEntry, gone: bool) {
+        if self.is_of_tunnel(&entry) {
+            self.tunnels.entries.push((entry, gone));
         }
     }
 
     /// Tunnels whose tables somebody changed are compared with what they should be.
     pub(super) fn recheck_tunnels(&mut self) {
-        for name in std::mem::take(&mut self.tunnels.suspects) {
-            let Some(tunnel) = self.actual.tunnels.get(&name).cloned() else {
+        let mut by_device: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        for (entry, gone) in std::mem::take(&mut self.tunnels.entries) {
+            let of_device = by_device.entry(entry.ifindex).or_default();
+            of_device.push((entry, gone));
+        }
+        for (ifindex, changes) in by_device {
+            let link = self.calc.underlay().link(ifindex);
+            let known = link.and_then(|link| self.actual.tunnels.get_key_value(&link.name));
+            let Some((name, Tunnel::Vxlan { ends, .. })) = known else {
                 continue;
             };
-            match self.kernel.ensure_tunnel(&tunnel) {
-                Ok(_) => {
-                    tracing::warn!(device = %name, "entries of our tunnel were changed by somebody else: repaired");
+            let tables = VtepTables::of(ends);
+            if changes
+                .iter()
+                .all(|(entry, gone)| tables.allows(entry, *gone))
+            {
+                continue;
+            }
+            let name = name.clone();
+            match self.kernel.set_vteps(&name, ifindex, ends) {
+                // What the event told of was overtaken.
+                Ok(0) => {}
+                Ok(entries) => {
+                    tracing::warn!(device = %name, entries, "the ends of our tunnel were changed by somebody else: repaired");
                     self.repairs += 1;
                 }
                 Err(error) => {
@@ -132,9 +153,16 @@ impl Agent {
     /// The audit: every device is read back and put right.
     pub(super) fn recheck_all_tunnels(&mut self) {
         for (name, tunnel) in self.actual.tunnels.clone() {
-            if let Err(error) = self.kernel.ensure_tunnel(&tunnel) {
-                tracing::warn!(device = %name, %error, "audit of a tunnel");
-                self.actual.tunnels.remove(&name);
+            match self.kernel.ensure_tunnel(&tunnel) {
+                Ok(made) if made.entries > 0 => {
+                    tracing::warn!(device = %name, entries = made.entries, "audit: no event told of these ends");
+                    self.audit_findings += made.entries as u64;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(device = %name, %error, "audit of a tunnel");
+                    self.actual.tunnels.remove(&name);
+                }
             }
         }
     }

@@ -142,6 +142,11 @@ impl Agent {
         self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
+    /// What is started.
+    pub fn program(&self) -> &Path {
+        &self.binary
+    }
+
     /// What is started instead of the agent from now on.
     pub fn set_binary(&mut self, binary: PathBuf) {
         self.binary = binary;

@@ -8,11 +8,13 @@
 pub mod agent;
 pub mod bird;
 pub mod capture;
+pub mod fault;
 pub mod frr;
 pub mod kube_api;
 pub mod link;
 pub mod netns;
 pub mod pod;
+pub mod previous;
 pub mod probe;
 pub mod process;
 mod reaper;

@@ -1,7 +1,7 @@
 //! Probers in pods and hosts, asked from outside.
 
 use super::Netns;
-use crate::prober::{Fragments, Operation, Outcome, PORTS, Received, Reply, Request, Sent};
+use crate::prober::{Fragments, Operation, Outcome, PORTS, Poured, Received, Reply, Request, Sent};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::HashMap;
 use std::fmt;
@@ -182,6 +182,21 @@ impl Probe {
         })
     }
 
+    /// Opens a TCP connection to the prober at `to` and sends through it, 6.5 MB a second, until it
+    /// is stopped.
+    ///
+    /// # Errors
+    /// Nobody answers within `limit`, which is also how long it may make no progress later.
+    pub fn stream(&self, to: IpAddr, limit: Duration) -> Result<Stream<'_>> {
+        let stream = FLOWS.fetch_add(1, Ordering::Relaxed);
+        self.answer(Operation::StreamStart {
+            stream,
+            to,
+            limit_ms: milliseconds(limit),
+        })?;
+        Ok(Stream { stream, from: self })
+    }
+
     /// Starts a flow of `rate` numbered datagrams a second to the prober `to` at `address`.
     ///
     /// # Errors
@@ -199,6 +214,29 @@ impl Probe {
             to,
             running: true,
         })
+    }
+}
+
+/// A TCP connection that is kept busy. It ends with its prober.
+#[derive(Debug)]
+pub struct Stream<'a> {
+    stream: u64,
+    from: &'a Probe,
+}
+
+impl Stream<'_> {
+    /// Ends it, and counts at both ends.
+    ///
+    /// # Errors
+    /// It was reset, or made no progress for too long.
+    pub fn stop(self) -> Result<Poured> {
+        let stop = Operation::StreamStop {
+            stream: self.stream,
+        };
+        match self.from.answer(stop)? {
+            Outcome::Poured(poured) => Ok(poured),
+            other => bail!("unexpected answer {other:?}"),
+        }
     }
 }
 

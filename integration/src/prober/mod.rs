@@ -10,6 +10,7 @@ mod flow;
 mod raw;
 mod serve;
 mod size;
+mod stream;
 
 use serde::{Deserialize, Serialize};
 use std::io::BufRead;
@@ -98,6 +99,20 @@ pub enum Operation {
         /// Which flow.
         flow: u64,
     },
+    /// Connects to [`SIZE_PORT`] and sends a burst of octets every 10 ms.
+    StreamStart {
+        /// The connection's number, chosen by the asker.
+        stream: u64,
+        /// Whom to send to.
+        to: IpAddr,
+        /// How long the connection may make no progress, in milliseconds.
+        limit_ms: u64,
+    },
+    /// Ends it and reads how many octets have arrived.
+    StreamStop {
+        /// Which connection.
+        stream: u64,
+    },
     /// What has arrived of a flow, once its last datagram is here or 300 ms are over.
     FlowReport {
         /// Which flow.
@@ -150,6 +165,17 @@ pub enum Outcome {
     Sent(Sent),
     /// What arrived.
     Received(Received),
+    /// The stream has ended.
+    Poured(Poured),
+}
+
+/// Both ends of a TCP stream that has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poured {
+    /// Octets sent.
+    pub sent: usize,
+    /// Octets that the receiver says it has.
+    pub arrived: usize,
 }
 
 /// The sender's view of a flow.
@@ -188,15 +214,17 @@ pub fn run(name: &str) -> anyhow::Result<()> {
     raw::serve_sctp(name, &PORTS)?;
     serve::sizes(SIZE_PORT)?;
     let flows = Arc::new(flow::Flows::listen()?);
+    let streams = Arc::new(stream::Streams::default());
     print(&Reply {
         id: 0,
         outcome: Ok(Outcome::Ready),
     });
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line?)?;
-        let flows = Arc::clone(&flows);
+        let (flows, streams) = (Arc::clone(&flows), Arc::clone(&streams));
         std::thread::spawn(move || {
-            let outcome = perform(&flows, request.operation).map_err(|error| format!("{error:#}"));
+            let outcome =
+                perform(&flows, &streams, request.operation).map_err(|error| format!("{error:#}"));
             print(&Reply {
                 id: request.id,
                 outcome,
@@ -206,7 +234,11 @@ pub fn run(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn perform(flows: &flow::Flows, operation: Operation) -> anyhow::Result<Outcome> {
+fn perform(
+    flows: &flow::Flows,
+    streams: &stream::Streams,
+    operation: Operation,
+) -> anyhow::Result<Outcome> {
     use std::time::Duration;
     match operation {
         Operation::Tcp { to, limit_ms } => attempt::tcp(to, Duration::from_millis(limit_ms)),
@@ -226,6 +258,12 @@ fn perform(flows: &flow::Flows, operation: Operation) -> anyhow::Result<Outcome>
         } => size::datagram(to, octets, fragments, Duration::from_millis(limit_ms)),
         Operation::FlowStart { flow, to, rate } => flows.start(flow, to, rate),
         Operation::FlowStop { flow } => flows.stop(flow),
+        Operation::StreamStart {
+            stream,
+            to,
+            limit_ms,
+        } => streams.start(stream, to, Duration::from_millis(limit_ms)),
+        Operation::StreamStop { stream } => streams.stop(stream),
         Operation::FlowReport { flow, sent } => Ok(flows.report(flow, sent)),
     }
 }

@@ -1,11 +1,11 @@
 //! Every operation of an apply fails in turn, while a denied flow runs: it never passes, and the
 //! table becomes what it has to be.
 
-use crate::faults::{FAULTS, Injection, MOST, has_strace};
 use crate::node::{LIMIT, NAMESPACE, Node, nothing, policy, spec};
 use crate::policy::{count_flow, counted, last_addresses, previous};
 use crate::scenario::table_plan;
 use anyhow::{Context, Result, bail};
+use integration::lab::fault::{FAULTS, Injection, MOST, has_strace};
 use integration::lab::{Probe, wait};
 use serde_json::json;
 
@@ -49,7 +49,7 @@ fn whichever_operation_of_an_apply_fails_a_denied_flow_never_passes() -> Result<
     for nth in 1..=MOST {
         let at = || format!("{} number {nth}", fault.call);
         let before = node.rules();
-        let injection = Injection::attach(&node, fault, nth)?;
+        let injection = Injection::attach(&node.lab, &node.agent, fault, nth)?;
         // A chain and its sets are made anew, another pod's dispatch and sets come and go.
         node.store
             .write("web.yaml", &policy("web", "web", &version(nth)))?;
@@ -58,7 +58,7 @@ fn whichever_operation_of_an_apply_fails_a_denied_flow_never_passes() -> Result<
             .write("more.yaml", &policy(&name, "other", &version(nth)))?;
         wait_converged(&node).with_context(at)?;
         assert_ne!(node.rules(), before, "{}", at());
-        let injected = injection.detach(&node)?;
+        let injected = injection.detach()?;
         wait_converged(&node).with_context(at)?;
         if !injected {
             assert!(nth > 2, "{}: nothing failed", fault.call);
@@ -99,9 +99,9 @@ fn whichever_operation_of_an_add_fails_an_isolated_pod_never_gets_a_packet() -> 
         let extra = json!({"runtimeConfig": {"ips": ips}, "capabilities": {"ips": true}});
         let spec = spec(&format!("c{nth}"), "closed");
         let add = || node.plugin.call("ADD", &spec, &netns, &extra);
-        let injection = Injection::attach(&node, fault, nth)?;
+        let injection = Injection::attach(&node.lab, &node.agent, fault, nth)?;
         let first = add();
-        let injected = injection.detach(&node)?;
+        let injected = injection.detach()?;
         if first.is_err() {
             node.plugin
                 .call("DEL", &spec, &netns, &nothing())

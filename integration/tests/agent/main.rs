@@ -33,3 +33,4 @@ mod sockets;
 mod tors;
 mod truth;
 mod tunnels;
+mod upgrade;

@@ -1,6 +1,7 @@
 //! Encapsulation and routing modes between nodes of two subnets, in both families.
 
 mod doctor;
+mod faults;
 mod interop;
 mod live;
 mod matrix;

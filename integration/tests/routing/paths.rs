@@ -7,6 +7,7 @@ use integration::lab::wait;
 use integration::lab::wire::Wrapping;
 use integration::prober::{Fragments, Outcome};
 use integration::vm::kernel_has_ipip;
+use model::names;
 use std::net::IpAddr;
 
 /// MTU of the link between the router and the far rack.
@@ -58,6 +59,50 @@ fn narrow(modes: &[Mode]) -> Result<()> {
 }
 
 #[test]
+fn with_a_clamped_mss_a_transfer_passes_where_nobody_hears_of_the_mtu() -> Result<()> {
+    const SMALLER: &str = "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\n\
+                           metadata: {name: default}\nspec: {vxlanMTU: 1300, vxlanMTUV6: 1300}\n";
+    let mode = Mode::Wrapped(Wrapping::Vxlan, When::Always);
+    let mut racks = Racks::prepared(Stack::Dual, Stack::Dual, mode)?;
+    for agent in &mut racks.agents {
+        agent.set_flags(&["--clamp-mss", "on"]);
+    }
+    racks.start_agents()?;
+    let pods = racks.pods()?;
+    racks.wait_routed(&pods, mode)?;
+    for pod in [&pods[0], &pods[2]] {
+        pod.pod.netns().run(&[
+            "nft",
+            "add table inet deaf; add chain inet deaf in { type filter hook input priority 0; }; \
+             add rule inet deaf in icmp type destination-unreachable drop; \
+             add rule inet deaf in icmpv6 type packet-too-big drop",
+        ])?;
+    }
+    // Pods keep the MTU of their start.
+    racks.store.write("felix.yaml", SMALLER)?;
+    for (node, name) in [0, 2]
+        .into_iter()
+        .flat_map(|node| [names::VXLAN_DEVICE, names::VXLAN6_DEVICE].map(|name| (node, name)))
+    {
+        wait::until(LIMIT, "the smaller MTU", || {
+            let link = racks.nodes[node].run(&["ip", "link", "show", name]);
+            match link.map_err(|error| format!("{error:#}"))? {
+                link if link.contains("mtu 1300") => Ok(()),
+                link => Err(link),
+            }
+        })?;
+    }
+    for v6 in [false, true] {
+        ensure!(pods[0].mtu()? > 1300);
+        let to = pods[2].address(v6)?;
+        let arrived = pods[0].probe.bulk(to, 1 << 20, LIMIT / 3);
+        let arrived = arrived.with_context(|| format!("IPv6 {v6}"))?;
+        ensure!(arrived == 1 << 20, "{arrived} octets of a transfer");
+    }
+    Ok(())
+}
+
+#[test]
 fn both_ways_of_equal_cost_are_used_natively_and_under_vxlan() -> Result<()> {
     two_ways(&[Mode::Native, Mode::Wrapped(Wrapping::Vxlan, When::Always)])
 }
@@ -82,11 +127,9 @@ fn two_ways(modes: &[Mode]) -> Result<()> {
         if *mode == Mode::Native {
             wait_both(&racks, &pods[2].pod.addresses())?;
         }
-        // Over IPv6, the address of the tunnel is that of an uplink here.
-        for v6 in [false, true]
-            .into_iter()
-            .filter(|v6| !v6 || *mode == Mode::Native)
-        {
+        // Of IP in IPv6 the kernel looks at the outer addresses alone.
+        let spreads = |v6: &bool| !v6 || !matches!(mode, Mode::Wrapped(Wrapping::IpInIp, _));
+        for v6 in [false, true].into_iter().filter(spreads) {
             let to = pods[2].address(v6)?;
             let before = sent_octets(&racks)?;
             for _ in 0..64 {

@@ -10,7 +10,7 @@ use integration::lab::pod::{Plugin, PodSpec};
 use integration::lab::wire::Wrapping;
 use integration::lab::{Agent, Lab, Netns, Pod, Probe, Store, wait};
 use model::names;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -247,6 +247,15 @@ impl Racks {
 
     /// Likewise, on the first nodes only.
     pub(crate) fn pods_on(&self, nodes: usize) -> Result<Vec<Member>> {
+        self.add_pods(nodes, &json!({}))
+    }
+
+    /// One more pod on each node with an address of this IPv4 pool.
+    pub(crate) fn pods_of(&self, pool: &str) -> Result<Vec<Member>> {
+        self.add_pods(NODES.len(), &json!({ "ipam": { "ipv4_pools": [pool] } }))
+    }
+
+    fn add_pods(&self, nodes: usize, extra: &Value) -> Result<Vec<Member>> {
         let serial = self.serial.get() + 1;
         self.serial.set(serial);
         let mut members = Vec::new();
@@ -256,7 +265,7 @@ impl Racks {
                 name: format!("p{serial}-{node}"),
                 labels: BTreeMap::new(),
             };
-            let pod = Pod::add(&self.lab, plugin, spec)?;
+            let pod = Pod::add_with(&self.lab, plugin, spec, extra)?;
             let way = |ip: &IpAddr| {
                 let via = self.underlay_v6(*ip);
                 let family = if via { "inet6" } else { "inet" };

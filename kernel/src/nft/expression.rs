@@ -14,6 +14,10 @@ const FIB_DESTINATION: u32 = 2;
 const REJECT_TCP_RESET: u32 = 1;
 /// `NFT_QUEUE_FLAG_BYPASS`
 const QUEUE_BYPASS: u16 = 1;
+/// `NFT_RT_TCPMSS`, `NFT_BYTEORDER_HTON`, `NFT_EXTHDR_OP_TCPOPT`.
+const ROUTE_TCP_MSS: u32 = 3;
+const TO_NETWORK: u32 = 1;
+const TCP_OPTION: u32 = 1;
 /// `NFT_NAT_DNAT`.
 const NAT_DESTINATION: u32 = 1;
 /// `NFT_NAT_SNAT`.
@@ -114,6 +118,23 @@ pub(super) enum Expression {
     Queue {
         number: u16,
     },
+    /// `NFT_RT_TCPMSS` of the packet's route and of the way back.
+    RouteMss {
+        to: u32,
+    },
+    /// Two octets at a time.
+    ToNetworkOrder {
+        from: u32,
+        to: u32,
+        length: u32,
+    },
+    /// Stores a register in an option of the TCP header.
+    SetTcpOption {
+        kind: u8,
+        offset: u32,
+        length: u32,
+        from: u32,
+    },
 }
 
 impl Expression {
@@ -147,6 +168,9 @@ impl Expression {
             Self::Masquerade { .. } => "masq",
             Self::Queue { .. } => "queue",
             Self::SetMeta { .. } => "meta",
+            Self::RouteMss { .. } => "rt",
+            Self::ToNetworkOrder { .. } => "byteorder",
+            Self::SetTcpOption { .. } => "exthdr",
         }
     }
 
@@ -274,6 +298,29 @@ impl Expression {
                 e.be_u32(2, *key);
                 e.be_u32(3, register(*from));
             }
+            Self::RouteMss { to } => {
+                e.be_u32(1, register(*to));
+                e.be_u32(2, ROUTE_TCP_MSS);
+            }
+            Self::ToNetworkOrder { from, to, length } => {
+                e.be_u32(1, register(*from));
+                e.be_u32(2, register(*to));
+                e.be_u32(3, TO_NETWORK);
+                e.be_u32(4, *length);
+                e.be_u32(5, 2);
+            }
+            Self::SetTcpOption {
+                kind,
+                offset,
+                length,
+                from,
+            } => {
+                e.attribute(2, &[*kind]);
+                e.be_u32(3, *offset);
+                e.be_u32(4, *length);
+                e.be_u32(6, TCP_OPTION);
+                e.be_u32(7, register(*from));
+            }
         }
     }
 
@@ -379,6 +426,22 @@ impl Expression {
                     return None;
                 }
                 Self::Queue { number: number(1)? }
+            }
+            "rt" if data.be_u32(2) == Some(ROUTE_TCP_MSS) => Self::RouteMss { to: word(1)? },
+            "byteorder" if data.be_u32(3) == Some(TO_NETWORK) && data.be_u32(5) == Some(2) => {
+                Self::ToNetworkOrder {
+                    from: word(1)?,
+                    to: word(2)?,
+                    length: data.be_u32(4)?,
+                }
+            }
+            "exthdr" if data.be_u32(6) == Some(TCP_OPTION) && data.find(1).is_none() => {
+                Self::SetTcpOption {
+                    kind: *data.find(2)?.first()?,
+                    offset: data.be_u32(3)?,
+                    length: data.be_u32(4)?,
+                    from: word(7)?,
+                }
             }
             _ => return None,
         };

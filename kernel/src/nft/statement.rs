@@ -24,6 +24,13 @@ const AT_MOST: u32 = 3;
 const AT_LEAST: u32 = 5;
 const IPPROTO_ICMP: u8 = 1;
 const IPPROTO_ICMPV6: u8 = 58;
+const IPPROTO_TCP: u8 = 6;
+/// Where the flags are in a TCP header, and two of them.
+const TCP_FLAGS: u32 = 13;
+const TCP_SYN: u8 = 2;
+const TCP_RST: u8 = 4;
+/// `TCPOPT_MAXSEG`.
+const TCP_OPTION_MSS: u8 = 2;
 const IFNAMSIZ: usize = 16;
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
 const RANDOM_FULLY: u32 = 1 << 4;
@@ -153,6 +160,7 @@ pub(super) fn lower(statement: &S) -> Vec<E> {
                 from: 0,
             },
         ],
+        S::ClampMss => clamp_mss(),
         S::Verdict(verdict) => vec![E::Immediate(verdict.clone())],
     }
 }
@@ -321,6 +329,15 @@ fn guess_meta(key: u32, op: u32, with: &[u8], rest: &[E]) -> Option<S> {
                     last: *last.first()?,
                 })
             }
+            [
+                E::Payload {
+                    base: BASE_TRANSPORT,
+                    offset: TCP_FLAGS,
+                    ..
+                },
+                E::Bitwise { .. },
+                ..,
+            ] => Some(S::ClampMss),
             _ => with.first().copied().map(S::L4Proto),
         },
         _ => None,
@@ -357,6 +374,43 @@ fn guess_icmp(protocol: &[u8], payload: &E, compare: &E) -> Option<S> {
         code,
         negate,
     })
+}
+
+/// `rt mtu` counts octets of a segment, in the order of this host.
+fn clamp_mss() -> Vec<E> {
+    let mut expressions = meta_is(META_L4PROTO, EQUAL, vec![IPPROTO_TCP]);
+    expressions.extend([
+        E::Payload {
+            base: BASE_TRANSPORT,
+            offset: TCP_FLAGS,
+            length: 1,
+            to: 0,
+        },
+        E::Bitwise {
+            from: 0,
+            to: 0,
+            mask: vec![TCP_SYN | TCP_RST],
+            xor: vec![0],
+        },
+        E::Compare {
+            from: 0,
+            op: EQUAL,
+            with: vec![TCP_SYN],
+        },
+        E::RouteMss { to: 0 },
+        E::ToNetworkOrder {
+            from: 0,
+            to: 0,
+            length: 2,
+        },
+        E::SetTcpOption {
+            kind: TCP_OPTION_MSS,
+            offset: 2,
+            length: 2,
+            from: 0,
+        },
+    ]);
+    expressions
 }
 
 fn icmp_number(family: Family) -> u8 {

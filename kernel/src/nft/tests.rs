@@ -120,6 +120,7 @@ fn every_statement() -> Vec<S> {
             ports: Some((1024, 2047)),
         },
         S::SetMarkBits(0x20),
+        S::ClampMss,
         S::Verdict(Verdict::Accept),
         S::Verdict(Verdict::Goto("c".into())),
     ]

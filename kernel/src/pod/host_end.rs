@@ -8,7 +8,6 @@ use crate::link::{
 };
 use crate::message::{self, NEW_LINK, SCOPE_HOST, SCOPE_LINK, SET_LINK, ifinfomsg};
 use crate::netlink::{Encoder, Flags, NetlinkError};
-use crate::sysctl::SourceCheck;
 use model::dataplane::{Link, PodLink};
 use model::names::{GATEWAY_V4, GATEWAY_V6, HOST_MAC};
 use std::net::IpAddr;
@@ -51,7 +50,7 @@ impl Kernel {
             step,
             source,
         })?;
-        self.host_interface_sysctls(name, ipv6, SourceCheck::Loose)?;
+        self.host_interface_sysctls(name, ipv6)?;
         let localnet = if pod.loopback { "1" } else { "0" };
         self.set_sysctl(&format!("ipv4/conf/{name}/route_localnet"), localnet)?;
 

@@ -267,6 +267,7 @@ pub fn forward_rules() -> Vec<Rule> {
             None,
         ),
         rule(vec![S::SetCtMarkBits(0x2000_0000), accept()], None),
+        rule(vec![S::ClampMss], None),
         rule(
             vec![S::Iifname("eth0".into()), S::CtState(CtState::Untracked)],
             None,

@@ -1,20 +1,22 @@
 //! The chains that every node has: they give pods their own addresses only, send the packets of
 //! isolated pods to the chains of their policies, and masquerade.
 
+mod nat;
+
 use super::dns;
 use super::host::HostChains;
-use super::sets::{Sets, size_for};
+use super::parts::{FAMILIES, accept, daddr, drop_rule, hook, interval_set, lookup, rule, saddr};
+use super::sets::Sets;
 use super::{NetworkSets, Options};
 use crate::hash::content_name;
-use crate::intervals::{self, Ranges};
+use crate::intervals;
 use crate::ir::{Direction, Place};
 use crate::ruleset::{
-    BaseHook, Chain, ChainType, CtState, Element, Family, Field, Hook, KeyType, Part, Rule, Set,
-    SetHeader, SetKind, Statement, Verdict,
+    Chain, ChainType, CtState, Family, Field, Hook, KeyType, Rule, Set, Statement, Verdict,
 };
 use ipnet::IpNet;
-use model::{Protocol, names};
-use std::collections::{BTreeMap, BTreeSet};
+use model::names;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// `(interface, address)` of every local pod: who may speak, and to whom to forward.
@@ -53,8 +55,6 @@ pub(super) const PRIORITY_RAW: i32 = -300;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
 
-pub(super) const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-
 /// Declares the sets that the chains look up.
 pub(super) fn declare(sets: &mut Sets) {
     for (at, family) in FAMILIES.into_iter().enumerate() {
@@ -80,10 +80,12 @@ pub(super) fn is_base(base: &str) -> bool {
 
 /// True for the name of a set that belongs to these chains and has one content for ever.
 pub(super) fn is_own_set(name: &str) -> bool {
-    [SOURCES, POOLS, TUNNEL]
-        .iter()
-        .any(|own| name.starts_with(own))
-        || dns::is_own_set(name)
+    // A hash may begin like any word, but has no underscore so early.
+    let named = name.split_once('_').is_some_and(|(word, _)| {
+        let word = word.trim_end_matches(['4', '6']);
+        [SOURCES, POOLS, TUNNEL].contains(&word)
+    });
+    named || dns::is_own_set(name)
 }
 
 /// What the chains are made of.
@@ -101,7 +103,7 @@ pub(super) struct Base<'a> {
 impl Base<'_> {
     /// The chains, and the sets that belong to these chains only.
     pub(super) fn chains(&self) -> (BTreeMap<String, Chain>, BTreeMap<String, Set>) {
-        let (rules, mut own_sets) = masquerade(self.network);
+        let (rules, mut own_sets) = nat::masquerade(self.network);
         let mut chains = self.hosts.chains(&self.options.interface_prefix);
         chains.insert(
             "spoof".to_owned(),
@@ -217,6 +219,8 @@ impl Base<'_> {
     /// this host forwards is none of our business.
     fn forward(&self) -> Chain {
         let mut rules = self.spread();
+        let clamp = self.options.clamp_mss.then(|| rule([Statement::ClampMss]));
+        rules.extend(clamp);
         rules.extend(self.revoked());
         rules.extend(forward(self.options, self.sets));
         rules.extend(self.hosts.dispatch(Direction::Ingress, Place::HostForward));
@@ -347,7 +351,7 @@ impl Base<'_> {
         let mut rules = Vec::new();
         for local in [v4, v6].into_iter().flatten() {
             let family = intervals::family_of(local);
-            let local = ranges(&[IpNet::from(local)].into(), family);
+            let local = nat::ranges(&[IpNet::from(local)].into(), family);
             let name = format!("{TUNNEL}_{}", content_name(&local));
             own_sets.insert(name.clone(), interval_set(family, &local));
             let of_family = IP_IN_IP.into_iter().filter(|(of, ..)| *of == family);
@@ -362,14 +366,6 @@ impl Base<'_> {
         }
         rules
     }
-}
-
-fn accept(matches: impl IntoIterator<Item = Statement>) -> Rule {
-    rule(
-        matches
-            .into_iter()
-            .chain([Statement::Verdict(Verdict::Accept)]),
-    )
 }
 
 /// What policies never get to see.
@@ -407,143 +403,25 @@ fn forward(options: &Options, sets: &Sets) -> Vec<Rule> {
     rules
 }
 
-fn masquerade(network: &NetworkSets) -> (Vec<Rule>, BTreeMap<String, Set>) {
-    let (mut rules, mut sets) = (vec![], BTreeMap::new());
-    for (family, digit) in FAMILIES.into_iter().zip(['4', '6']) {
-        let sources = ranges(&network.masquerade, family);
-        let pools = ranges(&network.pools, family);
-        if sources.is_empty() || pools.is_all(family) {
-            continue;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_that_is_named_by_its_content_is_never_taken_for_one_of_the_base_chains() {
+        for own in [
+            "masq4_0123456789abcdef",
+            "pools6_0123456789abcdef",
+            "tunnel_0123456789abcdef",
+        ] {
+            assert!(is_own_set(own), "{own}");
         }
-        let mut statements = vec![Statement::Family(family)];
-        let kinds = [
-            (SOURCES, &sources, saddr(family), false),
-            (POOLS, &pools, daddr(family), true),
-        ];
-        for (name, ranges, field, negate) in kinds {
-            if ranges.is_empty() || ranges.is_all(family) {
-                continue;
-            }
-            let name = format!("{name}{digit}_{}", content_name(ranges));
-            statements.push(lookup(&[field], name.clone(), negate));
-            sets.insert(name, interval_set(family, ranges));
+        for other in [
+            "masq4ptnclp8t80q5_06",
+            "poolsfedcba987654",
+            "pools4edcba987654",
+        ] {
+            assert!(!is_own_set(other), "{other}");
         }
-        rules.extend(source_nat(network, family).map(|last| {
-            let mut statements = statements.clone();
-            statements.extend(last);
-            rule(statements)
-        }));
-    }
-    (rules, sets)
-}
-
-/// What is done to the source: by rules for protocols with ports first, where ports are chosen.
-fn source_nat(
-    network: &NetworkSets,
-    family: Family,
-) -> impl Iterator<Item = Vec<Statement>> + use<> {
-    let address = network.nat_address.filter(|_| family == Family::Ipv4);
-    let address = address.map(IpAddr::V4);
-    let with_ports = network.nat_ports.map(|(first, last)| match address {
-        Some(address) => Statement::Snat {
-            address,
-            ports: Some((first, last)),
-        },
-        None => Statement::MasqueradePorts { first, last },
-    });
-    let any = match address {
-        Some(address) => Statement::Snat {
-            address,
-            ports: None,
-        },
-        None => Statement::Masquerade,
-    };
-    let of_protocol = with_ports.into_iter().flat_map(|nat| {
-        let protocols = [IPPROTO_TCP, IPPROTO_UDP];
-        protocols.map(|protocol| vec![Statement::L4Proto(protocol), nat.clone()])
-    });
-    of_protocol.chain([vec![any]])
-}
-
-fn ranges(prefixes: &BTreeSet<IpNet>, family: Family) -> Ranges {
-    let of_family = prefixes
-        .iter()
-        .filter(|p| intervals::family_of(p.addr()) == family);
-    Ranges::union(of_family.map(intervals::prefix_range))
-}
-
-/// A set of address ranges. Such sets never change: their names derive from their content.
-pub(super) fn interval_set(family: Family, ranges: &Ranges) -> Set {
-    let part = |number| Part::Address(intervals::address(family, number));
-    let elements = ranges
-        .iter()
-        .map(|(first, last)| Element::range(part(first), part(last)));
-    Set {
-        header: SetHeader {
-            key: vec![saddr(family).key_type()],
-            kind: SetKind::Interval,
-            verdict_map: false,
-            size: None,
-        },
-        elements: elements.map(|element| (element, None)).collect(),
-    }
-}
-
-/// A set of protocols and ports, named by content; none where there are no ports.
-pub(super) fn port_set(ports: &[(Protocol, u16)]) -> Option<(String, Set)> {
-    let elements: BTreeMap<_, _> = ports
-        .iter()
-        .map(|(protocol, port)| [Part::Proto(protocol.number()), Part::Port(*port)])
-        .map(|parts| (Element::exact(&parts), None))
-        .collect();
-    let header = SetHeader {
-        key: vec![KeyType::Proto, KeyType::Port],
-        kind: SetKind::Hash,
-        verdict_map: false,
-        size: Some(size_for(elements.len())),
-    };
-    let name = format!("f{}", content_name(&ports));
-    (!elements.is_empty()).then_some((name, Set { header, elements }))
-}
-
-pub(super) fn hook(hook: Hook, chain_type: ChainType, priority: i32) -> BaseHook {
-    BaseHook {
-        hook,
-        chain_type,
-        priority,
-    }
-}
-
-fn drop_rule(matches: impl IntoIterator<Item = Statement>) -> Rule {
-    let drop = [Statement::Counter, Statement::Verdict(Verdict::Drop)];
-    rule(matches.into_iter().chain(drop))
-}
-
-pub(super) fn rule(statements: impl IntoIterator<Item = Statement>) -> Rule {
-    Rule {
-        statements: statements.into_iter().collect(),
-        comment: None,
-    }
-}
-
-pub(super) fn lookup(fields: &[Field], set: String, negate: bool) -> Statement {
-    Statement::Lookup {
-        fields: fields.to_vec(),
-        set,
-        negate,
-    }
-}
-
-pub(super) fn saddr(family: Family) -> Field {
-    match family {
-        Family::Ipv4 => Field::Ipv4Saddr,
-        Family::Ipv6 => Field::Ipv6Saddr,
-    }
-}
-
-pub(super) fn daddr(family: Family) -> Field {
-    match family {
-        Family::Ipv4 => Field::Ipv4Daddr,
-        Family::Ipv6 => Field::Ipv6Daddr,
     }
 }

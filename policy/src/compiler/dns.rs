@@ -3,7 +3,7 @@
 //!
 //! Answers to what the pod did not ask from that port are none: they belong to no connection.
 
-use super::base::{hook, lookup, rule};
+use super::parts::{hook, lookup, rule};
 use super::sets::size_for;
 use crate::ruleset::{
     Chain, ChainType, CtState, Element, Field, Hook, KeyType, Part, Rule, Set, SetHeader, SetKind,

@@ -1,7 +1,8 @@
 //! Host endpoints of this node: which interface is whose, and the base chains that lead there.
 
-use super::base::{PRIORITY_RAW, hook, rule};
+use super::base::PRIORITY_RAW;
 use super::options::Options;
+use super::parts::{hook, rule};
 use super::told::Told;
 use crate::ir::{Direction, Place};
 use crate::ruleset::{Chain, ChainType, CtState, Hook, Rule, Statement, Verdict};

@@ -7,7 +7,8 @@
 //! as source, or their answers would not come back. Nothing of this is in the table while no pod
 //! has a port.
 
-use super::base::{self, FAMILIES, LOCAL, daddr, lookup, rule, saddr};
+use super::base::LOCAL;
+use super::parts::{self, FAMILIES, daddr, lookup, rule, saddr};
 use super::sets::Sets;
 use crate::hash::content_name;
 use crate::intervals::{self, Ranges};
@@ -166,7 +167,7 @@ impl HostPorts {
         }
         for (family, (name, ranges)) in loopback {
             if !from.sets.contains_key(&name) {
-                let set = base::interval_set(family, &ranges);
+                let set = parts::interval_set(family, &ranges);
                 changes.new_sets.insert(name, set);
             }
         }

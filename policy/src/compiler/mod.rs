@@ -14,6 +14,7 @@ mod layout;
 mod members;
 mod moves;
 mod options;
+mod parts;
 mod pod_sets;
 mod policies;
 mod ports;

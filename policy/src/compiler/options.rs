@@ -12,6 +12,9 @@ pub struct Options {
     /// Bit of the connection mark (`ct mark`) that cuts a connection: its packets are dropped, in
     /// TCP with a reset. None looks at no mark.
     pub revoked_mark: Option<u32>,
+    /// TCP connections that are forwarded learn the MTU of their ways from this node, where
+    /// "fragmentation needed" does not come back.
+    pub clamp_mss: bool,
     /// Bit of the connection mark of what a policy before destination NAT has allowed: other
     /// policies of the host endpoint are skipped.
     pub admitted_mark: u32,
@@ -55,6 +58,7 @@ impl Default for Options {
             interface_prefix: names::INTERFACE_PREFIX.to_owned(),
             node: String::new(),
             revoked_mark: Some(names::REVOKED_MARK),
+            clamp_mss: false,
             admitted_mark: names::ADMITTED_MARK,
             drop_log: None,
             dns_log: None,

@@ -5,7 +5,7 @@
 //! elements more or less. Beside a set of what may have prefixes (network sets) stands a twin that
 //! holds these.
 
-use super::base::saddr;
+use super::parts::saddr;
 use super::sets::Sets;
 use crate::hash::content_name;
 use crate::intervals::{self, Ranges, family_of};

@@ -316,6 +316,15 @@ fn statement(statement: &Statement) -> Vec<Value> {
             let mark = json!({ "meta": { "key": "mark" } });
             json!({ "mangle": { "key": mark, "value": { "|": [mark, bits] } } })
         }
+        Statement::ClampMss => {
+            let flags = json!({ "&": [payload("tcp", "flags"), { "|": ["syn", "rst"] }] });
+            let size = json!({ "tcp option": { "name": "maxseg", "field": "size" } });
+            let mtu = json!({ "rt": { "key": "mtu" } });
+            return vec![
+                compare(&flags, false, &json!("syn")),
+                json!({ "mangle": { "key": size, "value": mtu } }),
+            ];
+        }
         Statement::Verdict(verdict) => verdict_value(verdict),
     };
     vec![one]

@@ -284,6 +284,9 @@ impl Display for Statement {
                 f.write_str(" fully-random")
             }
             Self::SetMarkBits(bits) => write!(f, "meta mark set meta mark or {bits:#x}"),
+            Self::ClampMss => {
+                f.write_str("tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu")
+            }
             Self::Verdict(verdict) => verdict.fmt(f),
         }
     }

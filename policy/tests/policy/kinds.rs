@@ -412,6 +412,7 @@ fn a_revoked_connection_is_reset_and_any_other_is_dropped() {
     assert_eq!(place(17), ("forward".to_owned(), 1));
     compiler.set_options(Options {
         revoked_mark: None,
+        clamp_mss: false,
         ..Options::default()
     });
     compiler.resolve();

@@ -1,6 +1,7 @@
 //! What others have set up on this host. Nothing is changed.
 
 use super::{Finding, finding};
+use kernel::ConntrackTable;
 use std::fs;
 use std::path::Path;
 
@@ -77,52 +78,30 @@ fn sysctls(root: &Path) -> Vec<Finding> {
         .collect()
 }
 
-/// How full connection tracking is, and whether it has dropped packets.
+/// How full connection tracking is, and what that has cost.
 fn conntrack(proc: &Path) -> Vec<Finding> {
-    let number = |path| value(proc, path)?.parse::<u64>().ok();
-    let count = number("sys/net/netfilter/nf_conntrack_count");
-    let most = number("sys/net/netfilter/nf_conntrack_max");
+    let table = ConntrackTable::read(proc);
     let mut found = Vec::new();
-    if let Some((count, most)) = count.zip(most)
-        && most > 0
-        && count * 5 > most * 4
+    if let (true, Some((entries, limit))) = (table.is_nearly_full(), table.entries.zip(table.limit))
     {
-        found.push(finding(
-            "conntrack",
-            format!(
-                "{count} of {most} connections are tracked: raise net.netfilter.nf_conntrack_max"
-            ),
+        found.push(format!(
+            "{entries} of {limit} connections are tracked: raise net.netfilter.nf_conntrack_max"
         ));
     }
-    let statistics = value(proc, "net/stat/nf_conntrack").unwrap_or_default();
-    let dropped = dropped(&statistics);
-    if dropped > 0 {
-        found.push(finding(
-            "conntrack",
-            format!("{dropped} packets were dropped because the table was full"),
+    if table.dropped > 0 {
+        found.push(format!(
+            "{} packets of new connections were dropped because the table was full",
+            table.dropped
         ));
     }
-    found
-}
-
-/// The columns `drop` and `early_drop` of all processors, hexadecimal.
-fn dropped(statistics: &str) -> u64 {
-    let mut lines = statistics.lines();
-    let names: Vec<&str> = lines
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .collect();
-    let columns = ["drop", "early_drop"];
-    let columns = columns.map(|name| names.iter().position(|found| *found == name));
-    let of_line = |line: &str| -> u64 {
-        let cells: Vec<&str> = line.split_whitespace().collect();
-        let cells = columns.iter().flatten().filter_map(|at| cells.get(*at));
-        cells
-            .filter_map(|cell| u64::from_str_radix(cell, 16).ok())
-            .sum()
-    };
-    lines.map(of_line).sum()
+    if table.evicted > 0 {
+        found.push(format!(
+            "{} connections without an answer made room for others in a full table",
+            table.evicted
+        ));
+    }
+    let findings = found.into_iter();
+    findings.map(|what| finding("conntrack", what)).collect()
 }
 
 /// What other networks left.
@@ -242,7 +221,11 @@ mod tests {
         ]);
         let said = said(conntrack(dir.path()));
         assert!(said.contains("90 of 100 connections"), "{said}");
-        assert!(said.contains("18 packets were dropped"), "{said}");
+        assert!(
+            said.contains("17 packets of new connections were dropped"),
+            "{said}"
+        );
+        assert!(said.contains("1 connections without an answer"), "{said}");
     }
 
     #[test]

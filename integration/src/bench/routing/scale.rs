@@ -1,5 +1,5 @@
 //! A cluster of 5,000 nodes, each with a block of each family, in the table of one: all routes
-//! lost and put back, and one.
+//! lost and put back, and one, and an uplink that flaps.
 
 use crate::bench::report::{Row, Series, Target};
 use crate::bench::steal::Steal;
@@ -39,8 +39,11 @@ pub(super) fn rows(lab: &Lab) -> Result<Vec<Row>> {
     wait_routes(&mut kernel, wanted)?;
     let routes: Vec<Route> = ours(&mut kernel)?;
     let steal = Steal::now();
-    let (mut all, mut one) = (Series::default(), Series::default());
+    // The addresses stay, so that what is measured is the agent's part.
+    node.set_sysctl("net.ipv6.conf.eth0.keep_addr_on_down", "1")?;
+    let [mut all, mut one, mut flaps]: [Series; 3] = Default::default();
     for _ in 0..ROUNDS {
+        flaps.push(flap(&node, &mut kernel, &routes)?, floor(lab, &routes)?);
         all.push(put_back(&mut kernel, &routes)?, floor(lab, &routes)?);
         for route in routes.iter().step_by(routes.len() / 10) {
             let back = one_back(&node, &mut kernel, route)?;
@@ -58,6 +61,7 @@ pub(super) fn rows(lab: &Lab) -> Result<Vec<Row>> {
             target,
         ),
         one.row("route_put_back", "ms", "-", share, None),
+        flaps.row("uplink_flap_10000", "ms", "the batch alone", share, None),
     ])
 }
 
@@ -122,6 +126,23 @@ fn put_back(kernel: &mut Kernel, routes: &[Route]) -> Result<f64> {
     let dests: Vec<IpNet> = routes.iter().map(|route| route.dest).collect();
     let start = Instant::now();
     kernel.delete_routes(&dests);
+    while ours(kernel)?.len() < routes.len() {
+        std::thread::yield_now();
+    }
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+/// Milliseconds from the return of an uplink, with which all routes went, until they are back.
+fn flap(node: &Netns, kernel: &mut Kernel, routes: &[Route]) -> Result<f64> {
+    node.ip(["link set eth0 down"])?;
+    wait::until(LIMIT, "the routes to go", || {
+        match ours(kernel).map_err(|error| format!("{error:#}"))?.len() {
+            0 => Ok(()),
+            left => Err(format!("{left} are left")),
+        }
+    })?;
+    let start = Instant::now();
+    node.ip(["link set eth0 up"])?;
     while ours(kernel)?.len() < routes.len() {
         std::thread::yield_now();
     }

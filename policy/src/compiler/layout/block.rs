@@ -1,6 +1,6 @@
 //! The rules and sets of one block.
 
-use super::super::base::{FAMILIES, daddr, lookup, rule, saddr};
+use super::super::parts::{FAMILIES, daddr, lookup, rule, saddr};
 use super::super::pod_sets::{Form, PodSet, Term, Terms, twin};
 use super::super::ports::{PortRange, as_range, expand, merge, port_count, port_match};
 use super::super::sets::size_for;

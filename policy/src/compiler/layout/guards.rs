@@ -1,6 +1,6 @@
 //! Further conditions of a clause as statements.
 
-use super::super::base::{daddr, interval_set, lookup, saddr};
+use super::super::parts::{daddr, interval_set, lookup, saddr};
 use super::super::pod_sets::{Form, PodSet, Term, twin};
 use crate::hash::content_name;
 use crate::intervals::Ranges;

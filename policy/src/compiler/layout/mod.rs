@@ -23,8 +23,8 @@ mod block;
 mod guards;
 
 use super::Options;
-use super::base::{self, FAMILIES, daddr, lookup, rule, saddr};
 use super::counters::{Counted, Reason};
+use super::parts::{self, FAMILIES, daddr, lookup, rule, saddr};
 use super::pod_sets::{PodSet, twin};
 use super::sets::Sets;
 use crate::hash::{base32, content_name};
@@ -159,7 +159,7 @@ impl Builder<'_> {
     }
 
     fn add_failsafe(&mut self, field: Field, ports: &[(Protocol, u16)]) {
-        if let Some((name, set)) = base::port_set(ports) {
+        if let Some((name, set)) = parts::port_set(ports) {
             self.layout.fixed.insert(name.clone(), set);
             let failsafe = lookup(&[Field::L4Proto, field], name, false);
             self.push(rule([failsafe, Statement::Verdict(Verdict::Return)]));
@@ -402,5 +402,5 @@ fn comment(policies: &[PolicyKey]) -> String {
 }
 
 fn local_sets() -> impl Iterator<Item = (&'static str, Family)> {
-    base::LOCAL.into_iter().zip(FAMILIES)
+    super::base::LOCAL.into_iter().zip(FAMILIES)
 }
