@@ -4,6 +4,7 @@ use crate::Text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Index;
 use std::sync::Arc;
 
 /// Key to value, in the order of the keys. A copy shares them until one of the two changes: the
@@ -82,6 +83,18 @@ impl Labels {
     /// How many hold these very labels.
     pub(crate) fn holders(&self) -> usize {
         Arc::strong_count(&self.0)
+    }
+}
+
+/// The value of a key that is known to be there.
+///
+/// # Panics
+/// It is not.
+impl Index<&str> for Labels {
+    type Output = Text;
+
+    fn index(&self, key: &str) -> &Text {
+        self.get(key).expect("invariant: the label is there")
     }
 }
 

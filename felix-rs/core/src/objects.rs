@@ -4,9 +4,7 @@
 //! its last good version, and a snapshot of an earlier process stands in until the datastore has
 //! said everything.
 
-use model::{
-    BgpConfiguration, Invalid, Kind, Node, Object, ObjectKey, Pod, Sharing, Text, Update,
-};
+use model::{BgpConfiguration, Invalid, Kind, Node, Object, ObjectKey, Pod, Sharing, Text, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -244,7 +242,11 @@ impl Objects {
     }
 
     fn put(&mut self, key: ObjectKey, mut object: Object) -> Vec<ObjectKey> {
-        if self.in_force.of(&key).is_some_and(|known| **known == object) {
+        if self
+            .in_force
+            .of(&key)
+            .is_some_and(|known| **known == object)
+        {
             return Vec::new();
         }
         self.share(&mut object);
@@ -258,7 +260,9 @@ impl Objects {
         let Object::WorkloadEndpoint(endpoint) = object else {
             return;
         };
-        let pod = self.in_force.get(Kind::Pod, &endpoint.namespace, &endpoint.pod);
+        let pod = self
+            .in_force
+            .get(Kind::Pod, &endpoint.namespace, &endpoint.pod);
         if let Some(Object::Pod(pod)) = pod.map(|pod| &**pod) {
             endpoint.pod = pod.name.clone();
             if endpoint.pod_uid == pod.uid {
@@ -397,7 +401,11 @@ impl Objects {
 
     /// The pod of this name.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
-        match self.in_force.get(Kind::Pod, namespace, name).map(|pod| &**pod) {
+        match self
+            .in_force
+            .get(Kind::Pod, namespace, name)
+            .map(|pod| &**pod)
+        {
             Some(Object::Pod(pod)) => Some(pod),
             _ => None,
         }
@@ -418,13 +426,13 @@ mod tests {
     use model::{NetworkPolicy, Selector};
 
     fn policy(name: &str, selector: Selector) -> Object {
-        Object::NetworkPolicy(NetworkPolicy {
+        Object::NetworkPolicy(Box::new(NetworkPolicy {
             namespace: "shop".into(),
             name: name.into(),
             pod_selector: selector,
             ingress: Some(vec![]),
             egress: None,
-        })
+        }))
     }
 
     fn apply(object: Object) -> Update {

@@ -169,17 +169,17 @@ mod tests {
     fn pod(sequence: u64, ips: &[&str], host_ports: Vec<HostPort>) -> LocalEndpoint {
         let endpoint = WorkloadEndpoint {
             namespace: "shop".into(),
-            name: format!("n1-k8s-web{sequence}-eth0"),
+            name: format!("n1-k8s-web{sequence}-eth0").into(),
             node: "n1".into(),
             pod: "web".into(),
             pod_uid: None,
-            container_id: format!("sandbox{sequence}"),
+            container_id: format!("sandbox{sequence}").into(),
             endpoint: "eth0".into(),
-            interface_name: format!("oci{sequence}"),
+            interface_name: format!("oci{sequence}").into(),
             mac: [2, 0, 0, 0, 0, 1],
             ip_networks: ips.iter().map(|ip| IpNet::from(address(ip))).collect(),
             labels: Labels::new(),
-            ports: vec![],
+            ports: vec![].into(),
             host_ports,
         };
         LocalEndpoint {

@@ -33,10 +33,20 @@ impl Endpoints {
     ) -> BTreeSet<EndpointId> {
         let mut found = BTreeSet::new();
         for name in namespaces {
-            found.extend(self.by_namespace.get(name.as_str()).into_iter().flatten().cloned());
+            found.extend(
+                self.by_namespace
+                    .get(name.as_str())
+                    .into_iter()
+                    .flatten()
+                    .cloned(),
+            );
         }
         for (namespace, account) in accounts {
-            let here = self.by_namespace.get(namespace.as_str()).into_iter().flatten();
+            let here = self
+                .by_namespace
+                .get(namespace.as_str())
+                .into_iter()
+                .flatten();
             let runs_as = |id: &&EndpointId| {
                 let endpoint = self.compiled.get(*id);
                 endpoint.is_some_and(|e| e.service_account.as_deref() == Some(account))

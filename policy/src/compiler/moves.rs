@@ -131,8 +131,11 @@ impl Compiler {
             let id = MemberId::NetworkSet(namespace.clone(), name.clone());
             self.move_other(&id, old.as_ref().map(Member::NetworkSet));
         }
-        let inherits =
-            |host: &model::HostEndpoint| host.profiles.iter().any(|name| profiles.contains(name.as_str()));
+        let inherits = |host: &model::HostEndpoint| {
+            host.profiles
+                .iter()
+                .any(|name| profiles.contains(name.as_str()))
+        };
         let hosts = self.told.host_endpoints.values.iter();
         let inheriting = hosts.filter(|(_, host)| inherits(host));
         let inheriting: Vec<_> = inheriting
