@@ -75,6 +75,27 @@ pub(crate) fn add_address(
     })
 }
 
+/// Adds a single address, or leaves it, that is never chosen as a source: of scope host, or
+/// deprecated (RFC 4862 section 5.5.4).
+pub(crate) fn add_quiet_address(encoder: &mut Encoder, ifindex: u32, address: IpAddr) -> u32 {
+    const IFA_CACHEINFO: u16 = 6;
+    let (length, scope) = match address {
+        IpAddr::V4(_) => (32, SCOPE_HOST),
+        IpAddr::V6(_) => (128, SCOPE_UNIVERSE),
+    };
+    let fixed = ifaddrmsg(ifindex, address, length, scope);
+    encoder.message(NEW_ADDRESS, Flags::REPLACE, &fixed, |encoder| {
+        encoder.attribute(2, &octets(address));
+        encoder.attribute(1, &octets(address));
+        if address.is_ipv6() {
+            // `struct ifa_cacheinfo`: preferred for no time, valid for ever.
+            let mut lifetimes = [0; 16];
+            lifetimes[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
+            encoder.attribute(IFA_CACHEINFO, &lifetimes);
+        }
+    })
+}
+
 /// Removes an address.
 pub(crate) fn delete_address(
     encoder: &mut Encoder,

@@ -1,15 +1,16 @@
 //! What others change, as it happens.
 
 use crate::kernel::{OpenError, open};
-use crate::message::{self, DELETE_NEIGHBOUR, NEW_NEIGHBOUR};
+use crate::message::{self, DELETE_NEIGHBOUR, DELETE_ROUTE, NEW_NEIGHBOUR, NEW_ROUTE};
 use crate::netlink::{Errno, Frame, Protocol, Socket};
 use crate::route::{KernelRoute, kernel_route};
 use crate::vtep::NeighbourEntry;
-use crate::{address, link, next_hop};
+use crate::{address, link, next_hop, raw};
 use model::dataplane::{Address, Link};
 use model::names::NFT_TABLE;
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::fd::AsFd;
 use tokio::sync::mpsc;
 
 /// `RTNLGRP_*`: link, neighbours, IPv4 and IPv6 addresses, IPv4 and IPv6 routes, next hop objects.
@@ -47,9 +48,9 @@ pub enum KernelEvent {
     Neighbour(NeighbourEntry),
     /// Likewise, it is gone.
     NeighbourGone(NeighbourEntry),
-    /// A route of the main table was added or replaced; by us as well.
+    /// A route of the main table was added or replaced.
     Route(KernelRoute),
-    /// A route of the main table was removed; by us as well.
+    /// A route of the main table was removed.
     RouteGone(KernelRoute),
     /// A next hop object of ours was removed, and IPv4 routes through it alone went without an
     /// event of their own. Those that went with their link are not reported.
@@ -64,12 +65,23 @@ pub enum KernelEvent {
 }
 
 /// Starts a thread that reports changes in the calling thread's network namespace. Changes of our
-/// nft table that came from `nft_port_id` ([`crate::Kernel::nft_port_id`]) are not reported.
+/// nft table that came from `nft_port_id` ([`crate::Kernel::nft_port_id`]) and of routes that came
+/// from `route_port_id` ([`crate::Kernel::route_port_id`]) are not reported; 0 is nobody's.
 ///
 /// What happens after this returns is reported; a dump that follows completes the picture. The
 /// thread ends soon after the receiver is dropped.
-pub fn monitor(nft_port_id: u32) -> Result<mpsc::Receiver<KernelEvent>, OpenError> {
+pub fn monitor(
+    nft_port_id: u32,
+    route_port_id: u32,
+) -> Result<mpsc::Receiver<KernelEvent>, OpenError> {
     let mut route = open(Protocol::Route)?;
+    if route_port_id != 0 {
+        let filtered = raw::attach_filter(route.as_fd(), &mut without_routes_of(route_port_id));
+        filtered.map_err(|errno| OpenError {
+            what: "filtered route event",
+            errno: errno.into(),
+        })?;
+    }
     for group in ROUTE_GROUPS {
         route.join(group).map_err(|errno| OpenError {
             what: "route event",
@@ -90,6 +102,31 @@ pub fn monitor(nft_port_id: u32) -> Result<mpsc::Receiver<KernelEvent>, OpenErro
             errno: error.into(),
         })?;
     Ok(receiver)
+}
+
+/// A program that lets all messages through but those about routes that this port asked for. The
+/// kernel yields the processor at each change while a listener's queue is half full: a hundred
+/// thousand routes of our own must not fill it.
+fn without_routes_of(port: u32) -> [libc::sock_filter; 7] {
+    // linux/bpf_common.h
+    const LOAD_WORD: u16 = 0x20;
+    const LOAD_HALF: u16 = 0x28;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    // `struct nlmsghdr`, in host order, of which loads make network order.
+    const TYPE: u32 = 4;
+    const PORT: u32 = 12;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let kind = |kind: u16| u16::from_be_bytes(kind.to_ne_bytes()).into();
+    [
+        step(LOAD_WORD, 0, 0, PORT),
+        step(JUMP_EQUAL, 0, 3, u32::from_be_bytes(port.to_ne_bytes())),
+        step(LOAD_HALF, 0, 0, TYPE),
+        step(JUMP_EQUAL, 2, 0, kind(NEW_ROUTE)),
+        step(JUMP_EQUAL, 1, 0, kind(DELETE_ROUTE)),
+        step(RETURN, 0, 0, u32::MAX),
+        step(RETURN, 0, 0, 0),
+    ]
 }
 
 fn watch(mut route: Socket, mut nft: Socket, own: u32, events: &mpsc::Sender<KernelEvent>) {

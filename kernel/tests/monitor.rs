@@ -25,7 +25,7 @@ fn wait<T>(
 #[test]
 fn links_addresses_and_routes_are_reported_as_they_come_and_go() {
     let namespace = Namespace::new();
-    let mut events = namespace.run(|| monitor(0)).unwrap();
+    let mut events = namespace.run(|| monitor(0, 0)).unwrap();
     namespace.sh("ip link add a0 type veth peer name a1; ip link set a0 alias ocicat:x; ip link set a0 up; ip link set a1 up");
     let link = wait(&mut events, |event| match event {
         KernelEvent::Link(link) if link.name == "a0" && link.up && link.carrier => Some(link),
@@ -76,7 +76,7 @@ fn links_addresses_and_routes_are_reported_as_they_come_and_go() {
 fn changes_of_our_table_by_others_are_reported_and_ours_are_not() {
     let namespace = Namespace::new();
     let mut kernel = namespace.kernel();
-    let mut events = namespace.run(|| monitor(kernel.nft_port_id())).unwrap();
+    let mut events = namespace.run(|| monitor(kernel.nft_port_id(), 0)).unwrap();
     // A route that nobody else makes tells that everything before it has been seen.
     let mut changes_until = |marker: &str| {
         namespace.sh(&format!("ip route add blackhole {marker}"));
@@ -117,10 +117,37 @@ fn changes_of_our_table_by_others_are_reported_and_ours_are_not() {
 }
 
 #[test]
+fn routes_of_the_own_socket_are_not_reported_and_fill_no_queue() {
+    let namespace = Namespace::new();
+    let mut kernel = namespace.kernel();
+    let own = kernel.route_port_id();
+    let mut events = namespace.run(|| monitor(0, own)).unwrap();
+    let ifindex = kernel.links().unwrap()[0].ifindex;
+    let dest = |n: u32| ipnet::Ipv4Net::from(std::net::Ipv4Addr::from(0x0a00_0000 + n)).into();
+    namespace.sh("ip link set lo up");
+    let kind = RouteKind::Device { ifindex };
+    let routes: Vec<Route> = (0..60_000)
+        .map(|n| Route {
+            dest: dest(n),
+            kind: kind.clone(),
+        })
+        .collect();
+    assert!(kernel.replace_routes(&routes).is_empty());
+    assert!(kernel.delete_routes(&[dest(7)]).is_empty());
+    namespace.sh("ip route del 10.0.0.9/32 proto 122");
+    let first = wait(&mut events, |event| match event {
+        KernelEvent::Route(_) | KernelEvent::RouteGone(_) | KernelEvent::Overrun => Some(event),
+        _ => None,
+    });
+    let gone = matches!(&first, KernelEvent::RouteGone(route) if route.route.dest == dest(9));
+    assert!(gone, "{first:?}");
+}
+
+#[test]
 fn lost_events_are_reported_as_an_overrun() {
     let namespace = Namespace::new();
     let mut kernel = namespace.kernel();
-    let mut events = namespace.run(|| monitor(0)).unwrap();
+    let mut events = namespace.run(|| monitor(0, 0)).unwrap();
     let ifindex = kernel.links().unwrap()[0].ifindex;
     let routes: Vec<Route> = (0..60_000_u32)
         .map(|n| ipnet::Ipv4Net::from(std::net::Ipv4Addr::from(0x0a00_0000 + n)).into())
@@ -139,7 +166,7 @@ fn lost_events_are_reported_as_an_overrun() {
 #[test]
 fn the_thread_ends_when_nobody_listens() {
     let namespace = Namespace::new();
-    let events = namespace.run(|| monitor(0)).unwrap();
+    let events = namespace.run(|| monitor(0, 0)).unwrap();
     // A listener in a namespace keeps it alive.
     let threads = || {
         std::fs::read_dir("/proc/self/task")

@@ -120,7 +120,7 @@ fn a_link_that_loses_its_carrier_leaves_every_route_and_comes_back_by_writing_th
     let (host, mut kernel, links @ [a, _]) = lab();
     let routes: Vec<Route> = (0..5).flat_map(|n| both(n, links, [2, 1])).collect();
     assert_eq!(kernel.replace_routes(&routes), []);
-    let mut events = host.run(|| kernel::monitor(0)).unwrap();
+    let mut events = host.run(|| kernel::monitor(0, 0)).unwrap();
     host.sh("ip link set b1 down");
     // Each change of a link is told after the kernel has followed it.
     let left = loop {
@@ -218,7 +218,7 @@ fn without_groups_a_route_has_its_next_hops_itself() {
 #[test]
 fn the_removal_of_an_object_of_ours_is_told_and_by_whom() {
     let (host, mut kernel, links) = lab();
-    let mut events = host.run(|| kernel::monitor(0)).unwrap();
+    let mut events = host.run(|| kernel::monitor(0, 0)).unwrap();
     assert_eq!(kernel.replace_routes(&both(1, links, [1, 1])), []);
     kernel.drop_next_hop(ip("192.0.2.2"), None).unwrap();
     host.sh("ip nexthop flush proto 122");

@@ -214,7 +214,7 @@ fn what_others_write_into_the_tables_is_told_and_taken_back() {
         lines
     };
     let right = listed();
-    let mut events = host.run(|| monitor(0)).unwrap();
+    let mut events = host.run(|| monitor(0, 0)).unwrap();
     let wrong = WRONG.map(|command| command.replace("MAC", &mac));
     for command in STRANGERS
         .into_iter()

@@ -5,9 +5,12 @@ mod originate;
 mod peers;
 mod secrets;
 mod settings;
+mod workloads;
 
 pub use originate::local_routes;
 pub(crate) use originate::service_ranges;
+pub use workloads::LocalPod;
+pub(crate) use workloads::Workloads;
 
 use crate::objects::Objects;
 use bgp_core::SpeakerConfig;
@@ -22,18 +25,19 @@ use std::net::{IpAddr, Ipv4Addr};
 pub struct Sessions {
     /// None while this node has no address.
     pub config: Option<SpeakerConfig>,
+    /// Pods of this node among the peers.
+    pub(crate) workloads: Workloads,
+    /// The addresses by which they reach their node, by the interface that has to hold them.
+    pub(crate) peering: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// Objects that can't be used as they are.
     pub problems: Vec<Invalid>,
 }
 
-/// The sessions of node `name`.
-pub fn sessions(name: &str, objects: &Objects) -> Sessions {
+/// The sessions of node `name`, on which these pods run.
+pub fn sessions(name: &str, objects: &Objects, pods: &[LocalPod]) -> Sessions {
     let mut problems = Vec::new();
     let Some(own) = objects.node(name) else {
-        return Sessions {
-            config: None,
-            problems,
-        };
+        return Sessions::none(problems);
     };
     let Some(router_id) = router_id(own) else {
         let reason = "missing: without an address this node has no BGP sessions".to_owned();
@@ -42,10 +46,7 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
             field: "spec.bgp.ipv4Address".into(),
             reason,
         });
-        return Sessions {
-            config: None,
-            problems,
-        };
+        return Sessions::none(problems);
     };
     let configuration = objects.bgp_configuration();
     let duplicates = duplicate_addresses(objects, &mut problems);
@@ -57,19 +58,22 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
         peers: BTreeMap::new(),
         dynamic_peers: BTreeMap::new(),
         interface_peers: BTreeMap::new(),
+        workloads: BTreeMap::new(),
         problems,
     };
     for peer in objects.bgp_peers() {
-        builder.add_object(peer);
+        builder.add_object(peer, pods);
     }
     let in_mesh = own.route_reflector_cluster_id.is_none() && !duplicates.contains(name);
     if configuration.node_to_node_mesh_enabled && in_mesh {
         builder.add_mesh(&duplicates, &configuration);
     }
+    let peering = builder.peering_addresses();
     let Builder {
         peers,
         dynamic_peers,
         interface_peers,
+        workloads,
         problems,
         ..
     } = builder;
@@ -77,7 +81,9 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
         listen_port: configuration.listen_port,
         listen_addresses: match configuration.bind_mode {
             BindMode::None => BTreeSet::new(),
-            BindMode::NodeIp => own_addresses(own).collect(),
+            BindMode::NodeIp => own_addresses(own)
+                .chain(peering.values().flatten().copied())
+                .collect(),
         },
         next_hop_v4: own.ipv4_address.map(|net| net.addr()),
         next_hop_v6: own.ipv6_address.map(|net| net.addr()),
@@ -89,7 +95,20 @@ pub fn sessions(name: &str, objects: &Objects) -> Sessions {
     };
     Sessions {
         config: Some(config),
+        workloads,
+        peering,
         problems,
+    }
+}
+
+impl Sessions {
+    fn none(problems: Vec<Invalid>) -> Self {
+        Self {
+            config: None,
+            workloads: Workloads::new(),
+            peering: BTreeMap::new(),
+            problems,
+        }
     }
 }
 

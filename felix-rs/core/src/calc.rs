@@ -3,6 +3,7 @@
 pub(crate) mod feed;
 mod felix;
 mod links;
+mod peering;
 mod pods;
 mod resolve;
 mod resolved;
@@ -45,6 +46,9 @@ pub struct Desired {
     pub sessions: Option<SpeakerConfig>,
     /// What is advertised.
     pub advertised: BTreeSet<LocalRoute>,
+    /// Addresses by which pods that are BGP peers reach this node, by the interface that has to
+    /// hold them.
+    pub peering: BTreeMap<u32, BTreeSet<IpAddr>>,
 }
 
 impl Desired {
@@ -106,6 +110,8 @@ pub struct Calc {
     /// Tunnel devices that were made a moment ago.
     settling: BTreeSet<String>,
     withheld: BTreeMap<IpNet, Withheld>,
+    /// Networks behind pods that are BGP peers, and the interfaces that lead there.
+    behind: BTreeMap<IpNet, BTreeSet<u32>>,
     session_problems: Vec<Invalid>,
     desired: Desired,
     dirty: Dirty,
@@ -141,6 +147,7 @@ impl Calc {
             topology: Topology::default(),
             settling: BTreeSet::new(),
             withheld: BTreeMap::new(),
+            behind: BTreeMap::new(),
             session_problems: Vec::new(),
             desired: Desired::default(),
             dirty: Dirty {
@@ -183,6 +190,7 @@ impl Calc {
             Kind::Pod => {
                 let namespace = key.namespace.as_deref().unwrap_or_default();
                 self.refresh_pod(namespace, &key.name);
+                self.dirty.sessions |= self.peers_with_pods();
             }
             Kind::WorkloadEndpoint => self.on_workload_endpoint(key),
             Kind::Node
@@ -203,6 +211,10 @@ impl Calc {
             Kind::FelixConfiguration => {
                 self.dirty.topology = true;
                 self.feed_options();
+            }
+            Kind::Namespace => {
+                self.dirty.sessions |= self.peers_with_pods();
+                self.feed_compiler(key, object);
             }
             _ => self.feed_compiler(key, object),
         }

@@ -4,6 +4,7 @@
 //! a kernel route: the pool that holds the prefix says the mode, and whether the next hop is a
 //! node outside this node's own subnet says whether `CrossSubnet` applies.
 
+use crate::bgp::Workloads;
 use crate::underlay::Underlay;
 use bgp_core::FibNextHop;
 use ipnet::IpNet;
@@ -100,6 +101,8 @@ pub struct Topology {
     pub tunnels: BTreeMap<String, u32>,
     /// Ranges of Services' addresses that nodes announce.
     pub service_ranges: BTreeSet<IpNet>,
+    /// Pods of this node that are BGP peers.
+    pub(crate) workloads: Workloads,
 }
 
 impl Topology {
@@ -118,7 +121,7 @@ impl Topology {
         self.service_ranges.iter().any(|range| range.contains(dest))
     }
 
-    /// Whether everything but the owners of blocks is the same.
+    /// Whether everything but the owners of blocks and the pods that are peers is the same.
     pub(crate) fn same_but_for_blocks(&self, other: &Self) -> bool {
         let Self {
             pools,
@@ -129,6 +132,7 @@ impl Topology {
             own_subnets,
             tunnels,
             service_ranges,
+            workloads: _,
         } = self;
         *pools == other.pools
             && *node_addresses == other.node_addresses
@@ -239,7 +243,7 @@ impl Topology {
                         });
                     }
                 },
-                None => match resolve(hop, underlay) {
+                None => match self.resolve(hop, underlay) {
                     Some(resolved) => hops.add(&resolved, hop.weight),
                     None => {
                         failure = Some(Withheld::NextHopUnreachable {
@@ -254,6 +258,23 @@ impl Topology {
             Some(reason) if hops.0.is_empty() => Err(reason),
             _ => Ok(RouteKind::Via(hops.in_lowest_terms())),
         }
+    }
+}
+
+impl Topology {
+    /// How a next hop is reached without a tunnel: where it is a pod of this node, by its link.
+    fn resolve(&self, hop: FibNextHop, underlay: &Underlay) -> Option<Vec<NextHop>> {
+        let Some(ifindex) = self.workloads.get(&hop.address) else {
+            return resolve(hop, underlay);
+        };
+        let link = underlay.link(*ifindex);
+        let link = link.filter(|link| link.up && link.carrier)?;
+        Some(vec![NextHop {
+            gateway: hop.address,
+            ifindex: Some(link.ifindex),
+            onlink: true,
+            weight: 1,
+        }])
     }
 }
 

@@ -97,6 +97,13 @@ impl Underlay {
         self.links.values()
     }
 
+    /// All addresses with their interfaces.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (u32, IpNet)> {
+        self.addresses
+            .iter()
+            .map(|held| (held.ifindex, held.address))
+    }
+
     /// The addresses of an interface.
     pub(crate) fn addresses_of(&self, ifindex: u32) -> impl Iterator<Item = IpAddr> + '_ {
         let of = move |held: &&Address| held.ifindex == ifindex;

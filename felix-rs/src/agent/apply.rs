@@ -87,6 +87,9 @@ impl Agent {
                 _ => {}
             }
         }
+        if let Err(error) = self.readdress_host_ends() {
+            failure.get_or_insert(error);
+        }
         if failure.is_none() && self.deferred.is_empty() {
             failure = self.drop_stale_addresses().err();
         }
@@ -236,6 +239,32 @@ impl Agent {
             Step::ReplaceRoutes(routes) => self.replace_routes(routes),
             Step::DeleteRoutes(dests) => self.delete_routes(&dests),
         }
+    }
+
+    /// Pods that are BGP peers find their node at the address that is configured.
+    fn readdress_host_ends(&mut self) -> Result<(), ApplyError> {
+        for change in self.calc.host_ends_to_readdress() {
+            let ifindex = change.ifindex;
+            let Some(link) = self.calc.underlay().link(ifindex).cloned() else {
+                continue;
+            };
+            let done = self
+                .kernel
+                .readdress_host_end(&link, &change.add, &change.remove);
+            if let Err(source) = done {
+                let name = link.name;
+                return Err(ApplyError::Device { name, source });
+            }
+            // As the kernel will tell.
+            for address in change.remove {
+                self.calc.on_address_gone(&Address { ifindex, address });
+            }
+            for address in change.add {
+                let address = address.into();
+                self.calc.on_address(Address { ifindex, address });
+            }
+        }
+        Ok(())
     }
 
     fn is_routed_through(&self, name: &str) -> bool {

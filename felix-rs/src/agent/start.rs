@@ -77,7 +77,7 @@ pub(crate) fn start(
         .collect::<Vec<_>>()
         .join("; ");
     tracing::info!(%features, node = %options.node_name, "kernel");
-    let events = kernel::monitor(kernel.nft_port_id())?;
+    let events = kernel::monitor(kernel.nft_port_id(), kernel.route_port_id())?;
     let journal = Journal::open(&options.state_dir)?;
     let speaker_options = bgp_speaker::Options {
         restarting: !journal.state().blocks.is_empty(),

@@ -202,11 +202,14 @@ fn operators_see_what_a_session_carries_and_end_it_with_words() -> Result<()> {
 
     node.agent.ctl(&["bgp", "drain", "--wait", "0"])?;
     wait_session(&frr, false)?;
-    let all = frr.prefixes("ipv4")?;
-    assert!(
-        !all.iter().any(|prefix| prefix.starts_with("10.244.")),
-        "{all:?}"
-    );
+    // FRR clears a table after it has told that the session is down.
+    wait::until(LIMIT, "no block of the node at FRR", || {
+        let all = frr.prefixes("ipv4").map_err(|error| format!("{error:#}"))?;
+        match all.iter().any(|prefix| prefix.starts_with("10.244.")) {
+            true => Err(format!("{all:?}")),
+            false => Ok(()),
+        }
+    })?;
     node.agent.ctl(&["bgp", "drain", "--undo"])?;
     wait_session(&frr, true)
 }

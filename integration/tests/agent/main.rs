@@ -6,6 +6,7 @@ mod bad_cni;
 mod bad_input;
 mod bad_policies;
 mod bgp;
+mod bgp_pods;
 mod chaos;
 mod cleanup;
 mod cluster;

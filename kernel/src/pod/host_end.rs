@@ -8,6 +8,7 @@ use crate::link::{
 };
 use crate::message::{self, NEW_LINK, SCOPE_HOST, SCOPE_LINK, SET_LINK, ifinfomsg};
 use crate::netlink::{Encoder, Flags, NetlinkError};
+use ipnet::IpNet;
 use model::dataplane::{Link, PodLink};
 use model::names::{GATEWAY_V4, GATEWAY_V6, HOST_MAC};
 use std::net::IpAddr;
@@ -88,6 +89,33 @@ impl Kernel {
             carrier: false,
             mtu: pod.mtu,
             mac: Some(HOST_MAC),
+        })
+    }
+
+    /// Gives a host end addresses of the node's own, and takes others away. Nothing chooses them as
+    /// a source by itself: they are there to be connected to.
+    pub fn readdress_host_end(
+        &mut self,
+        host_end: &Link,
+        add: &[IpAddr],
+        remove: &[IpNet],
+    ) -> Result<(), LinkError> {
+        let ifindex = host_end.ifindex;
+        let mut request = self.route.encoder();
+        let mut steps = Vec::new();
+        for net in remove {
+            let (address, length) = (net.addr(), net.prefix_len());
+            let removed = message::delete_address(&mut request, ifindex, address, length);
+            steps.push((removed, "remove an address"));
+        }
+        for address in add {
+            let added = message::add_quiet_address(&mut request, ifindex, *address);
+            steps.push((added, "add an address"));
+        }
+        send(&mut self.route, request, &steps).map_err(|(step, source)| LinkError::Refused {
+            name: host_end.name.clone(),
+            step,
+            source,
         })
     }
 

@@ -3,6 +3,7 @@
 
 mod nat;
 
+use super::behind::{BEHIND, Behind};
 use super::dns;
 use super::host::HostChains;
 use super::parts::{FAMILIES, accept, daddr, drop_rule, hook, interval_set, lookup, rule, saddr};
@@ -16,7 +17,7 @@ use crate::ruleset::{
 };
 use ipnet::IpNet;
 use model::names;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// `(interface, address)` of every local pod: who may speak, and to whom to forward.
@@ -83,7 +84,7 @@ pub(super) fn is_own_set(name: &str) -> bool {
     // A hash may begin like any word, but has no underscore so early.
     let named = name.split_once('_').is_some_and(|(word, _)| {
         let word = word.trim_end_matches(['4', '6']);
-        [SOURCES, POOLS, TUNNEL].contains(&word)
+        [SOURCES, POOLS, TUNNEL, BEHIND].contains(&word)
     });
     named || dns::is_own_set(name)
 }
@@ -92,6 +93,8 @@ pub(super) fn is_own_set(name: &str) -> bool {
 pub(super) struct Base<'a> {
     pub(super) options: &'a Options,
     pub(super) network: &'a NetworkSets,
+    /// Networks behind pods, by the pod's interface.
+    pub(super) behind: &'a BTreeSet<(u32, IpNet)>,
     pub(super) sets: &'a Sets,
     /// Pods have policies for what they send to this node.
     pub(super) own_node: bool,
@@ -105,11 +108,13 @@ impl Base<'_> {
     pub(super) fn chains(&self) -> (BTreeMap<String, Chain>, BTreeMap<String, Set>) {
         let (rules, mut own_sets) = nat::masquerade(self.network);
         let mut chains = self.hosts.chains(&self.options.interface_prefix);
+        let behind = Behind::new(self.behind);
         chains.insert(
             "spoof".to_owned(),
-            spoof(&self.options.interface_prefix, self.sets),
+            spoof(&self.options.interface_prefix, self.sets, &behind),
         );
-        chains.insert("forward".to_owned(), self.forward());
+        chains.insert("forward".to_owned(), self.forward(&behind));
+        own_sets.extend(behind.into_sets());
         chains.insert("input".to_owned(), self.input(&mut own_sets));
         if let Some(output) = self.output() {
             chains.insert("output".to_owned(), output);
@@ -136,9 +141,9 @@ impl Base<'_> {
     }
 }
 
-/// Pods speak with their own addresses only. Neighbour discovery also from link-local ones, but
+/// Pods speak with their own addresses only, and routers among them for what is behind them. Neighbour discovery also from link-local ones, but
 /// neither router advertisements nor redirects: those are for routers to send.
-fn spoof(prefix: &str, sets: &Sets) -> Chain {
+fn spoof(prefix: &str, sets: &Sets, behind: &Behind) -> Chain {
     let of_others = Statement::IifnamePrefix {
         prefix: prefix.to_owned(),
         negate: true,
@@ -161,6 +166,10 @@ fn spoof(prefix: &str, sets: &Sets) -> Chain {
             .enumerate()
             .map(|(at, family)| own(at, family)),
     );
+    rules.extend(FAMILIES.into_iter().filter_map(|family| {
+        let network = behind.lookup([Field::Iif, saddr(family)], family, false)?;
+        Some(accept([Statement::Family(family), network]))
+    }));
     rules.extend([discovery(133, 133), discovery(135, 136), drop_rule([])]);
     let hook = hook(Hook::Prerouting, ChainType::Filter, PRIORITY_RAW);
     Chain {
@@ -217,12 +226,12 @@ impl Base<'_> {
 
     /// Only packets from or to pods, and through host endpoints, are ever dropped here: what else
     /// this host forwards is none of our business.
-    fn forward(&self) -> Chain {
+    fn forward(&self, behind: &Behind) -> Chain {
         let mut rules = self.spread();
         let clamp = self.options.clamp_mss.then(|| rule([Statement::ClampMss]));
         rules.extend(clamp);
         rules.extend(self.revoked());
-        rules.extend(forward(self.options, self.sets));
+        rules.extend(forward(self.options, self.sets, behind));
         rules.extend(self.hosts.dispatch(Direction::Ingress, Place::HostForward));
         for (field, map) in [(Field::Iif, EGRESS), (Field::Oif, INGRESS)] {
             rules.push(rule([Statement::VerdictMap {
@@ -369,7 +378,7 @@ impl Base<'_> {
 }
 
 /// What policies never get to see.
-fn forward(options: &Options, sets: &Sets) -> Vec<Rule> {
+fn forward(options: &Options, sets: &Sets, behind: &Behind) -> Vec<Rule> {
     let prefix = &options.interface_prefix;
     let from_pod = || Statement::IifnamePrefix {
         prefix: prefix.clone(),
@@ -398,7 +407,9 @@ fn forward(options: &Options, sets: &Sets) -> Vec<Rule> {
     ];
     for (at, family) in FAMILIES.into_iter().enumerate() {
         let unknown = lookup(&[Field::Oif, daddr(family)], sets.name(LOCAL[at]), true);
-        rules.push(drop_rule([to_pod(), Statement::Family(family), unknown]));
+        let outside = behind.lookup([Field::Oif, daddr(family)], family, true);
+        let known = [to_pod(), Statement::Family(family), unknown];
+        rules.push(drop_rule(known.into_iter().chain(outside)));
     }
     rules
 }

@@ -5,6 +5,7 @@ use super::{Compiler, HostPort, NetworkSets};
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::input::{NodePeer, Policy, PolicyKey};
 use crate::ir::with_name;
+use ipnet::IpNet;
 use model::{EndpointSlice, HostEndpoint, Labels, NetworkSet, Profile, ServiceAccount, Tier};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -117,6 +118,15 @@ impl Compiler {
     pub fn set_network(&mut self, network: NetworkSets) {
         let before = std::mem::replace(&mut self.network, network);
         self.dirty.network.get_or_insert(before);
+    }
+
+    /// All networks behind pods of this node that are routers, by the pod's interface: the pod may
+    /// speak for them, and what is for them may go there. The pod's policies are theirs.
+    pub fn set_behind_pods(&mut self, networks: BTreeSet<(u32, IpNet)>) {
+        if self.behind != networks {
+            self.behind = networks;
+            self.dirty.behind = true;
+        }
     }
 
     /// All ports of this node that lead to pods, and where.

@@ -2,6 +2,7 @@
 
 mod assign;
 mod base;
+mod behind;
 mod counters;
 mod dispatch;
 pub mod dns;
@@ -83,6 +84,7 @@ pub struct Compiler {
     policies: Policies,
     endpoints: Endpoints,
     network: NetworkSets,
+    behind: BTreeSet<(u32, IpNet)>,
     dirty: Dirty,
     members: Members,
     pod_sets: PodSets,
@@ -108,6 +110,8 @@ struct Dirty {
     policies: BTreeMap<Option<String>, Subjects>,
     /// The network as it was compiled last.
     network: Option<NetworkSets>,
+    /// Networks behind pods.
+    behind: bool,
     options: bool,
 }
 
@@ -122,6 +126,7 @@ impl Compiler {
             policies: Policies::default(),
             endpoints: Endpoints::default(),
             network: NetworkSets::default(),
+            behind: BTreeSet::new(),
             dirty: Dirty {
                 network: Some(NetworkSets::default()),
                 ..Dirty::default()
@@ -159,7 +164,8 @@ impl Compiler {
                 .render(prefix, &self.sets, &self.ruleset, &mut changes);
         }
         let base_renamed = renamed.iter().any(|name| base::is_base(name));
-        if dirty.network.is_some() || dirty.options || base_changed || base_renamed {
+        if dirty.network.is_some() || dirty.behind || dirty.options || base_changed || base_renamed
+        {
             self.render_base(&mut changes);
         }
         // Sets keep their names nearly always.
@@ -218,6 +224,7 @@ impl Compiler {
         let (chains, own_sets) = Base {
             options: &self.options,
             network: &self.network,
+            behind: &self.behind,
             sets: &self.sets,
             own_node: self.own_node,
             names: self.names,

@@ -139,6 +139,37 @@ fn a_pod_speaks_with_its_own_addresses_only() {
 }
 
 #[test]
+fn a_pod_that_is_a_router_speaks_for_the_networks_behind_it_and_is_handed_what_is_for_them() {
+    let mut compiler = compiler();
+    let (inside, elsewhere) = ("10.123.1.9", "10.124.0.9");
+    let both = |compiler: &mut Compiler, pod, address: &str| {
+        let out = passes(compiler, &packet((pod, address), (OUTSIDE, "192.0.2.1")));
+        let into = passes(compiler, &packet((OUTSIDE, "192.0.2.1"), (pod, address)));
+        (out, into)
+    };
+    assert_eq!(both(&mut compiler, A, inside), (false, false));
+    // Of two that overlap, the kernel would refuse the second.
+    let networks = ["10.123.0.0/16", "10.123.1.0/24", "fd00:123::/32"];
+    let networks = networks.map(|network| (A, network.parse().unwrap()));
+    compiler.set_behind_pods(networks.into());
+    for address in [inside, "10.123.255.255", "fd00:123::9"] {
+        let seen = if address.contains(':') {
+            let out = packet((A, address), (OUTSIDE, "2001:db8::1"));
+            let into = packet((OUTSIDE, "2001:db8::1"), (A, address));
+            (passes(&mut compiler, &out), passes(&mut compiler, &into))
+        } else {
+            both(&mut compiler, A, address)
+        };
+        assert_eq!(seen, (true, true), "{address}");
+    }
+    assert_eq!(both(&mut compiler, A, elsewhere), (false, false));
+    assert_eq!(both(&mut compiler, B, inside), (false, false));
+    assert_eq!(both(&mut compiler, A, "10.0.0.1"), (true, true));
+    compiler.set_behind_pods([].into());
+    assert_eq!(both(&mut compiler, A, inside), (false, false));
+}
+
+#[test]
 fn neighbour_discovery_may_come_from_link_local_addresses_but_router_advertisements_may_not() {
     let mut compiler = compiler();
     for (icmpv6_type, allowed) in [

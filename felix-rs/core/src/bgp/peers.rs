@@ -2,6 +2,7 @@
 
 use super::filters::{self, Filters};
 use super::secrets::{self, SecretError};
+use super::workloads::{LocalPod, Workloads};
 use super::{address, settings};
 use crate::objects::Objects;
 use bgp_core::wire::Family;
@@ -29,11 +30,12 @@ pub(super) struct Builder<'a> {
     pub(super) peers: BTreeMap<PeerKey, PeerConfig>,
     pub(super) dynamic_peers: BTreeMap<IpNet, DynamicPeers>,
     pub(super) interface_peers: BTreeMap<String, PeerConfig>,
+    pub(super) workloads: Workloads,
     pub(super) problems: Vec<Invalid>,
 }
 
 impl Builder<'_> {
-    fn refuse(&mut self, kind: Kind, name: &str, field: &str, reason: impl ToString) {
+    pub(super) fn refuse(&mut self, kind: Kind, name: &str, field: &str, reason: impl ToString) {
         self.problems.push(Invalid {
             object: ObjectKey::global(kind, name),
             field: field.to_owned(),
@@ -81,16 +83,13 @@ impl Builder<'_> {
         }
     }
 
-    pub(super) fn add_object(&mut self, object: &BgpPeer) {
+    pub(super) fn add_object(&mut self, object: &BgpPeer, pods: &[LocalPod]) {
         let objects = self.objects;
-        if let Some(field) = settings::refused(object) {
+        if object.local_workload_selector.is_some() {
             if selects(object, self.own) {
-                let reason = "not supported yet, so there is no session";
-                self.refuse(Kind::BgpPeer, &object.name, field, reason);
+                self.add_workloads(object, pods);
             }
-            return;
-        }
-        if let Some(peer_ip) = object.peer_ip {
+        } else if let Some(peer_ip) = object.peer_ip {
             if selects(object, self.own) && Some(peer_ip) != address(self.own) {
                 let key = PeerKey::new(peer_ip, object.peer_port);
                 self.insert(object, key, stated_as(object));
@@ -162,7 +161,7 @@ impl Builder<'_> {
 
     /// What an object says of a session with `remote`, or with whoever is on a link; none where something that it asks for is
     /// not there: nothing passes rather than everything.
-    fn session(
+    pub(super) fn session(
         &mut self,
         object: &BgpPeer,
         remote_as: RemoteAs,
@@ -304,7 +303,7 @@ fn own_address(own: &Node, peer: IpAddr) -> Option<IpAddr> {
 }
 
 /// The AS numbers that an object takes of a peer that is no node.
-fn stated_as(object: &BgpPeer) -> RemoteAs {
+pub(super) fn stated_as(object: &BgpPeer) -> RemoteAs {
     match (object.as_number, object.remote_as) {
         (Some(number), _) => RemoteAs::Number(number),
         (None, model::RemoteAs::Auto) => RemoteAs::Auto,

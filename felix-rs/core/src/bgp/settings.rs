@@ -9,13 +9,6 @@ use std::time::Duration;
 /// Paths to one prefix that a peer is told.
 const PATHS: u8 = 8;
 
-/// A field without which the session would be less restricted than was asked for, and which
-/// nothing here fulfils: there is no session then.
-pub(super) fn refused(object: &BgpPeer) -> Option<&'static str> {
-    let stated = object.local_workload_selector.is_some();
-    stated.then_some("spec.localWorkloadSelector")
-}
-
 pub(super) fn apply(object: &BgpPeer, peer: &mut PeerConfig) {
     peer.local_as = object.local_as_number;
     peer.allow_own_as = object.num_allowed_local_as_numbers;

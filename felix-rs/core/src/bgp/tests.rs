@@ -5,6 +5,11 @@ use bgp_core::{Export, Import, PeerConfig, PeerKey, PrefixLimit};
 use model::BgpPeer;
 use model::{Labels, Object, Selector, Update};
 
+/// Of a node without pods.
+fn sessions(name: &str, objects: &Objects) -> Sessions {
+    super::sessions(name, objects, &[])
+}
+
 pub(super) fn node(name: &str, address: &str) -> Node {
     Node {
         name: name.into(),
@@ -122,7 +127,9 @@ fn a_peer_selector_makes_sessions_from_both_sides() {
 fn two_nodes_with_one_address_are_reported_and_the_others_keep_their_sessions() {
     let twin = Object::Node(node("n4", "10.1.0.12/24"));
     let objects = objects(three_nodes().into_iter().chain([twin]));
-    let Sessions { config, problems } = sessions("n1", &objects);
+    let Sessions {
+        config, problems, ..
+    } = sessions("n1", &objects);
     assert_eq!(config.unwrap().peers.len(), 2);
     assert_eq!(
         problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -135,7 +142,9 @@ fn of_two_peers_with_one_address_the_second_is_reported() {
     let twins =
         [peer("a", "10.1.0.1"), peer("b", "10.1.0.1")].map(|peer| Object::BgpPeer(Box::new(peer)));
     let objects = objects(three_nodes().into_iter().chain(twins));
-    let Sessions { config, problems } = sessions("n1", &objects);
+    let Sessions {
+        config, problems, ..
+    } = sessions("n1", &objects);
     assert!(
         config
             .unwrap()
@@ -154,7 +163,9 @@ fn a_node_without_an_address_has_no_sessions_and_says_so() {
     let mut own = node("n1", "10.1.0.11/24");
     own.ipv4_address = None;
     let objects = objects([Object::Node(own)]);
-    let Sessions { config, problems } = sessions("n1", &objects);
+    let Sessions {
+        config, problems, ..
+    } = sessions("n1", &objects);
     assert!(config.is_none());
     assert_eq!(
         problems[0].to_string(),
@@ -357,7 +368,9 @@ fn password(data: &[(&str, &[u8])], optional: bool) -> Result<Option<String>, St
     };
     let own = Object::Node(node("n1", "10.1.0.11/24"));
     let all = [Object::BgpPeer(Box::new(guarded)), own, secret(data)];
-    let Sessions { config, problems } = sessions("n1", &objects(all));
+    let Sessions {
+        config, problems, ..
+    } = sessions("n1", &objects(all));
     match config.unwrap().peers.into_values().next() {
         Some(peer) => {
             assert!(!format!("{peer:?}").contains("hunter2"));
@@ -435,7 +448,9 @@ fn peers_of_a_range_share_a_session_and_of_two_objects_with_one_range_the_second
         .map(|peer| Object::BgpPeer(Box::new(peer)))
         .into_iter()
         .chain([own]);
-    let Sessions { config, problems } = sessions("n1", &objects(all));
+    let Sessions {
+        config, problems, ..
+    } = sessions("n1", &objects(all));
     let found: Vec<_> = config
         .unwrap()
         .dynamic_peers
@@ -492,7 +507,9 @@ fn the_node_s_own_addresses_are_listened_on_where_that_is_asked_for_and_all_othe
             Object::BgpConfiguration(Box::new(configuration)),
             Object::Node(own),
         ];
-        let Sessions { config, problems } = sessions("n1", &objects(all));
+        let Sessions {
+            config, problems, ..
+        } = sessions("n1", &objects(all));
         assert_eq!(problems, []);
         let addresses = config.unwrap().listen_addresses.into_iter();
         addresses
@@ -521,7 +538,9 @@ fn a_next_hop_of_our_own_and_a_way_to_the_peer_are_as_the_object_says() {
         Object::Node(node("n1", "10.1.0.11/24")),
     ];
     let objects = objects(all);
-    let Sessions { config, problems } = sessions("n1", &objects);
+    let Sessions {
+        config, problems, ..
+    } = sessions("n1", &objects);
     assert_eq!(problems, []);
     let peer = config.unwrap().peers.into_values().next().unwrap();
     assert_eq!(peer.next_hop, bgp_core::NextHopMode::Own);
@@ -547,7 +566,9 @@ fn the_router_on_a_link_is_a_peer_and_of_two_objects_with_one_link_the_second_is
         Object::BgpPeer(Box::new(on_link("b"))),
         own,
     ];
-    let Sessions { config, problems } = sessions("n1", &objects(all));
+    let Sessions {
+        config, problems, ..
+    } = sessions("n1", &objects(all));
     let found = &config.unwrap().interface_peers["eth1"];
     assert_eq!(found.name, "BGPPeer/a");
     assert_eq!((found.source_address, found.multihop), (None, false));

@@ -22,9 +22,20 @@ impl Calc {
         if dirty.topology {
             dirty.all_learned |= self.resolve_topology();
         }
+        let workloads = !self.topology.workloads.is_empty();
+        dirty.sessions |= dirty.local && self.peers_with_pods();
+        dirty.all_learned |= dirty.local && workloads;
         if dirty.sessions {
-            let Sessions { config, problems } = bgp::sessions(&self.node, &self.objects);
+            let Sessions {
+                config,
+                workloads,
+                peering,
+                problems,
+            } = bgp::sessions(&self.node, &self.objects, &self.pods_to_peer_with());
             self.session_problems = problems;
+            self.desired.peering = peering;
+            dirty.all_learned |= workloads != self.topology.workloads;
+            self.topology.workloads = workloads;
             dirty.all_learned |= without_peers(&config) != without_peers(&self.desired.sessions);
             self.desired.sessions = config;
         }
@@ -51,9 +62,10 @@ impl Calc {
                 .copied()
                 .collect();
         }
-        for prefix in dirty.learned {
-            self.resolve_learned(prefix);
+        for prefix in &dirty.learned {
+            self.resolve_learned(*prefix);
         }
+        self.resolve_behind(&dirty.learned);
         if dirty.sessions || dirty.local || dirty.services {
             let own = self
                 .own_blocks
@@ -98,6 +110,7 @@ impl Calc {
             owners_known: self.phase() == Phase::InSync && self.objects.lost().is_none(),
             // Kept in step block by block.
             block_owners: std::mem::take(&mut self.topology.block_owners),
+            workloads: std::mem::take(&mut self.topology.workloads),
             node_names: others()
                 .flat_map(|node| {
                     let v4 = node.ipv4_address.map(|net| IpAddr::V4(net.addr()));

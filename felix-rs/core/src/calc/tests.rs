@@ -5,17 +5,17 @@ use model::dataplane::{Address, Route};
 use model::{EncapMode, IpPool, Labels, Namespace, NetworkPolicy, Node, Pod, Selector};
 use proptest::prelude::*;
 
-const ALL_TUNNELS: TunnelKinds = TunnelKinds {
+pub(super) const ALL_TUNNELS: TunnelKinds = TunnelKinds {
     ipip: true,
     ip6: true,
     vxlan: true,
 };
 
-fn net(text: &str) -> IpNet {
+pub(super) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-fn node(name: &str, address: &str) -> Object {
+pub(super) fn node(name: &str, address: &str) -> Object {
     Object::Node(Node {
         name: name.into(),
         labels: Labels::new(),
@@ -62,7 +62,7 @@ fn workload(node: &str, pod: &str, ip: &str) -> WorkloadEndpoint {
     }
 }
 
-fn local(pod: &str, ip: &str, ifindex: u32) -> LocalEndpoint {
+pub(super) fn local(pod: &str, ip: &str, ifindex: u32) -> LocalEndpoint {
     let endpoint = workload("n1", pod, ip);
     LocalEndpoint {
         endpoint,
@@ -88,7 +88,7 @@ fn policy(name: &str) -> Object {
     }))
 }
 
-fn link(ifindex: u32, name: &str) -> Link {
+pub(super) fn link(ifindex: u32, name: &str) -> Link {
     Link {
         ifindex,
         name: name.into(),

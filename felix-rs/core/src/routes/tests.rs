@@ -44,6 +44,7 @@ fn topology(mode: EncapMode) -> Topology {
         own_subnets: vec![net("10.1.0.0/24")],
         tunnels: [(names::IPIP_DEVICE.to_owned(), TUNNEL)].into(),
         service_ranges: BTreeSet::new(),
+        workloads: BTreeMap::new(),
     }
 }
 

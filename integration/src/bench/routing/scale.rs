@@ -188,7 +188,7 @@ fn floor(lab: &Lab, routes: &[Route]) -> Result<f64> {
 
 /// Milliseconds from the loss of a route until the kernel tells that it is back.
 fn one_back(node: &Netns, kernel: &mut Kernel, route: &Route) -> Result<f64> {
-    let mut events = node.within(|| kernel::monitor(0))?.context("events")?;
+    let mut events = node.within(|| kernel::monitor(0, 0))?.context("events")?;
     let start = Instant::now();
     kernel.delete_routes(&[route.dest]);
     loop {
