@@ -224,18 +224,18 @@ impl<'a> Agent<'a> {
 
     fn endpoint(&self, owner: &Owner, ip: IpAddr) -> WorkloadEndpoint {
         WorkloadEndpoint {
-            namespace: "default".to_owned(),
-            name: owner.container_id.clone(),
-            node: self.node.to_owned(),
-            pod: owner.container_id.clone(),
+            namespace: "default".to_owned().into(),
+            name: owner.container_id.clone().into(),
+            node: self.node.to_owned().into(),
+            pod: owner.container_id.clone().into(),
             pod_uid: None,
-            container_id: owner.container_id.clone(),
-            endpoint: owner.ifname.clone(),
-            interface_name: "oci1".to_owned(),
+            container_id: owner.container_id.clone().into(),
+            endpoint: owner.ifname.clone().into(),
+            interface_name: "oci1".to_owned().into(),
             mac: [2, 0, 0, 0, 0, 1],
             ip_networks: vec![IpNet::from(ip)],
             labels: model::Labels::new(),
-            ports: Vec::new(),
+            ports: Vec::new().into(),
             host_ports: Vec::new(),
         }
     }

@@ -6,7 +6,7 @@ mod common;
 use common::Namespace;
 use kernel::netns::{self, NetnsError};
 use kernel::{Kernel, LinkError, Options, SysctlError};
-use model::dataplane::{IpipDevice, NextHop, Route, RouteKind};
+use model::dataplane::{IpipDevice, NextHop, Route, RouteKind, Tunnel};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::SocketAddrV6;
 
@@ -151,6 +151,11 @@ fn the_tunnel_is_what_was_asked_for_or_the_kernel_is_said_to_lack_it() {
         name: ipip().name,
     };
     assert_eq!(host.run(|| kernel.ensure_ipip(&changed)), Ok(ifindex));
+    // The address of before stays until no route needs it.
+    let shown = host.sh("ip addr show ipip.ocicat");
+    assert!(shown.contains("10.65.0.1/32"), "{shown}");
+    let tunnel = Tunnel::Ipip(changed.clone());
+    assert_eq!(host.run(|| kernel.drop_stale_addresses(&tunnel)), Ok(()));
     let mut events = host.run(|| kernel::monitor(0, 0)).unwrap();
     assert_eq!(host.run(|| kernel.ensure_ipip(&changed)), Ok(ifindex));
     host.sh("ip route add blackhole 10.0.0.1");
@@ -200,11 +205,16 @@ fn a_tunnel_without_an_address_of_its_own_takes_packets_from_wherever_their_rout
     host.sh("ip route add blackhole 10.0.0.1");
     let first = events.blocking_recv().unwrap();
     assert!(matches!(first, kernel::KernelEvent::Route(_)), "{first:?}");
-    host.run(|| kernel.ensure_ipip(&ipip())).unwrap();
+    let change = |kernel: &mut Kernel, device: IpipDevice| {
+        host.run(|| kernel.ensure_ipip(&device)).unwrap();
+        host.run(|| kernel.drop_stale_addresses(&Tunnel::Ipip(device)))
+            .unwrap();
+    };
+    change(&mut kernel, ipip());
     let shown = addresses();
     assert!(shown.contains("10.65.0.1/32 scope global"), "{shown}");
     assert!(!shown.contains("169.254.1.1"), "{shown}");
-    host.run(|| kernel.ensure_ipip(&wanted)).unwrap();
+    change(&mut kernel, wanted);
     let shown = addresses();
     assert!(shown.contains("169.254.1.1/32 scope host"), "{shown}");
     assert!(!shown.contains("10.65.0.1"), "{shown}");

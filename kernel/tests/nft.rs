@@ -122,15 +122,15 @@ fn compiler() -> policy::Compiler {
             namespace: "default".into(),
             pod: name.into(),
             labels: Labels::new(),
-            ports: vec![],
+            ports: [].into(),
             ips: ips.map(|ip| ip.parse().unwrap()).into(),
             local,
             labels_known: true,
             service_account: None,
-            profiles: vec![],
+            profiles: [].into(),
         };
         compiler.set_endpoint(
-            &policy::EndpointId(format!("default/{name}")),
+            &policy::EndpointId(format!("default/{name}").into()),
             Some(endpoint),
         );
     }

@@ -23,6 +23,8 @@ pub mod names;
 pub mod object;
 pub mod schema;
 pub mod selector;
+pub mod sharing;
+pub mod text;
 pub mod update;
 
 pub use labels::Labels;
@@ -44,4 +46,6 @@ pub use object::{
     StagedKubernetesPolicy, Tier, TierDefault, WorkloadEndpoint,
 };
 pub use selector::{Selector, SelectorError};
+pub use sharing::{Pool, Sharing};
+pub use text::Text;
 pub use update::{Invalid, Update};

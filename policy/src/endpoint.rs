@@ -1,12 +1,13 @@
 //! Pods as policies see them.
 
-use model::{Labels, NamedPort};
+use model::{Labels, NamedPort, Text};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Names an endpoint: `namespace/name` of its `WorkloadEndpoint`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EndpointId(pub String);
+pub struct EndpointId(pub Text);
 
 impl fmt::Display for EndpointId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,13 +20,13 @@ impl fmt::Display for EndpointId {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Endpoint {
     /// The pod's namespace.
-    pub namespace: String,
+    pub namespace: Text,
     /// The pod's name.
-    pub pod: String,
+    pub pod: Text,
     /// The pod's labels.
     pub labels: Labels,
     /// Its container ports that have a name.
-    pub ports: Vec<NamedPort>,
+    pub ports: Arc<[NamedPort]>,
     /// Its addresses, both families.
     pub ips: Vec<IpAddr>,
     /// Index of the host's end of its link, if the pod runs on this node.
@@ -34,7 +35,7 @@ pub struct Endpoint {
     /// and to its own node, and no selector matches it.
     pub labels_known: bool,
     /// The service account that it runs as, if known.
-    pub service_account: Option<String>,
+    pub service_account: Option<Text>,
     /// Names of Calico profiles whose labels it inherits.
-    pub profiles: Vec<String>,
+    pub profiles: Arc<[Text]>,
 }

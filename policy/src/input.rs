@@ -76,10 +76,10 @@ impl TryFrom<Object> for Policy {
     /// The object again where it is no policy.
     fn try_from(object: Object) -> Result<Self, Object> {
         Ok(match object {
-            Object::NetworkPolicy(policy) => Self::Kubernetes(policy),
-            Object::ClusterNetworkPolicy(policy) => Self::Cluster(policy),
-            Object::CalicoPolicy(policy) => Self::Calico(policy),
-            Object::StagedKubernetesPolicy(policy) => Self::StagedKubernetes(policy),
+            Object::NetworkPolicy(policy) => Self::Kubernetes(*policy),
+            Object::ClusterNetworkPolicy(policy) => Self::Cluster(*policy),
+            Object::CalicoPolicy(policy) => Self::Calico(*policy),
+            Object::StagedKubernetesPolicy(policy) => Self::StagedKubernetes(*policy),
             other => return Err(other),
         })
     }

@@ -95,9 +95,9 @@ pub(super) fn set(source: &Source, mut item: Item, before: Option<&str>, own: &s
         said.updates.insert(0, Update::Delete(key));
     }
     if let Some(endpoint) = endpoint {
-        said.endpoint = Some(endpoint.node.clone());
+        said.endpoint = Some(endpoint.node.to_string());
         said.updates.push(Update::Apply {
-            object: model::Object::WorkloadEndpoint(endpoint),
+            object: model::Object::WorkloadEndpoint(Box::new(endpoint)),
             warnings: Vec::new(),
         });
     }

@@ -3,7 +3,7 @@
 //! On Kubernetes a pod's addresses stand on the Pod: in annotations that the agent of its node
 //! writes when the pod has a link, and in its status when the kubelet has got round to it.
 
-use model::{Kind, Labels, ObjectKey, WorkloadEndpoint, names};
+use model::{Kind, Labels, ObjectKey, Text, WorkloadEndpoint, names};
 use serde_json::Value;
 use std::net::IpAddr;
 
@@ -53,7 +53,8 @@ fn endpoint(pod: &Value, own: &str) -> Option<WorkloadEndpoint> {
         list.filter_map(|entry| address(entry["ip"].as_str()?))
             .collect()
     };
-    let ips = match (written.is_empty(), node == own) {
+    let is_own = node == own;
+    let ips = match (written.is_empty(), is_own) {
         (false, _) => written,
         (true, true) => return None,
         (true, false) => reported(),
@@ -63,18 +64,22 @@ fn endpoint(pod: &Value, own: &str) -> Option<WorkloadEndpoint> {
     }
     let name = text(&metadata["name"])?;
     Some(WorkloadEndpoint {
-        namespace: text(&metadata["namespace"])?,
-        name: WorkloadEndpoint::name_of(&node, &name, INTERFACE),
-        node,
-        pod: name,
-        pod_uid: text(&metadata["uid"]),
-        container_id: annotation("containerID").unwrap_or_default(),
-        endpoint: INTERFACE.to_owned(),
-        interface_name: String::new(),
+        namespace: text(&metadata["namespace"])?.into(),
+        name: WorkloadEndpoint::name_of(&node, &name, INTERFACE).into(),
+        node: node.into(),
+        pod: name.into(),
+        pod_uid: text(&metadata["uid"]).map(Into::into),
+        // Of another node's pod nobody here asks for the sandbox.
+        container_id: annotation("containerID")
+            .filter(|_| is_own)
+            .unwrap_or_default()
+            .into(),
+        endpoint: INTERFACE.into(),
+        interface_name: Text::default(),
         mac: [0; 6],
         ip_networks: ips.into_iter().map(Into::into).collect(),
         labels: Labels::new(),
-        ports: Vec::new(),
+        ports: [].into(),
         host_ports: Vec::new(),
     })
 }
@@ -123,7 +128,7 @@ mod tests {
         assert_eq!(endpoint.name, "n--1-k8s-web--1-eth0");
         assert_eq!(
             key("shop/web-1", "n-1"),
-            model::Object::WorkloadEndpoint(endpoint).key()
+            model::Object::WorkloadEndpoint(Box::new(endpoint)).key()
         );
         assert_eq!(ips(&pod(), "n2").unwrap(), ["10.244.0.5/32", "fd00::5/128"]);
     }
@@ -137,7 +142,8 @@ mod tests {
             "cni.projectcalico.org/containerID": "c9",
         });
         assert_eq!(ips(&pod, "n-1").unwrap(), ["10.244.0.9/32", "fd00::9/128"]);
-        assert_eq!(endpoint(&pod, "n2").unwrap().container_id, "c9");
+        let sandbox = |own| endpoint(&pod, own).unwrap().container_id;
+        assert_eq!((sandbox("n-1"), sandbox("n2")), ("c9".into(), "".into()));
     }
 
     #[test]

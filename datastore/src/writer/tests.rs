@@ -33,7 +33,7 @@ fn node(name: &str, labels: Labels) -> Object {
 }
 
 fn endpoint(name: &str) -> Object {
-    Object::WorkloadEndpoint(WorkloadEndpoint {
+    Object::WorkloadEndpoint(Box::new(WorkloadEndpoint {
         namespace: "shop".into(),
         name: name.into(),
         node: "n1".into(),
@@ -48,9 +48,9 @@ fn endpoint(name: &str) -> Object {
             "fd00::1/128".parse().unwrap(),
         ],
         labels: Labels::from([("app".into(), "1.10".into())]),
-        ports: Vec::new(),
+        ports: Vec::new().into(),
         host_ports: Vec::new(),
-    })
+    }))
 }
 
 /// The names of all files below `state/`, sorted.
@@ -296,7 +296,7 @@ proptest! {
     ) {
         let mut labels = labels;
         labels.insert("odd".to_owned(), odd.to_owned());
-        let object = node("n1", labels);
+        let object = node("n1", labels.into());
         let text = text(&object).unwrap();
         let contents = document::parse(&text).unwrap();
         match &*contents.entries[0].said {

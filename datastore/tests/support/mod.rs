@@ -80,7 +80,7 @@ impl Listener {
     pub(crate) fn version(&self, name: &str) -> Option<&str> {
         self.known.values().find_map(|object| match object {
             Object::Namespace(found) if found.name == name => {
-                found.labels.get("version").map(String::as_str)
+                found.labels.get("version").map(model::Text::as_str)
             }
             _ => None,
         })

@@ -18,12 +18,13 @@ use crate::workloads::{EndpointKey, LocalEndpoint};
 use bgp_core::{FibChange, FibNextHop, LocalRoute, SpeakerConfig};
 use ipnet::IpNet;
 use model::dataplane::{Link, RouteKind, Tunnel};
-use model::{Invalid, Kind, Object, ObjectKey, Update, WorkloadEndpoint, names};
+use model::{Invalid, Kind, Object, ObjectKey, Pool, Text, Update, WorkloadEndpoint, names};
 use pods::Seen;
 use policy::ruleset::Ruleset;
 use policy::{Compiler, EndpointId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 /// MTU where the uplink is not known yet.
 const DEFAULT_MTU: u32 = 1500;
@@ -88,7 +89,9 @@ pub struct Calc {
     /// Workload endpoints that the compiler was told of.
     seen: BTreeMap<EndpointId, Seen>,
     /// Those of each pod (namespace, name): a Pod object changes what the compiler sees.
-    by_pod: BTreeMap<(String, String), Vec<EndpointId>>,
+    by_pod: BTreeSet<(Text, Text, EndpointId)>,
+    /// Lists of names of profiles, each held once.
+    profiles: Pool<Arc<[Text]>>,
     own_blocks: BTreeSet<IpNet>,
     /// Blocks of the datastore by object, to know what a deletion is about.
     blocks: BTreeMap<ObjectKey, IpNet>,
@@ -130,7 +133,8 @@ impl Calc {
             objects: Objects::default(),
             local: BTreeMap::new(),
             seen: BTreeMap::new(),
-            by_pod: BTreeMap::new(),
+            by_pod: BTreeSet::new(),
+            profiles: Pool::default(),
             own_blocks: BTreeSet::new(),
             blocks: BTreeMap::new(),
             strays: BTreeMap::new(),
@@ -184,8 +188,8 @@ impl Calc {
         let object = self.objects.get(key).cloned();
         match key.kind {
             Kind::Pod => {
-                let namespace = key.namespace.clone().unwrap_or_default();
-                self.refresh_pod(&(namespace, key.name.clone()));
+                let namespace = key.namespace.as_deref().unwrap_or_default();
+                self.refresh_pod(namespace, &key.name);
                 self.dirty.sessions |= self.peers_with_pods();
             }
             Kind::WorkloadEndpoint => self.on_workload_endpoint(key),

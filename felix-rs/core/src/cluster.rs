@@ -145,7 +145,7 @@ impl Cluster {
         }
         for (endpoint, local) in &view.endpoints {
             if let Some(seen) = seen(endpoint, *local, &objects) {
-                cluster.add(id(endpoint), seen, Some(endpoint.node.clone()));
+                cluster.add(id(endpoint), seen, Some(endpoint.node.to_string()));
             }
         }
         cluster.add_pods_without_addresses(&objects);
@@ -164,14 +164,14 @@ impl Cluster {
                 let (namespace, name) = (o.namespace.clone(), o.name.clone());
                 evaluator.set_network_set(namespace.as_deref(), &name, Some(o));
             }
-            Object::HostEndpoint(o) => evaluator.set_host_endpoint(&o.name.clone(), Some(o)),
+            Object::HostEndpoint(o) => evaluator.set_host_endpoint(&o.name.clone(), Some(*o)),
             Object::ServiceAccount(o) => {
                 let (namespace, name) = (o.namespace.clone(), o.name.clone());
                 evaluator.set_service_account(&namespace, &name, Some(o));
             }
             Object::EndpointSlice(o) => {
                 let (namespace, name) = (o.namespace.clone(), o.name.clone());
-                evaluator.set_endpoint_slice(&namespace, &name, Some(o));
+                evaluator.set_endpoint_slice(&namespace, &name, Some(*o));
             }
             Object::Profile(o) => evaluator.set_profile(&o.name.clone(), Some(o)),
             Object::Node(o) => {
@@ -209,11 +209,11 @@ impl Cluster {
         let mut stand_in = u32::from(STAND_IN);
         for pod in objects.pods() {
             if pod.host_network {
-                let name = (pod.namespace.clone(), pod.name.clone());
+                let name = (pod.namespace.to_string(), pod.name.to_string());
                 self.in_host_network.insert(name);
             } else if !pod.finished && !known(self, pod) {
                 stand_in += 1;
-                let id = EndpointId(format!("{}/{}", pod.namespace, pod.name));
+                let id = EndpointId(format!("{}/{}", pod.namespace, pod.name).into());
                 let address = IpAddr::V4(stand_in.into());
                 self.add(id, standing_at(pod, address), None);
             }

@@ -4,7 +4,7 @@
 //! its last good version, and a snapshot of an earlier process stands in until the datastore has
 //! said everything.
 
-use model::{BgpConfiguration, Invalid, Kind, Node, Object, ObjectKey, Pod, Update};
+use model::{BgpConfiguration, Invalid, Kind, Node, Object, ObjectKey, Pod, Sharing, Text, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -23,10 +23,9 @@ pub enum Phase {
 /// Every object that is in force, and what is wrong with those that are not.
 #[derive(Debug)]
 pub struct Objects {
-    /// Shared with who needs them whole for longer, so that a large cluster is held once.
-    in_force: BTreeMap<ObjectKey, Arc<Object>>,
+    in_force: InForce,
     /// In force from the snapshot, not yet confirmed by the datastore.
-    restored: BTreeSet<ObjectKey>,
+    restored: BTreeMap<Kind, BTreeSet<Name>>,
     rejected: BTreeMap<ObjectKey, Invalid>,
     warnings: BTreeMap<ObjectKey, Vec<String>>,
     /// Sources that could not be read; what they said before stays in force.
@@ -34,19 +33,78 @@ pub struct Objects {
     has_snapshot: bool,
     phase: Phase,
     lost: Option<String>,
+    sharing: Sharing,
+}
+
+/// Namespace (empty for cluster-scoped kinds) and name.
+type Name = (Text, Text);
+
+/// Objects by kind, namespace (empty for cluster-scoped kinds) and name. Shared with who needs them
+/// whole for longer, so that a large cluster is held once.
+#[derive(Debug, Default)]
+struct InForce(BTreeMap<Kind, BTreeMap<Text, BTreeMap<Text, Arc<Object>>>>);
+
+impl InForce {
+    fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Arc<Object>> {
+        self.0.get(&kind)?.get(namespace)?.get(name)
+    }
+
+    fn of(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
+        self.get(key.kind, namespace(key), &key.name)
+    }
+
+    fn put(&mut self, key: &ObjectKey, object: Object) {
+        let (kind, (namespace, name)) = (key.kind, place(key, &object));
+        let of_kind = self.0.entry(kind).or_default();
+        let here = of_kind.entry(namespace).or_default();
+        here.insert(name, Arc::new(object));
+    }
+
+    fn remove(&mut self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        let of_kind = self.0.get_mut(&kind)?;
+        let here = of_kind.get_mut(namespace)?;
+        let object = here.remove(name);
+        if here.is_empty() {
+            of_kind.remove(namespace);
+        }
+        object
+    }
+
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Object>> {
+        let namespaces = self.0.get(&kind).into_iter().flatten();
+        namespaces.flat_map(|(_, here)| here.values())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.0.keys().flat_map(|kind| self.of_kind(*kind))
+    }
+}
+
+fn namespace(key: &ObjectKey) -> &str {
+    key.namespace.as_deref().unwrap_or_default()
+}
+
+/// Namespace and name of an object, as it holds them where it can.
+fn place(key: &ObjectKey, object: &Object) -> Name {
+    match object {
+        Object::Pod(pod) => (pod.namespace.clone(), pod.name.clone()),
+        Object::WorkloadEndpoint(endpoint) => (endpoint.namespace.clone(), endpoint.name.clone()),
+        _ => (namespace(key).into(), key.name.as_str().into()),
+    }
 }
 
 impl Default for Objects {
     fn default() -> Self {
         Self {
-            in_force: BTreeMap::new(),
-            restored: BTreeSet::new(),
+            in_force: InForce::default(),
+            restored: BTreeMap::new(),
             rejected: BTreeMap::new(),
             warnings: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             has_snapshot: false,
             phase: Phase::Starting,
             lost: None,
+            sharing: Sharing::default(),
         }
     }
 }
@@ -60,11 +118,13 @@ impl Objects {
             return changed;
         }
         self.has_snapshot = true;
-        for object in objects {
+        for mut object in objects {
             let key = object.key();
-            if !self.in_force.contains_key(&key) {
-                self.restored.insert(key.clone());
-                self.in_force.insert(key.clone(), Arc::new(object));
+            if self.in_force.of(&key).is_none() {
+                self.share(&mut object);
+                let restored = self.restored.entry(key.kind).or_default();
+                restored.insert(place(&key, &object));
+                self.in_force.put(&key, object);
                 changed.push(key);
             }
         }
@@ -88,7 +148,7 @@ impl Objects {
         match update {
             Update::Apply { object, warnings } => {
                 let key = object.key();
-                self.restored.remove(&key);
+                self.confirm(&key);
                 self.rejected.remove(&key);
                 if warnings.is_empty() {
                     self.warnings.remove(&key);
@@ -99,22 +159,19 @@ impl Objects {
             }
             Update::Reject { invalid, fallback } => {
                 let key = invalid.object.clone();
-                self.restored.remove(&key);
+                self.confirm(&key);
                 self.rejected.insert(key.clone(), invalid);
                 match fallback {
-                    Some(object) if !self.in_force.contains_key(&key) => self.put(key, object),
+                    Some(object) if self.in_force.of(&key).is_none() => self.put(key, object),
                     _ => Vec::new(),
                 }
             }
             Update::Delete(key) => {
-                self.restored.remove(&key);
+                self.confirm(&key);
                 self.rejected.remove(&key);
                 self.warnings.remove(&key);
-                self.in_force
-                    .remove(&key)
-                    .map(|_| key)
-                    .into_iter()
-                    .collect()
+                let removed = self.in_force.remove(key.kind, namespace(&key), &key.name);
+                removed.map(|_| key).into_iter().collect()
             }
             Update::InSync => {
                 self.phase = Phase::InSync;
@@ -136,6 +193,16 @@ impl Objects {
         }
     }
 
+    /// The datastore has said something of the object.
+    fn confirm(&mut self, key: &ObjectKey) {
+        if let Some(restored) = self.restored.get_mut(&key.kind) {
+            restored.remove(&(namespace(key).into(), key.name.as_str().into()));
+            if restored.is_empty() {
+                self.restored.remove(&key.kind);
+            }
+        }
+    }
+
     /// What the snapshot had and the datastore has not goes, unless it may stand in something that
     /// can't be read now.
     fn sweep(&mut self) -> Vec<ObjectKey> {
@@ -149,32 +216,57 @@ impl Objects {
                 .any(|source| source.starts_with("state/") == agents)
         };
         let (agents, users) = (unreadable(true), unreadable(false));
-        let (kept, stale): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut self.restored)
+        let (kept, stale): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.restored)
             .into_iter()
-            .partition(|key| {
-                if key.kind.is_written_by_agents() {
+            .partition(|(kind, _)| {
+                if kind.is_written_by_agents() {
                     agents
                 } else {
                     users
                 }
             });
         self.restored = kept;
-        stale
-            .into_iter()
-            .filter(|key| self.in_force.remove(key).is_some())
-            .collect()
+        let mut gone = Vec::new();
+        for (kind, names) in stale {
+            for (namespace, name) in names {
+                if self.in_force.remove(kind, &namespace, &name).is_some() {
+                    gone.push(ObjectKey {
+                        kind,
+                        namespace: (!namespace.is_empty()).then(|| namespace.into()),
+                        name: name.into(),
+                    });
+                }
+            }
+        }
+        gone
     }
 
-    fn put(&mut self, key: ObjectKey, object: Object) -> Vec<ObjectKey> {
-        match self.in_force.get_mut(&key) {
-            Some(current) if **current == object => Vec::new(),
-            Some(current) => {
-                *current = Arc::new(object);
-                vec![key]
-            }
-            None => {
-                self.in_force.insert(key.clone(), Arc::new(object));
-                vec![key]
+    fn put(&mut self, key: ObjectKey, mut object: Object) -> Vec<ObjectKey> {
+        if self
+            .in_force
+            .of(&key)
+            .is_some_and(|known| **known == object)
+        {
+            return Vec::new();
+        }
+        self.share(&mut object);
+        self.in_force.put(&key, object);
+        vec![key]
+    }
+
+    /// Most of what is said of a pod is said of others too, and of its endpoint.
+    fn share(&mut self, object: &mut Object) {
+        self.sharing.share(object);
+        let Object::WorkloadEndpoint(endpoint) = object else {
+            return;
+        };
+        let pod = self
+            .in_force
+            .get(Kind::Pod, &endpoint.namespace, &endpoint.pod);
+        if let Some(Object::Pod(pod)) = pod.map(|pod| &**pod) {
+            endpoint.pod = pod.name.clone();
+            if endpoint.pod_uid == pod.uid {
+                endpoint.pod_uid.clone_from(&pod.uid);
             }
         }
     }
@@ -191,12 +283,12 @@ impl Objects {
 
     /// The object in force under this key.
     pub fn get(&self, key: &ObjectKey) -> Option<&Object> {
-        self.in_force.get(key).map(|object| &**object)
+        self.in_force.of(key).map(|object| &**object)
     }
 
     /// The object in force under this key, shared.
     pub(crate) fn shared(&self, key: &ObjectKey) -> Option<Arc<Object>> {
-        self.in_force.get(key).cloned()
+        self.in_force.of(key).cloned()
     }
 
     /// Objects that can't be used, and why.
@@ -216,24 +308,16 @@ impl Objects {
 
     /// Everything in force.
     pub fn all(&self) -> impl Iterator<Item = &Object> {
-        self.in_force.values().map(|object| &**object)
+        self.in_force.all().map(|object| &**object)
     }
 
     /// Everything in force, shared, for the snapshot.
     pub fn all_shared(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.in_force.values()
+        self.in_force.all()
     }
 
     fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        let first = ObjectKey {
-            kind,
-            namespace: None,
-            name: String::new(),
-        };
-        self.in_force
-            .range(first..)
-            .take_while(move |(key, _)| key.kind == kind)
-            .map(|(_, object)| &**object)
+        self.in_force.of_kind(kind).map(|object| &**object)
     }
 }
 
@@ -244,7 +328,10 @@ macro_rules! typed {
             pub fn $name(&self) -> impl Iterator<Item = &$type> {
                 let kinds = [$(Kind::$kind),+].into_iter();
                 kinds.flat_map(|kind| self.of_kind(kind)).filter_map(|object| match object {
-                    Object::$variant(inner) => Some(inner),
+                    Object::$variant(inner) => {
+                        let inner: &$type = inner;
+                        Some(inner)
+                    }
                     _ => None,
                 })
             })*
@@ -314,7 +401,11 @@ impl Objects {
 
     /// The pod of this name.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
-        match self.get(&ObjectKey::namespaced(Kind::Pod, namespace, name)) {
+        match self
+            .in_force
+            .get(Kind::Pod, namespace, name)
+            .map(|pod| &**pod)
+        {
             Some(Object::Pod(pod)) => Some(pod),
             _ => None,
         }
@@ -323,7 +414,7 @@ impl Objects {
     /// The cluster's BGP configuration (`default`), or Calico's defaults.
     pub fn bgp_configuration(&self) -> BgpConfiguration {
         match self.get(&ObjectKey::global(Kind::BgpConfiguration, "default")) {
-            Some(Object::BgpConfiguration(configuration)) => configuration.clone(),
+            Some(Object::BgpConfiguration(configuration)) => (**configuration).clone(),
             _ => BgpConfiguration::default(),
         }
     }
@@ -335,13 +426,13 @@ mod tests {
     use model::{NetworkPolicy, Selector};
 
     fn policy(name: &str, selector: Selector) -> Object {
-        Object::NetworkPolicy(NetworkPolicy {
+        Object::NetworkPolicy(Box::new(NetworkPolicy {
             namespace: "shop".into(),
             name: name.into(),
             pod_selector: selector,
             ingress: Some(vec![]),
             egress: None,
-        })
+        }))
     }
 
     fn apply(object: Object) -> Update {

@@ -81,7 +81,7 @@ impl Calc {
         let pods = self.local().values().flat_map(|local| {
             let interface = Interface {
                 index: local.ifindex,
-                name: local.endpoint.interface_name.clone(),
+                name: local.endpoint.interface_name.to_string(),
             };
             let addresses = local.endpoint.ip_networks.iter();
             addresses.map(move |net| (net.addr(), interface.clone()))

@@ -2,11 +2,12 @@
 
 use crate::objects::Objects;
 use ipnet::IpNet;
-use model::{Pod, WorkloadEndpoint};
+use model::{Pod, Text, WorkloadEndpoint};
 use policy::{Endpoint, EndpointId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 /// Identity of an interface of a pod on this node, as the runtime names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,8 +22,8 @@ impl EndpointKey {
     /// The key of a workload endpoint.
     pub fn of(endpoint: &WorkloadEndpoint) -> Self {
         Self {
-            container_id: endpoint.container_id.clone(),
-            ifname: endpoint.endpoint.clone(),
+            container_id: endpoint.container_id.to_string(),
+            ifname: endpoint.endpoint.to_string(),
         }
     }
 }
@@ -75,7 +76,7 @@ pub(crate) fn host_ports<'a>(
 
 /// The compiler's id of a workload endpoint.
 pub(crate) fn id(endpoint: &WorkloadEndpoint) -> EndpointId {
-    EndpointId(format!("{}/{}", endpoint.namespace, endpoint.name))
+    EndpointId(format!("{}/{}", endpoint.namespace, endpoint.name).into())
 }
 
 /// What the compiler sees of an endpoint: labels and ports of the Pod object where there is one,
@@ -142,9 +143,9 @@ pub(crate) fn standing_at(pod: &Pod, address: IpAddr) -> Endpoint {
     }
 }
 
-fn service_account(pod: Option<&Pod>) -> String {
+fn service_account(pod: Option<&Pod>) -> Text {
     pod.and_then(|pod| pod.service_account.clone())
-        .unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.to_owned())
+        .unwrap_or_else(|| DEFAULT_SERVICE_ACCOUNT.into())
 }
 
 /// What a pod runs as that names no service account.
@@ -152,11 +153,12 @@ const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 
 /// The profiles that Calico gives to every pod of Kubernetes: of its namespace, and of its service
 /// account.
-fn profiles(namespace: &str, service_account: &str) -> Vec<String> {
-    vec![
-        format!("kns.{namespace}"),
-        format!("ksa.{namespace}.{service_account}"),
+fn profiles(namespace: &str, service_account: &str) -> Arc<[Text]> {
+    [
+        format!("kns.{namespace}").into(),
+        format!("ksa.{namespace}.{service_account}").into(),
     ]
+    .into()
 }
 
 #[cfg(test)]
@@ -167,17 +169,17 @@ mod tests {
     fn pod(sequence: u64, ips: &[&str], host_ports: Vec<HostPort>) -> LocalEndpoint {
         let endpoint = WorkloadEndpoint {
             namespace: "shop".into(),
-            name: format!("n1-k8s-web{sequence}-eth0"),
+            name: format!("n1-k8s-web{sequence}-eth0").into(),
             node: "n1".into(),
             pod: "web".into(),
             pod_uid: None,
-            container_id: format!("sandbox{sequence}"),
+            container_id: format!("sandbox{sequence}").into(),
             endpoint: "eth0".into(),
-            interface_name: format!("oci{sequence}"),
+            interface_name: format!("oci{sequence}").into(),
             mac: [2, 0, 0, 0, 0, 1],
             ip_networks: ips.iter().map(|ip| IpNet::from(address(ip))).collect(),
             labels: Labels::new(),
-            ports: vec![],
+            ports: vec![].into(),
             host_ports,
         };
         LocalEndpoint {

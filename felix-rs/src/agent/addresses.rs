@@ -159,8 +159,8 @@ impl Agent {
             let old = key_of(&live.endpoint);
             tracing::warn!(old = %live.endpoint.node, endpoint = %old, "renamed: the pod is taken over");
             let name = WorkloadEndpoint::name_of(node, &live.endpoint.pod, &live.endpoint.endpoint);
-            live.endpoint.name = name;
-            live.endpoint.node.clone_from(node);
+            live.endpoint.name = name.into();
+            live.endpoint.node = node.as_str().into();
             self.journal.note(Record::Endpoint {
                 endpoint: live.endpoint,
                 ifindex: live.ifindex,
@@ -254,7 +254,7 @@ impl Agent {
     /// The datastore is told of every endpoint of this node.
     pub(super) fn write_endpoints(&mut self) {
         for local in self.calc.local().values() {
-            let object = model::Object::WorkloadEndpoint(local.endpoint.clone());
+            let object = model::Object::WorkloadEndpoint(Box::new(local.endpoint.clone()));
             let told = match self.store.is_cluster() {
                 true => self.pod_is_told(&local.endpoint),
                 false => self.calc.objects().get(&object.key()) == Some(&object),
@@ -287,12 +287,12 @@ pub(super) fn by_age(state: State) -> Vec<Live> {
 fn with_link(mut endpoint: WorkloadEndpoint) -> WorkloadEndpoint {
     if endpoint.interface_name.is_empty() {
         let (name, mac) = link_of(&endpoint.container_id, &endpoint.endpoint);
-        endpoint.interface_name = name;
+        endpoint.interface_name = name.into();
         endpoint.mac = mac;
     }
     endpoint
 }
 
 pub(super) fn key_of(endpoint: &WorkloadEndpoint) -> ObjectKey {
-    model::Object::WorkloadEndpoint(endpoint.clone()).key()
+    model::Object::WorkloadEndpoint(Box::new(endpoint.clone())).key()
 }

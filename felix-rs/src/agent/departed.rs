@@ -195,7 +195,7 @@ impl Agent {
                 && !self.calc.local().contains_key(&EndpointKey::of(endpoint))
         });
         for endpoint in inside {
-            let object = model::Object::WorkloadEndpoint(endpoint.clone());
+            let object = model::Object::WorkloadEndpoint(Box::new(endpoint.clone()));
             self.store.write(Write::Delete(object.key()));
         }
         self.store.write(Write::Free(block));

@@ -226,8 +226,8 @@ impl Agent {
                 handle: format!("{}.{}", network(&live.network), endpoint.container_id),
                 attributes: [
                     node.clone(),
-                    ("namespace".to_owned(), endpoint.namespace.clone()),
-                    ("pod".to_owned(), endpoint.pod.clone()),
+                    ("namespace".to_owned(), endpoint.namespace.to_string()),
+                    ("pod".to_owned(), endpoint.pod.to_string()),
                 ]
                 .into(),
             };

@@ -47,7 +47,9 @@ impl Agent {
     pub(super) fn on_addresses_object(&mut self, key: &ObjectKey) {
         let object = self.calc.objects().get(key).cloned();
         match (key.kind, object) {
-            (Kind::IpPool, Some(Object::IpPool(pool))) => self.ipam.set_pool(&key.name, Some(pool)),
+            (Kind::IpPool, Some(Object::IpPool(pool))) => {
+                self.ipam.set_pool(&key.name, Some(*pool))
+            }
             (Kind::IpPool, _) => self.ipam.set_pool(&key.name, None),
             (Kind::IpReservation, Some(Object::IpReservation(reservation))) => {
                 let cidrs = reservation.reserved_cidrs;
@@ -59,7 +61,8 @@ impl Agent {
                     Some(Object::WorkloadEndpoint(endpoint)) => Some(endpoint),
                     _ => None,
                 };
-                self.care.foreign_stale |= self.foreign_may_differ(endpoint);
+                self.care.foreign_stale |=
+                    self.foreign_may_differ(endpoint.map(|endpoint| &**endpoint));
             }
             (Kind::Node, Some(Object::Node(node))) if node.name == self.options.node_name => {
                 self.ipam.set_node_labels(node.labels);

@@ -211,7 +211,7 @@ impl Agent {
     pub(super) fn pod_link(&self, local: &LocalEndpoint) -> PodLink {
         let endpoint = &local.endpoint;
         PodLink {
-            host_name: endpoint.interface_name.clone(),
+            host_name: endpoint.interface_name.to_string(),
             host_ifindex: local.ifindex,
             alias: format!(
                 "{}{}/{}",
@@ -219,7 +219,7 @@ impl Agent {
                 endpoint.namespace,
                 endpoint.pod
             ),
-            pod_name: endpoint.endpoint.clone(),
+            pod_name: endpoint.endpoint.to_string(),
             pod_mac: endpoint.mac,
             mtu: local.mtu,
             queues: 1,
@@ -250,7 +250,7 @@ fn pod_name(request: &Request) -> String {
 
 fn added(local: &LocalEndpoint) -> Added {
     Added {
-        host_interface: local.endpoint.interface_name.clone(),
+        host_interface: local.endpoint.interface_name.to_string(),
         host_mac: names::HOST_MAC,
         pod_mac: local.endpoint.mac,
         mtu: local.mtu,

@@ -354,9 +354,9 @@ impl Agent {
 
     fn endpoint_lines(&self) -> Vec<EndpointLine> {
         let line = |local: &LocalEndpoint| EndpointLine {
-            namespace: local.endpoint.namespace.clone(),
-            pod: local.endpoint.pod.clone(),
-            interface: local.endpoint.interface_name.clone(),
+            namespace: local.endpoint.namespace.to_string(),
+            pod: local.endpoint.pod.to_string(),
+            interface: local.endpoint.interface_name.to_string(),
             ifindex: local.ifindex,
             addresses: local
                 .endpoint
@@ -364,7 +364,7 @@ impl Agent {
                 .iter()
                 .map(ipnet::IpNet::addr)
                 .collect(),
-            container: local.endpoint.container_id.clone(),
+            container: local.endpoint.container_id.to_string(),
         };
         self.calc.local().values().map(line).collect()
     }

@@ -72,7 +72,7 @@ fn snapshot() -> Calc {
         );
     }
     for number in 0..POLICIES {
-        tell(&mut calc, Object::NetworkPolicy(policy(number)));
+        tell(&mut calc, Object::NetworkPolicy(Box::new(policy(number))));
     }
     for number in 0..ENDPOINTS {
         let endpoint = endpoint(number, number);
@@ -84,7 +84,7 @@ fn snapshot() -> Calc {
                 sequence: u64::from(number),
             });
         } else {
-            tell(&mut calc, Object::WorkloadEndpoint(endpoint));
+            tell(&mut calc, Object::WorkloadEndpoint(Box::new(endpoint)));
         }
     }
     calc.on_update(Update::InSync);
@@ -100,7 +100,7 @@ fn one_second(calc: &mut Calc, second: u32) -> usize {
         let at = second * UPDATES_PER_SECOND + number;
         let pod = LOCAL + at * 17 % (ENDPOINTS - LOCAL);
         let moved = endpoint(pod, ENDPOINTS + at);
-        tell(calc, Object::WorkloadEndpoint(moved));
+        tell(calc, Object::WorkloadEndpoint(Box::new(moved)));
         operations += calc.resolve().len();
     }
     operations
@@ -118,18 +118,18 @@ fn endpoint(number: u32, address: u32) -> WorkloadEndpoint {
     let node = if number < LOCAL { 0 } else { 1 + number / 250 };
     let app = number / NAMESPACES % APPS;
     WorkloadEndpoint {
-        namespace: format!("ns{}", number % NAMESPACES),
-        name: format!("n{node}-k8s-p{number}-eth0"),
-        node: format!("n{node}"),
-        pod: format!("p{number}"),
+        namespace: format!("ns{}", number % NAMESPACES).into(),
+        name: format!("n{node}-k8s-p{number}-eth0").into(),
+        node: format!("n{node}").into(),
+        pod: format!("p{number}").into(),
         pod_uid: None,
-        container_id: format!("c{number}"),
-        endpoint: "eth0".to_owned(),
-        interface_name: format!("oci{number}"),
+        container_id: format!("c{number}").into(),
+        endpoint: "eth0".to_owned().into(),
+        interface_name: format!("oci{number}").into(),
         mac: [2, 0, 0, 0, 0, 1],
         ip_networks: vec![IpNet::from(address)],
         labels: [("app".to_owned(), format!("a{app}"))].into(),
-        ports: vec![],
+        ports: vec![].into(),
         host_ports: vec![],
     }
 }

@@ -68,17 +68,20 @@ fn cluster() -> Compiler {
     for pod in 0..PODS {
         let namespace = format!("ns{}", pod % NAMESPACES);
         let endpoint = Endpoint {
-            namespace: namespace.clone(),
-            pod: format!("p{pod}"),
+            namespace: namespace.clone().into(),
+            pod: format!("p{pod}").into(),
             labels: [("app".to_owned(), format!("a{}", pod / NAMESPACES % 20))].into(),
-            ports: Vec::new(),
+            ports: Vec::new().into(),
             ips: vec![IpAddr::V4(Ipv4Addr::from(FIRST + pod))],
             local: (pod < LOCAL).then_some(1_048_576 + pod),
             labels_known: true,
             service_account: None,
-            profiles: vec![],
+            profiles: vec![].into(),
         };
-        compiler.set_endpoint(&EndpointId(format!("{namespace}/p{pod}")), Some(endpoint));
+        compiler.set_endpoint(
+            &EndpointId(format!("{namespace}/p{pod}").into()),
+            Some(endpoint),
+        );
     }
     compiler
 }

@@ -77,17 +77,17 @@ pub(super) fn pod(
     local: Option<u32>,
 ) -> (EndpointId, Endpoint) {
     let endpoint = Endpoint {
-        namespace: NAMESPACE.to_owned(),
-        pod: name.to_owned(),
+        namespace: NAMESPACE.to_owned().into(),
+        pod: name.to_owned().into(),
         labels: labels.into_iter().collect(),
-        ports: Vec::new(),
+        ports: Vec::new().into(),
         ips: vec![IpAddr::V4(address)],
         local,
         labels_known: true,
         service_account: None,
-        profiles: vec![],
+        profiles: vec![].into(),
     };
-    (EndpointId(format!("{NAMESPACE}/{name}")), endpoint)
+    (EndpointId(format!("{NAMESPACE}/{name}").into()), endpoint)
 }
 
 /// A policy that lets `peers` speak to the subject, on these ports; on all where there are none.

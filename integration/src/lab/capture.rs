@@ -58,6 +58,30 @@ impl Capture {
         Ok(Self { file, process })
     }
 
+    /// Waits until tcpdump has taken what is in the kernel's ring: a signal to end drops it.
+    fn drain(&self) -> Result<()> {
+        let mut asked = 0;
+        wait::until(Duration::from_secs(10), "tcpdump to read all", || {
+            let said = |log: &str| log.matches(" dropped by kernel").count();
+            let log = self.process.log();
+            if said(&log) == asked {
+                let signalled = self.process.signal(Signal::USR1);
+                signalled.map_err(|error| format!("{error:#}"))?;
+                asked += 1;
+                return Err(log);
+            }
+            let number = |of: &str| {
+                let at = log.rfind(of)?;
+                let number = log.get(..at)?.rsplit([' ', '\n']).next()?;
+                number.parse::<u64>().ok()
+            };
+            match (number(" packets captured"), number(" packets received")) {
+                (Some(taken), Some(seen)) if taken >= seen => Ok(()),
+                _ => Err(log),
+            }
+        })
+    }
+
     /// Ends the capture; the file is complete then.
     ///
     /// # Errors
@@ -66,6 +90,7 @@ impl Capture {
         if !self.process.is_running() {
             bail!("tcpdump ended early: {}", self.process.log());
         }
+        self.drain()?;
         self.process.signal(Signal::INT)?;
         self.process.wait(Duration::from_secs(10))?;
         Ok(Recording {

@@ -147,7 +147,7 @@ fn addresses_reused(changes: Vec<Change>) -> Vec<Change> {
             all.push(change);
             continue;
         };
-        let new = EndpointId(format!("{}{AGAIN}", old.0));
+        let new = EndpointId(format!("{}{AGAIN}", old.0).into());
         let goes = Change::Endpoint(old, None);
         let goes_first = number(&new).is_multiple_of(2);
         if goes_first {

@@ -74,7 +74,7 @@ pub(super) fn configuration(body: &mut Body<'_>) -> Result<Object, Problem> {
     // Which of two processes writes a route: here it is one.
     spec.ignore(&["programClusterRoutes"]);
     spec.warn_unknown(warnings);
-    Ok(Object::BgpConfiguration(configuration))
+    Ok(Object::BgpConfiguration(Box::new(configuration)))
 }
 
 fn address<T: std::str::FromStr>(

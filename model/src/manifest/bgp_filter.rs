@@ -50,19 +50,19 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
         import_v6: rules(&mut spec, "importV6", Family::V6, warnings)?,
     };
     spec.warn_unknown(warnings);
-    Ok(Object::BgpFilter(filter))
+    Ok(Object::BgpFilter(Box::new(filter)))
 }
 
 /// A filter that lets nothing pass, for one that can't be read.
 pub(super) fn fallback(name: &str) -> Object {
     let nothing = || vec![BgpFilterRule::every_route(BgpFilterAction::Reject)];
-    Object::BgpFilter(BgpFilter {
+    Object::BgpFilter(Box::new(BgpFilter {
         name: name.to_owned(),
         export_v4: nothing(),
         import_v4: nothing(),
         export_v6: nothing(),
         import_v6: nothing(),
-    })
+    }))
 }
 
 fn rules(

@@ -59,7 +59,7 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
     check(&spec, &peer, states_type.unwrap_or(false))?;
     spec.unsupported(&["birdGatewayMode"], &mut body.warnings);
     spec.warn_unknown(&mut body.warnings);
-    Ok(Object::BgpPeer(peer))
+    Ok(Object::BgpPeer(Box::new(peer)))
 }
 
 /// Which nodes of ours.

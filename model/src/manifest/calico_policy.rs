@@ -66,7 +66,7 @@ pub(super) fn tier(body: &mut Body<'_>) -> Result<Object, Problem> {
 
 pub(super) fn policy(body: &mut Body<'_>) -> Result<Object, Problem> {
     let mut spec = body.spec()?;
-    read(body, &mut spec, None).map(Object::CalicoPolicy)
+    read(body, &mut spec, None).map(|policy| Object::CalicoPolicy(Box::new(policy)))
 }
 
 pub(super) fn staged(body: &mut Body<'_>) -> Result<Object, Problem> {
@@ -88,7 +88,7 @@ pub(super) fn staged(body: &mut Body<'_>) -> Result<Object, Problem> {
             }
         }
     };
-    Ok(Object::CalicoPolicy(policy))
+    Ok(Object::CalicoPolicy(Box::new(policy)))
 }
 
 pub(super) fn staged_kubernetes(body: &mut Body<'_>) -> Result<Object, Problem> {
@@ -105,10 +105,9 @@ pub(super) fn staged_kubernetes(body: &mut Body<'_>) -> Result<Object, Problem> 
         Staged::Delete => StagedAction::Delete,
         Staged::Set | Staged::Ignored => StagedAction::Set,
     };
-    Ok(Object::StagedKubernetesPolicy(StagedKubernetesPolicy {
-        action,
-        policy,
-    }))
+    Ok(Object::StagedKubernetesPolicy(Box::new(
+        StagedKubernetesPolicy { action, policy },
+    )))
 }
 
 /// What a staged policy asks for. One that is ignored stands there and decides nothing.
@@ -322,7 +321,7 @@ pub(super) fn fallback(document: &Value, namespace: &str, name: &str) -> Option<
         named.then(|| vec![everything(CalicoAction::Deny)])
     };
     let order = spec.as_mut().map_or(Ok(None), order);
-    Some(Object::CalicoPolicy(CalicoPolicy {
+    Some(Object::CalicoPolicy(Box::new(CalicoPolicy {
         namespace: (!global).then(|| namespace.to_owned()),
         name: name.to_owned(),
         staged: None,
@@ -342,7 +341,7 @@ pub(super) fn fallback(document: &Value, namespace: &str, name: &str) -> Option<
         do_not_track: host.do_not_track && !host.pre_dnat,
         pre_dnat: host.pre_dnat,
         apply_on_forward: host.apply_on_forward || host.pre_dnat || host.do_not_track,
-    }))
+    })))
 }
 
 /// Each part that can be read; none if nothing that was stated can be.

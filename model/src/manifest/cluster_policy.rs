@@ -43,7 +43,7 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
         egress: rules(&mut spec, Direction::Egress, warnings)?,
     };
     spec.warn_unknown(warnings);
-    Ok(Object::ClusterNetworkPolicy(policy))
+    Ok(Object::ClusterNetworkPolicy(Box::new(policy)))
 }
 
 /// What to enforce for a policy that can't be read: it denies its pods everything in the directions
@@ -62,20 +62,22 @@ pub(super) fn fallback(document: &Value, name: &str) -> Option<Object> {
         };
         if nothing { Vec::new() } else { vec![deny] }
     };
-    Some(Object::ClusterNetworkPolicy(ClusterNetworkPolicy {
-        name: name.to_owned(),
-        tier: spec
-            .need("tier")
-            .and_then(|item| item.one_of(TIERS))
-            .unwrap_or(ClusterTier::Admin),
-        priority: spec
-            .need("priority")
-            .and_then(|item| item.integer(0..=MOST_PRIORITY))
-            .unwrap_or(0),
-        subject: subject(&mut spec).ok()?,
-        ingress: deny("ingress"),
-        egress: deny("egress"),
-    }))
+    Some(Object::ClusterNetworkPolicy(Box::new(
+        ClusterNetworkPolicy {
+            name: name.to_owned(),
+            tier: spec
+                .need("tier")
+                .and_then(|item| item.one_of(TIERS))
+                .unwrap_or(ClusterTier::Admin),
+            priority: spec
+                .need("priority")
+                .and_then(|item| item.integer(0..=MOST_PRIORITY))
+                .unwrap_or(0),
+            subject: subject(&mut spec).ok()?,
+            ingress: deny("ingress"),
+            egress: deny("egress"),
+        },
+    )))
 }
 
 fn subject(spec: &mut Fields<'_>) -> Result<ClusterPods, Problem> {

@@ -3,6 +3,7 @@
 use super::Body;
 use super::reader::{Item, Problem};
 use super::workload::PROTOCOLS;
+use crate::Text;
 use crate::object::{NamedPort, Namespace, Object, Pod, Protocol};
 
 /// The label that every namespace has, whatever its manifest says.
@@ -27,7 +28,7 @@ pub(super) fn pod(body: &mut Body<'_>) -> Result<Object, Problem> {
         .take("uid")
         .map(Item::text)
         .transpose()?
-        .map(str::to_owned);
+        .map(Text::from);
     let mut ports = Vec::new();
     let mut host_network = false;
     let mut service_account = None;
@@ -38,7 +39,7 @@ pub(super) fn pod(body: &mut Body<'_>) -> Result<Object, Problem> {
             .take("serviceAccountName")
             .map(Item::text)
             .transpose()?
-            .map(str::to_owned);
+            .map(Text::from);
         for container in spec.take("containers").map_or(Ok(Vec::new()), Item::list)? {
             container_ports(container, Container::Main, &mut ports)?;
         }
@@ -58,13 +59,13 @@ pub(super) fn pod(body: &mut Body<'_>) -> Result<Object, Problem> {
     };
     let (namespace, name) = (body.namespace.clone(), body.name.clone());
     Ok(Object::Pod(Pod {
-        namespace,
-        name,
+        namespace: namespace.into(),
+        name: name.into(),
         uid,
         labels,
         service_account,
         annotations,
-        ports,
+        ports: ports.into(),
         host_network,
         finished,
     }))

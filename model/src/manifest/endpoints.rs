@@ -50,13 +50,16 @@ pub(super) fn host_endpoint(body: &mut Body<'_>) -> Result<Object, Problem> {
             .map(|item| item.parse::<IpAddr>("an IP address"))
             .collect::<Result<_, _>>()?,
         ports: ports(&mut spec)?,
-        profiles: texts(&mut spec, "profiles")?,
+        profiles: texts(&mut spec, "profiles")?
+            .into_iter()
+            .map(Into::into)
+            .collect(),
     };
     if endpoint.interface_name.is_none() && endpoint.expected_ips.is_empty() {
         return Err(spec.problem("interfaceName", "is required, or expectedIPs"));
     }
     spec.warn_unknown(&mut body.warnings);
-    Ok(Object::HostEndpoint(endpoint))
+    Ok(Object::HostEndpoint(Box::new(endpoint)))
 }
 
 fn ports(spec: &mut Fields<'_>) -> Result<Vec<NamedPort>, Problem> {

@@ -103,7 +103,7 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
     };
     let unknown = spec.unknown().into_iter();
     warnings.extend(unknown.map(|path| format!("{path}: not used here, ignored")));
-    Ok(Object::FelixConfiguration(configuration))
+    Ok(Object::FelixConfiguration(Box::new(configuration)))
 }
 
 fn refuse_encryption(spec: &mut Fields<'_>) -> Result<(), Problem> {

@@ -57,7 +57,7 @@ pub(super) fn pool(body: &mut Body<'_>) -> Result<Object, Problem> {
         return Err(spec.problem("vxlanMode", "a pool has either ipipMode or vxlanMode"));
     }
     spec.warn_unknown(&mut body.warnings);
-    Ok(Object::IpPool(pool))
+    Ok(Object::IpPool(Box::new(pool)))
 }
 
 pub(super) fn block(body: &mut Body<'_>) -> Result<Object, Problem> {

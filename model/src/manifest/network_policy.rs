@@ -23,7 +23,7 @@ pub(super) enum Direction {
 
 pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
     let mut spec = body.spec()?;
-    policy(body, &mut spec).map(Object::NetworkPolicy)
+    policy(body, &mut spec).map(|policy| Object::NetworkPolicy(Box::new(policy)))
 }
 
 /// The policy that a `spec` describes, of which some fields may have been taken already.
@@ -70,13 +70,13 @@ pub(super) fn fallback(document: &Value, namespace: &str, name: &str) -> Object 
             .is_none_or(|named| named.contains(&direction))
             .then(Vec::new)
     };
-    Object::NetworkPolicy(NetworkPolicy {
+    Object::NetworkPolicy(Box::new(NetworkPolicy {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         pod_selector: selector,
         ingress: isolates(Direction::Ingress),
         egress: isolates(Direction::Egress),
-    })
+    }))
 }
 
 fn pod_selector(spec: &mut Fields<'_>) -> Result<Selector, Problem> {

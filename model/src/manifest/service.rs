@@ -44,7 +44,7 @@ pub(super) fn service(body: &mut Body<'_>) -> Result<Object, Problem> {
     let traffic_policy = spec.take("externalTrafficPolicy");
     let families = spec.take("ipFamilies");
     let ports = spec.take("ports").map_or(Ok(Vec::new()), Item::list)?;
-    Ok(Object::Service(Service {
+    Ok(Object::Service(Box::new(Service {
         namespace: body.namespace.clone(),
         name: body.name.clone(),
         service_type: spec
@@ -74,7 +74,7 @@ pub(super) fn service(body: &mut Body<'_>) -> Result<Object, Problem> {
             .collect::<Result<_, _>>()?,
         ports: ports.into_iter().map(port).collect::<Result<_, _>>()?,
         annotations,
-    }))
+    })))
 }
 
 fn annotations(metadata: &mut Fields<'_>) -> Result<BTreeMap<String, String>, Problem> {
@@ -149,7 +149,10 @@ pub(super) fn endpoint_slice(body: &mut Body<'_>) -> Result<Object, Problem> {
         namespace: body.namespace.clone(),
         name: body.name.clone(),
         // Of no Service where there is no label.
-        service: labels.get(SERVICE_NAME).cloned().unwrap_or_default(),
+        service: labels
+            .get(SERVICE_NAME)
+            .map(String::from)
+            .unwrap_or_default(),
         addresses: BTreeSet::new(),
         ports: slice_ports(&mut body.root)?,
         ready_nodes: BTreeSet::new(),
@@ -158,7 +161,7 @@ pub(super) fn endpoint_slice(body: &mut Body<'_>) -> Result<Object, Problem> {
     for item in endpoints.map_or(Ok(Vec::new()), Item::list)? {
         endpoint(item, &mut slice)?;
     }
-    Ok(Object::EndpointSlice(slice))
+    Ok(Object::EndpointSlice(Box::new(slice)))
 }
 
 fn endpoint(item: Item<'_>, slice: &mut EndpointSlice) -> Result<(), Problem> {

@@ -2,6 +2,7 @@
 
 use super::Body;
 use super::reader::{Fields, Item, Problem};
+use crate::Text;
 use crate::object::{HostPort, NamedPort, Object, Protocol, WorkloadEndpoint};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -17,12 +18,12 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
     let labels = body.labels()?;
     let pod_uid = owner_uid(&mut body.metadata)?;
     let mut spec = body.spec()?;
-    let text = |spec: &mut Fields<'_>, name| Ok(spec.need(name)?.text()?.to_owned());
+    let text = |spec: &mut Fields<'_>, name| Ok(Text::from(spec.need(name)?.text()?));
     let networks = spec.need("ipNetworks")?;
     let (ports, host_ports) = ports(&mut spec)?;
     let endpoint = WorkloadEndpoint {
-        namespace: body.namespace.clone(),
-        name: body.name.clone(),
+        namespace: body.namespace.as_str().into(),
+        name: body.name.as_str().into(),
         node: text(&mut spec, "node")?,
         pod: text(&mut spec, "pod")?,
         pod_uid,
@@ -36,7 +37,7 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
             .map(host_network)
             .collect::<Result<_, _>>()?,
         labels,
-        ports,
+        ports: ports.into(),
         host_ports,
     };
     spec.ignore(&[
@@ -52,18 +53,18 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
         &mut body.warnings,
     );
     spec.warn_unknown(&mut body.warnings);
-    Ok(Object::WorkloadEndpoint(endpoint))
+    Ok(Object::WorkloadEndpoint(Box::new(endpoint)))
 }
 
 /// The UID of the pod that owns the endpoint, as Kubernetes records ownership.
-fn owner_uid(metadata: &mut Fields<'_>) -> Result<Option<String>, Problem> {
+fn owner_uid(metadata: &mut Fields<'_>) -> Result<Option<Text>, Problem> {
     for owner in metadata
         .take("ownerReferences")
         .map_or(Ok(Vec::new()), Item::list)?
     {
         let mut owner = owner.fields()?;
         if owner.need("kind")?.text()? == "Pod" {
-            return Ok(Some(owner.need("uid")?.text()?.to_owned()));
+            return Ok(Some(owner.need("uid")?.text()?.into()));
         }
     }
     Ok(None)

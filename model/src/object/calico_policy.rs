@@ -2,7 +2,7 @@
 //! forms, `Tier`, and what their selectors match besides pods.
 
 use super::{Kind, NamedPort, NetworkPolicy};
-use crate::{Labels, Selector};
+use crate::{Labels, Selector, Text};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -298,7 +298,7 @@ pub struct HostEndpoint {
     pub ports: Vec<NamedPort>,
     /// Profiles whose labels it inherits. `projectcalico-default-allow` allows what no policy
     /// selects it for.
-    pub profiles: Vec<String>,
+    pub profiles: Vec<Text>,
 }
 
 /// Kubernetes `v1/ServiceAccount`: its labels, for selectors of service accounts.

@@ -50,34 +50,35 @@ pub use workload::{Annotations, HostPort, NamedPort, Namespace, Pod, WorkloadEnd
 
 use serde::{Deserialize, Serialize};
 
-/// Any object that a datastore holds.
+/// Any object that a datastore holds. A cluster has more pods than anything else: what is larger
+/// than a [`Pod`] stands elsewhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // each variant is documented on its type
 pub enum Object {
     Namespace(Namespace),
     Pod(Pod),
     Node(Node),
-    NetworkPolicy(NetworkPolicy),
-    IpPool(IpPool),
-    BgpConfiguration(BgpConfiguration),
-    BgpPeer(BgpPeer),
-    WorkloadEndpoint(WorkloadEndpoint),
+    NetworkPolicy(Box<NetworkPolicy>),
+    IpPool(Box<IpPool>),
+    BgpConfiguration(Box<BgpConfiguration>),
+    BgpPeer(Box<BgpPeer>),
+    WorkloadEndpoint(Box<WorkloadEndpoint>),
     IpamBlock(IpamBlock),
     ServiceAccount(ServiceAccount),
-    EndpointSlice(EndpointSlice),
-    ClusterNetworkPolicy(ClusterNetworkPolicy),
+    EndpointSlice(Box<EndpointSlice>),
+    ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
     Tier(Tier),
     /// Of four kinds: see [`CalicoPolicy::kind`].
-    CalicoPolicy(CalicoPolicy),
-    StagedKubernetesPolicy(StagedKubernetesPolicy),
+    CalicoPolicy(Box<CalicoPolicy>),
+    StagedKubernetesPolicy(Box<StagedKubernetesPolicy>),
     /// `NetworkSet` with a namespace, `GlobalNetworkSet` without.
     NetworkSet(NetworkSet),
-    HostEndpoint(HostEndpoint),
+    HostEndpoint(Box<HostEndpoint>),
     Profile(Profile),
     IpReservation(IpReservation),
-    Service(Service),
-    BgpFilter(BgpFilter),
-    FelixConfiguration(FelixConfiguration),
+    Service(Box<Service>),
+    BgpFilter(Box<BgpFilter>),
+    FelixConfiguration(Box<FelixConfiguration>),
     Secret(Secret),
     CalicoNodeStatus(CalicoNodeStatus),
 }

@@ -1,15 +1,15 @@
 //! Namespaces, pods and workload endpoints.
 
 use super::Protocol;
-use crate::Labels;
+use crate::{Labels, Text};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// The annotations of a pod or a namespace whose keys start with
 /// [`names::ANNOTATION_PREFIX`](crate::names::ANNOTATION_PREFIX); others are not kept.
-pub type Annotations = BTreeMap<String, String>;
+pub type Annotations = Labels;
 
 /// Kubernetes `v1/Namespace`. `labels` always hold `kubernetes.io/metadata.name`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,24 +28,44 @@ pub struct Namespace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Its namespace.
-    pub namespace: String,
+    pub namespace: Text,
     /// Its name.
-    pub name: String,
+    pub name: Text,
     /// Its UID, if known.
-    pub uid: Option<String>,
+    pub uid: Option<Text>,
     /// Its labels; they replace those of the workload endpoint.
     pub labels: Labels,
     /// `spec.serviceAccountName`, if known.
-    pub service_account: Option<String>,
+    pub service_account: Option<Text>,
     /// What it asks of address assignment.
     #[serde(default)]
     pub annotations: Annotations,
     /// Named container ports.
-    pub ports: Vec<NamedPort>,
+    #[serde(with = "shared_list")]
+    pub ports: Arc<[NamedPort]>,
     /// `spec.hostNetwork`: never a subject of policy nor a selector peer.
     pub host_network: bool,
     /// `status.phase` Succeeded or Failed: its addresses may be somebody else's already.
     pub finished: bool,
+}
+
+/// A shared list reads and writes as any list does.
+mod shared_list {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::sync::Arc;
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        list: &Arc<[T]>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(list.iter())
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<[T]>, D::Error> {
+        Vec::deserialize(deserializer).map(Into::into)
+    }
 }
 
 /// A container port with a name.
@@ -77,21 +97,21 @@ pub struct HostPort {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadEndpoint {
     /// The pod's namespace.
-    pub namespace: String,
+    pub namespace: Text,
     /// `<node>-k8s-<pod>-<interface>` with dashes doubled inside the parts, as Calico names it.
-    pub name: String,
+    pub name: Text,
     /// The node that the pod runs on.
-    pub node: String,
+    pub node: Text,
     /// The pod's name.
-    pub pod: String,
+    pub pod: Text,
     /// The pod's UID, if the runtime told it.
-    pub pod_uid: Option<String>,
+    pub pod_uid: Option<Text>,
     /// The runtime's container (sandbox) id.
-    pub container_id: String,
+    pub container_id: Text,
     /// The interface inside the pod, such as `eth0`.
-    pub endpoint: String,
+    pub endpoint: Text,
     /// The host end of the veth.
-    pub interface_name: String,
+    pub interface_name: Text,
     /// MAC of the pod's end.
     pub mac: [u8; 6],
     /// The pod's addresses, each /32 or /128.
@@ -99,7 +119,8 @@ pub struct WorkloadEndpoint {
     /// Labels given to CNI; those of the [`Pod`] object replace them where there is one.
     pub labels: Labels,
     /// Named ports given to CNI; those of the [`Pod`] object replace them where there is one.
-    pub ports: Vec<NamedPort>,
+    #[serde(with = "shared_list")]
+    pub ports: Arc<[NamedPort]>,
     /// Ports of the node that lead to it.
     #[serde(default)]
     pub host_ports: Vec<HostPort>,

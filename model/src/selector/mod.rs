@@ -11,7 +11,7 @@ mod tests;
 
 pub use parser::{MAX_DEPTH, SelectorError, SelectorErrorKind};
 
-use crate::Labels;
+use crate::{Labels, Text};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -51,7 +51,7 @@ pub enum Selector {
 impl Selector {
     /// True where `labels` satisfy the selector.
     pub fn matches(&self, labels: &Labels) -> bool {
-        let value = |key: &String| labels.get(key).map(String::as_str);
+        let value = |key: &String| labels.get(key).map(Text::as_str);
         match self {
             Self::All => true,
             Self::None | Self::Global => false,

@@ -118,7 +118,7 @@ impl Compiler {
             let asked = Asked::new(Member::Endpoint(endpoint), self.told.owners());
             let own = self
                 .policies
-                .about(&Some(endpoint.namespace.clone()), &asked);
+                .about(&Some(endpoint.namespace.to_string()), &asked);
             let policies = own.chain(self.policies.about(&None, &asked));
             let (subject, cluster) = (Subject::Pod(endpoint), self.cluster());
             let applying = match endpoint.labels_known {

@@ -33,6 +33,8 @@ pub(super) const IPIP: [&str; 2] = ["ipip", "ipip6"];
 /// Who may send us VXLAN.
 pub(super) const VXLAN: [&str; 2] = ["vxlan4", "vxlan6"];
 
+/// The chain of connections that policy does not allow any more.
+const REVOKED: &str = "revoked";
 const SOURCES: &str = "masq";
 const POOLS: &str = "pools";
 const TUNNEL: &str = "tunnel";
@@ -113,6 +115,9 @@ impl Base<'_> {
             "spoof".to_owned(),
             spoof(&self.options.interface_prefix, self.sets, &behind),
         );
+        if self.options.revoked_mark.is_some() {
+            chains.insert(REVOKED.to_owned(), revoked());
+        }
         chains.insert("forward".to_owned(), self.forward(&behind));
         own_sets.extend(behind.into_sets());
         chains.insert("input".to_owned(), self.input(&mut own_sets));
@@ -178,31 +183,26 @@ fn spoof(prefix: &str, sets: &Sets, behind: &Behind) -> Chain {
     }
 }
 
-impl Base<'_> {
-    /// Packets of connections that policy does not allow any more.
-    fn revoked(&self) -> Vec<Rule> {
-        let Some(bit) = self.options.revoked_mark else {
-            return vec![];
-        };
-        let marked = Statement::CtMarkBits(bit);
-        vec![
-            rule([
-                marked.clone(),
-                Statement::L4Proto(IPPROTO_TCP),
-                Statement::Counter,
-                Statement::RejectTcpReset,
-            ]),
-            drop_rule([marked]),
-        ]
+/// The end of connections that policy does not allow any more.
+fn revoked() -> Chain {
+    let reset = rule([
+        Statement::L4Proto(IPPROTO_TCP),
+        Statement::Counter,
+        Statement::RejectTcpReset,
+    ]);
+    Chain {
+        hook: None,
+        rules: vec![reset, drop_rule([])],
     }
+}
 
-    /// Likewise, of those that match.
-    fn revoked_of(&self, matching: &[Statement]) -> Vec<Rule> {
-        let mut rules = self.revoked();
-        for rule in &mut rules {
-            rule.statements.splice(0..0, matching.iter().cloned());
-        }
-        rules
+impl Base<'_> {
+    /// Sends packets that match, of connections that policy does not allow any more, where they
+    /// end: one look for all the others.
+    fn revoked(&self, matching: &[Statement]) -> Option<Rule> {
+        let marked = Statement::CtMarkBits(self.options.revoked_mark?);
+        let end = Statement::Verdict(Verdict::Goto(REVOKED.to_owned()));
+        Some(rule(matching.iter().cloned().chain([marked, end])))
     }
 
     /// Marks what goes into a VXLAN.
@@ -230,7 +230,7 @@ impl Base<'_> {
         let mut rules = self.spread();
         let clamp = self.options.clamp_mss.then(|| rule([Statement::ClampMss]));
         rules.extend(clamp);
-        rules.extend(self.revoked());
+        rules.extend(self.revoked(&[]));
         rules.extend(forward(self.options, self.sets, behind));
         rules.extend(self.hosts.dispatch(Direction::Ingress, Place::HostForward));
         for (field, map) in [(Field::Iif, EGRESS), (Field::Oif, INGRESS)] {
@@ -256,7 +256,7 @@ impl Base<'_> {
         if self.own_node || !hosts.is_empty() {
             let prefix = self.options.interface_prefix.clone();
             let negate = false;
-            rules.extend(self.revoked_of(&[Statement::IifnamePrefix { prefix, negate }]));
+            rules.extend(self.revoked(&[Statement::IifnamePrefix { prefix, negate }]));
             rules.push(accept([Statement::CtState(CtState::EstablishedOrRelated)]));
             rules.push(accept([
                 Statement::Family(Family::Ipv6),
@@ -312,7 +312,7 @@ impl Base<'_> {
             let prefix = self.options.interface_prefix.clone();
             let negate = false;
             // The resets with which rules cut connections pass here too, as related ones.
-            rules.extend(self.revoked_of(&[
+            rules.extend(self.revoked(&[
                 Statement::OifnamePrefix { prefix, negate },
                 Statement::CtState(CtState::Established),
             ]));

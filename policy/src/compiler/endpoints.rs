@@ -7,6 +7,7 @@ use crate::endpoint::{Endpoint, EndpointId};
 use crate::hash::{content_name, content_number};
 use crate::ir::Hint;
 use crate::ruleset::{Element, Part};
+use model::{Profile, Text};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -17,11 +18,9 @@ pub(super) struct Endpoints {
     /// As in the table.
     pub(super) compiled: BTreeMap<EndpointId, Arc<Endpoint>>,
     /// Of `compiled`, by namespace.
-    pub(super) by_namespace: BTreeMap<String, BTreeSet<EndpointId>>,
+    pub(super) by_namespace: BTreeMap<Text, BTreeSet<EndpointId>>,
     /// Of `compiled`, by label.
     by_label: BTreeMap<u64, BTreeSet<Arc<EndpointId>>>,
-    /// Of `compiled`, those that inherit labels.
-    inheriting: BTreeSet<EndpointId>,
 }
 
 impl Endpoints {
@@ -34,19 +33,32 @@ impl Endpoints {
     ) -> BTreeSet<EndpointId> {
         let mut found = BTreeSet::new();
         for name in namespaces {
-            found.extend(self.by_namespace.get(name).into_iter().flatten().cloned());
+            found.extend(
+                self.by_namespace
+                    .get(name.as_str())
+                    .into_iter()
+                    .flatten()
+                    .cloned(),
+            );
         }
         for (namespace, account) in accounts {
-            let here = self.by_namespace.get(namespace).into_iter().flatten();
+            let here = self
+                .by_namespace
+                .get(namespace.as_str())
+                .into_iter()
+                .flatten();
             let runs_as = |id: &&EndpointId| {
                 let endpoint = self.compiled.get(*id);
-                endpoint.is_some_and(|e| e.service_account.as_ref() == Some(account))
+                endpoint.is_some_and(|e| e.service_account.as_deref() == Some(account))
             };
             found.extend(here.filter(runs_as).cloned());
         }
         if !profiles.is_empty() {
             let names_one = |(_, endpoint): &(&EndpointId, &Arc<Endpoint>)| {
-                endpoint.profiles.iter().any(|name| profiles.contains(name))
+                endpoint
+                    .profiles
+                    .iter()
+                    .any(|name| profiles.contains(name.as_str()))
             };
             found.extend(
                 self.compiled
@@ -58,8 +70,17 @@ impl Endpoints {
         found
     }
 
-    /// Those that selectors with these hints may select; `None` is all of them.
-    pub(super) fn candidates(&self, hints: &[Hint]) -> Option<BTreeSet<&EndpointId>> {
+    /// Those that selectors with these hints may select, given the profiles that there are; `None`
+    /// is all of them.
+    pub(super) fn candidates(
+        &self,
+        hints: &[Hint],
+        profiles: &BTreeMap<String, Profile>,
+    ) -> Option<BTreeSet<&EndpointId>> {
+        let inherits = |endpoint: &Endpoint| {
+            let mut names = endpoint.profiles.iter();
+            names.any(|name| profiles.contains_key(name.as_str()))
+        };
         let mut found = BTreeSet::new();
         for hint in hints {
             match hint {
@@ -69,13 +90,16 @@ impl Endpoints {
                     let number = label_number(key, value);
                     let here = self.by_label.get(&number).into_iter().flatten();
                     found.extend(here.map(Arc::as_ref));
-                    found.extend(&self.inheriting);
                 }
                 Hint::Namespace(name) => {
-                    found.extend(self.by_namespace.get(name).into_iter().flatten());
+                    found.extend(self.by_namespace.get(name.as_str()).into_iter().flatten());
                 }
                 Hint::Key(_) | Hint::None => return None,
             }
+        }
+        if !profiles.is_empty() && hints.iter().any(|hint| matches!(hint, Hint::Label(..))) {
+            let all = self.compiled.iter();
+            found.extend(all.filter(|(_, e)| inherits(e)).map(|(id, _)| id));
         }
         Some(found)
     }
@@ -83,13 +107,12 @@ impl Endpoints {
     /// The endpoint goes into the table as told.
     pub(super) fn compile(&mut self, id: &EndpointId) {
         if let Some(old) = self.compiled.remove(id) {
-            if let Some(others) = self.by_namespace.get_mut(&old.namespace) {
+            if let Some(others) = self.by_namespace.get_mut(old.namespace.as_str()) {
                 others.remove(id);
                 if others.is_empty() {
-                    self.by_namespace.remove(&old.namespace);
+                    self.by_namespace.remove(old.namespace.as_str());
                 }
             }
-            self.inheriting.remove(id);
             for label in &old.labels {
                 let number = label_number(label.0, label.1);
                 if let Some(others) = self.by_label.get_mut(&number) {
@@ -105,9 +128,6 @@ impl Endpoints {
             for label in &new.labels {
                 let others = self.by_label.entry(label_number(label.0, label.1));
                 others.or_default().insert(Arc::clone(&shared));
-            }
-            if !new.profiles.is_empty() {
-                self.inheriting.insert(id.clone());
             }
             self.by_namespace
                 .entry(new.namespace.clone())

@@ -70,7 +70,7 @@ impl Compiler {
                     return false;
                 };
                 let asked = Asked::new(Member::Endpoint(endpoint), self.told.owners());
-                let own = changed.get(&Some(endpoint.namespace.clone()));
+                let own = changed.get(&Some(endpoint.namespace.to_string()));
                 let mut changed = own.into_iter().chain(cluster_wide);
                 changed.any(|subjects| subjects.may_hold(&asked))
             })
@@ -131,8 +131,11 @@ impl Compiler {
             let id = MemberId::NetworkSet(namespace.clone(), name.clone());
             self.move_other(&id, old.as_ref().map(Member::NetworkSet));
         }
-        let inherits =
-            |host: &model::HostEndpoint| host.profiles.iter().any(|name| profiles.contains(name));
+        let inherits = |host: &model::HostEndpoint| {
+            host.profiles
+                .iter()
+                .any(|name| profiles.contains(name.as_str()))
+        };
         let hosts = self.told.host_endpoints.values.iter();
         let inheriting = hosts.filter(|(_, host)| inherits(host));
         let inheriting: Vec<_> = inheriting

@@ -198,7 +198,9 @@ impl Compiler {
             return;
         }
         let owners = self.told.owners();
-        let candidates = self.endpoints.candidates(&hints);
+        let candidates = self
+            .endpoints
+            .candidates(&hints, &self.told.profiles.values);
         let compiled = &self.endpoints.compiled;
         let some = candidates.iter().flatten();
         let some = some.filter_map(|id| compiled.get_key_value(*id));

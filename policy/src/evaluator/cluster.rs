@@ -136,11 +136,16 @@ impl Case<'_> {
                 protocol.number() == self.flow.protocol
                     && number.is_some_and(|n| ports.contains(&n))
             }
-            ClusterPort::Named(name) => destination.iter().flat_map(|pod| &pod.ports).any(|own| {
-                own.name == *name
-                    && own.protocol.number() == self.flow.protocol
-                    && Some(own.port) == number
-            }),
+            ClusterPort::Named(name) => {
+                destination
+                    .iter()
+                    .flat_map(|pod| pod.ports.iter())
+                    .any(|own| {
+                        own.name == *name
+                            && own.protocol.number() == self.flow.protocol
+                            && Some(own.port) == number
+                    })
+            }
         })
     }
 }

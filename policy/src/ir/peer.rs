@@ -5,7 +5,7 @@ use crate::input::NodePeer;
 use ipnet::IpNet;
 use model::{
     EndpointSlice, HostEndpoint, Labels, NamedPort, NetworkSet, Profile, Selector, ServiceAccount,
-    ServiceAccountMatch,
+    ServiceAccountMatch, Text,
 };
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -187,36 +187,31 @@ impl<'a> Asked<'a> {
         self.labels.get_or_init(|| self.make_labels())
     }
 
-    fn inherited(&self, profiles: &[String]) -> Labels {
+    fn inherited(&self, profiles: &[Text]) -> impl Iterator<Item = (Text, Text)> {
         let profiles = profiles.iter();
-        let known = profiles.filter_map(|name| self.owners.profiles.get(name));
-        known
-            .flat_map(|profile| profile.labels_to_apply.clone())
-            .collect()
+        let known = profiles.filter_map(|name| self.owners.profiles.get(name.as_str()));
+        known.flat_map(|profile| profile.labels_to_apply.clone())
     }
 
     fn make_labels(&self) -> Labels {
-        let mut labels = Labels::new();
-        match self.member {
-            Member::Endpoint(endpoint) => {
-                labels.extend(self.inherited(&endpoint.profiles));
-                labels.extend(endpoint.labels.clone());
-                labels.insert(CALICO_ORCHESTRATOR.to_owned(), "k8s".to_owned());
-            }
-            Member::HostEndpoint(endpoint) => {
-                labels.extend(self.inherited(&endpoint.profiles));
-                labels.extend(endpoint.labels.clone());
-            }
-            Member::NetworkSet(set) => labels.extend(set.labels.clone()),
-            Member::Node(_) | Member::Domain(..) | Member::Slice(_) => {}
-        }
-        if let Some(namespace) = self.member.namespace() {
-            labels.insert(CALICO_NAMESPACE.to_owned(), namespace.to_owned());
-        }
-        if let Some(account) = self.member.service_account() {
-            labels.insert(CALICO_SERVICE_ACCOUNT.to_owned(), account.to_owned());
-        }
-        labels
+        let (profiles, own): (&[Text], &Labels) = match self.member {
+            Member::Endpoint(endpoint) => (&endpoint.profiles, &endpoint.labels),
+            Member::HostEndpoint(endpoint) => (&endpoint.profiles, &endpoint.labels),
+            Member::NetworkSet(set) => (&[], &set.labels),
+            Member::Node(_) | Member::Domain(..) | Member::Slice(_) => (&[], &Labels::new()),
+        };
+        let is_pod = matches!(self.member, Member::Endpoint(_));
+        let added = [
+            (CALICO_ORCHESTRATOR, is_pod.then_some("k8s")),
+            (CALICO_NAMESPACE, self.member.namespace()),
+            (CALICO_SERVICE_ACCOUNT, self.member.service_account()),
+        ];
+        let added = added.into_iter();
+        let added = added.filter_map(|(key, value)| Some((key.into(), value?.into())));
+        self.inherited(profiles)
+            .chain(own.clone())
+            .chain(added)
+            .collect()
     }
 
     /// Every label that a selector may see, its own, inherited and added ones, some of them
@@ -229,14 +224,14 @@ impl<'a> Asked<'a> {
             Member::Node(_) | Member::Domain(..) | Member::Slice(_) => return,
         };
         own.iter().for_each(|(key, value)| visit(key, value));
-        let profiles: &[String] = match self.member {
+        let profiles: &[Text] = match self.member {
             Member::Endpoint(endpoint) => &endpoint.profiles,
             Member::HostEndpoint(endpoint) => &endpoint.profiles,
             Member::NetworkSet(_) | Member::Node(_) | Member::Domain(..) | Member::Slice(_) => &[],
         };
         for profile in profiles
             .iter()
-            .filter_map(|name| self.owners.profiles.get(name))
+            .filter_map(|name| self.owners.profiles.get(name.as_str()))
         {
             let labels = profile.labels_to_apply.iter();
             labels.for_each(|(key, value)| visit(key, value));

@@ -36,15 +36,15 @@ fn allow(name: &str, to: &str, from: &str, port: u16) -> Policy {
 
 fn pod(app: &str, last: u8, local: Option<u32>) -> Endpoint {
     Endpoint {
-        namespace: NAMESPACE.to_owned(),
-        pod: format!("pod{last}"),
+        namespace: NAMESPACE.to_owned().into(),
+        pod: format!("pod{last}").into(),
         labels: Labels::from([("app".to_owned(), app.to_owned())]),
-        ports: vec![],
+        ports: vec![].into(),
         ips: vec![IpAddr::from([10, 0, 0, last])],
         local,
         labels_known: true,
         service_account: None,
-        profiles: vec![],
+        profiles: vec![].into(),
     }
 }
 
@@ -65,11 +65,11 @@ fn size(ops: &[Op]) -> usize {
 fn ten_thousand_policies_of_one_pod_are_no_work_for_changes_of_others() {
     let mut compiler = Compiler::new(Options::default());
     compiler.set_endpoint(
-        &EndpointId("busy".to_owned()),
+        &EndpointId("busy".to_owned().into()),
         Some(pod("busy", 1, Some(7))),
     );
     compiler.set_endpoint(
-        &EndpointId("calm".to_owned()),
+        &EndpointId("calm".to_owned().into()),
         Some(pod("calm", 2, Some(8))),
     );
     for number in 0..10_000_u16 {
@@ -83,16 +83,16 @@ fn ten_thousand_policies_of_one_pod_are_no_work_for_changes_of_others() {
     // One policy of the other pod, one peer of it, and the pod itself.
     set(&mut compiler, allow("calm", "calm", "front", 81));
     assert!(size(&compiler.resolve()) < 50);
-    let front = EndpointId("front".to_owned());
+    let front = EndpointId("front".to_owned().into());
     compiler.set_endpoint(&front, Some(pod("front", 3, None)));
     assert!(size(&compiler.resolve()) < 5);
     compiler.set_endpoint(
-        &EndpointId("calm".to_owned()),
+        &EndpointId("calm".to_owned().into()),
         Some(pod("other", 2, Some(8))),
     );
     assert!(size(&compiler.resolve()) < 50);
     // A peer of the ten thousand costs its ports, and they are no more than one set looks up.
-    let client = EndpointId("client".to_owned());
+    let client = EndpointId("client".to_owned().into());
     compiler.set_endpoint(&client, Some(pod("client", 4, None)));
     assert!(size(&compiler.resolve()) < 50);
 }

@@ -281,7 +281,7 @@ fn event() -> impl Strategy<Value = Event> {
             local: (number < 4).then_some(100 + number),
             ..e
         });
-        Event::Endpoint(EndpointId(format!("pod-{number}")), endpoint)
+        Event::Endpoint(EndpointId(format!("pod-{number}").into()), endpoint)
     });
     let namespace = (select(&NAMESPACES[..]), mostly(labels()));
     prop_oneof![
@@ -330,15 +330,15 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
         prop::bool::weighted(0.9),
     )
         .prop_map(|(namespace, labels, ports, ips, labels_known)| Endpoint {
-            namespace: namespace.to_owned(),
-            pod: "pod".to_owned(),
+            namespace: namespace.to_owned().into(),
+            pod: "pod".to_owned().into(),
             labels,
-            ports,
+            ports: ports.into(),
             ips,
             local: None,
             labels_known,
             service_account: None,
-            profiles: vec![],
+            profiles: vec![].into(),
         })
 }
 

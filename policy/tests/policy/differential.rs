@@ -96,7 +96,10 @@ fn with_hosts(
             interface_name: Some(interface.to_owned()),
             expected_ips: vec![],
             ports: vec![],
-            profiles: Vec::from_iter(open.then(|| "projectcalico-default-allow".to_owned())),
+            profiles: open
+                .then(|| "projectcalico-default-allow".into())
+                .into_iter()
+                .collect(),
         };
         changes.push(Change::HostEndpoint(name, Some(host)));
     }

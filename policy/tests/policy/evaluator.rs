@@ -22,20 +22,21 @@ fn pod(namespace: &str, app: &str, address: [u8; 4]) -> (EndpointId, Endpoint) {
         port,
     };
     let endpoint = Endpoint {
-        namespace: namespace.to_owned(),
-        pod: app.to_owned(),
+        namespace: namespace.to_owned().into(),
+        pod: app.to_owned().into(),
         labels: Labels::from([("app".to_owned(), app.to_owned())]),
         ports: vec![
             port("web", Protocol::Tcp, 8080),
             port("dns", Protocol::Udp, 53),
-        ],
+        ]
+        .into(),
         ips: vec![address.into()],
         local: None,
         labels_known: true,
         service_account: None,
-        profiles: vec![],
+        profiles: vec![].into(),
     };
-    (EndpointId(format!("{namespace}/{app}")), endpoint)
+    (EndpointId(format!("{namespace}/{app}").into()), endpoint)
 }
 
 /// Namespaces `shop` (pods `api`, `db`) and `web` with label `team=web` (pods `front`, `api`).

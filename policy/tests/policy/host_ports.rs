@@ -36,16 +36,16 @@ fn ports() -> impl Strategy<Value = Ports> {
 fn set_pod(compiler: &mut Compiler, number: u8, there: bool) {
     let endpoint = Endpoint {
         namespace: "shop".into(),
-        pod: format!("p{number}"),
+        pod: format!("p{number}").into(),
         labels: [].into(),
-        ports: vec![],
+        ports: vec![].into(),
         ips: vec![[10, 244, 1, number].into()],
         local: Some(100 + u32::from(number)),
         service_account: None,
-        profiles: vec![],
+        profiles: vec![].into(),
         labels_known: true,
     };
-    let id = EndpointId(format!("shop/p{number}"));
+    let id = EndpointId(format!("shop/p{number}").into());
     compiler.set_endpoint(&id, there.then_some(endpoint));
 }
 

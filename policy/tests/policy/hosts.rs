@@ -117,7 +117,7 @@ fn what_an_untracked_policy_allows_is_not_asked_before_destination_nat() {
     tell(&mut compiler, Policy::Calico(denied));
     let host = HostEndpoint {
         interface_name: Some("eth0".to_owned()),
-        profiles: vec!["projectcalico-default-allow".to_owned()],
+        profiles: vec!["projectcalico-default-allow".to_owned().into()],
         ..host()
     };
     compiler.set_host_endpoint("h", Some(host));

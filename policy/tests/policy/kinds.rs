@@ -408,11 +408,10 @@ fn a_revoked_connection_is_reset_and_any_other_is_dropped() {
             Outcome::Accepted { .. } => panic!("accepted"),
         }
     };
-    assert_eq!(place(TCP), ("forward".to_owned(), 0));
-    assert_eq!(place(17), ("forward".to_owned(), 1));
+    assert_eq!(place(TCP), ("revoked".to_owned(), 0));
+    assert_eq!(place(17), ("revoked".to_owned(), 1));
     compiler.set_options(Options {
         revoked_mark: None,
-        clamp_mss: false,
         ..Options::default()
     });
     compiler.resolve();

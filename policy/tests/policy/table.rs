@@ -13,14 +13,15 @@ pub(crate) const B: u32 = 101;
 pub(crate) fn pod(number: u32, interface: Option<u32>) -> (EndpointId, Endpoint) {
     let [high, low] = [(number >> 8) as u8, number as u8];
     let endpoint = Endpoint {
-        namespace: "shop".to_owned(),
-        pod: format!("pod-{number}"),
+        namespace: "shop".to_owned().into(),
+        pod: format!("pod-{number}").into(),
         labels: Labels::from([("app".to_owned(), "api".to_owned())]),
         ports: vec![NamedPort {
             name: "web".to_owned(),
             protocol: Protocol::Tcp,
             port: 8080,
-        }],
+        }]
+        .into(),
         ips: vec![
             [10, 0, high, low].into(),
             [0xfd00, 0, 0, 0, 0, 0, 0, number as u16].into(),
@@ -28,9 +29,9 @@ pub(crate) fn pod(number: u32, interface: Option<u32>) -> (EndpointId, Endpoint)
         local: interface,
         labels_known: true,
         service_account: None,
-        profiles: vec![],
+        profiles: vec![].into(),
     };
-    (EndpointId(format!("shop/pod-{number}")), endpoint)
+    (EndpointId(format!("shop/pod-{number}").into()), endpoint)
 }
 
 pub(crate) fn policy(name: &str, ingress: Vec<PolicyRule>) -> NetworkPolicy {
@@ -358,7 +359,7 @@ fn an_interface_with_two_owners_is_denied() {
 fn a_named_port_is_the_one_of_the_destination() {
     let mut compiler = compiler();
     let (id, mut other) = pod(2, Some(B));
-    other.ports[0].port = 9090;
+    std::sync::Arc::make_mut(&mut other.ports)[0].port = 9090;
     compiler.set_endpoint(&id, Some(other));
     let port = PolicyPort {
         protocol: Protocol::Tcp,

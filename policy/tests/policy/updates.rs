@@ -113,7 +113,7 @@ fn pods_with_the_same_policies_and_named_ports_share_a_chain() {
     compiler.resolve();
     assert_eq!(chains(&compiler), shared);
     let mut other_port = endpoint;
-    other_port.ports[0].port = 9090;
+    std::sync::Arc::make_mut(&mut other_port.ports)[0].port = 9090;
     compiler.set_endpoint(&id, Some(other_port));
     compiler.resolve();
     assert_eq!(chains(&compiler), shared + 1);

@@ -103,8 +103,8 @@ impl Record {
 impl From<&WorkloadEndpoint> for Owner {
     fn from(endpoint: &WorkloadEndpoint) -> Self {
         Self {
-            container_id: endpoint.container_id.clone(),
-            ifname: endpoint.endpoint.clone(),
+            container_id: endpoint.container_id.to_string(),
+            ifname: endpoint.endpoint.to_string(),
         }
     }
 }

@@ -5,14 +5,14 @@ use proptest::prelude::*;
 
 fn endpoint(container: &str, last: u8) -> WorkloadEndpoint {
     WorkloadEndpoint {
-        namespace: "shop".to_owned(),
-        name: format!("n1-k8s-{container}-eth0"),
-        node: "n1".to_owned(),
-        pod: container.to_owned(),
-        pod_uid: Some("uid \"ä\"".to_owned()),
-        container_id: container.to_owned(),
-        endpoint: "eth0".to_owned(),
-        interface_name: "oci7".to_owned(),
+        namespace: "shop".to_owned().into(),
+        name: format!("n1-k8s-{container}-eth0").into(),
+        node: "n1".to_owned().into(),
+        pod: container.to_owned().into(),
+        pod_uid: Some("uid \"ä\"".to_owned().into()),
+        container_id: container.to_owned().into(),
+        endpoint: "eth0".to_owned().into(),
+        interface_name: "oci7".to_owned().into(),
         mac: [2, 0, 0, 0, 0, last],
         ip_networks: vec![IpNet::from(IpAddr::from([10, 0, 0, last]))],
         labels: Labels::from([("app".to_owned(), "api".to_owned())]),
@@ -20,7 +20,8 @@ fn endpoint(container: &str, last: u8) -> WorkloadEndpoint {
             name: "http".to_owned(),
             protocol: Protocol::Tcp,
             port: 80,
-        }],
+        }]
+        .into(),
         host_ports: vec![HostPort {
             host_ip: None,
             host_port: 8080,

@@ -43,7 +43,7 @@ fn leaks(picture: &Picture<'_>) -> Vec<Finding> {
             };
             Some(Finding::Leaked {
                 holder: Holder::from(endpoint),
-                interface: endpoint.endpoint.clone(),
+                interface: endpoint.endpoint.to_string(),
                 addresses: endpoint.ip_networks.iter().map(IpNet::addr).collect(),
                 sequence: live.sequence,
                 why,
@@ -148,7 +148,7 @@ fn stale_endpoints(picture: &Picture<'_>) -> Vec<Finding> {
     stale
         .map(|endpoint| Finding::StaleEndpoint {
             holder: Holder::from(*endpoint),
-            name: endpoint.name.clone(),
+            name: endpoint.name.to_string(),
         })
         .collect()
 }

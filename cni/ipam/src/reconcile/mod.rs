@@ -95,10 +95,10 @@ pub struct Holder {
 impl From<&WorkloadEndpoint> for Holder {
     fn from(endpoint: &WorkloadEndpoint) -> Self {
         Self {
-            node: endpoint.node.clone(),
-            namespace: endpoint.namespace.clone(),
-            pod: endpoint.pod.clone(),
-            container: endpoint.container_id.clone(),
+            node: endpoint.node.to_string(),
+            namespace: endpoint.namespace.to_string(),
+            pod: endpoint.pod.to_string(),
+            container: endpoint.container_id.to_string(),
         }
     }
 }

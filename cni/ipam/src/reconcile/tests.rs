@@ -22,12 +22,12 @@ impl World {
         state.apply(&Record::Block(block("10.0.0.0/26", "n1")));
         for (index, (container, address)) in endpoints.iter().enumerate() {
             let mut endpoint = endpoint("n1", container, &[ip(address)]);
-            endpoint.interface_name = format!("oci{index}");
-            endpoint.pod_uid = Some("u1".to_owned());
+            endpoint.interface_name = format!("oci{index}").into();
+            endpoint.pod_uid = Some("u1".to_owned().into());
             let ifindex = 100 + index as u32;
             links.push(HostEnd {
                 ifindex,
-                name: endpoint.interface_name.clone(),
+                name: endpoint.interface_name.to_string(),
             });
             written.push(endpoint.clone());
             state.apply(&Record::Endpoint {
@@ -78,12 +78,12 @@ impl World {
 
     fn object(&mut self, name: &str, uid: &str, finished: bool) {
         self.pods.push(Pod {
-            namespace: "default".to_owned(),
-            name: name.to_owned(),
-            uid: Some(uid.to_owned()),
+            namespace: "default".to_owned().into(),
+            name: name.to_owned().into(),
+            uid: Some(uid.to_owned().into()),
             labels: model::Labels::new(),
             annotations: model::Annotations::new(),
-            ports: Vec::new(),
+            ports: Vec::new().into(),
             service_account: None,
             host_network: false,
             finished,
@@ -155,7 +155,7 @@ fn a_pod_that_is_gone_while_its_namespace_stands_is_named_and_not_freed() {
 fn of_two_sandboxes_of_a_living_pod_the_earlier_leaks_once_its_namespace_is_gone() {
     let mut world = World::new(&[("a", "10.0.0.0"), ("b", "10.0.0.1")]);
     for live in world.state.endpoints.values_mut() {
-        live.endpoint.pod = "web".to_owned();
+        live.endpoint.pod = "web".to_owned().into();
     }
     world.object("web", "u1", false);
     world.links.remove(0);

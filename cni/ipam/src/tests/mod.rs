@@ -111,18 +111,18 @@ fn ips(assignments: &[Assignment]) -> Vec<String> {
 
 pub(crate) fn endpoint(node: &str, id: &str, ips: &[IpAddr]) -> WorkloadEndpoint {
     WorkloadEndpoint {
-        namespace: "default".to_owned(),
-        name: format!("{node}-k8s-{id}-eth0"),
-        node: node.to_owned(),
-        pod: id.to_owned(),
+        namespace: "default".to_owned().into(),
+        name: format!("{node}-k8s-{id}-eth0").into(),
+        node: node.to_owned().into(),
+        pod: id.to_owned().into(),
         pod_uid: None,
-        container_id: id.to_owned(),
-        endpoint: "eth0".to_owned(),
-        interface_name: "oci1".to_owned(),
+        container_id: id.to_owned().into(),
+        endpoint: "eth0".to_owned().into(),
+        interface_name: "oci1".to_owned().into(),
         mac: [2, 0, 0, 0, 0, 1],
         ip_networks: ips.iter().map(|ip| IpNet::from(*ip)).collect(),
         labels: model::Labels::new(),
-        ports: Vec::new(),
+        ports: Vec::new().into(),
         host_ports: Vec::new(),
     }
 }

@@ -61,7 +61,7 @@ impl ClusterWriter {
             for (pool, note) in choose(pools, &ranges, source, &defaults.avoid) {
                 made.notes.push(note);
                 if let Some(pool) = pool {
-                    let document = to_manifest(&Object::IpPool(pool));
+                    let document = to_manifest(&Object::IpPool(Box::new(pool)));
                     let document = document.expect("invariant: pools have a manifest");
                     self.make(Kind::IpPool, &document, &mut made).await?;
                 }

@@ -26,10 +26,10 @@ impl PodAddresses {
     /// Of the endpoint of a pod.
     pub fn of(endpoint: &WorkloadEndpoint) -> Self {
         Self {
-            namespace: endpoint.namespace.clone(),
-            pod: endpoint.pod.clone(),
-            uid: endpoint.pod_uid.clone(),
-            container_id: endpoint.container_id.clone(),
+            namespace: endpoint.namespace.to_string(),
+            pod: endpoint.pod.to_string(),
+            uid: endpoint.pod_uid.as_ref().map(String::from),
+            container_id: endpoint.container_id.to_string(),
             ips: endpoint.ip_networks.clone(),
         }
     }

@@ -87,7 +87,7 @@ impl ClusterWriter {
             return Ok(None);
         };
         match read(&key, &place, &document)? {
-            Object::Service(service) => Ok(Some(service)),
+            Object::Service(service) => Ok(Some(*service)),
             _ => Ok(None),
         }
     }

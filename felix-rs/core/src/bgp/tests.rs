@@ -88,7 +88,7 @@ fn a_peer_is_for_the_nodes_that_it_selects() {
     let objects = objects(
         three_nodes()
             .into_iter()
-            .chain([Object::BgpPeer(selective)]),
+            .chain([Object::BgpPeer(Box::new(selective))]),
     );
     assert!(peers("n1", &objects).contains(&("BGPPeer/rack".into(), false)));
     assert!(
@@ -105,7 +105,11 @@ fn a_peer_selector_makes_sessions_from_both_sides() {
     between.as_number = None;
     between.node_selector = Selector::Eq("rack".into(), "n1".into());
     between.peer_selector = Some(Selector::Eq("rack".into(), "n3".into()));
-    let objects = objects(three_nodes().into_iter().chain([Object::BgpPeer(between)]));
+    let objects = objects(
+        three_nodes()
+            .into_iter()
+            .chain([Object::BgpPeer(Box::new(between))]),
+    );
     for node in ["n1", "n3"] {
         assert!(
             peers(node, &objects).contains(&("BGPPeer/pair".into(), false)),
@@ -135,7 +139,8 @@ fn two_nodes_with_one_address_are_reported_and_the_others_keep_their_sessions() 
 
 #[test]
 fn of_two_peers_with_one_address_the_second_is_reported() {
-    let twins = [peer("a", "10.1.0.1"), peer("b", "10.1.0.1")].map(Object::BgpPeer);
+    let twins =
+        [peer("a", "10.1.0.1"), peer("b", "10.1.0.1")].map(|peer| Object::BgpPeer(Box::new(peer)));
     let objects = objects(three_nodes().into_iter().chain(twins));
     let Sessions {
         config, problems, ..
@@ -185,7 +190,7 @@ fn a_peer_that_asks_for_what_is_not_there_gets_no_session_and_the_others_keep_th
     };
     let plain = peer("plain", "10.1.0.3");
     let own = Object::Node(node("n1", "10.1.0.11/24"));
-    let peers = [guarded, filtered, plain].map(Object::BgpPeer);
+    let peers = [guarded, filtered, plain].map(|peer| Object::BgpPeer(Box::new(peer)));
     let objects_with_peers = objects(peers.into_iter().chain([own]));
     let found = sessions("n1", &objects_with_peers);
     let names: Vec<_> = found
@@ -209,7 +214,7 @@ fn a_peer_that_asks_for_what_is_not_there_gets_no_session_and_the_others_keep_th
     };
     let all = three_nodes()
         .into_iter()
-        .chain([Object::BgpConfiguration(configuration)]);
+        .chain([Object::BgpConfiguration(Box::new(configuration))]);
     let found = sessions("n1", &objects(all));
     assert!(found.config.unwrap().peers.is_empty());
     assert_eq!(
@@ -240,7 +245,7 @@ fn settings_of_a_peer_reach_its_session() {
         ..peer("rack", "10.1.0.1")
     };
     let all = [
-        Object::BgpPeer(object),
+        Object::BgpPeer(Box::new(object)),
         Object::Node(node("n1", "10.1.0.11/24")),
     ];
     let config = sessions("n1", &objects(all)).config.unwrap();
@@ -275,7 +280,10 @@ fn a_selected_node_does_not_peer_back_where_it_is_told_not_to() {
         node_to_node_mesh_enabled: false,
         ..model::BgpConfiguration::default()
     };
-    let others = [Object::BgpPeer(one_way), Object::BgpConfiguration(no_mesh)];
+    let others = [
+        Object::BgpPeer(Box::new(one_way)),
+        Object::BgpConfiguration(Box::new(no_mesh)),
+    ];
     let objects = objects(three_nodes().into_iter().chain(others));
     assert_eq!(peers("n1", &objects).len(), 1);
     assert!(peers("n2", &objects).is_empty());
@@ -301,11 +309,11 @@ fn filters_of_a_peer_follow_each_other_and_an_ebgp_peer_without_one_may_be_told_
     };
     let all = [
         Object::Node(node("n1", "10.1.0.11/24")),
-        Object::BgpConfiguration(strict),
-        Object::BgpFilter(filter("a", model::BgpFilterAction::Reject)),
-        Object::BgpFilter(filter("b", model::BgpFilterAction::Accept)),
-        Object::BgpPeer(filtered),
-        Object::BgpPeer(peer("open", "10.1.0.2")),
+        Object::BgpConfiguration(Box::new(strict)),
+        Object::BgpFilter(Box::new(filter("a", model::BgpFilterAction::Reject))),
+        Object::BgpFilter(Box::new(filter("b", model::BgpFilterAction::Accept))),
+        Object::BgpPeer(Box::new(filtered)),
+        Object::BgpPeer(Box::new(peer("open", "10.1.0.2"))),
     ];
     let config = sessions("n1", &objects(all)).config.unwrap();
     let found = |address: &str| &config.peers[&PeerKey::new(address.parse().unwrap(), 179)];
@@ -359,7 +367,7 @@ fn password(data: &[(&str, &[u8])], optional: bool) -> Result<Option<String>, St
         ..peer("guarded", "10.1.0.1")
     };
     let own = Object::Node(node("n1", "10.1.0.11/24"));
-    let all = [Object::BgpPeer(guarded), own, secret(data)];
+    let all = [Object::BgpPeer(Box::new(guarded)), own, secret(data)];
     let Sessions {
         config, problems, ..
     } = sessions("n1", &objects(all));
@@ -405,9 +413,9 @@ fn the_password_of_the_mesh_is_that_of_its_sessions_only() {
         ..model::BgpConfiguration::default()
     };
     let others = [
-        Object::BgpConfiguration(configuration),
+        Object::BgpConfiguration(Box::new(configuration)),
         secret(&[("rack", b"hunter2")]),
-        Object::BgpPeer(peer("rack", "10.1.0.1")),
+        Object::BgpPeer(Box::new(peer("rack", "10.1.0.1"))),
     ];
     let config = sessions("n1", &objects(three_nodes().into_iter().chain(others)));
     let guarded = |peer: &PeerConfig| (peer.name.clone(), peer.password.is_some());
@@ -436,7 +444,10 @@ fn peers_of_a_range_share_a_session_and_of_two_objects_with_one_range_the_second
         range("inner", "10.9.1.0/24"),
     ];
     let own = Object::Node(node("n1", "10.1.0.11/24"));
-    let all = ranges.map(Object::BgpPeer).into_iter().chain([own]);
+    let all = ranges
+        .map(|peer| Object::BgpPeer(Box::new(peer)))
+        .into_iter()
+        .chain([own]);
     let Sessions {
         config, problems, ..
     } = sessions("n1", &objects(all));
@@ -471,7 +482,7 @@ fn one_hop_is_watched_within_a_subnet_of_the_node_and_more_only_where_that_is_as
             ..peer("rack", address)
         };
         let own = Object::Node(node("n1", "10.1.0.11/24"));
-        let found = sessions("n1", &objects([Object::BgpPeer(object), own]));
+        let found = sessions("n1", &objects([Object::BgpPeer(Box::new(object)), own]));
         let peer = found.config.unwrap().peers.into_values().next().unwrap();
         (peer.bfd.is_some(), peer.multihop)
     };
@@ -492,7 +503,10 @@ fn the_node_s_own_addresses_are_listened_on_where_that_is_asked_for_and_all_othe
             ipv6_address: Some("fd00::11/64".parse().unwrap()),
             ..node("n1", "10.1.0.11/24")
         };
-        let all = [Object::BgpConfiguration(configuration), Object::Node(own)];
+        let all = [
+            Object::BgpConfiguration(Box::new(configuration)),
+            Object::Node(own),
+        ];
         let Sessions {
             config, problems, ..
         } = sessions("n1", &objects(all));
@@ -519,8 +533,8 @@ fn a_next_hop_of_our_own_and_a_way_to_the_peer_are_as_the_object_says() {
         ..peer("other", "10.3.0.2")
     };
     let all = [
-        Object::BgpPeer(reached),
-        Object::BgpPeer(elsewhere),
+        Object::BgpPeer(Box::new(reached)),
+        Object::BgpPeer(Box::new(elsewhere)),
         Object::Node(node("n1", "10.1.0.11/24")),
     ];
     let objects = objects(all);
@@ -548,8 +562,8 @@ fn the_router_on_a_link_is_a_peer_and_of_two_objects_with_one_link_the_second_is
     };
     let own = Object::Node(node("n1", "10.1.0.11/24"));
     let all = [
-        Object::BgpPeer(on_link("a")),
-        Object::BgpPeer(on_link("b")),
+        Object::BgpPeer(Box::new(on_link("a"))),
+        Object::BgpPeer(Box::new(on_link("b"))),
         own,
     ];
     let Sessions {

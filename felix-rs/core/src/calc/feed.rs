@@ -32,13 +32,19 @@ impl Calc {
             Kind::NetworkSet | Kind::GlobalNetworkSet => {
                 compiler.set_network_set(namespace, name, only!(object, NetworkSet));
             }
-            Kind::HostEndpoint => compiler.set_host_endpoint(name, only!(object, HostEndpoint)),
+            Kind::HostEndpoint => {
+                compiler.set_host_endpoint(name, only!(object, HostEndpoint).map(|host| *host))
+            }
             Kind::ServiceAccount => {
                 compiler.set_service_account(of, name, only!(object, ServiceAccount));
             }
             Kind::Profile => compiler.set_profile(name, only!(object, Profile)),
             Kind::EndpointSlice => {
-                compiler.set_endpoint_slice(of, name, only!(object, EndpointSlice));
+                compiler.set_endpoint_slice(
+                    of,
+                    name,
+                    only!(object, EndpointSlice).map(|slice| *slice),
+                );
             }
             Kind::Node => compiler.set_node(name, only!(object, Node).map(node_peer)),
             _ => {}
@@ -78,10 +84,10 @@ pub(crate) fn policy_key(key: &ObjectKey) -> Option<PolicyKey> {
 /// The policy in an object; `None` for other kinds.
 pub(crate) fn policy(object: Object) -> Option<Policy> {
     match object {
-        Object::NetworkPolicy(policy) => Some(Policy::Kubernetes(policy)),
-        Object::ClusterNetworkPolicy(policy) => Some(Policy::Cluster(policy)),
-        Object::CalicoPolicy(policy) => Some(Policy::Calico(policy)),
-        Object::StagedKubernetesPolicy(policy) => Some(Policy::StagedKubernetes(policy)),
+        Object::NetworkPolicy(policy) => Some(Policy::Kubernetes(*policy)),
+        Object::ClusterNetworkPolicy(policy) => Some(Policy::Cluster(*policy)),
+        Object::CalicoPolicy(policy) => Some(Policy::Calico(*policy)),
+        Object::StagedKubernetesPolicy(policy) => Some(Policy::StagedKubernetes(*policy)),
         _ => None,
     }
 }

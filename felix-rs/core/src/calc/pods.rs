@@ -2,7 +2,7 @@
 
 use super::Calc;
 use crate::workloads::{EndpointKey, LocalEndpoint, id, seen};
-use model::{Object, ObjectKey, WorkloadEndpoint};
+use model::{Object, ObjectKey, Text, WorkloadEndpoint};
 use policy::EndpointId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ pub(super) struct Seen {
 impl Seen {
     fn here(local: &LocalEndpoint) -> Self {
         Self {
-            object: Arc::new(Object::WorkloadEndpoint(local.endpoint.clone())),
+            object: Arc::new(Object::WorkloadEndpoint(Box::new(local.endpoint.clone()))),
             local: Some(local.ifindex),
         }
     }
@@ -35,7 +35,7 @@ impl Calc {
     /// A workload endpoint of another node. Those of this node come from CNI and the journal.
     pub(super) fn on_workload_endpoint(&mut self, key: &ObjectKey) {
         let namespace = key.namespace.as_deref().unwrap_or_default();
-        let id = EndpointId(format!("{namespace}/{}", key.name));
+        let id = EndpointId(format!("{namespace}/{}", key.name).into());
         let elsewhere = |object: &Arc<Object>| match &**object {
             Object::WorkloadEndpoint(endpoint) => endpoint.node != self.node,
             _ => false,
@@ -63,21 +63,22 @@ impl Calc {
 
     fn see(&mut self, id: EndpointId, seen_now: Seen) {
         let endpoint = seen_now.endpoint();
-        let pod = (endpoint.namespace.clone(), endpoint.pod.clone());
+        let (namespace, pod) = (endpoint.namespace.clone(), endpoint.pod.clone());
         for net in &endpoint.ip_networks {
             self.departed.remove(&net.addr());
         }
-        let endpoint = seen(endpoint, seen_now.local, &self.objects);
-        self.compiler.set_endpoint(&id, endpoint);
-        // A pod has one interface, but for a moment in which it has another sandbox.
-        let of_pod = self
-            .by_pod
-            .entry(pod)
-            .or_insert_with(|| Vec::with_capacity(1));
-        if !of_pod.contains(&id) {
-            of_pod.push(id.clone());
-        }
+        self.tell(&id, &seen_now);
+        self.by_pod.insert((namespace, pod, id.clone()));
         self.seen.insert(id, seen_now);
+    }
+
+    /// Tells the compiler how an endpoint looks to policies.
+    fn tell(&mut self, id: &EndpointId, known: &Seen) {
+        let mut endpoint = seen(known.endpoint(), known.local, &self.objects);
+        if let Some(endpoint) = &mut endpoint {
+            endpoint.profiles = self.profiles.share(&endpoint.profiles);
+        }
+        self.compiler.set_endpoint(id, endpoint);
     }
 
     fn forget(&mut self, id: &EndpointId) {
@@ -86,20 +87,18 @@ impl Calc {
             return;
         };
         let endpoint = known.endpoint();
-        let pod = (endpoint.namespace.clone(), endpoint.pod.clone());
-        if let Some(of_pod) = self.by_pod.get_mut(&pod) {
-            of_pod.retain(|other| other != id);
-            if of_pod.is_empty() {
-                self.by_pod.remove(&pod);
-            }
-        }
+        let (namespace, pod) = (endpoint.namespace.clone(), endpoint.pod.clone());
+        self.by_pod.remove(&(namespace, pod, id.clone()));
     }
 
-    pub(super) fn refresh_pod(&mut self, pod: &(String, String)) {
-        for id in self.by_pod.get(pod).into_iter().flatten() {
-            if let Some(known) = self.seen.get(id) {
-                let endpoint = seen(known.endpoint(), known.local, &self.objects);
-                self.compiler.set_endpoint(id, endpoint);
+    pub(super) fn refresh_pod(&mut self, namespace: &str, pod: &str) {
+        let first = (namespace.into(), pod.into(), EndpointId(Text::default()));
+        let of_pod = self.by_pod.range(first..);
+        let of_pod = of_pod.take_while(|(here, name, _)| here == namespace && name == pod);
+        let ids: Vec<EndpointId> = of_pod.map(|(_, _, id)| id.clone()).collect();
+        for id in ids {
+            if let Some(known) = self.seen.get(&id).cloned() {
+                self.tell(&id, &known);
             }
         }
     }

@@ -28,7 +28,7 @@ pub(super) fn node(name: &str, address: &str) -> Object {
 }
 
 fn pool(mode: EncapMode) -> Object {
-    Object::IpPool(IpPool {
+    Object::IpPool(Box::new(IpPool {
         name: "default".into(),
         cidr: net("10.244.0.0/16"),
         block_size: 26,
@@ -41,23 +41,23 @@ fn pool(mode: EncapMode) -> Object {
         namespace_selector: None,
         allowed_uses: BTreeSet::new(),
         assignment_mode: model::object::AssignmentMode::Automatic,
-    })
+    }))
 }
 
 fn workload(node: &str, pod: &str, ip: &str) -> WorkloadEndpoint {
     WorkloadEndpoint {
         namespace: "shop".into(),
-        name: format!("{node}-k8s-{pod}-eth0"),
+        name: format!("{node}-k8s-{pod}-eth0").into(),
         node: node.into(),
         pod: pod.into(),
         pod_uid: None,
-        container_id: format!("container-{pod}"),
+        container_id: format!("container-{pod}").into(),
         endpoint: "eth0".into(),
-        interface_name: format!("oci{pod}"),
+        interface_name: format!("oci{pod}").into(),
         mac: [2, 0, 0, 0, 0, 1],
         ip_networks: vec![net(ip)],
         labels: Labels::from([("app".to_owned(), pod.to_owned())]),
-        ports: vec![],
+        ports: vec![].into(),
         host_ports: vec![],
     }
 }
@@ -73,7 +73,7 @@ pub(super) fn local(pod: &str, ip: &str, ifindex: u32) -> LocalEndpoint {
 }
 
 fn policy(name: &str) -> Object {
-    Object::NetworkPolicy(NetworkPolicy {
+    Object::NetworkPolicy(Box::new(NetworkPolicy {
         namespace: "shop".into(),
         name: name.into(),
         pod_selector: Selector::Has("app".into()),
@@ -85,7 +85,7 @@ fn policy(name: &str) -> Object {
             ports: None,
         }]),
         egress: None,
-    })
+    }))
 }
 
 pub(super) fn link(ifindex: u32, name: &str) -> Link {
@@ -136,7 +136,7 @@ fn facts() -> Vec<Fact> {
         labels: Labels::from([("app".to_owned(), "far".to_owned())]),
         service_account: None,
         annotations: model::Annotations::new(),
-        ports: vec![],
+        ports: vec![].into(),
         host_network: false,
         finished: false,
     });
@@ -153,11 +153,11 @@ fn facts() -> Vec<Fact> {
         Fact::Object(Object::Namespace(namespace)),
         Fact::Object(policy("allow-far")),
         Fact::Object(pod),
-        Fact::Object(Object::WorkloadEndpoint(workload(
+        Fact::Object(Object::WorkloadEndpoint(Box::new(workload(
             "n3",
             "far",
             "10.244.3.1/32",
-        ))),
+        )))),
         Fact::Link(link(2, "eth0")),
         Fact::Link(link(7, "ociweb")),
         Fact::Link(link(9, names::IPIP_DEVICE)),
@@ -324,7 +324,7 @@ fn a_pod_made_again_under_its_name_does_not_get_the_labels_of_the_one_before() {
             labels: Labels::from([("app".to_owned(), app.to_owned())]),
             service_account: None,
             annotations: model::Annotations::new(),
-            ports: vec![],
+            ports: vec![].into(),
             host_network: false,
             finished: false,
         })
@@ -483,11 +483,11 @@ fn without_bgp_sessions_the_owners_of_blocks_are_the_next_hops() {
     calc.resolve();
     assert_eq!(calc.desired().route(&block), None, "BGP would tell of it");
     let mesh = |enabled| {
-        Object::BgpConfiguration(model::BgpConfiguration {
+        Object::BgpConfiguration(Box::new(model::BgpConfiguration {
             name: "default".into(),
             node_to_node_mesh_enabled: enabled,
             ..model::BgpConfiguration::default()
-        })
+        }))
     };
     tell(&mut calc, Fact::Object(mesh(false)));
     calc.resolve();
@@ -508,13 +508,13 @@ fn ipv6_pods_of_nodes_without_ipv6_need_vxlan() {
         let Object::IpPool(v4) = self::pool(ipip_mode) else {
             panic!("a pool")
         };
-        let pool = Object::IpPool(IpPool {
+        let pool = Object::IpPool(Box::new(IpPool {
             name: "v6".into(),
             cidr: net("fd00:10:244::/56"),
             block_size: 122,
             vxlan_mode,
-            ..v4
-        });
+            ..*v4
+        }));
         tell(&mut calc, Fact::Object(pool));
         let owned = model::IpamBlock {
             cidr: block,

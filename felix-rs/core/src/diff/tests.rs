@@ -49,7 +49,7 @@ fn view() -> View {
             },
         }));
         match endpoint {
-            Object::WorkloadEndpoint(endpoint) => (endpoint, None),
+            Object::WorkloadEndpoint(endpoint) => (*endpoint, None),
             other => panic!("{other:?}"),
         }
     };

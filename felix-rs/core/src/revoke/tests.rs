@@ -64,7 +64,7 @@ fn link(ifindex: u32, name: &str) -> Link {
 fn workload(pod: &str, ip: &str, interface: &str) -> WorkloadEndpoint {
     WorkloadEndpoint {
         namespace: "shop".into(),
-        name: format!("n1-k8s-{pod}-eth0"),
+        name: format!("n1-k8s-{pod}-eth0").into(),
         node: "n1".into(),
         pod: pod.into(),
         pod_uid: None,
@@ -74,7 +74,7 @@ fn workload(pod: &str, ip: &str, interface: &str) -> WorkloadEndpoint {
         mac: [2, 0, 0, 0, 0, 1],
         ip_networks: vec![net(&format!("{ip}/32"))],
         labels: Labels::from([("app".to_owned(), pod.to_owned())]),
-        ports: vec![],
+        ports: vec![].into(),
         host_ports: vec![],
     }
 }
@@ -88,7 +88,7 @@ fn isolate(calc: &mut Calc, pod: &str) {
         egress: None,
     };
     calc.on_update(Update::Apply {
-        object: Object::NetworkPolicy(policy),
+        object: Object::NetworkPolicy(Box::new(policy)),
         warnings: vec![],
     });
     calc.resolve();
@@ -182,7 +182,7 @@ fn the_connections_of_a_pod_outside_of_own_blocks_end_with_it() {
         ..workload("elsewhere", GUEST, "ocielse")
     };
     calc.on_update(Update::Apply {
-        object: Object::WorkloadEndpoint(elsewhere),
+        object: Object::WorkloadEndpoint(Box::new(elsewhere)),
         warnings: vec![],
     });
     calc.resolve();

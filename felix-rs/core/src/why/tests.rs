@@ -25,17 +25,17 @@ fn applied(objects: Vec<Object>) -> Vec<Update> {
 fn workload(node: &str, pod: &str, address: &str) -> WorkloadEndpoint {
     WorkloadEndpoint {
         namespace: "shop".into(),
-        name: format!("{node}-k8s-{pod}-eth0"),
+        name: format!("{node}-k8s-{pod}-eth0").into(),
         node: node.into(),
         pod: pod.into(),
         pod_uid: None,
         container_id: pod.into(),
         endpoint: "eth0".into(),
-        interface_name: format!("oci{pod}"),
+        interface_name: format!("oci{pod}").into(),
         mac: [2, 0, 0, 0, 0, 1],
         ip_networks: vec![address.parse().unwrap()],
         labels: Labels::from([("app".to_owned(), pod.to_owned())]),
-        ports: vec![],
+        ports: vec![].into(),
         host_ports: vec![],
     }
 }
@@ -202,7 +202,10 @@ fn staged_policies_say_what_they_would_do() {
         panic!("{deny:?}");
     };
     let action = model::StagedAction::Set;
-    let staged = Object::StagedKubernetesPolicy(model::StagedKubernetesPolicy { action, policy });
+    let staged = Object::StagedKubernetesPolicy(Box::new(model::StagedKubernetesPolicy {
+        action,
+        policy: *policy,
+    }));
     let view = view().with(applied(vec![staged]));
     let verdict = ask(&view, "shop/far", "shop/web", "tcp/80").unwrap();
     assert!(verdict.allowed);

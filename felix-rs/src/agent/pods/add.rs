@@ -169,9 +169,9 @@ impl Agent {
         }
         self.finish(request, &local, socket)?;
         self.store
-            .write(Write::Put(Box::new(Object::WorkloadEndpoint(
+            .write(Write::Put(Box::new(Object::WorkloadEndpoint(Box::new(
                 local.endpoint.clone(),
-            ))));
+            )))));
         Ok(local)
     }
 
@@ -289,18 +289,19 @@ impl Agent {
 
     fn endpoint(&self, request: &Request, ips: Vec<IpNet>, mac: [u8; 6]) -> WorkloadEndpoint {
         WorkloadEndpoint {
-            namespace: request.namespace.clone(),
-            name: WorkloadEndpoint::name_of(&self.options.node_name, &request.pod, &request.ifname),
-            node: self.options.node_name.clone(),
-            pod: request.pod.clone(),
-            pod_uid: request.pod_uid.clone(),
-            container_id: request.container_id.clone(),
-            endpoint: request.ifname.clone(),
-            interface_name: link_of(&request.container_id, &request.ifname).0,
+            namespace: request.namespace.clone().into(),
+            name: WorkloadEndpoint::name_of(&self.options.node_name, &request.pod, &request.ifname)
+                .into(),
+            node: self.options.node_name.clone().into(),
+            pod: request.pod.clone().into(),
+            pod_uid: request.pod_uid.as_deref().map(Into::into),
+            container_id: request.container_id.clone().into(),
+            endpoint: request.ifname.clone().into(),
+            interface_name: link_of(&request.container_id, &request.ifname).0.into(),
             mac,
             ip_networks: ips,
             labels: request.labels.clone(),
-            ports: request.ports.clone(),
+            ports: request.ports.clone().into(),
             host_ports: request.host_ports.clone(),
         }
     }

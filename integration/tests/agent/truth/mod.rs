@@ -143,7 +143,7 @@ impl Stage {
                 Some(pod) => evaluator.set_endpoint(&pod.id, Some(pod.endpoint.clone())),
                 None if peer.node.is_some() => {
                     let node = NodePeer {
-                        labels: BTreeMap::new(),
+                        labels: BTreeMap::new().into(),
                         addresses: peer.addresses.into(),
                     };
                     evaluator.set_node(peer.probe.name(), Some(node));
@@ -432,22 +432,22 @@ fn pod(node: &Node, plugin: &Plugin, namespace: &str, name: &str, number: u8) ->
     let pod = Pod::add(&node.lab, plugin, spec)?;
     let probe = Probe::start(pod.netns(), pod.name())?;
     let endpoint = Endpoint {
-        namespace: namespace.to_owned(),
-        pod: pod.name().to_owned(),
-        labels,
+        namespace: namespace.to_owned().into(),
+        pod: pod.name().to_owned().into(),
+        labels: labels.into(),
         ports: ports.into(),
         ips: pod.addresses(),
         local: None,
         labels_known: true,
-        service_account: Some(account),
-        profiles: vec![],
+        service_account: Some(account.into()),
+        profiles: vec![].into(),
     };
     Ok(Peer {
         probe,
         addresses: [pod.ipv4()?, pod.ipv6()?],
         node: None,
         pod: Some(OfPod {
-            id: EndpointId(format!("{namespace}/{}", pod.name())),
+            id: EndpointId(format!("{namespace}/{}", pod.name()).into()),
             endpoint,
             service: Ipv4Addr::new(10, 96, 0, 10 + number),
             host_interface: pod.host_interface()?,
@@ -489,14 +489,14 @@ fn tell(evaluator: &mut Evaluator, object: Object) -> Result<()> {
             let namespace = set.namespace.clone();
             evaluator.set_network_set(namespace.as_deref(), &name, Some(set));
         }
-        Object::HostEndpoint(host) => evaluator.set_host_endpoint(&name, Some(host)),
+        Object::HostEndpoint(host) => evaluator.set_host_endpoint(&name, Some(*host)),
         Object::ServiceAccount(account) => {
             let namespace = account.namespace.clone();
             evaluator.set_service_account(&namespace, &name, Some(account));
         }
         Object::EndpointSlice(slice) => {
             let namespace = slice.namespace.clone();
-            evaluator.set_endpoint_slice(&namespace, &name, Some(slice));
+            evaluator.set_endpoint_slice(&namespace, &name, Some(*slice));
         }
         Object::Pod(pod) if pod.host_network => {}
         other => bail!("not judged: {:?}", other.key()),

@@ -16,7 +16,7 @@ fn peer_document(spec: Value) -> Value {
 
 fn peer(spec: Value) -> BgpPeer {
     match clean(&peer_document(spec)) {
-        Object::BgpPeer(peer) => peer,
+        Object::BgpPeer(peer) => *peer,
         other => panic!("{other:?}"),
     }
 }
@@ -240,7 +240,7 @@ fn a_configuration_is_defaulted_as_in_calico_and_read_in_full() {
     };
     assert_eq!(
         clean(&document(json!({}))),
-        Object::BgpConfiguration(defaults.clone())
+        Object::BgpConfiguration(Box::new(defaults.clone()))
     );
     let spec = json!({ "asNumber": "1.1", "nodeToNodeMeshEnabled": false, "listenPort": 1179,
         "nodeMeshMaxRestartTime": "2m1s" });
@@ -251,7 +251,10 @@ fn a_configuration_is_defaulted_as_in_calico_and_read_in_full() {
         node_mesh_max_restart_time: 121,
         ..defaults
     };
-    assert_eq!(clean(&document(spec)), Object::BgpConfiguration(expected));
+    assert_eq!(
+        clean(&document(spec)),
+        Object::BgpConfiguration(Box::new(expected))
+    );
     for (spec, expected) in [
         (
             json!({ "nodeMeshPassword": {} }),
@@ -334,7 +337,10 @@ fn a_configuration_says_what_is_announced_of_services_and_with_which_communities
         ebgp_requires_policy: true,
         ..BgpConfiguration::default()
     };
-    assert_eq!(clean(&document), Object::BgpConfiguration(expected));
+    assert_eq!(
+        clean(&document),
+        Object::BgpConfiguration(Box::new(expected))
+    );
 }
 
 #[test]
@@ -410,7 +416,7 @@ fn filter_document(spec: Value) -> Value {
 
 fn as_filter(object: Object) -> BgpFilter {
     match object {
-        Object::BgpFilter(filter) => filter,
+        Object::BgpFilter(filter) => *filter,
         other => panic!("{other:?}"),
     }
 }

@@ -18,7 +18,7 @@ fn global(spec: Value) -> Value {
 
 fn as_policy(object: Object) -> CalicoPolicy {
     match object {
-        Object::CalicoPolicy(policy) => policy,
+        Object::CalicoPolicy(policy) => *policy,
         other => panic!("{other:?}"),
     }
 }
@@ -462,7 +462,7 @@ fn a_fallback_denies_the_endpoints_that_the_policy_selects_in_its_directions() {
         egress: deny.clone(),
         ..policy(json!({}))
     };
-    assert_eq!(fallback, Some(Object::CalicoPolicy(expected)));
+    assert_eq!(fallback, Some(Object::CalicoPolicy(Box::new(expected))));
     for spec in [
         json!(null),
         json!({ "selector": "a ==", "types": 7, "order": "x" }),

@@ -50,7 +50,7 @@ fn settings_that_mean_something_are_read_and_the_others_named() {
         log_prefix: Some("p".into()),
     };
     let (object, warnings) = valid(&document("default", spec));
-    assert_eq!(object, Object::FelixConfiguration(expected));
+    assert_eq!(object, Object::FelixConfiguration(Box::new(expected)));
     assert_eq!(warnings, ["spec.bpfEnabled: not used here, ignored"]);
     let nothing = FelixConfiguration {
         name: "node.n1".into(),
@@ -58,7 +58,7 @@ fn settings_that_mean_something_are_read_and_the_others_named() {
     };
     assert_eq!(
         clean(&document("node.n1", json!({}))),
-        Object::FelixConfiguration(nothing)
+        Object::FelixConfiguration(Box::new(nothing))
     );
 }
 

@@ -15,7 +15,7 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn labels() -> impl Strategy<Value = Labels> {
-    btree_map("[a-z./]{1,12}", any::<String>(), 0..4)
+    btree_map("[a-z./]{1,12}", any::<String>(), 0..4).prop_map(Labels::from)
 }
 
 fn port() -> impl Strategy<Value = NamedPort> {
@@ -54,21 +54,21 @@ fn endpoint() -> impl Strategy<Value = Object> {
             labels,
             (ports, host_ports),
         )| {
-            Object::WorkloadEndpoint(WorkloadEndpoint {
-                namespace,
-                name,
-                node,
-                pod,
-                pod_uid,
-                container_id,
+            Object::WorkloadEndpoint(Box::new(WorkloadEndpoint {
+                namespace: namespace.into(),
+                name: name.into(),
+                node: node.into(),
+                pod: pod.into(),
+                pod_uid: pod_uid.map(Into::into),
+                container_id: container_id.into(),
                 endpoint: "eth0".into(),
                 interface_name: "oci0".into(),
                 mac,
                 ip_networks,
                 labels,
-                ports,
+                ports: ports.into(),
                 host_ports,
-            })
+            }))
         },
     )
 }

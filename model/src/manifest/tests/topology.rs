@@ -66,7 +66,8 @@ fn a_pod_gives_its_labels_and_the_named_ports_of_its_containers_and_sidecars() {
             port("http", Protocol::Tcp, 8080),
             port("dns", Protocol::Udp, 53),
             port("side", Protocol::Tcp, 1),
-        ],
+        ]
+        .into(),
         host_network: false,
         finished: true,
     };
@@ -161,7 +162,10 @@ fn a_pool_is_defaulted_as_in_calico() {
     };
     for (cidr, block_size) in [("10.244.0.0/16", 26), ("fd00:10::/48", 122)] {
         let document = calico("IPPool", "p", json!({ "cidr": cidr }));
-        assert_eq!(clean(&document), Object::IpPool(pool(cidr, block_size)));
+        assert_eq!(
+            clean(&document),
+            Object::IpPool(Box::new(pool(cidr, block_size)))
+        );
     }
     let spec = json!({ "cidr": "10.0.0.0/16", "blockSize": 28, "ipipMode": "CrossSubnet",
         "vxlanMode": "Never", "natOutgoing": true, "disabled": true, "disableBGPExport": true,
@@ -180,7 +184,7 @@ fn a_pool_is_defaulted_as_in_calico() {
     };
     assert_eq!(
         clean(&calico("IPPool", "p", spec)),
-        Object::IpPool(expected)
+        Object::IpPool(Box::new(expected))
     );
 }
 

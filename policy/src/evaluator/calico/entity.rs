@@ -3,7 +3,7 @@
 
 use super::super::Evaluator;
 use crate::endpoint::Endpoint;
-use model::{HostEndpoint, Labels, NamedPort, NetworkSet, Selector};
+use model::{HostEndpoint, Labels, NamedPort, NetworkSet, Selector, Text};
 use std::net::IpAddr;
 
 const LABEL_NAME: &str = "projectcalico.org/name";
@@ -69,8 +69,10 @@ impl Evaluator {
     }
 
     /// An endpoint's own labels over those of its profiles.
-    fn inherited(&self, profiles: &[String], own: &Labels) -> Labels {
-        let known = profiles.iter().filter_map(|name| self.profiles.get(name));
+    fn inherited(&self, profiles: &[Text], own: &Labels) -> Labels {
+        let known = profiles
+            .iter()
+            .filter_map(|name| self.profiles.get(name.as_str()));
         let mut labels = Labels::new();
         for profile in known {
             labels.extend(profile.labels_to_apply.clone());

@@ -177,7 +177,10 @@ impl Alphabet {
 
     /// The numbers that a name stands for anywhere.
     fn add_name(&mut self, name: &str, protocol: Option<u8>, evaluator: &Evaluator) {
-        let pods = evaluator.endpoints.values().flat_map(|pod| &pod.ports);
+        let pods = evaluator
+            .endpoints
+            .values()
+            .flat_map(|pod| pod.ports.iter());
         let hosts = evaluator
             .host_endpoints
             .values()

@@ -241,7 +241,7 @@ impl Evaluator {
     }
 
     fn has_named_port(&self, name: &str, protocol: u8) -> bool {
-        let pods = self.known_pods().flat_map(|pod| &pod.ports);
+        let pods = self.known_pods().flat_map(|pod| pod.ports.iter());
         let hosts = self.host_endpoints.values().flat_map(|host| &host.ports);
         let mut ports = pods.chain(hosts);
         ports.any(|port| port.name == name && port.protocol.number() == protocol)
@@ -253,6 +253,6 @@ fn nobody(port: &str) -> String {
 }
 
 fn has_port(pods: &[&Endpoint], name: &str, protocol: Option<Protocol>) -> bool {
-    let mut ports = pods.iter().flat_map(|pod| &pod.ports);
+    let mut ports = pods.iter().flat_map(|pod| pod.ports.iter());
     ports.any(|port| port.name == name && protocol.is_none_or(|wanted| port.protocol == wanted))
 }

@@ -141,7 +141,7 @@ fn change(there: f64) -> BoxedStrategy<Change> {
     let endpoint = (0_u32..8, weighted(there, endpoint())).prop_map(|(number, endpoint)| {
         let local = (number < 4).then_some(100 + number);
         let endpoint = endpoint.map(|endpoint| Endpoint { local, ..endpoint });
-        Change::Endpoint(EndpointId(format!("pod-{number}")), endpoint)
+        Change::Endpoint(EndpointId(format!("pod-{number}").into()), endpoint)
     });
     let policy = (policy(), prop::bool::weighted(there))
         .prop_map(|(policy, there)| Change::Policy(policy.key(), there.then_some(policy)));
@@ -319,15 +319,15 @@ pub(crate) fn endpoint() -> BoxedStrategy<Endpoint> {
     )
         .prop_map(
             |((namespace, account, profiles), labels, ports, ips, labels_known)| Endpoint {
-                namespace: namespace.to_owned(),
-                pod: "pod".to_owned(),
+                namespace: namespace.to_owned().into(),
+                pod: "pod".to_owned().into(),
                 labels,
-                ports,
+                ports: ports.into(),
                 ips,
                 local: None,
                 labels_known,
-                service_account: account.map(str::to_owned),
-                profiles: profiles.into_iter().map(str::to_owned).collect(),
+                service_account: account.map(Into::into),
+                profiles: profiles.into_iter().map(Into::into).collect(),
             },
         )
         .boxed()

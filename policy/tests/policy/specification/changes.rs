@@ -82,7 +82,7 @@ fn pods_that_policies_can_not_tell_apart_are_one_line() {
     let mut after = cluster(&[deny]);
     for number in 4..7_u8 {
         let (_, pod) = super::pod(2, 0);
-        let id = policy::EndpointId(format!("z/a{number}"));
+        let id = policy::EndpointId(format!("z/a{number}").into());
         let pod = policy::Endpoint {
             ips: vec![[10, 0, 2, number].into()],
             ..pod

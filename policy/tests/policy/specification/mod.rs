@@ -71,21 +71,25 @@ fn pod(namespace: usize, pod: usize) -> (EndpointId, Endpoint) {
     };
     let web = if name == "c" { 81 } else { 80 };
     let endpoint = Endpoint {
-        namespace: namespace_name.to_owned(),
-        pod: name.to_owned(),
+        namespace: namespace_name.to_owned().into(),
+        pod: name.to_owned().into(),
         labels: Labels::from([("pod".to_owned(), name.to_owned())]),
         ports: vec![
             port("web", Protocol::Tcp, web),
             port("dns", Protocol::Udp, 53),
             port("diameter", Protocol::Sctp, 3868),
-        ],
+        ]
+        .into(),
         ips: pod_address(namespace, pod).into(),
         local: None,
         labels_known: true,
-        service_account: Some(format!("sa-{name}")),
-        profiles: vec![],
+        service_account: Some(format!("sa-{name}").into()),
+        profiles: vec![].into(),
     };
-    (EndpointId(format!("{namespace_name}/{name}")), endpoint)
+    (
+        EndpointId(format!("{namespace_name}/{name}").into()),
+        endpoint,
+    )
 }
 
 fn cluster(manifests: &[Value]) -> Evaluator {
@@ -122,7 +126,7 @@ fn tell(evaluator: &mut Evaluator, object: Object) {
             let namespace = set.namespace.clone();
             evaluator.set_network_set(namespace.as_deref(), &name, Some(set));
         }
-        Object::HostEndpoint(host) => evaluator.set_host_endpoint(&name, Some(host)),
+        Object::HostEndpoint(host) => evaluator.set_host_endpoint(&name, Some(*host)),
         Object::Profile(profile) => evaluator.set_profile(&name, Some(profile)),
         Object::ServiceAccount(account) => {
             let namespace = account.namespace.clone();
@@ -130,7 +134,7 @@ fn tell(evaluator: &mut Evaluator, object: Object) {
         }
         Object::EndpointSlice(slice) => {
             let namespace = slice.namespace.clone();
-            evaluator.set_endpoint_slice(&namespace, &name, Some(slice));
+            evaluator.set_endpoint_slice(&namespace, &name, Some(*slice));
         }
         other => panic!("{:?}", other.key()),
     }
@@ -151,7 +155,7 @@ fn flow(line: &str) -> Flow {
                     |names: [&str; 3], name| names.iter().position(|one| *one == name).unwrap();
                 let place = (at(["x", "y", "z"], namespace), at(["a", "b", "c"], pod));
                 let address = pod_address(place.0, place.1)[usize::from(v6)];
-                Party::Pod(EndpointId(text.to_owned()), address)
+                Party::Pod(EndpointId(text.to_owned().into()), address)
             }
             None => Party::Address(text.parse().unwrap()),
         }

@@ -30,14 +30,14 @@ fn service(name: &str, policy: ExternalTrafficPolicy) -> Service {
 }
 
 fn slice(service: &str, nodes: &[&str]) -> Object {
-    Object::EndpointSlice(EndpointSlice {
+    Object::EndpointSlice(Box::new(EndpointSlice {
         namespace: "shop".into(),
         name: format!("{service}-1"),
         service: service.into(),
         addresses: BTreeSet::new(),
         ports: vec![],
         ready_nodes: nodes.iter().map(|name| (*name).to_owned()).collect(),
-    })
+    }))
 }
 
 fn announced(name: &str, all: impl IntoIterator<Item = Object>) -> Vec<String> {
@@ -54,17 +54,17 @@ const RANGES: [&str; 3] = ["10.96.0.0/12", "192.0.2.0/24", "198.51.100.0/24"];
 
 #[test]
 fn ranges_are_announced_whole_by_every_node() {
-    let cluster = Object::Service(service("web", ExternalTrafficPolicy::Cluster));
-    let all = [Object::BgpConfiguration(configuration()), cluster];
+    let cluster = Object::Service(Box::new(service("web", ExternalTrafficPolicy::Cluster)));
+    let all = [Object::BgpConfiguration(Box::new(configuration())), cluster];
     assert_eq!(announced("n1", all.clone()), RANGES);
     assert_eq!(announced("n2", all), RANGES);
 }
 
 #[test]
 fn a_local_service_is_announced_address_by_address_by_nodes_with_a_ready_endpoint() {
-    let local = Object::Service(service("web", ExternalTrafficPolicy::Local));
+    let local = Object::Service(Box::new(service("web", ExternalTrafficPolicy::Local)));
     let all = [
-        Object::BgpConfiguration(configuration()),
+        Object::BgpConfiguration(Box::new(configuration())),
         local,
         slice("web", &["n2"]),
     ];
@@ -88,8 +88,8 @@ fn load_balancer_addresses_may_be_announced_one_by_one() {
         service_load_balancer_aggregation: false,
         ..configuration()
     };
-    let cluster = Object::Service(service("web", ExternalTrafficPolicy::Cluster));
-    let all = [Object::BgpConfiguration(apart), cluster];
+    let cluster = Object::Service(Box::new(service("web", ExternalTrafficPolicy::Cluster)));
+    let all = [Object::BgpConfiguration(Box::new(apart)), cluster];
     assert_eq!(announced("n1", all), ["198.51.100.7/32"]);
 }
 
@@ -106,8 +106,8 @@ fn headless_services_and_aliases_have_no_address_to_announce() {
     };
     for service in [headless, alias] {
         let all = [
-            Object::BgpConfiguration(configuration()),
-            Object::Service(service),
+            Object::BgpConfiguration(Box::new(configuration())),
+            Object::Service(Box::new(service)),
             slice("web", &["n1"]),
         ];
         assert_eq!(announced("n1", all), RANGES);
@@ -117,10 +117,10 @@ fn headless_services_and_aliases_have_no_address_to_announce() {
 #[test]
 fn a_node_that_is_excluded_from_load_balancers_announces_no_service() {
     let mut excluded = node("n1", "10.1.0.11/24");
-    excluded.labels.insert(EXCLUDED.into(), String::new());
+    excluded.labels.insert(EXCLUDED, "");
     let all = [
-        Object::BgpConfiguration(configuration()),
-        Object::Service(service("web", ExternalTrafficPolicy::Local)),
+        Object::BgpConfiguration(Box::new(configuration())),
+        Object::Service(Box::new(service("web", ExternalTrafficPolicy::Local))),
         slice("web", &["n1"]),
         Object::Node(excluded),
     ];
@@ -142,7 +142,7 @@ fn what_is_attached_to_a_prefix_comes_from_all_entries_that_hold_it() {
         ],
         ..BgpConfiguration::default()
     };
-    let objects = objects([Object::BgpConfiguration(tagged)]);
+    let objects = objects([Object::BgpConfiguration(Box::new(tagged))]);
     let blocks = ["10.244.1.64/26", "10.246.0.0/26"].map(|block| block.parse().unwrap());
     let routes = local_routes("n1", &BTreeSet::from(blocks), &objects);
     let tagged = LocalRoute {
@@ -170,9 +170,9 @@ proptest! {
         let ranges = service_ranges(&configuration);
         let mut own = node("n1", "10.1.0.11/24");
         if excluded {
-            own.labels.insert(EXCLUDED.into(), "true".into());
+            own.labels.insert(EXCLUDED, "true");
         }
-        let mut all = vec![Object::BgpConfiguration(configuration), Object::Node(own)];
+        let mut all = vec![Object::BgpConfiguration(Box::new(configuration)), Object::Node(own)];
         for (index, (address, local, ready)) in services.iter().enumerate() {
             let name = format!("s{index}");
             let policy = if *local {
@@ -183,7 +183,7 @@ proptest! {
             let mut one = service(&name, policy);
             one.external_ips.push(IpAddr::from(*address));
             one.load_balancer_ips.push(IpAddr::from(*address));
-            all.push(Object::Service(one));
+            all.push(Object::Service(Box::new(one)));
             if *ready {
                 all.push(slice(&name, &["n1"]));
             }

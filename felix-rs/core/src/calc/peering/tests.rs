@@ -5,18 +5,18 @@ use model::dataplane::{Address, Link, NextHop};
 use model::{BgpConfiguration, BgpPeer, Namespace, Object, Selector, Update};
 
 fn configuration() -> Object {
-    Object::BgpConfiguration(BgpConfiguration {
+    Object::BgpConfiguration(Box::new(BgpConfiguration {
         local_workload_peering_ipv4: Some([169, 254, 0, 179].into()),
         ..BgpConfiguration::default()
-    })
+    }))
 }
 
 fn peer(selector: Selector) -> Object {
-    Object::BgpPeer(BgpPeer {
+    Object::BgpPeer(Box::new(BgpPeer {
         local_workload_selector: Some(selector),
         as_number: Some(65010),
         ..BgpPeer::new("inner")
-    })
+    }))
 }
 
 fn router() -> Selector {
