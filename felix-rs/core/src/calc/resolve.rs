@@ -22,9 +22,12 @@ impl Calc {
         if dirty.topology {
             dirty.all_learned |= self.resolve_topology();
         }
-        let workloads = !self.topology.workloads.is_empty();
         dirty.sessions |= dirty.local && self.peers_with_pods();
-        dirty.all_learned |= dirty.local && workloads;
+        if dirty.local && !self.topology.workloads.is_empty() {
+            // The links that lead there may have come or gone.
+            let through_pods = self.behind.keys().chain(self.withheld.keys());
+            dirty.learned.extend(through_pods.copied());
+        }
         if dirty.sessions {
             let Sessions {
                 config,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::calc::tests::{ALL_TUNNELS, link, local, net, node};
 use bgp_core::{FibChange, Import, PeerKey};
-use model::dataplane::{Address, NextHop};
+use model::dataplane::{Address, Link, NextHop};
 use model::{BgpConfiguration, BgpPeer, Namespace, Object, Selector, Update};
 
 fn configuration() -> Object {
@@ -120,13 +120,24 @@ fn what_a_pod_announces_leads_to_its_link_and_the_pod_may_speak_for_it() {
         onlink: true,
         weight: 1,
     };
-    let wanted = Some(&RouteKind::Via(vec![hop]));
+    let through_pod = RouteKind::Via(vec![hop]);
+    let wanted = Some(&through_pod);
     assert_eq!(calc.desired().route(&network), wanted);
     let behind = |calc: &Calc| {
         let sets = calc.ruleset().sets.keys();
         sets.filter(|name| name.starts_with("behind4_")).count()
     };
     assert_eq!(behind(&calc), 1);
+    let down = Link {
+        carrier: false,
+        ..link(7, "ocirouter")
+    };
+    calc.on_link(down);
+    calc.resolve();
+    assert_eq!(calc.desired().route(&network), None);
+    calc.on_link(link(7, "ocirouter"));
+    calc.resolve();
+    assert_eq!(calc.desired().route(&network), wanted);
     // A pod that is no peer is no way to anywhere.
     calc.on_fib(learnt(network, [10, 244, 1, 8]));
     calc.resolve();
