@@ -213,7 +213,7 @@ fn told_of_every_kind() -> policy::Compiler {
                 compiler.set_network_set(namespace.as_deref(), &name, Some(set));
             }
             Object::HostEndpoint(host) => {
-                compiler.set_host_endpoint(&host.name.clone(), Some(host));
+                compiler.set_host_endpoint(&host.name.clone(), Some(*host));
             }
             object => {
                 let policy = policy::Policy::try_from(object).unwrap();
