@@ -141,7 +141,7 @@ impl IntoIterator for Labels {
     type IntoIter = std::vec::IntoIter<(Text, Text)>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.to_vec().into_iter()
+        Vec::from(&*self.0).into_iter()
     }
 }
 

@@ -74,18 +74,28 @@ pub(in crate::kube) fn since(world: &World, mark: u64) -> Result<Vec<Request>> {
     Ok(requests)
 }
 
+/// The requests of a time in which nothing happens. The API server ends the watches of a kind some
+/// time after its definition was touched, which the tests before have done: once is allowed.
+fn idle(world: &World) -> Result<Vec<Request>> {
+    let measure = || -> Result<(Vec<Request>, bool)> {
+        let start = mark(world)?;
+        std::thread::sleep(QUIET);
+        let requests = since(world, start)?;
+        let listed = requests.iter().any(|request| request.verb == "list");
+        Ok((requests, listed))
+    };
+    let (mut requests, mut listed) = measure()?;
+    if listed {
+        (requests, listed) = measure()?;
+    }
+    ensure!(!listed, "lists in {QUIET:?}: {requests:?}");
+    Ok(requests)
+}
+
 pub(in crate::kube) fn quiet(world: &mut World) -> Result<String> {
     const PODS: usize = 12;
     world.base()?;
-    let start = mark(world)?;
-    // What is measured is a time in which nothing happens.
-    std::thread::sleep(QUIET);
-    let idle = since(world, start)?;
-    let lists: Vec<&Request> = idle
-        .iter()
-        .filter(|request| request.verb == "list")
-        .collect();
-    ensure!(lists.is_empty(), "lists in {QUIET:?}: {lists:?}");
+    let idle = idle(world)?;
     let start = mark(world)?;
     let manifest: String = (0..PODS)
         .map(|index| {
