@@ -1,5 +1,5 @@
 //! BFD of 50 ms x 3 between two of ours for ten minutes, while every processor is busy and both
-//! processes exchange a million routes over and over. Needs root and time:
+//! processes exchange a million routes every ten seconds. Needs root and time:
 //! `cargo test --release -p bgp-speaker --test bfd_flaps -- --ignored --nocapture`.
 
 #![allow(clippy::unwrap_used)] // a test may panic
@@ -12,7 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const ROUTES: u32 = 1_000_000;
+/// A file names a quarter of a million things at most.
+const ROUTES: u32 = 200_000;
+/// Between two changes of all of them.
+const ROUND: Duration = Duration::from_secs(2);
 const LASTS: Duration = Duration::from_secs(600);
 /// Between two looks at the logs and at what the hypervisor took.
 const LOOK: Duration = Duration::from_millis(200);
@@ -26,8 +29,8 @@ fn peer(address: &str, number: u32, more: &str) -> String {
     )
 }
 
-/// A peer that announces the million, by way of a filter of this name.
-fn announcer(lab: &Lab, filter: &str) -> String {
+/// A peer that announces all of them, by way of a filter of this name.
+fn announcer(filter: &str) -> String {
     let mut text = format!(
         "localAs: 65001\nrouterId: 192.0.2.2\nebgpRequiresPolicy: false\nnextHopV4: 10.0.0.2\n\
          filters:\n  a: [{{ action: Accept, operations: [{{ addCommunity: '65001:1' }}] }}]\n  \
@@ -43,7 +46,6 @@ fn announcer(lab: &Lab, filter: &str) -> String {
         let address = std::net::Ipv4Addr::from((20 << 24) + number);
         writeln!(text, "- {address}/32").unwrap();
     }
-    lab.write(&format!("million-{filter}.yaml"), &text);
     text
 }
 
@@ -72,15 +74,15 @@ fn has_all(lab: &Lab, speaker: &Daemon) -> bool {
 
 #[test]
 #[ignore = "takes ten minutes and every processor"]
-fn bfd_of_50_ms_does_not_flap_beside_a_million_routes_and_busy_processors() {
+fn bfd_of_50_ms_does_not_flap_beside_a_million_changes_of_routes_and_busy_processors() {
     let lab = Lab::new();
-    let configs = ["a", "b"].map(|filter| announcer(&lab, filter));
+    let configs = ["a", "b"].map(announcer);
     lab.write("their.yaml", &configs[0]);
     let limits = "maxPrefixes: 2000000";
     let ours = lab.speaker(&peer("10.0.0.2", 65001, limits), false);
     let theirs = lab.their_speaker_of_file();
     eventually("the path is watched", || lab.read("log").contains("is up"));
-    eventually("a million routes", || has_all(&lab, &ours));
+    eventually("all routes", || has_all(&lab, &ours));
     let stop = Arc::new(AtomicBool::new(false));
     let cores = std::thread::available_parallelism().unwrap().get();
     let busy: Vec<_> = (0..cores)
@@ -98,7 +100,7 @@ fn bfd_of_50_ms_does_not_flap_beside_a_million_routes_and_busy_processors() {
     let began = Instant::now();
     let mut round = Instant::now();
     while began.elapsed() < LASTS {
-        if round.elapsed() > Duration::from_secs(5) {
+        if round.elapsed() > ROUND {
             rounds += 1;
             lab.write("their.yaml", &configs[rounds % 2]);
             theirs.signal("HUP");
@@ -118,7 +120,7 @@ fn bfd_of_50_ms_does_not_flap_beside_a_million_routes_and_busy_processors() {
     stop.store(true, Ordering::Relaxed);
     busy.into_iter().for_each(|thread| thread.join().unwrap());
     println!(
-        "{flaps} flaps, {explained} while the hypervisor had a processor, {rounds} times a million routes"
+        "{flaps} flaps, {explained} while the hypervisor had a processor, {rounds} times {ROUTES} routes"
     );
     assert_eq!(flaps, 0);
 }

@@ -106,8 +106,10 @@ impl Agent {
             return Ok(false);
         }
         // Whose packets they may take is in force before they take any.
+        let ops = std::mem::take(ops);
         let table = match self.table {
-            Table::InStep => Step::Table(std::mem::take(ops)),
+            Table::InStep => Step::Table(ops),
+            // What it lacks says all of it.
             Table::Unknown => self.read_table(),
         };
         self.apply(table)?;
