@@ -1,13 +1,15 @@
 //! The last in-sync view on disk, for a start without the datastore.
 //!
 //! Written whole to a temporary file and renamed, by a thread of its own, at most once in
-//! [`QUIET`]; a torn or foreign file is reported and ignored.
+//! [`QUIET`], and so rarely that encoding takes no more than a hundredth of the time; a torn or
+//! foreign file is reported and ignored.
 
 use model::Object;
 use serde::Deserialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,10 @@ const VERSION: u32 = 1;
 const FILE: &str = "snapshot.json";
 /// Views that follow each other within this time are written once.
 pub(crate) const QUIET: Duration = Duration::from_millis(500);
+/// A view is written at most once in so many times of what it took to encode the one before.
+const RARELY: u32 = 100;
+/// However large it is, a view is not older than this.
+const SELDOM: Duration = Duration::from_secs(120);
 
 #[derive(Deserialize)]
 struct Snapshot {
@@ -76,6 +82,8 @@ pub(crate) fn load(folder: &Path, node: &str) -> Result<Option<Vec<Object>>, Loa
 /// Writes views in the background.
 pub(crate) struct Saver {
     views: Sender<Vec<Arc<Object>>>,
+    /// What encoding the last view took, in microseconds.
+    took: Arc<AtomicU64>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -83,13 +91,21 @@ impl Saver {
     pub(crate) fn start(folder: &Path, node: &str) -> Result<Self, std::io::Error> {
         let (views, queue) = channel();
         let (folder, node) = (folder.to_owned(), node.to_owned());
+        let took = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&took);
         let thread = std::thread::Builder::new()
             .name("snapshot".into())
-            .spawn(move || run(&queue, &folder, &node))?;
+            .spawn(move || run(&queue, &folder, &node, &told))?;
         Ok(Self {
             views,
+            took,
             thread: Some(thread),
         })
+    }
+
+    /// How long to wait from one view to the next.
+    pub(crate) fn pause(&self) -> Duration {
+        pause_after(Duration::from_micros(self.took.load(Ordering::Relaxed)))
     }
 
     /// Have this view written soon.
@@ -109,21 +125,33 @@ impl Drop for Saver {
     }
 }
 
-fn run(queue: &Receiver<Vec<Arc<Object>>>, folder: &Path, node: &str) {
+fn pause_after(took: Duration) -> Duration {
+    took.saturating_mul(RARELY).clamp(QUIET, SELDOM)
+}
+
+fn run(queue: &Receiver<Vec<Arc<Object>>>, folder: &Path, node: &str, took: &AtomicU64) {
     while let Ok(mut objects) = queue.recv() {
         let due = Instant::now() + QUIET;
         // Newer views take its place, but do not put it off.
         while let Ok(newer) = queue.recv_timeout(due.saturating_duration_since(Instant::now())) {
             objects = newer;
         }
-        if let Err(error) = write(folder, node, &objects) {
-            tracing::error!(%error, folder = %folder.display(), "snapshot not written");
+        match write(folder, node, &objects) {
+            Ok(encoding) => {
+                let micros = u64::try_from(encoding.as_micros()).unwrap_or(u64::MAX);
+                took.store(micros, Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::error!(%error, folder = %folder.display(), "snapshot not written");
+            }
         }
     }
 }
 
-/// Object by object, so that a large view is not held a second time as text.
-fn write(folder: &Path, node: &str, objects: &[Arc<Object>]) -> Result<(), std::io::Error> {
+/// Object by object, so that a large view is not held a second time as text. Returns how long it
+/// took before the disk was waited for.
+fn write(folder: &Path, node: &str, objects: &[Arc<Object>]) -> Result<Duration, std::io::Error> {
+    let begun = Instant::now();
     let temporary = folder.join("snapshot.json.new");
     let mut file = std::io::BufWriter::new(std::fs::File::create(&temporary)?);
     let node = serde_json::to_string(node)?;
@@ -138,9 +166,11 @@ fn write(folder: &Path, node: &str, objects: &[Arc<Object>]) -> Result<(), std::
     let file = file
         .into_inner()
         .map_err(std::io::IntoInnerError::into_error)?;
+    let encoding = begun.elapsed();
     file.sync_all()?;
     std::fs::rename(&temporary, folder.join(FILE))?;
-    std::fs::File::open(folder)?.sync_all()
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(encoding)
 }
 
 #[cfg(test)]
@@ -168,6 +198,14 @@ mod tests {
         saver.save(shared());
         drop(saver);
         assert_eq!(load(folder.path(), "n1").unwrap(), Some(objects()));
+    }
+
+    #[test]
+    fn a_view_that_takes_long_to_write_is_written_rarely_but_not_never() {
+        let after = |millis| pause_after(Duration::from_millis(millis));
+        assert_eq!(after(1), QUIET);
+        assert_eq!(after(600), Duration::from_secs(60));
+        assert_eq!(after(10_000), SELDOM);
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Election {
     }
 
     /// What to write in place of what was seen last: a renewal, or a claim of a record that is
-    /// missing or stale. None where somebody else holds it, where nothing was read yet, or where
+    /// missing, stale or given back. None where somebody else holds it, where nothing was read yet, or where
     /// ours is young. `None` inside is a record that has to be created.
     pub fn next(&self, now: u64) -> Option<(Option<Lease>, Lease)> {
         let (record, since) = self.seen.as_ref()?;
@@ -66,7 +66,7 @@ impl Election {
                 }
                 record.renewals.wrapping_add(1)
             }
-            Some(_) if age < self.duration_ms => return None,
+            Some(record) if !record.holder.is_empty() && age < self.duration_ms => return None,
             Some(record) => record.renewals.wrapping_add(1),
             None => 1,
         };
@@ -75,6 +75,18 @@ impl Election {
             renewals,
         };
         Some((record.clone(), next))
+    }
+
+    /// What to write in place of our record so that somebody else need not wait for its end: nobody
+    /// holds it. None where it is not ours.
+    pub fn give_back(&self) -> Option<(Option<Lease>, Lease)> {
+        let (record, _) = self.seen.as_ref()?;
+        let ours = record.as_ref().filter(|record| record.holder == self.me)?;
+        let free = Lease {
+            holder: String::new(),
+            renewals: ours.renewals.wrapping_add(1),
+        };
+        Some((record.clone(), free))
     }
 }
 
@@ -118,11 +130,32 @@ mod tests {
         assert!(!a.holds(65));
     }
 
+    #[test]
+    fn a_lease_that_is_given_back_is_anybodys_at_once() {
+        let mut record = None;
+        let (mut a, mut b) = (Election::new("a", DURATION), Election::new("b", DURATION));
+        a.observe(None, 0);
+        let (expected, next) = a.next(0).unwrap();
+        assert!(swap(&mut record, &expected, &next));
+        a.written(next, 0);
+        b.observe(record.clone(), 1);
+        assert_eq!(b.give_back(), None, "it is not its own");
+        let (expected, free) = a.give_back().unwrap();
+        assert!(swap(&mut record, &expected, &free));
+        a.written(free, 2);
+        assert!(!a.holds(2));
+        b.observe(record.clone(), 2);
+        let (expected, next) = b.next(2).unwrap();
+        assert!(swap(&mut record, &expected, &next));
+        b.written(next, 2);
+        assert!(b.holds(2));
+    }
+
     proptest! {
         /// Clocks run alike but start anywhere; writes take any time.
         #[test]
         fn two_never_hold_it_at_once(
-            steps in prop::collection::vec((0..3usize, 0..12u64, 0..4u8), 1..300),
+            steps in prop::collection::vec((0..3usize, 0..12u64, 0..5u8), 1..300),
         ) {
             let mut record: Option<Lease> = None;
             let offsets = [0, 1_000, 77];
@@ -146,6 +179,9 @@ mod tests {
                                 nodes[node].observe(record.clone(), clock);
                             }
                         }
+                    }
+                    4 if begun[node].is_none() => {
+                        begun[node] = nodes[node].give_back().map(|(e, n)| (clock, e, n));
                     }
                     3 => nodes[node] = Election::new(["a", "b", "c"][node], DURATION),
                     _ => {}

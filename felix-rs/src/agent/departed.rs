@@ -133,6 +133,22 @@ impl Agent {
         self.renew(LEASE.to_owned(), next, now, duration);
     }
 
+    /// Gives the lease back if this agent holds it, so that another need not wait for its end.
+    /// Returns whether there will be an answer.
+    pub(super) fn give_lease_back(&self) -> bool {
+        let duty = &self.care.departed;
+        if !duty.holds(self.uptime_ms()) {
+            return false;
+        }
+        let free = duty.election.give_back();
+        let given = free.is_some();
+        if given {
+            let (duration, _) = duty.durations;
+            self.renew(LEASE.to_owned(), free, self.uptime_ms(), duration);
+        }
+        given
+    }
+
     pub(super) fn read_lease(&self) {
         self.store.write(Write::ReadLease(LEASE.to_owned()));
     }

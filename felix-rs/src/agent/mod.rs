@@ -34,7 +34,7 @@ use crate::installation::Installation;
 use crate::journal::Journal;
 use crate::options::Options;
 use crate::revoker::{self, Revoker};
-use crate::snapshot::{self, Saver};
+use crate::snapshot::Saver;
 use crate::store::{Said, Store};
 use bgp_speaker::{FibEvent, Handle, LocalRoute, SpeakerConfig, Stop};
 use felix_core::{Actual, Calc, EndpointKey, Phase};
@@ -61,6 +61,8 @@ const AUDIT_EVERY: Duration = Duration::from_secs(60);
 const EXPIRE_NAMES_EVERY: Duration = Duration::from_secs(5);
 /// Time before a failed step is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// Time that the datastore has to take the lease back.
+const GIVE_BACK: Duration = Duration::from_secs(1);
 /// Facts of one kind taken in one round.
 const BATCH: usize = 512;
 
@@ -192,7 +194,12 @@ impl Agent {
                 how = &mut stop => {
                     self.saved_at = None;
                     self.save_snapshot();
+                    let given = self.give_lease_back();
                     self.speaker.shutdown(how).await;
+                    if given {
+                        // An API server that does not answer keeps nobody here.
+                        let _ = tokio::time::timeout(GIVE_BACK, answered(&mut inputs.said)).await;
+                    }
                     return Ok(());
                 }
                 // Whoever makes others busy does not stop the clock.
@@ -383,7 +390,7 @@ impl Agent {
         // A view names everything: bursts of changes share one.
         let early = self
             .saved_at
-            .is_some_and(|at| at.elapsed() < snapshot::QUIET);
+            .is_some_and(|at| at.elapsed() < self.saver.pause());
         if self.snapshot_stale && !early && self.calc.phase() == Phase::InSync {
             self.snapshot_stale = false;
             self.saved_at = Some(Instant::now());
@@ -391,6 +398,15 @@ impl Agent {
             let kept = |object: &&Arc<Object>| !matches!(***object, Object::Secret(_));
             let all = self.calc.objects().all_shared().filter(kept);
             self.saver.save(all.cloned().collect());
+        }
+    }
+}
+
+/// What the datastore says of a lease.
+async fn answered(said: &mut mpsc::UnboundedReceiver<Said>) {
+    while let Some(word) = said.recv().await {
+        if matches!(word, Said::Lease(_)) {
+            return;
         }
     }
 }

@@ -188,6 +188,11 @@ fn a_node_says_how_it_is_and_a_new_cluster_gets_what_it_needs() -> Result<()> {
     )?;
     pool("has(rack)")?;
     api.until_is(&["ippool", "odd"], told, &json!([]))?;
+
+    // Whoever goes in good order keeps nobody waiting for the end of its lease.
+    agent.stop(PATIENCE)?;
+    let left = api.get(&["lease", "-n", "ocicat-system", "controller"])?;
+    assert_eq!(holder(&left), json!(""), "{left}");
     Ok(())
 }
 
