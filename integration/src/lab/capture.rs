@@ -62,12 +62,8 @@ impl Capture {
     fn drain(&self) -> Result<()> {
         let mut asked = 0;
         wait::until(Duration::from_secs(10), "tcpdump to read all", || {
-            let said = |log: &str| log.matches(" dropped by kernel").count();
             let log = self.process.log();
-            if said(&log) == asked {
-                let signalled = self.process.signal(Signal::USR1);
-                signalled.map_err(|error| format!("{error:#}"))?;
-                asked += 1;
+            if log.matches(" dropped by kernel").count() < asked {
                 return Err(log);
             }
             let number = |of: &str| {
@@ -76,9 +72,12 @@ impl Capture {
                 number.parse::<u64>().ok()
             };
             match (number(" packets captured"), number(" packets received")) {
-                (Some(taken), Some(seen)) if taken >= seen => Ok(()),
-                _ => Err(log),
+                (Some(taken), Some(seen)) if taken >= seen => return Ok(()),
+                _ => asked += 1,
             }
+            let signalled = self.process.signal(Signal::USR1);
+            signalled.map_err(|error| format!("{error:#}"))?;
+            Err(log)
         })
     }
 
