@@ -3,7 +3,7 @@
 use super::resource::{Resource, Source};
 use super::workload;
 use model::manifest::{self, Parsed};
-use model::{Kind, ObjectKey, Update, names};
+use model::{Kind, ObjectKey, Update};
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -77,7 +77,6 @@ pub(super) fn set(source: &Source, mut item: Item, before: Option<&str>, own: &s
     };
     match manifest::parse(&item.value) {
         Ok(Parsed::Valid { object, warnings }) => {
-            let object = in_place(object);
             said.updates.push(Update::Apply { object, warnings });
         }
         Ok(Parsed::Invalid { invalid, fallback }) => {
@@ -109,25 +108,10 @@ pub(super) fn gone(source: &Source, name: &str, before: Option<&str>) -> Vec<Upd
     let endpoint = before.map(|node| Update::Delete(workload::key(name, node)));
     let kind = source.resource.kind;
     let key = match name.split_once('/') {
-        Some(_) if kind == Kind::Secret => {
-            let (_, name) = name.split_once('/').unwrap_or_default();
-            ObjectKey::namespaced(kind, names::SECRETS_NAMESPACE, name)
-        }
         Some((namespace, name)) => ObjectKey::namespaced(kind, namespace, name),
         None => ObjectKey::global(kind, name),
     };
     endpoint.into_iter().chain([Update::Delete(key)]).collect()
-}
-
-/// Secrets stand in the agent's namespace, whatever it is called in this cluster.
-fn in_place(object: model::Object) -> model::Object {
-    match object {
-        model::Object::Secret(secret) => model::Object::Secret(model::Secret {
-            namespace: names::SECRETS_NAMESPACE.to_owned(),
-            ..secret
-        }),
-        other => other,
-    }
 }
 
 #[cfg(test)]
@@ -218,20 +202,6 @@ mod tests {
         assert_ne!(
             hash(&|pod| pod["spec"]["nodeName"] = json!("n3")),
             as_it_was
-        );
-    }
-
-    #[test]
-    fn a_secret_stands_where_the_agents_does() {
-        let source = Source::one(Kind::Secret, "net", "bgp").unwrap();
-        let text = json!({"metadata": {"name": "bgp", "namespace": "net"}, "data": {"a": "eA=="}});
-        let item = read(Kind::Secret, &text.to_string()).unwrap();
-        let said = set(&source, item, None, "n1");
-        assert_eq!(words(&said), ["Secret/kube-system/bgp"]);
-        let gone = gone(&source, "net/bgp", None);
-        assert_eq!(gone.len(), 1);
-        assert!(
-            matches!(&gone[0], Update::Delete(key) if key.to_string() == "Secret/kube-system/bgp")
         );
     }
 

@@ -369,6 +369,12 @@ impl Calc {
             .map(|endpoint| (endpoint.namespace.as_str(), endpoint.pod.as_str()))
     }
 
+    /// The namespace of Secrets that other objects name, where it is not [`names::SECRETS_NAMESPACE`].
+    pub fn set_secrets_namespace(&mut self, namespace: &str) {
+        self.objects.set_secrets_namespace(namespace);
+        self.dirty.sessions = true;
+    }
+
     /// Objects in force.
     pub fn objects(&self) -> &Objects {
         &self.objects

@@ -33,6 +33,8 @@ pub struct Objects {
     has_snapshot: bool,
     phase: Phase,
     lost: Option<String>,
+    /// Where Secrets that other objects name stand.
+    secrets_namespace: String,
     sharing: Sharing,
 }
 
@@ -104,12 +106,22 @@ impl Default for Objects {
             has_snapshot: false,
             phase: Phase::Starting,
             lost: None,
+            secrets_namespace: model::names::SECRETS_NAMESPACE.to_owned(),
             sharing: Sharing::default(),
         }
     }
 }
 
 impl Objects {
+    /// The namespace of Secrets that other objects name: of their references, none says it.
+    pub(crate) fn secrets_namespace(&self) -> &str {
+        &self.secrets_namespace
+    }
+
+    pub(crate) fn set_secrets_namespace(&mut self, namespace: &str) {
+        namespace.clone_into(&mut self.secrets_namespace);
+    }
+
     /// Put an earlier process's view in force until the datastore confirms or replaces it.
     /// Returns the keys that are in force by it; what the datastore has said already wins.
     pub fn restore(&mut self, objects: Vec<Object>) -> Vec<ObjectKey> {

@@ -119,9 +119,9 @@ pub(crate) fn start(
     let cni = cni_socket::listen(&options.socket(names::CNI_SOCKET))?;
     let control = cni_socket::listen(&options.socket(names::CTL_SOCKET))?;
     let mut agent = Agent {
-        calc: Calc::new(
-            &options.node_name,
-            tunnel_kinds(&kernel),
+        calc: calc_of(
+            &options,
+            &kernel,
             policy::Options {
                 dns_queue: held.is_some().then_some(options.dns_log_group),
                 ..policy_options(&options, logged.is_some())
@@ -268,12 +268,20 @@ impl Agent {
     }
 }
 
+fn calc_of(options: &Options, kernel: &Kernel, policy: policy::Options) -> Calc {
+    let mut calc = Calc::new(&options.node_name, tunnel_kinds(kernel), policy);
+    if let Source::Kubernetes(_) = options.datastore() {
+        calc.set_secrets_namespace(&options.cluster.options().namespace);
+    }
+    calc
+}
+
 /// `--plan`: read everything, print what would be done, change nothing.
 pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
     let mut kernel = open_kernel(&options)?;
-    let mut calc = Calc::new(
-        &options.node_name,
-        tunnel_kinds(&kernel),
+    let mut calc = calc_of(
+        &options,
+        &kernel,
         policy_options(&options, options.drop_log == Switch::On),
     );
     let read =

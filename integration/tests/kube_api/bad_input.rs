@@ -72,10 +72,20 @@ fn a_wrong_annotation_a_doubled_address_and_a_missing_secret_are_named_and_cured
     let annotation = "projectcalico.org/IPv4Address";
     let wrong = format!("{annotation}=nonsense");
     api.api.kubectl(&["annotate", "node", "n1", &wrong])?;
-    wait_event(&api, "Node", "n1", &[annotation, "nonsense"])?;
-    is_ready(&agent)?;
+    // Of its own node an agent speaks in the node's condition.
+    let named = |node: &Value| {
+        let conditions = node["status"]["conditions"].as_array();
+        let all = conditions.into_iter().flatten();
+        all.filter(|condition| condition["type"] == "NetworkUnavailable")
+            .filter_map(|condition| condition["message"].as_str())
+            .any(|message| message.contains(annotation) && message.contains("nonsense"))
+            .into()
+    };
+    api.until_is(&["node", "n1"], named, &true.into())?;
+    ensure!(agent.health("/readyz")?.0 == 503, "ready all the same");
     api.api
         .kubectl(&["annotate", "node", "n1", &format!("{annotation}-")])?;
+    agent.wait_ready(PATIENCE)?;
 
     api.api.apply(SECOND)?;
     address_of(&api, "n2", "10.1.0.11")?;
@@ -88,17 +98,21 @@ fn a_wrong_annotation_a_doubled_address_and_a_missing_secret_are_named_and_cured
         let conditions = peer["status"]["conditions"].as_array();
         let all = conditions.into_iter().flatten();
         all.filter_map(|condition| condition["message"].as_str())
-            .any(|message| message.contains("absent") && message.contains("password"))
+            .any(|message| {
+                message.contains("Secret/ocicat-system/absent") && message.contains("password")
+            })
             .into()
     };
     api.until_is(&["bgppeer", "rack"], said, &true.into())?;
     is_ready(&agent)?;
-    api.api.kubectl(&[
+    let secret = [
         "create",
         "secret",
         "generic",
         "absent",
         "--from-literal=word=x",
-    ])?;
-    Ok(())
+    ];
+    let namespace = ["-n", model::names::NAMESPACE];
+    api.api.kubectl(&[&namespace[..], &secret].concat())?;
+    api.until_is(&["bgppeer", "rack"], said, &false.into())
 }

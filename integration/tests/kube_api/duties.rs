@@ -5,7 +5,7 @@ use anyhow::Result;
 use integration::lab::{Agent, wait};
 use serde_json::{Value, json};
 
-const NODE: &str = r#"
+pub(crate) const NODE: &str = r#"
 apiVersion: v1
 kind: Namespace
 metadata: {name: ocicat-system}
@@ -54,7 +54,7 @@ spec: {type: LoadBalancer, ports: [{port: 80}]}
 "#;
 
 impl Api {
-    fn get(&self, arguments: &[&str]) -> Result<Value> {
+    pub(crate) fn get(&self, arguments: &[&str]) -> Result<Value> {
         let text = self
             .api
             .kubectl(&[&["get", "-o", "json"], arguments].concat())?;
@@ -62,7 +62,7 @@ impl Api {
     }
 
     /// What `pick` makes of the object, once it is this.
-    fn until_is(
+    pub(crate) fn until_is(
         &self,
         arguments: &[&str],
         pick: impl Fn(&Value) -> Value,
@@ -93,7 +93,7 @@ fn named(list: &Value) -> Value {
     items.map(|item| item["metadata"]["name"].clone()).collect()
 }
 
-fn agent(api: &Api) -> Result<Agent> {
+pub(crate) fn agent(api: &Api) -> Result<Agent> {
     for command in [
         "ip link add up0 type veth peer name up1",
         "ip link set up1 up",

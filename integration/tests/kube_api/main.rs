@@ -1,5 +1,6 @@
 //! The datastore against a real API server with its etcd.
 
+mod bad_input;
 mod duties;
 mod faults;
 mod reading;

@@ -141,13 +141,11 @@ fn a_secret_is_read_when_a_peer_names_it_and_no_other_is() -> Result<()> {
         "{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: tor}, spec: {peerIP: 10.0.0.1, \
          asNumber: 64513, password: {secretKeyRef: {name: rack, key: key}}}}",
     )?;
-    view.until("the secret", |view| {
-        view.object("Secret/kube-system/rack").is_ok()
-    })?;
-    let Object::Secret(secret) = view.object("Secret/kube-system/rack")? else {
+    view.until("the secret", |view| view.object("Secret/net/rack").is_ok())?;
+    let Object::Secret(secret) = view.object("Secret/net/rack")? else {
         panic!("a secret");
     };
     assert_eq!(secret.data["key"].expose(), b"hunter2");
-    assert!(view.object("Secret/kube-system/other").is_err());
+    assert!(view.object("Secret/net/other").is_err());
     Ok(())
 }

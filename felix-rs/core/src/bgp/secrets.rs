@@ -2,7 +2,7 @@
 
 use crate::objects::Objects;
 use bgp_core::{Password, PasswordError};
-use model::{Object, ObjectKey, Secret, SecretKeyRef, names};
+use model::{Object, ObjectKey, Secret, SecretKeyRef};
 
 /// Why a reference yields no password. No message holds a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +32,7 @@ pub(super) fn password(
 ) -> Result<Option<Password>, SecretError> {
     let secret = ObjectKey::namespaced(
         model::Kind::Secret,
-        names::SECRETS_NAMESPACE,
+        objects.secrets_namespace(),
         &reference.name,
     );
     let key = reference.key.clone();
