@@ -87,11 +87,11 @@ prefixLists:
 filters:
   tag:
   - action: Accept
-prefixList: ours
-peerType: eBGP
-operations:
-- addCommunity: '64512:7'
-- prependASPath: [64512]
+    prefixList: ours
+    peerType: eBGP
+    operations:
+    - addCommunity: '64512:7'
+    - prependASPath: [64512]
   - action: Reject
 peers:
 - {{ address: 10.0.0.1, remoteAs: external, importFilters: [tag] }}
