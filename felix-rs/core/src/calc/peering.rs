@@ -95,9 +95,12 @@ impl Calc {
 
     /// Host ends of pods whose addresses are not those of [`super::Desired::peering`].
     pub fn host_ends_to_readdress(&self) -> Vec<Readdress> {
+        // Somebody else's link is left alone, also one that has a name such as ours.
+        let pods: BTreeSet<u32> = self.local.values().map(|local| local.ifindex).collect();
         let host_end = |ifindex: u32| {
             let link = self.underlay.link(ifindex);
-            link.is_some_and(|link| link.name.starts_with(names::INTERFACE_PREFIX))
+            let named = link.is_some_and(|link| link.name.starts_with(names::INTERFACE_PREFIX));
+            named && pods.contains(&ifindex)
         };
         let mut present: BTreeMap<u32, BTreeSet<IpNet>> = BTreeMap::new();
         for (ifindex, net) in self.underlay.held() {

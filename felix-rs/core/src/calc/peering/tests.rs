@@ -75,6 +75,18 @@ fn a_selected_pod_is_a_passive_peer_of_which_nothing_is_taken_unasked() {
 }
 
 #[test]
+fn somebody_elses_link_keeps_its_addresses_whatever_its_name_is() {
+    let mut calc = calc(vec![configuration()]);
+    calc.on_link(link(9, "ocistranger"));
+    calc.on_address(Address {
+        ifindex: 9,
+        address: net("10.66.0.1/24"),
+    });
+    calc.resolve();
+    assert_eq!(calc.host_ends_to_readdress(), []);
+}
+
+#[test]
 fn a_pod_goes_by_the_labels_of_its_namespace_too_and_stops_being_a_peer_with_them() {
     let team = |team: &str| {
         Object::Namespace(Namespace {
