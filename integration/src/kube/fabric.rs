@@ -66,8 +66,11 @@ pub(super) fn plug(cluster: &Cluster, host: &Host) -> Result<()> {
     ])
 }
 
-/// Removes a host's namespace, and its cable with it.
+/// Removes a host's cable and its namespace. A cable that goes with a namespace goes some time
+/// after it.
 pub(super) fn unplug(cluster: &Cluster, host: &Host) -> Result<()> {
+    let router = cluster.netns(host.router);
+    router.ip([format!("link del {}", host.name)])?;
     cluster.netns(host.name).delete()
 }
 

@@ -1,6 +1,6 @@
 //! Objects that are wrong.
 
-use super::world::{World, text};
+use super::world::{World, items, text};
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
@@ -113,6 +113,31 @@ const REPORTED: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// What has no conditions for it has an Event.
+const TOLD: &str = r#"apiVersion: v1
+kind: Service
+metadata:
+  name: wrong
+  namespace: default
+  annotations: {projectcalico.org/ipv4pools: '["nothing"]'}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+"#;
+
+fn is_told(world: &World) -> Result<()> {
+    world.cluster.apply(TOLD)?;
+    world.until("an Event about a Service", || {
+        let arguments = ["-n", "default", "get", "events.events.k8s.io"];
+        let events = world.cluster.kubectl_json(&arguments)?;
+        let said = items(&events)
+            .filter(|event| text(event, "/regarding/name") == "wrong")
+            .any(|event| text(event, "/note").contains(r#"no IPPool "nothing""#));
+        ensure!(said, "{events}");
+        Ok(())
+    })?;
+    let delete = ["delete", "-f", "-"];
+    world.cluster.kubectl_stdin(&delete, TOLD).map(drop)
+}
+
 pub(super) fn refused(world: &mut World) -> Result<String> {
     for (what, kind, name, spec) in REFUSED {
         let manifest = manifest(kind, name, spec);
@@ -152,10 +177,11 @@ pub(super) fn refused(world: &mut World) -> Result<String> {
             .cluster
             .kubectl_stdin(&["delete", "-f", "-"], manifest)?;
     }
+    is_told(world)?;
     Ok(format!(
         "{} refused, {} reported",
         REFUSED.len(),
-        REPORTED.len()
+        REPORTED.len() + 1
     ))
 }
 
