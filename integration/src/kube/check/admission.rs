@@ -113,8 +113,13 @@ const REPORTED: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What has no conditions for it has an Event.
-const TOLD: &str = r#"apiVersion: v1
+/// What has no conditions for it has an Event. Services are read while a pool is for them.
+const TOLD: &str = r#"apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: told}
+spec: {cidr: 203.0.113.0/29, blockSize: 30, allowedUses: [LoadBalancer]}
+---
+apiVersion: v1
 kind: Service
 metadata:
   name: wrong
