@@ -269,3 +269,22 @@ fn an_agent_knows_the_addresses_of_its_links() {
             .allowed
     );
 }
+
+#[test]
+fn a_host_is_asked_for_its_failsafe_ports_as_they_are_configured() {
+    let host = object(json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "HostEndpoint", "metadata": { "name": "n2-eth0" },
+        "spec": { "node": "n2", "interfaceName": "eth0", "expectedIPs": ["10.1.0.12"] },
+    }));
+    let mut view = view();
+    view.objects.push(host);
+    let allowed = |view: &View, from: &str| ask(view, from, "10.1.0.12", "tcp/22").unwrap().allowed;
+    assert!(allowed(&view, "192.0.2.9") && allowed(&view, "198.51.100.9"));
+    let felix = object(json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration",
+        "metadata": { "name": "default" },
+        "spec": { "failsafeInboundHostPorts": [{ "protocol": "TCP", "port": 22, "net": "192.0.2.0/24" }] },
+    }));
+    let view = view.with(applied(vec![felix]));
+    assert!(allowed(&view, "192.0.2.9") && !allowed(&view, "198.51.100.9"));
+}
