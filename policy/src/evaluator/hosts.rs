@@ -18,31 +18,12 @@ pub(super) struct FailsafePorts {
     outbound: Option<Vec<FailsafePort>>,
 }
 
-/// Calico's `failsafeInboundHostPorts`: SSH, DHCP, BGP, etcd, Typha, the Kubernetes API.
-const FAILSAFE_IN: [(Protocol, u16); 9] = [
-    (Protocol::Tcp, 22),
-    (Protocol::Udp, 68),
-    (Protocol::Tcp, 179),
-    (Protocol::Tcp, 2379),
-    (Protocol::Tcp, 2380),
-    (Protocol::Tcp, 5473),
-    (Protocol::Tcp, 6443),
-    (Protocol::Tcp, 6666),
-    (Protocol::Tcp, 6667),
-];
-
-/// Calico's `failsafeOutboundHostPorts`.
-const FAILSAFE_OUT: [(Protocol, u16); 9] = [
-    (Protocol::Udp, 53),
-    (Protocol::Udp, 67),
-    (Protocol::Tcp, 179),
-    (Protocol::Tcp, 2379),
-    (Protocol::Tcp, 2380),
-    (Protocol::Tcp, 5473),
-    (Protocol::Tcp, 6443),
-    (Protocol::Tcp, 6666),
-    (Protocol::Tcp, 6667),
-];
+/// Calico's `failsafeInboundHostPorts` are SSH, DHCP and [`FAILSAFE`].
+const FAILSAFE_IN: [(Protocol, u16); 2] = [(Protocol::Tcp, 22), (Protocol::Udp, 68)];
+/// Calico's `failsafeOutboundHostPorts` are DNS, DHCP and [`FAILSAFE`].
+const FAILSAFE_OUT: [(Protocol, u16); 2] = [(Protocol::Udp, 53), (Protocol::Udp, 67)];
+/// BGP, etcd, Typha and the Kubernetes API, in TCP and both directions.
+const FAILSAFE: [u16; 7] = [179, 2379, 2380, 5473, 6443, 6666, 6667];
 
 /// The profile that allows what no policy decides.
 const ALLOWS: &str = "projectcalico-default-allow";
@@ -215,6 +196,7 @@ impl Walk<'_> {
             Direction::Egress => FAILSAFE_OUT,
         };
         usual.into_iter().any(|(protocol, open)| is(protocol, open))
+            || FAILSAFE.into_iter().any(|open| is(Protocol::Tcp, open))
     }
 
     /// Policies that come before the way of a packet is known never see failsafe ports, whether the

@@ -2,8 +2,9 @@
 use super::*;
 use crate::calc::Calc;
 use crate::cluster::View;
+use crate::fixtures::ethernet;
 use crate::workloads::LocalEndpoint;
-use model::dataplane::{Address, Link};
+use model::dataplane::Address;
 use model::{Labels, Object, Update, WorkloadEndpoint, manifest};
 use serde_json::{Value, json};
 
@@ -236,16 +237,7 @@ fn an_agent_knows_the_addresses_of_its_links() {
         });
     }
     for (ifindex, name) in [(2, "eth0"), (7, "ociweb")] {
-        calc.on_link(Link {
-            ifindex,
-            name: name.into(),
-            alias: None,
-            kind: None,
-            up: true,
-            carrier: true,
-            mtu: 1500,
-            mac: None,
-        });
+        calc.on_link(ethernet(ifindex, name));
     }
     calc.on_address(Address {
         ifindex: 2,
