@@ -241,6 +241,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::ethernet;
 
     #[test]
     fn an_address_without_a_length_has_that_of_its_interface() {
@@ -263,16 +264,7 @@ mod tests {
             address: text.parse().unwrap(),
         };
         for (ifindex, name) in [(1, "eth0"), (2, "docker0")] {
-            underlay.set_link(Link {
-                ifindex,
-                name: name.into(),
-                alias: None,
-                kind: None,
-                up: true,
-                carrier: true,
-                mtu: 1500,
-                mac: None,
-            });
+            underlay.set_link(ethernet(ifindex, name));
         }
         underlay.add_address(address(1, "10.0.0.1/16"));
         underlay.add_address(address(2, "10.0.1.1/24"));
