@@ -160,6 +160,12 @@ impl Underlay {
         Some(*metric)
     }
 
+    /// Whether somebody else has a route to exactly this destination with this metric.
+    pub(crate) fn is_foreign(&self, dest: &IpNet, metric: u32) -> bool {
+        let all = self.foreign.get(dest);
+        all.is_some_and(|all| all.contains_key(&metric))
+    }
+
     /// The interfaces by which an address is reached.
     pub(crate) fn ways(&self, address: IpAddr) -> Vec<u32> {
         if let Some(ifindex) = self.connected(address) {

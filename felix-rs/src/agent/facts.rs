@@ -134,18 +134,24 @@ impl Agent {
             KernelEvent::Neighbour(entry) => self.on_neighbour(entry, false),
             KernelEvent::NeighbourGone(entry) => self.on_neighbour(entry, true),
             KernelEvent::Route(KernelRoute {
-                route, ours: true, ..
+                route,
+                ours: true,
+                metric,
+                ..
             }) => {
                 self.pending.insert(route.dest);
-                self.actual.routes.insert(route.dest, route.kind);
+                self.actual.insert(route.dest, route.kind, metric);
             }
             KernelEvent::RouteGone(KernelRoute {
-                route, ours: true, ..
+                route,
+                ours: true,
+                metric,
+                ..
             }) => {
                 // A replaced route is announced as gone only where another one took its place.
                 if self.actual.routes.get(&route.dest) == Some(&route.kind) {
-                    self.actual.routes.remove(&route.dest);
-                    self.note_repair(&route.dest);
+                    self.actual.remove(&route.dest, metric);
+                    self.note_repair(&route.dest, metric);
                 }
                 self.pending.insert(route.dest);
             }
@@ -225,8 +231,9 @@ impl Agent {
         }
     }
 
-    fn note_repair(&mut self, dest: &ipnet::IpNet) {
-        if self.calc.desired().route(dest).is_some() {
+    fn note_repair(&mut self, dest: &ipnet::IpNet, metric: u32) {
+        let desired = self.calc.desired();
+        if desired.route(dest).is_some() && desired.metric(dest) == metric {
             tracing::warn!(route = %dest, "our route was removed by somebody else: repairing");
             self.repairs += 1;
         }

@@ -450,6 +450,46 @@ fn a_way_that_works_is_kept_beside_a_tunnel_that_was_made_a_moment_ago() {
 }
 
 #[test]
+fn the_metric_that_a_filter_sets_is_that_of_the_route_unless_somebody_else_has_it() {
+    let mut calc = told(facts());
+    let near = net("10.244.2.0/26");
+    let learnt = |priority| FibChange::Set {
+        prefix: near,
+        next_hops: vec!["10.1.0.12".parse::<IpAddr>().unwrap().into()],
+        priority,
+    };
+    calc.resolve();
+    calc.take_touched();
+    let metric = |calc: &mut Calc, priority| {
+        calc.on_fib(learnt(priority));
+        calc.resolve();
+        let touched = calc.take_touched().contains(&near);
+        (calc.desired().metric(&near), touched)
+    };
+    assert_eq!(metric(&mut calc, Some(names::ROUTE_METRIC)), (1022, false));
+    assert_eq!(metric(&mut calc, Some(300)), (300, true));
+    assert_eq!(metric(&mut calc, Some(300)), (300, false));
+    let theirs = Route {
+        dest: near,
+        kind: via("10.1.0.1", 2, false),
+    };
+    calc.on_foreign_route(theirs, 300);
+    calc.resolve();
+    assert_eq!(calc.desired().route(&near), None);
+    let why: Vec<_> = calc.withheld().map(ToString::to_string).collect();
+    assert_eq!(
+        why,
+        ["10.244.2.0/26: a BGPFilter sets metric 300, with which there is somebody else's route"]
+    );
+    calc.on_foreign_route_gone(&near, 300);
+    calc.resolve();
+    assert_eq!(calc.desired().metric(&near), 300);
+    calc.on_fib(FibChange::Remove { prefix: near });
+    calc.resolve();
+    assert!(calc.desired().metrics.is_empty());
+}
+
+#[test]
 fn without_bgp_sessions_the_owners_of_blocks_are_the_next_hops() {
     let mut calc = told(facts());
     let block = net("10.244.8.0/26");
