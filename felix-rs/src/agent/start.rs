@@ -158,6 +158,7 @@ pub(crate) fn start(
         claiming: BTreeMap::new(),
         blocks: BTreeMap::new(),
         deleting: BTreeMap::new(),
+        rising: BTreeSet::new(),
         waiting: Vec::new(),
         pod_deadlines: BTreeMap::new(),
         care: super::reconcile::Care::new(&options.node_name, options.ipam_interval, lease),

@@ -35,7 +35,7 @@ struct Bench {
     run: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 13] = [
+const BENCHES: [Bench; 14] = [
     Bench {
         name: "bgp",
         what: "the BGP speaker on its own: bgp-converge, bgp-fanout and bgp-mesh",
@@ -97,6 +97,11 @@ const BENCHES: [Bench; 13] = [
         run: routing::run,
     },
     Bench {
+        name: "routing-load",
+        what: "latency of requests at a constant rate, pod to pod over two nodes, beside the nodes themselves",
+        run: routing::load::run,
+    },
+    Bench {
         name: "size",
         what: "binaries and resident memory",
         run: size::run,
@@ -116,10 +121,22 @@ pub fn run(name: &str, json: Option<&Path>) -> Result<()> {
         );
     };
     println!("{name}: {}", bench.what);
+    publish(name, json, bench.run)
+}
+
+/// Prints rows, and writes them as JSON.
+///
+/// # Errors
+/// They can't be measured or written.
+pub(crate) fn publish(
+    name: &str,
+    json: Option<&Path>,
+    measure: impl FnOnce() -> Result<Vec<Row>>,
+) -> Result<()> {
     let report = Report {
         bench: name.to_owned(),
         machine: report::machine(),
-        rows: (bench.run)()?,
+        rows: measure()?,
     };
     print!("{report}");
     if let Some(path) = json {
