@@ -186,6 +186,22 @@ fn gobgp_keeps_our_routes_as_a_last_resort() {
 }
 
 #[test]
+fn we_keep_the_routes_of_gobgp_as_a_last_resort() {
+    let lab = Lab::new();
+    let long_lived = "[neighbors.afi-safis.long-lived-graceful-restart.config]\n\
+                      enabled = true\nrestart-time = 600\n";
+    let gobgp = lab.gobgp_with("", "", 1, long_lived);
+    let speaker = lab.speaker(&peer(LONG_LIVED), false);
+    wait_for_their_routes(&lab, &speaker);
+    kill(gobgp);
+    eventually("GoBGP's routes are a last resort", || {
+        lab.read("log").contains("routes are kept as a last resort")
+    });
+    let _gobgp = lab.gobgp_with("", "", 1, long_lived);
+    wait_until_fresh(&lab, &speaker);
+}
+
+#[test]
 fn bird_keeps_our_routes_as_a_last_resort() {
     let lab = Lab::new();
     let options = "long lived graceful restart on; long lived stale time 600;";
@@ -242,6 +258,45 @@ fn bird_gobgp_and_we_tell_each_other_several_paths() {
     eventually("BIRD has both paths of GoBGP", || {
         let route = lab.birdc("show route 10.8.0.0/24 all");
         route.matches("BGP.as_path:").count() == 2
+    });
+}
+
+#[test]
+fn openbgpd_is_told_both_paths_that_bird_tells_us() {
+    let lab = Lab::new();
+    let _bird = bird_with_two_paths(&lab);
+    let _openbgpd = lab.openbgpd("announce add-path recv yes");
+    let to_openbgpd = peer("export: All, addPath: { receive: true, send: 4 }");
+    let _speaker = lab.speaker(&format!("{to_openbgpd}\n- {BESIDE}"), false);
+    eventually("OpenBGPD has both paths of BIRD", || {
+        let rib = lab.bgpctl("show rib 10.9.0.0/24");
+        rib.matches("10.9.0.0/24").count() == 2
+    });
+}
+
+#[test]
+fn bird_exabgp_and_we_tell_each_other_several_paths() {
+    let lab = Lab::new();
+    let _bird = bird_with_two_paths(&lab);
+    let route = |path: u8| {
+        format!(
+            "route 10.8.0.0/24 path-information 0.0.0.{path} next-hop 10.0.0.2 med {};",
+            10 * path
+        )
+    };
+    let several = "passive true; capability { add-path send/receive; }";
+    let _exabgp = lab.exabgp(several, &(route(1) + &route(2)));
+    let to_exabgp = peer("export: All, addPath: { receive: true, send: 4 }");
+    let _speaker = lab.speaker(&format!("{to_exabgp}\n- {BESIDE}"), false);
+    eventually("BIRD has both paths of ExaBGP", || {
+        let route = lab.birdc("show route 10.8.0.0/24 all");
+        route.matches("BGP.as_path:").count() == 2
+    });
+    eventually("ExaBGP is told both paths of BIRD", || {
+        lab.read("exabgp.log")
+            .matches("announced 10.9.0.0/24")
+            .count()
+            == 2
     });
 }
 
