@@ -1,6 +1,6 @@
 //! Facts taken in: cheap, they only store and mark.
 
-use super::apply::is_gateway;
+use super::readback::is_gateway;
 use super::{Agent, Table};
 use bgp_speaker::FibEvent;
 use felix_core::{LocalEndpoint, Phase};
@@ -138,20 +138,26 @@ impl Agent {
                 self.pending.insert(route.dest);
                 self.actual.routes.insert(route.dest, route.kind);
             }
-            KernelEvent::RouteGone(KernelRoute {
-                route, ours: true, ..
-            }) => {
+            KernelEvent::RouteGone {
+                route: KernelRoute {
+                    route, ours: true, ..
+                },
+                port,
+            } => {
                 // A replaced route is announced as gone only where another one took its place.
                 if self.actual.routes.get(&route.dest) == Some(&route.kind) {
                     self.actual.routes.remove(&route.dest);
-                    self.note_repair(&route.dest);
+                    self.note_removal(route.dest, port);
                 }
                 self.pending.insert(route.dest);
             }
             KernelEvent::Route(KernelRoute { route, metric, .. }) => {
                 self.calc.on_foreign_route(route, metric);
             }
-            KernelEvent::RouteGone(KernelRoute { route, metric, .. }) => {
+            KernelEvent::RouteGone {
+                route: KernelRoute { route, metric, .. },
+                ..
+            } => {
                 self.calc.on_foreign_route_gone(&route.dest, metric);
             }
             KernelEvent::NextHopGone { port } => {
@@ -211,13 +217,6 @@ impl Agent {
             Ok(_) => tracing::warn!(name = %link.host_name, "a pod's link was down: set up again"),
             // It goes down before it is gone, with its pod.
             Err(error) => tracing::debug!(name = %link.host_name, %error, "not set up again"),
-        }
-    }
-
-    fn note_repair(&mut self, dest: &ipnet::IpNet) {
-        if self.calc.desired().route(dest).is_some() {
-            tracing::warn!(route = %dest, "our route was removed by somebody else: repairing");
-            self.repairs += 1;
         }
     }
 
