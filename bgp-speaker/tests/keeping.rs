@@ -107,6 +107,44 @@ fn openbgpd_keeps_our_routes_while_we_restart() {
     assert!(has_our_route());
 }
 
+#[test]
+fn the_routes_of_a_killed_openbgpd_go_at_once_as_it_says_and_come_back_with_it() {
+    let lab = Lab::new();
+    let speaker = lab.speaker(&both(), false);
+    let openbgpd = lab.openbgpd("");
+    wait_for_their_routes(&lab, &speaker);
+    // Its OPEN asks for End-of-RIB and names no family whose routes may be kept (RFC 4724
+    // section 3).
+    kill(openbgpd);
+    eventually("its routes are gone", || {
+        let status = lab.status(&speaker);
+        status.contains("prefixes: 2") && !status.contains("Established")
+    });
+    let _openbgpd = lab.openbgpd("");
+    wait_for_their_routes(&lab, &speaker);
+}
+
+#[test]
+fn exabgp_tells_us_everything_again_when_we_restart_and_hears_no_withdrawal() {
+    let lab = Lab::new();
+    let _exabgp = lab.exabgp("passive true; capability { graceful-restart 60; }", "");
+    let speaker = lab.speaker(&peer(""), false);
+    wait_for_their_routes(&lab, &speaker);
+    let told = || lab.read("exabgp.log").matches("10.1.0.0/26").count();
+    eventually("ExaBGP was told our route", || told() > 0);
+    let before = told();
+    kill(speaker);
+    let successor = lab.speaker(&peer(""), true);
+    wait_for_their_routes(&lab, &successor);
+    eventually("all is told", || {
+        let converged = lab.read("log").matches("all peers have sent").count();
+        converged == 2 && told() > before
+    });
+    let log = lab.read("exabgp.log");
+    let withdrawn = |line: &&str| line.contains("withdraw") && line.contains("10.1.0.0/26");
+    assert_eq!(log.lines().find(withdrawn), None);
+}
+
 /// Kills us, and waits for our route to be a last resort at the other end.
 fn wait_for_last_resort(speaker: Daemon, route: impl Fn() -> String, mark: &str) {
     eventually("they have our route", || route().contains("10.1.0.0/26"));

@@ -66,6 +66,12 @@ impl Ipam {
         self.pools.values().map(|pool| self.usage(pool)).collect()
     }
 
+    /// Blocks of this node with addresses in use whose pool is gone, and how many those are.
+    pub fn without_pool(&self) -> impl Iterator<Item = (IpNet, u32)> {
+        let own = self.own.iter().map(|(cidr, own)| (*cidr, own.block.in_use()));
+        own.filter(|(cidr, used)| *used > 0 && self.pool_name(cidr.network()).is_empty())
+    }
+
     /// Every block that is known, in order.
     pub fn blocks(&self) -> Vec<BlockReport> {
         let everything = "0.0.0.0/0".parse::<IpNet>().into_iter();

@@ -284,6 +284,9 @@ fn refused(request: &Request<Vec<u8>>, code: StatusCode, text: &[u8]) -> ApiErro
     }
 }
 
+/// What rustls says of a certificate whose time is not that of this node's clock.
+const OTHER_TIME: [&str; 2] = ["certificate expired", "certificate not valid yet"];
+
 /// An error and what caused it, in one line.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -294,6 +297,9 @@ pub(super) fn chain(error: &dyn Error) -> String {
             text = format!("{text}: {said}");
         }
         cause = error.source();
+    }
+    if OTHER_TIME.iter().any(|words| text.contains(words)) {
+        text.push_str("; if the certificate is right, the clock of this node is wrong");
     }
     text
 }

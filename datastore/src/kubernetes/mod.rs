@@ -31,6 +31,7 @@ mod write;
 
 pub use client::{ApiError, Cluster};
 pub use connection::{ClusterOptions, ConnectError};
+pub use hyper::Method;
 pub use write::{
     ClusterWriter, Defaults, Made, NodeStatus, PodAddresses, PoolDefaults, ServiceBlock,
 };

@@ -78,6 +78,7 @@ impl Agent {
         let addresses = addresses.into_iter().filter(|address| !is_gateway(address));
         self.calc.on_all_addresses(addresses.collect());
         self.actual.routes.clear();
+        self.actual.metrics.clear();
         let mut foreign = Vec::new();
         for KernelRoute {
             route,
@@ -91,11 +92,12 @@ impl Agent {
                 // is to be written again.
                 let shares =
                     matches!(&route.kind, RouteKind::Via(hops) if self.kernel.shares(hops));
+                let dest = route.dest;
+                self.actual.insert(dest, route.kind, metric);
                 if shares && group.is_none() {
-                    self.pending.insert(route.dest);
-                    continue;
+                    self.actual.routes.remove(&dest);
+                    self.pending.insert(dest);
                 }
-                self.actual.routes.insert(route.dest, route.kind);
             } else {
                 foreign.push((route, metric));
             }

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 impl Agent {
     /// The kernel says that a route of ours is gone, by a request from the socket of this port.
-    pub(super) fn note_removal(&mut self, dest: IpNet, port: u32) {
-        if self.calc.desired().route(&dest).is_some() {
+    pub(super) fn note_removal(&mut self, dest: IpNet, metric: u32, port: u32) {
+        let desired = self.calc.desired();
+        if desired.route(&dest).is_some() && desired.metric(&dest) == metric {
             self.repairs += 1;
             self.removed.push((port, dest));
         }

@@ -124,13 +124,16 @@ impl Agent {
             format!("pod {namespace}/{pod} is closed until its Pod object comes: its labels are not known")
         }));
         notes.extend(self.conflicts.iter().map(ToString::to_string));
+        notes.extend(self.ipam.without_pool().map(|(block, used)| {
+            format!("no IPPool holds {block} any more: the {used} addresses in use stay, and no other is given out")
+        }));
         for withheld in self.calc.withheld().take(3) {
             let sentence = format!("route withheld: {withheld}");
             match withheld {
                 // What a peer says of its next hops is not this node's doing.
-                Withheld::NextHopUnreachable { .. } | Withheld::NotTheOwner { .. } => {
-                    notes.push(sentence);
-                }
+                Withheld::NextHopUnreachable { .. }
+                | Withheld::NotTheOwner { .. }
+                | Withheld::MetricTaken { .. } => notes.push(sentence),
                 Withheld::NoTunnel { .. } | Withheld::NotCarried { .. } => reasons.push(sentence),
             }
         }

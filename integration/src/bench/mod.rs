@@ -121,10 +121,22 @@ pub fn run(name: &str, json: Option<&Path>) -> Result<()> {
         );
     };
     println!("{name}: {}", bench.what);
+    publish(name, json, bench.run)
+}
+
+/// Prints rows, and writes them as JSON.
+///
+/// # Errors
+/// They can't be measured or written.
+pub(crate) fn publish(
+    name: &str,
+    json: Option<&Path>,
+    measure: impl FnOnce() -> Result<Vec<Row>>,
+) -> Result<()> {
     let report = Report {
         bench: name.to_owned(),
         machine: report::machine(),
-        rows: (bench.run)()?,
+        rows: measure()?,
     };
     print!("{report}");
     if let Some(path) = json {

@@ -23,6 +23,7 @@ mod reference;
 mod services;
 pub mod shape;
 
+pub use bench::BenchOptions;
 pub use cache::Cache;
 pub use check::TestOptions;
 pub use cluster::{Cluster, Options};
@@ -70,6 +71,8 @@ pub enum KubeCommand {
     },
     /// Makes a cluster, installs Ocicat as a user would, and checks what it promises
     Test(TestOptions),
+    /// Measures on a cluster of its own what `cargo lab bench kube` does, or a part of it
+    Bench(BenchOptions),
     /// Looks at the cluster of the current context of kubectl, whatever it runs on: pods on all
     /// nodes, a Service, a NetworkPolicy
     Check {
@@ -125,6 +128,9 @@ pub fn run(command: KubeCommand) -> Result<bool> {
             print!("{}", cluster.kubectl(&["get", "nodes", "-o", "wide"])?);
         }
         KubeCommand::Test(options) => return check::run(&options),
+        KubeCommand::Bench(options) => {
+            crate::bench::publish("kube", options.json.as_deref(), || bench::measure(&options))?;
+        }
         KubeCommand::Check { image } => {
             println!("{}", check::anywhere::Anywhere::current(&image).check()?);
         }

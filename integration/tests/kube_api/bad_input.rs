@@ -2,10 +2,13 @@
 //! what worked goes on.
 
 use crate::duties::{NODE, agent};
-use crate::{Api, PATIENCE};
-use anyhow::{Result, ensure};
-use integration::lab::{Agent, wait};
+use crate::{Api, PATIENCE, View};
+use anyhow::{Context, Result, ensure};
+use datastore::kubernetes::{Cluster, ClusterOptions};
+use integration::lab::{Agent, Lab, Process, process, wait};
 use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const PEER: &str = "
 apiVersion: projectcalico.org/v3
@@ -115,4 +118,95 @@ fn a_wrong_annotation_a_doubled_address_and_a_missing_secret_are_named_and_cured
     let namespace = ["-n", model::names::NAMESPACE];
     api.api.kubectl(&[&namespace[..], &secret].concat())?;
     api.until_is(&["bgppeer", "rack"], said, &false.into())
+}
+
+/// `openssl ca` is what takes two times.
+const AUTHORITY: &str = "
+[ca]
+default_ca = lab
+[lab]
+database = index
+new_certs_dir = .
+serial = serial
+default_md = sha256
+policy = any
+x509_extensions = server
+[any]
+commonName = supplied
+[server]
+subjectAltName = IP:127.0.0.1
+";
+
+/// A server's certificate that begins and ends so many hours from now, and a kubeconfig that trusts
+/// its authority.
+fn certificate(dir: &Path, begin: i32, end: i32, port: u16) -> Result<PathBuf> {
+    let hours = |hours: i32| -> Result<String> {
+        let when = format!("{hours} hours");
+        let said = process::run(Command::new("date").args(["-u", "-d", &when, "+%y%m%d%H%M%SZ"]))?;
+        Ok(said.trim().to_owned())
+    };
+    let openssl = |arguments: &str| {
+        let mut command = Command::new("openssl");
+        let words = arguments.split_whitespace();
+        process::run(command.current_dir(dir).args(words)).map(drop)
+    };
+    std::fs::write(dir.join("ca.cnf"), AUTHORITY)?;
+    std::fs::write(dir.join("index"), "")?;
+    std::fs::write(dir.join("serial"), "01\n")?;
+    for name in ["ca", "server"] {
+        openssl(&format!(
+            "ecparam -name prime256v1 -genkey -noout -out {name}.key"
+        ))?;
+    }
+    openssl("req -x509 -new -key ca.key -subj /CN=ca -days 2 -sha256 -out ca.crt")?;
+    openssl("req -new -key server.key -subj /CN=server -out request")?;
+    openssl(&format!(
+        "ca -batch -config ca.cnf -cert ca.crt -keyfile ca.key -startdate {} -enddate {} \
+         -in request -out server.crt -notext",
+        hours(begin)?,
+        hours(end)?
+    ))?;
+    let kubeconfig = dir.join("kubeconfig");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: lab\n\
+         clusters: [{{name: lab, cluster: {{server: \"https://127.0.0.1:{port}\", \
+         certificate-authority: {}}}}}]\nusers: [{{name: lab, user: {{token: word}}}}]\n\
+         contexts: [{{name: lab, context: {{cluster: lab, user: lab}}}}]\n",
+        dir.join("ca.crt").display()
+    );
+    std::fs::write(&kubeconfig, text)?;
+    Ok(kubeconfig)
+}
+
+/// A clock that is off sees certificates of another time: here the clock is right and they are not.
+#[test]
+fn a_certificate_of_another_hour_is_named_and_so_is_the_clock() -> Result<()> {
+    let lab = Lab::new()?;
+    let netns = lab.netns("api")?;
+    let cases = [
+        ("slow", 1, 2, 7443, "certificate not valid yet"),
+        ("fast", -2, -1, 7444, "certificate expired"),
+    ];
+    for (name, begin, end, port, words) in cases {
+        let dir = lab.subdir(name)?;
+        let kubeconfig = certificate(&dir, begin, end, port)?;
+        let mut server = Command::new("openssl");
+        server
+            .current_dir(&dir)
+            .args(["s_server", "-cert", "server.crt", "-key", "server.key"])
+            .args(["-quiet", "-accept", &format!("127.0.0.1:{port}")]);
+        let _server = Process::start(&netns, &dir, "s_server", &mut server)?;
+        let options = ClusterOptions {
+            kubeconfig: vec![kubeconfig],
+            servers: Vec::new(),
+            namespace: "net".to_owned(),
+        };
+        let cluster = netns.within(|| Cluster::connect(&options))?;
+        let mut view = View::new(cluster.context("kubeconfig")?.watch("n1"));
+        view.until(words, |view| {
+            let lost = view.lost.as_deref().unwrap_or_default();
+            lost.contains(words) && lost.contains("the clock of this node")
+        })?;
+    }
+    Ok(())
 }

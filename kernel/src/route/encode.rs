@@ -4,13 +4,12 @@ use crate::message::{MAIN_TABLE, NEW_ROUTE, SCOPE_LINK, SCOPE_UNIVERSE, family, 
 use crate::netlink::{Encoder, Flags};
 use ipnet::IpNet;
 use model::dataplane::{NextHop, Route, RouteKind};
-use model::names::{ROUTE_METRIC, RT_PROTOCOL};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(crate) const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
-const RTA_PRIORITY: u16 = 6;
+pub(super) const RTA_PRIORITY: u16 = 6;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
 pub(crate) const RTA_METRICS: u16 = 8;
@@ -43,11 +42,12 @@ pub(crate) struct Tunnelling<'a> {
     pub(crate) mtu: Option<u32>,
 }
 
-/// Appends the message that creates or replaces a route. A `group` stands for the next hops.
+/// Appends the message that creates or replaces a route, of this protocol and with this metric. A
+/// `group` stands for the next hops.
 pub(crate) fn encode(
     encoder: &mut Encoder,
     route: &Route,
-    protocol: u8,
+    (protocol, metric): (u8, Option<u32>),
     group: Option<u32>,
     tunnel: &Tunnelling<'_>,
 ) -> u32 {
@@ -70,10 +70,10 @@ pub(crate) fn encode(
         if dest.prefix_len() > 0 {
             encoder.attribute(RTA_DST, &octets(dest.network()));
         }
-        if protocol == RT_PROTOCOL {
+        if let Some(metric) = metric {
             // A route of somebody else with the same destination is another route: NLM_F_REPLACE
             // compares destination and metric, not the protocol.
-            encoder.u32(RTA_PRIORITY, ROUTE_METRIC);
+            encoder.u32(RTA_PRIORITY, metric);
         }
         if let Some(mtu) = tunnel.mtu {
             encoder.nested(RTA_METRICS, |encoder| {

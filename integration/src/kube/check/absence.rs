@@ -1,7 +1,7 @@
 //! The API server is away, or has forgotten.
 
 use super::lifecycle::kill_agent;
-use super::world::{AGENT, CONTROL, Member, SYSTEM, World, text};
+use super::world::{AGENT, CONTROL, Member, SYSTEM, World, node_names, text};
 use super::{policy, world};
 use crate::kube::shape::NODES;
 use crate::lab::probe::Probe;
@@ -175,6 +175,19 @@ fn base<'a>(world: &'a World, name: &str) -> Result<&'a Member> {
     found.with_context(|| format!("no pod {name}"))
 }
 
+/// The rest of Kubernetes waits for versions that do not come any more, and has to be started anew
+/// after a restore (etcd, "Disaster recovery"). The agents have not.
+fn restart_kubernetes(world: &World) -> Result<()> {
+    let cluster = &world.cluster;
+    let controllers = [(CONTROL, "controller-manager"), (CONTROL, "scheduler")];
+    let kubelets = node_names().map(|node| (node, "kubelet"));
+    for (machine, service) in controllers.into_iter().chain(kubelets) {
+        cluster.stop(machine, service, "KILL")?;
+        cluster.start(machine, service)?;
+    }
+    Ok(())
+}
+
 /// etcd goes back to what it was before a policy and some pods were made.
 pub(super) fn restored(world: &mut World) -> Result<String> {
     world.base()?;
@@ -203,6 +216,7 @@ pub(super) fn restored(world: &mut World) -> Result<String> {
     world.until("the API server", || {
         world.kubectl(&["get", "--raw=/readyz"]).map(drop)
     })?;
+    restart_kubernetes(world)?;
     world.until("what was made later to be forgotten", || {
         ensure!(
             world.kubectl(&["get", "namespace", "later"]).is_err(),

@@ -8,8 +8,9 @@
 mod absence;
 mod admission;
 pub(super) mod anywhere;
-mod lifecycle;
+pub(super) mod lifecycle;
 pub(super) mod load;
+mod mistakes;
 mod policy;
 pub(super) mod requests;
 mod services;
@@ -119,6 +120,30 @@ const TESTS: &[Test] = &[
         "every wrong object is refused in words, or its status says what is wrong",
         Part::Core,
         admission::refused,
+    ),
+    test(
+        "pool-deleted",
+        "a pool in use is not changed; deleted, its pods keep their network and others wait in words",
+        Part::Core,
+        mistakes::pool,
+    ),
+    test(
+        "foreign-config",
+        "a configuration of another plugin that comes first is named; pods keep their network",
+        Part::Core,
+        mistakes::foreign,
+    ),
+    test(
+        "full-disk",
+        "with a full disk pods keep their network, and others wait in words until there is room",
+        Part::Core,
+        mistakes::disk,
+    ),
+    test(
+        "rights",
+        "agents that lose their rights say so and go on, and take up all when they have them back",
+        Part::Core,
+        mistakes::rights,
     ),
     test(
         "quiet",

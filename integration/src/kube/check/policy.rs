@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 use std::net::IpAddr;
 
 /// What the tests of a denial stand on.
-const CLOSED: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+pub(super) const CLOSED: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
      metadata: {name: one-only, namespace: base}\n\
      spec:\n  podSelector: {matchLabels: {name: base-0}}\n  policyTypes: [Ingress]\n  \
      ingress: [{from: [{podSelector: {matchLabels: {name: base-1}}}]}]\n";

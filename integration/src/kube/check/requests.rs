@@ -27,6 +27,11 @@ impl Request {
     pub(in crate::kube) fn is_about_pods(&self) -> bool {
         self.resource == "pods" || self.resource.starts_with("pods/")
     }
+
+    /// Whether it is about who looks after the cluster.
+    pub(in crate::kube) fn is_about_leases(&self) -> bool {
+        self.resource == "leases"
+    }
 }
 
 /// Where the log ends now.

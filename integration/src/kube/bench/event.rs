@@ -1,0 +1,103 @@
+//! From the bytes of a watch to a rule in the kernel.
+
+use crate::bench::{Row, Target, quantile};
+use crate::kube::check::world::{self, World};
+use crate::kube::shape::{API_SERVICE, CONTROL_PLANE};
+use crate::lab::watch::{Event, Watch};
+use crate::lab::Lab;
+use anyhow::{Result, ensure};
+use std::time::Instant;
+
+/// How often a label comes and goes.
+const CHANGES: usize = 100;
+/// A pod with the label may talk to a pod of n1.
+const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: event, namespace: base}\n\
+     spec:\n  podSelector: {matchLabels: {name: base-0}}\n  policyTypes: [Ingress]\n  \
+     ingress: [{from: [{podSelector: {matchLabels: {event: 'yes'}}}]}]\n";
+
+/// A pod of another node gets a label and loses it.
+pub(super) fn rows(world: &mut World, steal: impl Fn() -> f64) -> Result<Vec<Row>> {
+    world.base()?;
+    world.cluster.apply(POLICY)?;
+    let measured = changes(world);
+    world.kubectl(&["-n", "base", "delete", "networkpolicy", "event"])?;
+    let (agent, server) = measured?;
+    let mut rows = Vec::new();
+    for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
+        let alone = |what: &str, values: &[f64]| {
+            let row = Row::alone(&format!("{what}_{name}"), "ms", &[quantile(values, q)], steal());
+            Row {
+                n: values.len(),
+                ..row
+            }
+        };
+        rows.push(Row {
+            target: (q > 0.9).then_some(Target::Ours(2.0)),
+            ..alone("watch_bytes_to_rule", &agent)
+        });
+        rows.push(alone("kubectl_to_watch_bytes", &server));
+    }
+    Ok(rows)
+}
+
+/// Milliseconds from the last bytes that the API server sent to the agent until the kernel reports
+/// the element, and from `kubectl` to the bytes.
+fn changes(world: &World) -> Result<(Vec<f64>, Vec<f64>)> {
+    let lab = Lab::new()?;
+    let netns = world.cluster.netns("n1");
+    let packets = Watch::packets(&lab, &netns, &filter(world)?)?;
+    let kernel = Watch::nft(&lab, &netns)?;
+    let (mut agent, mut api) = (Vec::new(), Vec::new());
+    for change in 0..CHANGES {
+        packets.clear();
+        kernel.clear();
+        let label = match change % 2 {
+            0 => "event=yes",
+            _ => "event-",
+        };
+        let asked = Instant::now();
+        world.kubectl(&["-n", "base", "label", "pod", "base-1", label])?;
+        let seen = kernel.wait_for(world::PATIENCE, "the element", |line| {
+            line.contains("element")
+        })?;
+        let before = |packet: &Event| packet.at <= seen.at;
+        // None before the first packet that the monitor, just started, has seen.
+        if let Some(bytes) = packets.events().into_iter().rfind(before) {
+            agent.push((seen.at - bytes.at).as_secs_f64() * 1000.0);
+            api.push((bytes.at - asked).as_secs_f64() * 1000.0);
+        }
+    }
+    ensure!(
+        agent.len() > CHANGES / 2,
+        "{} of {CHANGES} changes were seen",
+        agent.len()
+    );
+    Ok((agent, api))
+}
+
+/// What the API server sends to the agent of n1, which may know it by its Service.
+fn filter(world: &World) -> Result<String> {
+    let server = CONTROL_PLANE.ipv4;
+    let peers = [format!("{server}:6443"), format!("{API_SERVICE}:443")];
+    let sockets = world.cluster.exec("n1", &["ss", "-Htnp"])?;
+    let mut ports = Vec::new();
+    for line in sockets.lines().filter(|line| line.contains(world::AGENT)) {
+        let mut ends = line.split_whitespace().skip(3);
+        let (Some(own), Some(peer)) = (ends.next(), ends.next()) else {
+            continue;
+        };
+        if let Some((_, port)) = own.rsplit_once(':')
+            && peers.iter().any(|one| one == peer)
+        {
+            ports.push(format!("dst port {port}"));
+        }
+    }
+    ensure!(
+        !ports.is_empty(),
+        "no connection of the agent to {server}: {sockets}"
+    );
+    Ok(format!(
+        "src host {server} and tcp[tcpflags] & tcp-push != 0 and ({})",
+        ports.join(" or ")
+    ))
+}

@@ -1,0 +1,138 @@
+//! `cargo lab bench kube`: pods that start, requests, events, memory, many nodes.
+//!
+//! | file | what it measures |
+//! |---|---|
+//! | `startup` | pods from scheduled to Ready, and ADD as the runtime sees it, beside the reference plugins |
+//! | `requests` | what agents ask of the API server |
+//! | `event` | from the bytes of a watch to the rule in the kernel |
+//! | `nodes` | the watches of many simulated nodes on one API server |
+//! | `memory` | agents in a cluster of many pods and policies |
+//! | `load` | the tool that writes them |
+
+mod event;
+mod load;
+mod memory;
+mod nodes;
+mod requests;
+mod startup;
+
+use super::check::world::{self, World};
+use super::{Cache, Cluster, Options, Proxy, reference};
+use crate::bench::{Row, Steal};
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+/// What can be measured for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[allow(missing_docs)] // the modules say it
+pub enum Part {
+    Startup,
+    Requests,
+    Event,
+    Nodes,
+    Memory,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BenchOptions {
+    /// Only these
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
+    /// Pods of other nodes, for the memory of agents
+    #[arg(long, default_value_t = 100_000)]
+    pods: usize,
+    /// Policies beside them
+    #[arg(long, default_value_t = 10_000)]
+    policies: usize,
+    /// Simulated nodes
+    #[arg(long, default_value_t = 1_000)]
+    nodes: usize,
+    /// The image's archive; built if not given
+    #[arg(long)]
+    image: Option<PathBuf>,
+    /// Also writes the rows to this file
+    #[arg(long)]
+    pub(super) json: Option<PathBuf>,
+}
+
+impl Default for BenchOptions {
+    fn default() -> Self {
+        Self {
+            only: Vec::new(),
+            pods: 100_000,
+            policies: 10_000,
+            nodes: 1_000,
+            image: None,
+            json: None,
+        }
+    }
+}
+
+impl BenchOptions {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+}
+
+/// All of it.
+///
+/// # Errors
+/// As [`measure`].
+pub(crate) fn run() -> Result<Vec<Row>> {
+    measure(&BenchOptions::default())
+}
+
+/// Runs the benchmark on a cluster of its own.
+///
+/// # Errors
+/// The cluster does not come up, or does not do what is measured.
+pub(super) fn measure(options: &BenchOptions) -> Result<Vec<Row>> {
+    Cache::locate().fill()?;
+    let image = match &options.image {
+        Some(image) => image
+            .canonicalize()
+            .with_context(|| image.display().to_string())?,
+        None => world::build_image()?,
+    };
+    let cluster = Cluster::up(&Options {
+        prefix: "ockb".to_owned(),
+        proxy: Proxy::Nftables,
+    })?;
+    let rows = parts(options, &mut World::new(&cluster, image));
+    let down = cluster.down();
+    let rows = rows?;
+    down.map(|()| rows)
+}
+
+fn parts(options: &BenchOptions, world: &mut World) -> Result<Vec<Row>> {
+    let steal = Steal::now();
+    let share = || steal.share_since();
+    let mut rows = Vec::new();
+    let mut theirs = Vec::new();
+    if options.wants(Part::Startup) {
+        reference::install(&world.cluster)?;
+        theirs = startup::rounds(world)?;
+        reference::remove(&world.cluster)?;
+    }
+    world::install(world)?;
+    if options.wants(Part::Startup) {
+        let ours = startup::rounds(world)?;
+        rows.extend(startup::rows(&ours, &theirs, share())?);
+    }
+    if options.wants(Part::Requests) {
+        rows.extend(requests::rows(world, share)?);
+    }
+    if options.wants(Part::Event) {
+        rows.extend(event::rows(world, share)?);
+    }
+    if options.wants(Part::Nodes) {
+        rows.extend(nodes::rows(world, options.nodes, share)?);
+    }
+    // Last: what it writes stays.
+    if options.wants(Part::Memory) {
+        let sizes = (options.pods, options.policies);
+        rows.extend(memory::rows(world, sizes, share)?);
+    }
+    Ok(rows)
+}
