@@ -51,7 +51,12 @@ pub enum KernelEvent {
     /// A route of the main table was added or replaced.
     Route(KernelRoute),
     /// A route of the main table was removed.
-    RouteGone(KernelRoute),
+    RouteGone {
+        /// Which.
+        route: KernelRoute,
+        /// The netlink port of whose request it was; 0 is the kernel's own doing.
+        port: u32,
+    },
     /// A next hop object of ours was removed, and IPv4 routes through it alone went without an
     /// event of their own. Those that went with their link are not reported.
     NextHopGone {
@@ -158,13 +163,13 @@ fn drain(
         match socket.receive() {
             Ok(None) => return Some(()),
             Ok(Some(datagram)) => {
-                let mut last = None;
+                let mut told = false;
                 for event in Frame::split(datagram).filter_map(&event) {
                     // A transaction is many messages and one change.
-                    if event == KernelEvent::OurTableChanged && last.as_ref() == Some(&event) {
+                    let changed = event == KernelEvent::OurTableChanged;
+                    if changed && std::mem::replace(&mut told, true) {
                         continue;
                     }
-                    last = Some(event.clone());
                     events.blocking_send(event).ok()?;
                 }
             }
@@ -197,7 +202,10 @@ fn route_event(frame: Frame<'_>) -> Option<KernelEvent> {
         RouteNetlinkMessage::NewAddress(m) => address::address(&m).map(KernelEvent::Address),
         RouteNetlinkMessage::DelAddress(m) => address::address(&m).map(KernelEvent::AddressGone),
         RouteNetlinkMessage::NewRoute(m) => kernel_route(&m).map(KernelEvent::Route),
-        RouteNetlinkMessage::DelRoute(m) => kernel_route(&m).map(KernelEvent::RouteGone),
+        RouteNetlinkMessage::DelRoute(m) => {
+            let port = frame.port;
+            kernel_route(&m).map(|route| KernelEvent::RouteGone { route, port })
+        }
         _ => None,
     }
 }

@@ -4,9 +4,10 @@
 mod common;
 
 use common::Namespace;
-use kernel::{KernelEvent, monitor};
+use kernel::{KernelEvent, monitor, port_owner};
 use model::dataplane::{Route, RouteKind};
 use policy::ruleset::{Op, Ruleset};
+use std::io::Write;
 use tokio::sync::mpsc::Receiver;
 
 /// Waits for the first event that answers the question.
@@ -56,7 +57,7 @@ fn links_addresses_and_routes_are_reported_as_they_come_and_go() {
         assert_eq!(added.route, wanted);
     }
     let gone = wait(&mut events, |event| match event {
-        KernelEvent::RouteGone(route) if route.ours => Some(route),
+        KernelEvent::RouteGone { route, .. } if route.ours => Some(route),
         _ => None,
     });
     assert_eq!(gone.route.dest, "10.0.0.0/26".parse().unwrap());
@@ -136,10 +137,11 @@ fn routes_of_the_own_socket_are_not_reported_and_fill_no_queue() {
     assert!(kernel.delete_routes(&[dest(7)]).is_empty());
     namespace.sh("ip route del 10.0.0.9/32 proto 122");
     let first = wait(&mut events, |event| match event {
-        KernelEvent::Route(_) | KernelEvent::RouteGone(_) | KernelEvent::Overrun => Some(event),
+        KernelEvent::Route(_) | KernelEvent::RouteGone { .. } | KernelEvent::Overrun => Some(event),
         _ => None,
     });
-    let gone = matches!(&first, KernelEvent::RouteGone(route) if route.route.dest == dest(9));
+    let gone =
+        matches!(&first, KernelEvent::RouteGone { route, .. } if route.route.dest == dest(9));
     assert!(gone, "{first:?}");
 }
 
@@ -182,4 +184,34 @@ fn the_thread_ends_when_nobody_listens() {
     while threads() > 0 {
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn who_removed_a_route_is_told_by_name_while_the_process_lives() {
+    let namespace = Namespace::new();
+    let mut events = namespace.run(|| monitor(0, 0)).unwrap();
+    namespace.sh("ip route add blackhole 10.0.0.0/26 proto 122");
+    let mut remover = namespace.run(|| {
+        std::process::Command::new("ip")
+            .args(["-batch", "-"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap()
+    });
+    let mut lines = remover.stdin.take().unwrap();
+    lines
+        .write_all(b"route del blackhole 10.0.0.0/26\n")
+        .unwrap();
+    let port = wait(&mut events, |event| match event {
+        KernelEvent::RouteGone { port, .. } => Some(port),
+        _ => None,
+    });
+    assert_eq!(port, remover.id());
+    let name = || namespace.run(|| port_owner(port));
+    assert_eq!(name().as_deref(), Some("ip"));
+    // A process of the same number in another namespace is somebody else.
+    assert_eq!(port_owner(port), None);
+    drop(lines);
+    remover.wait().unwrap();
+    assert_eq!(name(), None);
 }

@@ -245,7 +245,7 @@ fn what_others_write_into_the_tables_is_told_and_taken_back() {
         let replaced = |entry: &NeighbourEntry| entry.forwarding && entry.elsewhere;
         loop {
             match events.blocking_recv().expect("the monitor goes on") {
-                KernelEvent::RouteGone(route)
+                KernelEvent::RouteGone { route, .. }
                     if route.route.dest == "10.9.9.9/32".parse().unwrap() =>
                 {
                     break;

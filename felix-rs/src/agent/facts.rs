@@ -1,6 +1,6 @@
 //! Facts taken in: cheap, they only store and mark.
 
-use super::apply::is_gateway;
+use super::readback::is_gateway;
 use super::{Agent, Table};
 use bgp_speaker::FibEvent;
 use felix_core::{LocalEndpoint, Phase};
@@ -142,23 +142,30 @@ impl Agent {
                 self.pending.insert(route.dest);
                 self.actual.insert(route.dest, route.kind, metric);
             }
-            KernelEvent::RouteGone(KernelRoute {
-                route,
-                ours: true,
-                metric,
-                ..
-            }) => {
+            KernelEvent::RouteGone {
+                route:
+                    KernelRoute {
+                        route,
+                        ours: true,
+                        metric,
+                        ..
+                    },
+                port,
+            } => {
                 // A replaced route is announced as gone only where another one took its place.
                 if self.actual.routes.get(&route.dest) == Some(&route.kind) {
                     self.actual.remove(&route.dest, metric);
-                    self.note_repair(&route.dest, metric);
+                    self.note_removal(route.dest, metric, port);
                 }
                 self.pending.insert(route.dest);
             }
             KernelEvent::Route(KernelRoute { route, metric, .. }) => {
                 self.calc.on_foreign_route(route, metric);
             }
-            KernelEvent::RouteGone(KernelRoute { route, metric, .. }) => {
+            KernelEvent::RouteGone {
+                route: KernelRoute { route, metric, .. },
+                ..
+            } => {
                 self.calc.on_foreign_route_gone(&route.dest, metric);
             }
             KernelEvent::NextHopGone { port } => {
@@ -228,14 +235,6 @@ impl Agent {
             Ok(_) => tracing::warn!(name = %link.host_name, "a pod's link was down: set up again"),
             // It goes down before it is gone, with its pod.
             Err(error) => tracing::debug!(name = %link.host_name, %error, "not set up again"),
-        }
-    }
-
-    fn note_repair(&mut self, dest: &ipnet::IpNet, metric: u32) {
-        let desired = self.calc.desired();
-        if desired.route(dest).is_some() && desired.metric(dest) == metric {
-            tracing::warn!(route = %dest, "our route was removed by somebody else: repairing");
-            self.repairs += 1;
         }
     }
 

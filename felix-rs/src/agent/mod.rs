@@ -16,7 +16,9 @@ mod ipam_report;
 mod metrics;
 mod node_report;
 mod pods;
+mod readback;
 mod reconcile;
+mod removals;
 mod report;
 mod requested;
 mod resolved;
@@ -155,6 +157,8 @@ pub(crate) struct Agent {
     /// What of packets can't be seen, and why.
     blind: Vec<String>,
     repairs: u64,
+    /// Routes of ours that somebody removed, and from which netlink port: not told of yet.
+    removed: Vec<(u32, IpNet)>,
     counters: metrics::Counters,
     drops: drops::Drops,
     revoker: Revoker,
@@ -305,7 +309,9 @@ impl Agent {
             self.reconcile_if_due();
             self.update_tunnel_address();
             self.recheck_tunnels();
-            match self.converge() {
+            let result = self.converge();
+            self.tell_removals();
+            match result {
                 Ok(()) if self.retry_at.is_none() => {
                     self.last_failure = None;
                     self.counters.in_force();

@@ -5,7 +5,7 @@
 //! changed before the datastore is in sync or has been given up on.
 
 use super::addresses::by_age;
-use super::apply::is_gateway;
+use super::readback::is_gateway;
 use super::{Agent, Inputs, Table, drops, metrics, report, resolved};
 use crate::ctl::Query;
 use crate::health::Readiness;
@@ -172,6 +172,7 @@ pub(crate) fn start(
         names_kept: felix_core::dns::Saved::new(),
         blind,
         repairs: 0,
+        removed: Vec::new(),
         counters: metrics::Counters::default(),
         drops: drops::Drops::default(),
         revoker,

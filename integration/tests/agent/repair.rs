@@ -1,10 +1,12 @@
 //! What others do to what is ours is put right, and what is theirs is left alone.
 
 use crate::node::{LIMIT, Node, ROUTER, policy};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use integration::lab::{Probe, Watch, wait};
 use model::names::ROUTE_METRIC;
 use rustix::process::Signal;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const SILENCE: Duration = Duration::from_millis(800);
@@ -34,6 +36,26 @@ fn deleted_routes_of_both_families_come_back() -> Result<()> {
     assert!(repairs >= 3, "{repairs}");
     node.wait_logged("our route was removed by somebody else")
         .map(drop)
+}
+
+#[test]
+fn who_removed_a_route_is_named_once_it_is_back() -> Result<()> {
+    let node = Node::started()?;
+    let a = node.member("a", "web")?;
+    let ip = a.pod.addresses()[0];
+    // It lives on until its input ends, as a daemon would.
+    let mut command = Command::new("ip");
+    command.args(["-batch", "-"]).stdin(Stdio::piped());
+    let mut remover = node.netns.spawn(&mut command)?;
+    let mut lines = remover.stdin.take().context("its input")?;
+    writeln!(lines, "route del {ip}")?;
+    let named = format!("ip, process {}", remover.id());
+    let said = node.wait_logged(&named);
+    drop(lines);
+    remover.wait()?;
+    let said = said?;
+    ensure!(said.contains("routes=1 back=1"), "{said}");
+    node.wait_route(ip, true)
 }
 
 #[test]

@@ -157,13 +157,13 @@ impl Rack {
     }
 
     /// Flows to the target while something fails, until only `left` is used, and then others.
-    /// Whatever is lost is lost before the other router has taken over.
+    /// Whatever is lost is lost before the other router has taken over. Answers how much that is.
     fn fails(
         &mut self,
         what: &str,
         left: &str,
         fail: impl FnOnce(&mut Self) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         self.wait_uplinks(&["up1", "up2"])?;
         self.wait_watched()?;
         let (sender, receiver) = (Arc::clone(&self.sender), Arc::clone(&self.receiver));
@@ -195,7 +195,15 @@ impl Rack {
                 "after {what}: {report}"
             );
         }
-        Ok(())
+        Ok(lost)
+    }
+
+    /// Says something to a router's daemon.
+    fn birdc(&self, tor: usize, [verb, protocol]: [&str; 2]) -> Result<()> {
+        let dir = self.lab.subdir(&format!("tor{}", tor + 1))?;
+        let socket = dir.join("bird.ctl");
+        let birdc = ["birdc", "-s", &socket.to_string_lossy(), verb, protocol];
+        self.tors[tor].run(&birdc).map(drop)
     }
 
     /// How long the agent says that it took from a dead path to another one.
@@ -231,6 +239,13 @@ fn when_one_of_two_routers_fails_the_other_one_takes_over() -> Result<()> {
         rack.birds[0].signal(Signal::KILL)
     })?;
     rack.birds[0] = bird(&rack.lab, &rack.tors[0], 1)?;
+
+    // The session ends in words, and the router forwards on.
+    let lost = rack.fails("planned drain", "up2", |rack| {
+        rack.birdc(0, ["disable", "node"])
+    })?;
+    ensure!(lost == 0, "{lost} datagrams lost by a planned drain");
+    rack.birdc(0, ["enable", "node"])?;
 
     rack.fails("silence of several hops", "up1", |rack| {
         rack.tors[1].run(&["nft", silence]).map(drop)

@@ -242,6 +242,41 @@ fn a_deleted_device_is_back_with_its_ends_and_routes() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_uplink_that_becomes_narrow_narrows_the_tunnel_and_pods_to_come_and_loses_nothing()
+-> Result<()> {
+    let racks = Racks::start(Stack::V4, VXLAN)?;
+    let pods = racks.pods()?;
+    racks.wait_routed(&pods, VXLAN)?;
+    let to = pods[1].address(false)?;
+    pods[0].probe.bulk(to, 1000, LIMIT)?;
+    let flow = pods[0].probe.flow(&pods[1].probe, to, RATE)?;
+    racks.nodes[0].ip(["link set eth0 mtu 1400"])?;
+    wait::until(LIMIT, "the tunnel to be narrow", || {
+        let shown = racks.nodes[0].run(&["ip", "link", "show", names::VXLAN_DEVICE]);
+        match shown.map_err(|error| format!("{error:#}"))? {
+            shown if shown.contains("mtu 1350") => Ok(()),
+            shown => Err(shown),
+        }
+    })?;
+    let narrow = racks.pods_on(1)?;
+    ensure!(narrow[0].mtu()? == 1350, "{}", narrow[0].mtu()?);
+    for from in [&pods[0], &narrow[0]] {
+        let arrived = from.probe.bulk(to, 1 << 18, LIMIT)?;
+        ensure!(arrived == 1 << 18, "{arrived} octets of a transfer");
+    }
+    let report = flow.stop()?;
+    ensure!(report.lost() == 0, "{report}");
+    racks.nodes[0].ip(["link set eth0 mtu 1500"])?;
+    wait::until(LIMIT, "a pod to have the MTU of before", || {
+        let wide = racks.pods_on(1).and_then(|pods| pods[0].mtu());
+        match wide {
+            Ok(1450) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+}
+
 /// A pool besides those that are there.
 fn another_pool(mode: &str) -> String {
     format!(

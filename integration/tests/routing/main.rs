@@ -8,3 +8,4 @@ mod matrix;
 mod outgoing;
 mod paths;
 mod racks;
+mod strangers;
