@@ -286,9 +286,9 @@ impl Topology {
     }
 }
 
-/// Gateways and how much of the traffic each is to get.
+/// Gateways, each once, and how much of the traffic it is to get.
 #[derive(Debug, Default)]
-struct Hops(BTreeMap<NextHop, u64>);
+struct Hops(Vec<(NextHop, u64)>);
 
 impl Hops {
     /// Divides by any number of gateways up to 10, and by some beyond.
@@ -299,19 +299,23 @@ impl Hops {
         let all: u64 = gateways.iter().map(|hop| u64::from(hop.weight)).sum();
         for hop in gateways {
             let share = Self::SHARES * u64::from(weight) * u64::from(hop.weight) / all.max(1);
-            *self.0.entry(NextHop { weight: 1, ..*hop }).or_default() += share;
+            let hop = NextHop { weight: 1, ..*hop };
+            match self.0.iter_mut().find(|(known, _)| *known == hop) {
+                Some((_, known)) => *known += share,
+                None => self.0.push((hop, share)),
+            }
         }
     }
 
-    /// With the smallest weights that say the same, as near as 255 steps can.
-    fn in_lowest_terms(self) -> Vec<NextHop> {
-        let divisor = self
-            .0
-            .values()
-            .copied()
-            .fold(0, greatest_common_divisor)
-            .max(1);
-        let greatest = self.0.values().copied().max().unwrap_or(0) / divisor;
+    /// In order, with the smallest weights that say the same, as near as 255 steps can.
+    fn in_lowest_terms(mut self) -> Vec<NextHop> {
+        if let [(alone, _)] = self.0[..] {
+            return vec![alone];
+        }
+        self.0.sort_unstable();
+        let shares = || self.0.iter().map(|(_, share)| *share);
+        let divisor = shares().fold(0, greatest_common_divisor).max(1);
+        let greatest = shares().max().unwrap_or(0) / divisor;
         let weight = |share: u64| {
             let share = share / divisor;
             let scaled = if greatest > 255 {
@@ -321,10 +325,10 @@ impl Hops {
             };
             u8::try_from(scaled).unwrap_or(u8::MAX).max(1)
         };
-        let all = self.0.into_iter();
+        let all = self.0.iter();
         all.map(|(hop, share)| NextHop {
-            weight: weight(share),
-            ..hop
+            weight: weight(*share),
+            ..*hop
         })
         .collect()
     }

@@ -133,7 +133,7 @@ impl Agent {
     /// The plan for this moment. Reads our table back first where it is not known; `ops` are what
     /// the compiler wants changed where it is.
     pub(super) fn next_plan(&mut self, ops: Vec<Op>) -> Result<Plan, ApplyError> {
-        self.pending.extend(self.calc.take_touched());
+        self.pending.append(&mut self.calc.take_touched());
         let table = match self.table {
             Table::InStep => Some(Step::Table(ops)),
             Table::Unknown => Some(self.read_table()),

@@ -11,6 +11,7 @@ use model::dataplane::RouteKind;
 use model::{Node, names};
 use policy::NetworkSets;
 use policy::ruleset::Op;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -234,12 +235,16 @@ impl Calc {
         let before = match route {
             Some(Ok(kind)) => {
                 self.withheld.remove(&prefix);
-                let before = self.desired.learned.insert(prefix, kind);
                 let same_metric = self.set_metric(prefix, metric);
-                if same_metric && before.as_ref() == self.desired.learned.get(&prefix) {
-                    return;
+                match self.desired.learned.entry(prefix) {
+                    Entry::Occupied(same) if same_metric && *same.get() == kind => return,
+                    Entry::Occupied(mut other) => Some(other.insert(kind)),
+                    Entry::Vacant(vacant) => {
+                        vacant.insert(kind);
+                        self.touched.insert(prefix);
+                        return;
+                    }
                 }
-                before
             }
             Some(Err(reason @ Withheld::NoTunnel { .. }))
                 if self.desired.learned.contains_key(&prefix) =>
@@ -297,6 +302,9 @@ impl Calc {
 
     /// Whether the way is through a tunnel that was made a moment ago, and the one before works.
     fn waits_for_others(&self, prefix: &IpNet, kind: &RouteKind) -> bool {
+        if self.settling.is_empty() {
+            return false;
+        }
         let settling = |ifindex: u32| {
             let link = self.underlay.link(ifindex);
             link.is_some_and(|link| self.settling.contains(&link.name))
