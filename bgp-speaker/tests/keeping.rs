@@ -107,6 +107,44 @@ fn openbgpd_keeps_our_routes_while_we_restart() {
     assert!(has_our_route());
 }
 
+#[test]
+fn the_routes_of_a_killed_openbgpd_go_at_once_as_it_says_and_come_back_with_it() {
+    let lab = Lab::new();
+    let speaker = lab.speaker(&both(), false);
+    let openbgpd = lab.openbgpd("");
+    wait_for_their_routes(&lab, &speaker);
+    // Its OPEN asks for End-of-RIB and names no family whose routes may be kept (RFC 4724
+    // section 3).
+    kill(openbgpd);
+    eventually("its routes are gone", || {
+        let status = lab.status(&speaker);
+        status.contains("prefixes: 2") && !status.contains("Established")
+    });
+    let _openbgpd = lab.openbgpd("");
+    wait_for_their_routes(&lab, &speaker);
+}
+
+#[test]
+fn exabgp_tells_us_everything_again_when_we_restart_and_hears_no_withdrawal() {
+    let lab = Lab::new();
+    let _exabgp = lab.exabgp("passive true; capability { graceful-restart 60; }", "");
+    let speaker = lab.speaker(&peer(""), false);
+    wait_for_their_routes(&lab, &speaker);
+    let told = || lab.read("exabgp.log").matches("10.1.0.0/26").count();
+    eventually("ExaBGP was told our route", || told() > 0);
+    let before = told();
+    kill(speaker);
+    let successor = lab.speaker(&peer(""), true);
+    wait_for_their_routes(&lab, &successor);
+    eventually("all is told", || {
+        let converged = lab.read("log").matches("all peers have sent").count();
+        converged == 2 && told() > before
+    });
+    let log = lab.read("exabgp.log");
+    let withdrawn = |line: &&str| line.contains("withdraw") && line.contains("10.1.0.0/26");
+    assert_eq!(log.lines().find(withdrawn), None);
+}
+
 /// Kills us, and waits for our route to be a last resort at the other end.
 fn wait_for_last_resort(speaker: Daemon, route: impl Fn() -> String, mark: &str) {
     eventually("they have our route", || route().contains("10.1.0.0/26"));
@@ -145,6 +183,22 @@ fn gobgp_keeps_our_routes_as_a_last_resort() {
     wait_for_their_routes(&lab, &speaker);
     let route = || lab.gobgp_command("global rib 10.1.0.0/26");
     wait_for_last_resort(speaker, route, LAST_RESORT);
+}
+
+#[test]
+fn we_keep_the_routes_of_gobgp_as_a_last_resort() {
+    let lab = Lab::new();
+    let long_lived = "[neighbors.afi-safis.long-lived-graceful-restart.config]\n\
+                      enabled = true\nrestart-time = 600\n";
+    let gobgp = lab.gobgp_with("", "", 1, long_lived);
+    let speaker = lab.speaker(&peer(LONG_LIVED), false);
+    wait_for_their_routes(&lab, &speaker);
+    kill(gobgp);
+    eventually("GoBGP's routes are a last resort", || {
+        lab.read("log").contains("routes are kept as a last resort")
+    });
+    let _gobgp = lab.gobgp_with("", "", 1, long_lived);
+    wait_until_fresh(&lab, &speaker);
 }
 
 #[test]
@@ -204,6 +258,45 @@ fn bird_gobgp_and_we_tell_each_other_several_paths() {
     eventually("BIRD has both paths of GoBGP", || {
         let route = lab.birdc("show route 10.8.0.0/24 all");
         route.matches("BGP.as_path:").count() == 2
+    });
+}
+
+#[test]
+fn openbgpd_is_told_both_paths_that_bird_tells_us() {
+    let lab = Lab::new();
+    let _bird = bird_with_two_paths(&lab);
+    let _openbgpd = lab.openbgpd("announce add-path recv yes");
+    let to_openbgpd = peer("export: All, addPath: { receive: true, send: 4 }");
+    let _speaker = lab.speaker(&format!("{to_openbgpd}\n- {BESIDE}"), false);
+    eventually("OpenBGPD has both paths of BIRD", || {
+        let rib = lab.bgpctl("show rib 10.9.0.0/24");
+        rib.matches("10.9.0.0/24").count() == 2
+    });
+}
+
+#[test]
+fn bird_exabgp_and_we_tell_each_other_several_paths() {
+    let lab = Lab::new();
+    let _bird = bird_with_two_paths(&lab);
+    let route = |path: u8| {
+        format!(
+            "route 10.8.0.0/24 path-information 0.0.0.{path} next-hop 10.0.0.2 med {};",
+            10 * path
+        )
+    };
+    let several = "passive true; capability { add-path send/receive; }";
+    let _exabgp = lab.exabgp(several, &(route(1) + &route(2)));
+    let to_exabgp = peer("export: All, addPath: { receive: true, send: 4 }");
+    let _speaker = lab.speaker(&format!("{to_exabgp}\n- {BESIDE}"), false);
+    eventually("BIRD has both paths of ExaBGP", || {
+        let route = lab.birdc("show route 10.8.0.0/24 all");
+        route.matches("BGP.as_path:").count() == 2
+    });
+    eventually("ExaBGP is told both paths of BIRD", || {
+        lab.read("exabgp.log")
+            .matches("announced 10.9.0.0/24")
+            .count()
+            == 2
     });
 }
 

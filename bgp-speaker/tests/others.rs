@@ -80,6 +80,17 @@ fn gobgp_sessions_are_signed() {
 }
 
 #[test]
+fn gobgp_sessions_are_guarded() {
+    let lab = Lab::new();
+    let _gobgp = lab.gobgp(
+        "",
+        "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n",
+    );
+    let speaker = lab.speaker(&peer("ttlSecurity: 1"), false);
+    wait_for_their_routes(&lab, &speaker);
+}
+
+#[test]
 fn gobgp_is_told_when_it_announces_too_much() {
     let lab = Lab::new();
     let _gobgp = lab.gobgp("", "");
@@ -152,6 +163,22 @@ fn exabgp_exchanges_both_families_with_us_whoever_connects() {
             let log = lab.read("exabgp.log");
             log.contains("10.1.0.0/26") && log.contains("fd01::/122")
         });
+    }
+}
+
+#[test]
+fn exabgp_sessions_are_signed_and_those_that_it_opens_are_guarded() {
+    // What it listens on answers with the usual TTL.
+    for (ours, theirs) in [
+        ("", "passive true;"),
+        ("passive: true, ttlSecurity: 1,", "outgoing-ttl 255;"),
+    ] {
+        let lab = Lab::new();
+        lab.write("password", "hunter2");
+        let _exabgp = lab.exabgp(&format!("{theirs} md5-password hunter2;"), "");
+        let signed = format!("{ours} passwordFile: {}", lab.path("password").display());
+        let speaker = lab.speaker(&peer(&signed), false);
+        wait_for_their_routes(&lab, &speaker);
     }
 }
 

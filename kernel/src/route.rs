@@ -49,7 +49,7 @@ pub struct KernelRoute {
     pub route: Route,
     /// Written by us ([`RT_PROTOCOL`]).
     pub ours: bool,
-    /// `RTA_PRIORITY`; ours have [`ROUTE_METRIC`].
+    /// `RTA_PRIORITY`; ours have [`ROUTE_METRIC`] unless a filter of BGP says another.
     pub metric: u32,
     /// The group of next hop objects that it names; none if it has its next hops itself.
     pub group: Option<u32>,
@@ -107,15 +107,20 @@ impl Kernel {
     /// What the node itself sends through the tunnel comes from the address on the device, so that
     /// the answers take the tunnel too, or from the node's own where the device has none.
     pub fn replace_routes(&mut self, routes: &[Route]) -> Vec<(Route, RouteError)> {
+        self.replace_routes_at(ROUTE_METRIC, routes)
+    }
+
+    /// As [`Self::replace_routes`], with another metric than [`ROUTE_METRIC`].
+    pub fn replace_routes_at(&mut self, metric: u32, routes: &[Route]) -> Vec<(Route, RouteError)> {
         let empty = |route: &&Route| matches!(&route.kind, RouteKind::Via(hops) if hops.is_empty());
         let (empty, usable): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(empty);
         let groups = self.next_hop_groups(&usable);
-        let refused = self.write_routes(&usable, &groups);
+        let refused = self.write_routes(&usable, &groups, metric);
         // A group may have gone meanwhile, with a link.
         let grouped = |(index, _): &(usize, _)| group_of(usable[*index], &groups).is_some();
         let (again, refused): (Vec<_>, Vec<_>) = refused.into_iter().partition(grouped);
         let again: Vec<&Route> = again.into_iter().map(|(index, _)| usable[index]).collect();
-        let refused_again = self.write_routes(&again, &BTreeMap::new());
+        let refused_again = self.write_routes(&again, &BTreeMap::new(), metric);
         let refused = refused
             .into_iter()
             .map(|(index, source)| (usable[index], source));
@@ -136,6 +141,7 @@ impl Kernel {
         &mut self,
         routes: &[&Route],
         groups: &BTreeMap<Vec<NextHop>, u32>,
+        metric: u32,
     ) -> Vec<(usize, NetlinkError)> {
         let (tunnels, mtus) = (&self.tunnel_sources, &self.path_mtus);
         let encapsulating = &self.encapsulating;
@@ -146,17 +152,30 @@ impl Kernel {
                 mtu: path_mtu::of_route(route, mtus),
             };
             let group = group_of(route, groups);
-            encode(encoder, route, RT_PROTOCOL, group, &tunnel);
+            encode(encoder, route, (RT_PROTOCOL, Some(metric)), group, &tunnel);
         })
     }
 
     /// Removes our routes to these destinations, whatever they lead to; answers those that failed.
-    /// A route that is not there is no failure, and a route of somebody else stays.
+    /// Of several to one destination that with the lowest metric goes. A route that is not there is
+    /// no failure, and a route of somebody else stays.
     pub fn delete_routes(&mut self, destinations: &[IpNet]) -> Vec<(IpNet, RouteError)> {
+        self.delete_routes_at(None, destinations)
+    }
+
+    /// As [`Self::delete_routes`]; those with this metric if one is given.
+    pub fn delete_routes_at(
+        &mut self,
+        metric: Option<u32>,
+        destinations: &[IpNet],
+    ) -> Vec<(IpNet, RouteError)> {
         let refused = self.route.batch(destinations, |encoder, dest| {
             let fixed = rtmsg(*dest, RT_PROTOCOL, SCOPE_NOWHERE, 0, 0);
             encoder.message(DELETE_ROUTE, Flags::QUIET, &fixed, |encoder| {
                 encoder.attribute(RTA_DST, &octets(dest.network()));
+                if let Some(metric) = metric {
+                    encoder.u32(RTA_PRIORITY, metric);
+                }
             });
         });
         refused
@@ -208,11 +227,12 @@ pub(crate) struct Tunnelling<'a> {
     pub(crate) mtu: Option<u32>,
 }
 
-/// Appends the message that creates or replaces a route. A `group` stands for the next hops.
+/// Appends the message that creates or replaces a route, of this protocol and with this metric. A
+/// `group` stands for the next hops.
 pub(crate) fn encode(
     encoder: &mut Encoder,
     route: &Route,
-    protocol: u8,
+    (protocol, metric): (u8, Option<u32>),
     group: Option<u32>,
     tunnel: &Tunnelling<'_>,
 ) -> u32 {
@@ -235,10 +255,10 @@ pub(crate) fn encode(
         if dest.prefix_len() > 0 {
             encoder.attribute(RTA_DST, &octets(dest.network()));
         }
-        if protocol == RT_PROTOCOL {
+        if let Some(metric) = metric {
             // A route of somebody else with the same destination is another route: NLM_F_REPLACE
             // compares destination and metric, not the protocol.
-            encoder.u32(RTA_PRIORITY, ROUTE_METRIC);
+            encoder.u32(RTA_PRIORITY, metric);
         }
         if let Some(mtu) = tunnel.mtu {
             encoder.nested(RTA_METRICS, |encoder| {

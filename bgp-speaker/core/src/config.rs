@@ -38,6 +38,9 @@ pub struct SpeakerConfig {
     pub cluster_id: Option<Ipv4Addr>,
     /// How paths to one prefix compare.
     pub decision: Decision,
+    /// The metric that routes have in the kernel unless an import filter sets another; none where
+    /// none are written there.
+    pub metric: Option<u32>,
     /// The peers with an address of their own.
     pub peers: BTreeMap<PeerKey, PeerConfig>,
     /// Who may connect without being listed. Where ranges overlap, the longest prefix counts.
@@ -58,6 +61,7 @@ impl SpeakerConfig {
             next_hop_v6: None,
             cluster_id: None,
             decision: Decision::default(),
+            metric: None,
             peers: BTreeMap::new(),
             dynamic_peers: BTreeMap::new(),
             interface_peers: BTreeMap::new(),

@@ -68,7 +68,7 @@ impl Lab {
         let config = self.write(
             "bgpd.openbgpd.conf",
             &format!(
-                "AS 65001\nrouter-id 192.0.2.2\nfib-update no\nsocket \"{}\"\n\
+                "AS 65001\nrouter-id 192.0.2.2\nlisten on 10.0.0.2\nlisten on fd00::2\nfib-update no\nsocket \"{}\"\n\
                  network 10.2.0.0/24\nnetwork fd02::/64\n\
                  neighbor 10.0.0.1 {{\n remote-as 4200000001\n local-address 10.0.0.2\n \
                  announce IPv4 unicast\n announce IPv6 none\n {neighbor}\n}}\n\

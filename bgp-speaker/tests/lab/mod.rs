@@ -100,13 +100,18 @@ impl Lab {
 
     /// Our program at the other end, with the file `their.yaml`.
     pub(crate) fn their_speaker_of_file(&self) -> Daemon {
-        let config = self.path("their.yaml");
+        self.their_speaker_called("their")
+    }
+
+    /// Our program at the other end, with the file and the log of this name.
+    pub(crate) fn their_speaker_called(&self, name: &str) -> Daemon {
+        let config = self.path(&format!("{name}.yaml"));
         let arguments = ["--config", path(&config)];
         let program = env!("CARGO_BIN_EXE_bgp-speaker");
-        let log = self.path("their.log");
-        let speaker = self.theirs.daemon(program, &arguments, &log);
+        let log = format!("{name}.log");
+        let speaker = self.theirs.daemon(program, &arguments, &self.path(&log));
         eventually("their program runs", || {
-            self.read("their.log").contains("running with")
+            self.read(&log).contains("running with")
         });
         speaker
     }

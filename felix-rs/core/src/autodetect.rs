@@ -148,6 +148,7 @@ fn is_usable(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::ethernet;
     use model::dataplane::{Address, NextHop, Route, RouteKind};
     use std::collections::BTreeSet;
 
@@ -165,16 +166,7 @@ mod tests {
             (4, "eth1", "192.0.2.11/25"),
         ];
         for (ifindex, name, address) in links {
-            underlay.set_link(Link {
-                ifindex,
-                name: name.into(),
-                alias: None,
-                kind: None,
-                up: true,
-                carrier: true,
-                mtu: 1500,
-                mac: None,
-            });
+            underlay.set_link(ethernet(ifindex, name));
             let address = net(address);
             underlay.add_address(Address { ifindex, address });
         }

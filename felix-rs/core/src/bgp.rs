@@ -15,7 +15,7 @@ pub(crate) use workloads::Workloads;
 use crate::objects::Objects;
 use bgp_core::SpeakerConfig;
 use ipnet::IpNet;
-use model::{BindMode, Invalid, Kind, Node, ObjectKey};
+use model::{BindMode, Invalid, Kind, Node, ObjectKey, names};
 use peers::Builder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -88,6 +88,7 @@ pub fn sessions(name: &str, objects: &Objects, pods: &[LocalPod]) -> Sessions {
         next_hop_v4: own.ipv4_address.map(|net| net.addr()),
         next_hop_v6: own.ipv6_address.map(|net| net.addr()),
         cluster_id: own.route_reflector_cluster_id,
+        metric: Some(names::ROUTE_METRIC),
         peers,
         dynamic_peers,
         interface_peers,

@@ -38,6 +38,8 @@ pub struct Desired {
     pub local: BTreeMap<IpNet, RouteKind>,
     /// Routes learnt by BGP.
     pub learned: BTreeMap<IpNet, RouteKind>,
+    /// Metrics of those of `learned` that have another than [`names::ROUTE_METRIC`].
+    pub metrics: BTreeMap<IpNet, u32>,
     /// Addresses of pods that are gone: their routes go whatever else is unknown.
     pub freed: BTreeSet<IpNet>,
     /// The tunnel devices by name.
@@ -55,6 +57,13 @@ impl Desired {
     /// The route for this destination. Pods and blocks of this node win over what peers say.
     pub fn route(&self, dest: &IpNet) -> Option<&RouteKind> {
         self.local.get(dest).or_else(|| self.learned.get(dest))
+    }
+
+    /// The metric of the route for this destination.
+    pub fn metric(&self, dest: &IpNet) -> u32 {
+        let set = self.metrics.get(dest);
+        let set = set.filter(|_| !self.local.contains_key(dest));
+        set.copied().unwrap_or(names::ROUTE_METRIC)
     }
 
     /// All destinations.
@@ -106,6 +115,8 @@ pub struct Calc {
     underlay: Underlay,
     names: Names,
     fib: BTreeMap<IpNet, Vec<FibNextHop>>,
+    /// Metrics that filters have set of prefixes of `fib`.
+    fib_metrics: BTreeMap<IpNet, u32>,
     topology: Topology,
     /// Tunnel devices that were made a moment ago.
     settling: BTreeSet<String>,
@@ -144,6 +155,7 @@ impl Calc {
             underlay: Underlay::default(),
             names: Names::default(),
             fib: BTreeMap::new(),
+            fib_metrics: BTreeMap::new(),
             topology: Topology::default(),
             settling: BTreeSet::new(),
             withheld: BTreeMap::new(),
@@ -314,13 +326,20 @@ impl Calc {
     pub fn on_fib(&mut self, change: FibChange) {
         match change {
             FibChange::Set {
-                prefix, next_hops, ..
+                prefix,
+                next_hops,
+                priority,
             } => {
                 self.fib.insert(prefix, next_hops);
+                match priority {
+                    None | Some(names::ROUTE_METRIC) => self.fib_metrics.remove(&prefix),
+                    Some(set) => self.fib_metrics.insert(prefix, set),
+                };
                 self.dirty.learned.insert(prefix);
             }
             FibChange::Remove { prefix } => {
                 self.fib.remove(&prefix);
+                self.fib_metrics.remove(&prefix);
                 self.dirty.learned.insert(prefix);
             }
         }
@@ -401,7 +420,7 @@ impl Calc {
         let wins = |dest: &IpNet| self.underlay.metric_of_foreign(dest);
         let all = self.desired.prefixes();
         let all = all.filter_map(|dest| Some((dest, wins(dest)?)));
-        let all = all.filter(|(_, metric)| *metric < names::ROUTE_METRIC);
+        let all = all.filter(|(dest, metric)| *metric < self.desired.metric(dest));
         all.map(|(dest, metric)| {
             format!("{dest}: somebody else's route with metric {metric} wins over ours")
         })

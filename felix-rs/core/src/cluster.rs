@@ -101,6 +101,7 @@ fn matters(object: &Object) -> bool {
             | Kind::HostEndpoint
             | Kind::Profile
             | Kind::Service
+            | Kind::FelixConfiguration
     )
 }
 
@@ -172,6 +173,16 @@ impl Cluster {
             Object::EndpointSlice(o) => {
                 let (namespace, name) = (o.namespace.clone(), o.name.clone());
                 evaluator.set_endpoint_slice(&namespace, &name, Some(*o));
+            }
+            Object::FelixConfiguration(o) => {
+                let node = o.name.strip_prefix("node.");
+                if node.is_some() || o.name == "default" {
+                    let (inbound, outbound) = (
+                        o.failsafe_inbound_host_ports,
+                        o.failsafe_outbound_host_ports,
+                    );
+                    evaluator.set_failsafe(node, inbound, outbound);
+                }
             }
             Object::Profile(o) => evaluator.set_profile(&o.name.clone(), Some(o)),
             Object::Node(o) => {

@@ -29,6 +29,8 @@ pub mod checks;
 pub mod cluster;
 pub mod diff;
 pub mod dns;
+#[cfg(test)]
+mod fixtures;
 pub mod lint;
 pub mod migrate;
 pub mod objects;

@@ -3,6 +3,7 @@
 use crate::calc::Desired;
 use ipnet::IpNet;
 use model::dataplane::{Route, RouteKind, Tunnel};
+use model::names::ROUTE_METRIC;
 use policy::ruleset::Op;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,10 +13,56 @@ use std::fmt;
 pub struct Actual {
     /// Routes with our protocol number.
     pub routes: BTreeMap<IpNet, RouteKind>,
+    /// All metrics of those that have another than [`ROUTE_METRIC`], or several: the kernel holds
+    /// one route for each.
+    pub metrics: BTreeMap<IpNet, BTreeSet<u32>>,
     /// The tunnel devices by name.
     pub tunnels: BTreeMap<String, Tunnel>,
     /// Devices with the names of ours that an earlier process left.
     pub stray_tunnels: BTreeSet<String>,
+}
+
+impl Actual {
+    /// The kernel has this route.
+    pub fn insert(&mut self, dest: IpNet, kind: RouteKind, metric: u32) {
+        let known = self.routes.insert(dest, kind).is_some();
+        if metric == ROUTE_METRIC && !self.metrics.contains_key(&dest) {
+            return;
+        }
+        let usual = known.then_some(ROUTE_METRIC);
+        let metrics = self.metrics.entry(dest);
+        metrics
+            .or_insert_with(|| usual.into_iter().collect())
+            .insert(metric);
+        self.tidy(&dest);
+    }
+
+    /// The kernel has the route of this metric no more.
+    pub fn remove(&mut self, dest: &IpNet, metric: u32) {
+        let none_left = match self.metrics.get_mut(dest) {
+            Some(metrics) => metrics.remove(&metric) && metrics.is_empty(),
+            None => metric == ROUTE_METRIC,
+        };
+        if none_left {
+            self.routes.remove(dest);
+        }
+        self.tidy(dest);
+    }
+
+    /// Metrics of the routes of ours to a destination, as far as they are known.
+    fn metrics_of(&self, dest: &IpNet) -> BTreeSet<u32> {
+        let usual = || self.routes.contains_key(dest).then_some(ROUTE_METRIC);
+        let known = self.metrics.get(dest).cloned();
+        known.unwrap_or_else(|| usual().into_iter().collect())
+    }
+
+    fn tidy(&mut self, dest: &IpNet) {
+        let metrics = self.metrics.get(dest);
+        let usual = |metrics: &BTreeSet<u32>| metrics.iter().eq([&ROUTE_METRIC]);
+        if metrics.is_some_and(|metrics| metrics.is_empty() || usual(metrics)) {
+            self.metrics.remove(dest);
+        }
+    }
 }
 
 /// What may be removed at this moment.
@@ -36,10 +83,10 @@ pub enum Step {
     Table(Vec<Op>),
     /// Rebuild our table in one transaction.
     ReplaceTable,
-    /// Add or replace these routes.
-    ReplaceRoutes(Vec<Route>),
-    /// Remove these routes.
-    DeleteRoutes(Vec<IpNet>),
+    /// Add or replace these routes, with this metric.
+    ReplaceRoutes(u32, Vec<Route>),
+    /// Remove the routes of this metric to these destinations.
+    DeleteRoutes(u32, Vec<IpNet>),
     /// Remove a tunnel device.
     RemoveTunnel(String),
 }
@@ -76,17 +123,35 @@ pub fn plan(
         }
     }
     steps.extend(table.filter(|step| !matches!(step, Step::Table(ops) if ops.is_empty())));
-    let mut replace = Vec::new();
-    let mut delete = Vec::new();
+    let mut replace: BTreeMap<u32, Vec<Route>> = BTreeMap::new();
+    let mut delete: BTreeMap<u32, Vec<IpNet>> = BTreeMap::new();
     let mut visit = |dest: &IpNet| match (desired.route(dest), actual.routes.get(dest)) {
-        (Some(kind), have) if have != Some(kind) => {
-            replace.push(Route {
-                dest: *dest,
-                kind: kind.clone(),
-            });
+        (Some(kind), have) => {
+            let metric = desired.metric(dest);
+            let usual = metric == ROUTE_METRIC && !actual.metrics.contains_key(dest);
+            if usual && have == Some(kind) {
+                return;
+            }
+            let mut metrics = actual.metrics_of(dest);
+            let is_there = metrics.remove(&metric);
+            if !(have == Some(kind) && is_there && metrics.is_empty()) {
+                let (dest, kind) = (*dest, kind.clone());
+                replace
+                    .entry(metric)
+                    .or_default()
+                    .push(Route { dest, kind });
+            }
+            // The kernel replaces by destination and metric: what has another one stays beside.
+            for other in metrics {
+                delete.entry(other).or_default().push(*dest);
+            }
         }
-        (None, Some(have)) if may_delete(dest, have, desired, permissions) => delete.push(*dest),
-        _ => {}
+        (None, Some(have)) if may_delete(dest, have, desired, permissions) => {
+            for metric in actual.metrics_of(dest) {
+                delete.entry(metric).or_default().push(*dest);
+            }
+        }
+        (None, _) => {}
     };
     match scope {
         Scope::All => {
@@ -95,12 +160,10 @@ pub fn plan(
         }
         Scope::Prefixes(prefixes) => prefixes.iter().for_each(&mut visit),
     }
-    if !replace.is_empty() {
-        steps.push(Step::ReplaceRoutes(replace));
-    }
-    if !delete.is_empty() {
-        steps.push(Step::DeleteRoutes(delete));
-    }
+    let replace = replace.into_iter();
+    steps.extend(replace.map(|(metric, routes)| Step::ReplaceRoutes(metric, routes)));
+    let delete = delete.into_iter();
+    steps.extend(delete.map(|(metric, dests)| Step::DeleteRoutes(metric, dests)));
     if permissions.local {
         let gone = actual.tunnels.keys().chain(&actual.stray_tunnels);
         let gone = gone.filter(|name| !desired.tunnels.contains_key(*name));
@@ -158,14 +221,15 @@ impl fmt::Display for Plan {
                     }
                 }
                 Step::ReplaceTable => writeln!(f, "nft replace table")?,
-                Step::ReplaceRoutes(routes) => {
-                    for route in routes {
-                        writeln!(f, "route replace {}{}", route.dest, Show(&route.kind))?;
+                Step::ReplaceRoutes(metric, routes) => {
+                    let metric = ShowMetric(*metric);
+                    for Route { dest, kind } in routes {
+                        writeln!(f, "route replace {dest}{}{metric}", Show(kind))?;
                     }
                 }
-                Step::DeleteRoutes(dests) => {
+                Step::DeleteRoutes(metric, dests) => {
                     for dest in dests {
-                        writeln!(f, "route delete {dest}")?;
+                        writeln!(f, "route delete {dest}{}", ShowMetric(*metric))?;
                     }
                 }
                 Step::RemoveTunnel(name) => writeln!(f, "link delete {name}")?,
@@ -192,6 +256,17 @@ impl fmt::Display for ShowOp<'_> {
             Op::DeleteSet(name) => write!(f, "delete set {name}"),
             Op::AddCounter(name) => write!(f, "add counter {name}"),
             Op::DeleteCounter(name) => write!(f, "delete counter {name}"),
+        }
+    }
+}
+
+struct ShowMetric(u32);
+
+impl fmt::Display for ShowMetric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ROUTE_METRIC => Ok(()),
+            other => write!(f, " metric {other}"),
         }
     }
 }
@@ -256,6 +331,7 @@ mod tests {
         ];
         Actual {
             routes: routes.into(),
+            metrics: BTreeMap::new(),
             tunnels: BTreeMap::new(),
             stray_tunnels: BTreeSet::new(),
         }
@@ -335,9 +411,76 @@ mod tests {
             [
                 Step::EnsureTunnel(_),
                 Step::ReplaceTable,
-                Step::ReplaceRoutes(_),
-                Step::DeleteRoutes(_)
+                Step::ReplaceRoutes(..),
+                Step::DeleteRoutes(..)
             ]
         ));
+    }
+
+    #[test]
+    fn a_route_of_another_metric_stands_before_the_one_in_its_place_goes() {
+        let dest = net("10.244.1.0/26");
+        let mut actual = actual();
+        let mut desired = Desired {
+            learned: [(dest, via("10.1.0.12"))].into(),
+            metrics: [(dest, 300)].into(),
+            ..Desired::default()
+        };
+        let scope = [dest].into();
+        let go = |actual: &mut Actual, desired: &Desired| {
+            let plan = plan(desired, actual, None, NONE, Scope::Prefixes(&scope));
+            for step in &plan.steps {
+                match step {
+                    Step::ReplaceRoutes(metric, routes) => {
+                        let all = routes.iter().cloned();
+                        all.for_each(|route| actual.insert(route.dest, route.kind, *metric));
+                    }
+                    Step::DeleteRoutes(metric, dests) => {
+                        dests.iter().for_each(|dest| actual.remove(dest, *metric));
+                    }
+                    _ => {}
+                }
+            }
+            plan.to_string()
+        };
+        assert_eq!(
+            go(&mut actual, &desired),
+            "route replace 10.244.1.0/26 via 10.1.0.12 dev #2 metric 300\n\
+             route delete 10.244.1.0/26\n"
+        );
+        assert_eq!(go(&mut actual, &desired), "nothing to do\n");
+        desired.metrics.clear();
+        assert_eq!(
+            go(&mut actual, &desired),
+            "route replace 10.244.1.0/26 via 10.1.0.12 dev #2\n\
+             route delete 10.244.1.0/26 metric 300\n"
+        );
+        assert_eq!(go(&mut actual, &desired), "nothing to do\n");
+        assert!(actual.metrics.is_empty());
+    }
+
+    #[test]
+    fn of_two_routes_to_one_destination_that_an_earlier_process_left_the_wrong_one_goes() {
+        let dest = net("10.244.1.0/26");
+        let mut actual = actual();
+        actual.insert(dest, via("10.1.0.1"), 300);
+        let desired = Desired {
+            learned: [(dest, via("10.1.0.12"))].into(),
+            ..Desired::default()
+        };
+        let scope = [dest].into();
+        let plan_for = |desired, permissions| {
+            let plan = plan(desired, &actual, None, permissions, Scope::Prefixes(&scope));
+            plan.to_string()
+        };
+        assert_eq!(
+            plan_for(&desired, NONE),
+            "route replace 10.244.1.0/26 via 10.1.0.12 dev #2\n\
+             route delete 10.244.1.0/26 metric 300\n"
+        );
+        assert_eq!(
+            plan_for(&Desired::default(), ALL),
+            "route delete 10.244.1.0/26 metric 300\nroute delete 10.244.1.0/26\n"
+        );
     }
 }

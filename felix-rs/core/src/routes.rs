@@ -37,6 +37,14 @@ pub enum Withheld {
         /// The node that owns it.
         owner: String,
     },
+    /// The metric that a filter sets is that of somebody else's route, which ours would replace.
+    #[error("{dest}: a BGPFilter sets metric {metric}, with which there is somebody else's route")]
+    MetricTaken {
+        /// The route.
+        dest: IpNet,
+        /// The metric.
+        metric: u32,
+    },
     /// Over IPv4, IPv6 packets are carried by VXLAN only.
     #[error("{dest}: next hop {next_hop} is IPv4: only vxlanMode carries IPv6 over it")]
     NotCarried {

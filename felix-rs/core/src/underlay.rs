@@ -160,6 +160,12 @@ impl Underlay {
         Some(*metric)
     }
 
+    /// Whether somebody else has a route to exactly this destination with this metric.
+    pub(crate) fn is_foreign(&self, dest: &IpNet, metric: u32) -> bool {
+        let all = self.foreign.get(dest);
+        all.is_some_and(|all| all.contains_key(&metric))
+    }
+
     /// The interfaces by which an address is reached.
     pub(crate) fn ways(&self, address: IpAddr) -> Vec<u32> {
         if let Some(ifindex) = self.connected(address) {
@@ -235,6 +241,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::ethernet;
 
     #[test]
     fn an_address_without_a_length_has_that_of_its_interface() {
@@ -257,16 +264,7 @@ mod tests {
             address: text.parse().unwrap(),
         };
         for (ifindex, name) in [(1, "eth0"), (2, "docker0")] {
-            underlay.set_link(Link {
-                ifindex,
-                name: name.into(),
-                alias: None,
-                kind: None,
-                up: true,
-                carrier: true,
-                mtu: 1500,
-                mac: None,
-            });
+            underlay.set_link(ethernet(ifindex, name));
         }
         underlay.add_address(address(1, "10.0.0.1/16"));
         underlay.add_address(address(2, "10.0.1.1/24"));

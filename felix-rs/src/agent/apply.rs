@@ -79,11 +79,11 @@ impl Agent {
         }
         for step in steps {
             match step {
-                Step::ReplaceRoutes(routes) => {
+                Step::ReplaceRoutes(_, routes) => {
                     self.pending
                         .extend(routes.into_iter().map(|route| route.dest));
                 }
-                Step::DeleteRoutes(dests) => self.pending.extend(dests),
+                Step::DeleteRoutes(_, dests) => self.pending.extend(dests),
                 _ => {}
             }
         }
@@ -238,8 +238,8 @@ impl Agent {
                 }
                 Err(source) => Err(ApplyError::Device { name, source }),
             },
-            Step::ReplaceRoutes(routes) => self.replace_routes(routes),
-            Step::DeleteRoutes(dests) => self.delete_routes(&dests),
+            Step::ReplaceRoutes(metric, routes) => self.replace_routes(metric, routes),
+            Step::DeleteRoutes(metric, dests) => self.delete_routes(metric, &dests),
         }
     }
 
@@ -299,10 +299,10 @@ impl Agent {
         }
     }
 
-    fn replace_routes(&mut self, routes: Vec<Route>) -> Result<(), ApplyError> {
-        let failed = self.kernel.replace_routes(&routes);
+    fn replace_routes(&mut self, metric: u32, routes: Vec<Route>) -> Result<(), ApplyError> {
+        let failed = self.kernel.replace_routes_at(metric, &routes);
         for route in routes {
-            self.actual.routes.insert(route.dest, route.kind);
+            self.actual.insert(route.dest, route.kind, metric);
         }
         let count = failed.len();
         let mut first = None;
@@ -321,10 +321,10 @@ impl Agent {
         }
     }
 
-    fn delete_routes(&mut self, dests: &[ipnet::IpNet]) -> Result<(), ApplyError> {
-        let failed = self.kernel.delete_routes(dests);
+    fn delete_routes(&mut self, metric: u32, dests: &[ipnet::IpNet]) -> Result<(), ApplyError> {
+        let failed = self.kernel.delete_routes_at(Some(metric), dests);
         for dest in dests {
-            self.actual.routes.remove(dest);
+            self.actual.remove(dest, metric);
         }
         self.calc.confirm_freed(dests);
         let count = failed.len();
@@ -410,6 +410,7 @@ impl Agent {
         let addresses = addresses.into_iter().filter(|address| !is_gateway(address));
         self.calc.on_all_addresses(addresses.collect());
         self.actual.routes.clear();
+        self.actual.metrics.clear();
         let mut foreign = Vec::new();
         for KernelRoute {
             route,
@@ -423,11 +424,12 @@ impl Agent {
                 // is to be written again.
                 let shares =
                     matches!(&route.kind, RouteKind::Via(hops) if self.kernel.shares(hops));
+                let dest = route.dest;
+                self.actual.insert(dest, route.kind, metric);
                 if shares && group.is_none() {
-                    self.pending.insert(route.dest);
-                    continue;
+                    self.actual.routes.remove(&dest);
+                    self.pending.insert(dest);
                 }
-                self.actual.routes.insert(route.dest, route.kind);
             } else {
                 foreign.push((route, metric));
             }

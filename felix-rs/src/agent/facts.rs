@@ -119,6 +119,7 @@ impl Agent {
             KernelEvent::LinkGone { ifindex, name } => {
                 self.routes_lost_with(ifindex);
                 self.deleting.remove(&ifindex);
+                self.rising.remove(&ifindex);
                 self.actual.tunnels.remove(&name);
                 self.calc.on_link_gone(ifindex);
             }
@@ -133,18 +134,24 @@ impl Agent {
             KernelEvent::Neighbour(entry) => self.on_neighbour(entry, false),
             KernelEvent::NeighbourGone(entry) => self.on_neighbour(entry, true),
             KernelEvent::Route(KernelRoute {
-                route, ours: true, ..
+                route,
+                ours: true,
+                metric,
+                ..
             }) => {
                 self.pending.insert(route.dest);
-                self.actual.routes.insert(route.dest, route.kind);
+                self.actual.insert(route.dest, route.kind, metric);
             }
             KernelEvent::RouteGone(KernelRoute {
-                route, ours: true, ..
+                route,
+                ours: true,
+                metric,
+                ..
             }) => {
                 // A replaced route is announced as gone only where another one took its place.
                 if self.actual.routes.get(&route.dest) == Some(&route.kind) {
-                    self.actual.routes.remove(&route.dest);
-                    self.note_repair(&route.dest);
+                    self.actual.remove(&route.dest, metric);
+                    self.note_repair(&route.dest, metric);
                 }
                 self.pending.insert(route.dest);
             }
@@ -184,17 +191,27 @@ impl Agent {
     }
 
     /// A pod's link is told of as it was made, down, when it is up already: routes through it must
-    /// not come and go because of that.
+    /// not come and go because of that. Of any other that is up again nobody saw that it was down,
+    /// and what the kernel took from it then.
     fn as_it_is_now(&mut self, told: Link) -> Link {
-        let of_pod = |local: &LocalEndpoint| local.ifindex == told.ifindex;
-        if told.up || !self.calc.local().values().any(of_pod) {
+        let ifindex = told.ifindex;
+        if told.up {
+            self.rising.remove(&ifindex);
             return told;
         }
-        match self.kernel.link(told.ifindex) {
-            Ok(Some(link)) => link,
-            // It is gone, of which another event tells, or not known.
-            Ok(None) | Err(_) => told,
+        let of_pod = |local: &LocalEndpoint| local.ifindex == ifindex;
+        if !self.calc.local().values().any(of_pod) {
+            return told;
         }
+        // It is gone, of which another event tells, or not known.
+        let Ok(Some(now)) = self.kernel.link(ifindex) else {
+            return told;
+        };
+        if now.up && !self.rising.contains(&ifindex) {
+            self.routes_lost_with(ifindex);
+            self.set_up_again(ifindex);
+        }
+        now
     }
 
     /// A pod's host end that somebody set down comes up again.
@@ -214,8 +231,9 @@ impl Agent {
         }
     }
 
-    fn note_repair(&mut self, dest: &ipnet::IpNet) {
-        if self.calc.desired().route(dest).is_some() {
+    fn note_repair(&mut self, dest: &ipnet::IpNet, metric: u32) {
+        let desired = self.calc.desired();
+        if desired.route(dest).is_some() && desired.metric(dest) == metric {
             tracing::warn!(route = %dest, "our route was removed by somebody else: repairing");
             self.repairs += 1;
         }

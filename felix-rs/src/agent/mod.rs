@@ -137,6 +137,8 @@ pub(crate) struct Agent {
     blocks: BTreeMap<ObjectKey, IpNet>,
     /// Links being deleted, by their thread; none where it could not be started.
     deleting: BTreeMap<u32, Option<pods::Deletion>>,
+    /// Pods' links that were made and set up, of which the kernel has yet to tell.
+    rising: BTreeSet<u32>,
     waiting: Vec<pods::Waiting>,
     /// Until when ADDs wait for their Pod objects.
     pod_deadlines: BTreeMap<EndpointKey, Instant>,

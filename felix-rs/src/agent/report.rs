@@ -131,9 +131,9 @@ impl Agent {
             let sentence = format!("route withheld: {withheld}");
             match withheld {
                 // What a peer says of its next hops is not this node's doing.
-                Withheld::NextHopUnreachable { .. } | Withheld::NotTheOwner { .. } => {
-                    notes.push(sentence);
-                }
+                Withheld::NextHopUnreachable { .. }
+                | Withheld::NotTheOwner { .. }
+                | Withheld::MetricTaken { .. } => notes.push(sentence),
                 Withheld::NoTunnel { .. } | Withheld::NotCarried { .. } => reasons.push(sentence),
             }
         }

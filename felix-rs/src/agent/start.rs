@@ -158,6 +158,7 @@ pub(crate) fn start(
         claiming: BTreeMap::new(),
         blocks: BTreeMap::new(),
         deleting: BTreeMap::new(),
+        rising: BTreeSet::new(),
         waiting: Vec::new(),
         pod_deadlines: BTreeMap::new(),
         care: super::reconcile::Care::new(&options.node_name, options.ipam_interval, lease),
@@ -298,7 +299,7 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
     }
     for route in kernel.routes().map_err(|e| read("routes")(e.to_string()))? {
         if route.ours {
-            actual.routes.insert(route.route.dest, route.route.kind);
+            actual.insert(route.route.dest, route.route.kind, route.metric);
         } else {
             calc.on_foreign_route(route.route, route.metric);
         }

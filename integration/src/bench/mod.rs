@@ -35,7 +35,7 @@ struct Bench {
     run: fn() -> Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 13] = [
+const BENCHES: [Bench; 14] = [
     Bench {
         name: "bgp",
         what: "the BGP speaker on its own: bgp-converge, bgp-fanout and bgp-mesh",
@@ -95,6 +95,11 @@ const BENCHES: [Bench; 13] = [
         name: "routing",
         what: "pod to pod, one node and two, beside routed veths, a bridge and tunnels by hand",
         run: routing::run,
+    },
+    Bench {
+        name: "routing-load",
+        what: "latency of requests at a constant rate, pod to pod over two nodes, beside the nodes themselves",
+        run: routing::load::run,
     },
     Bench {
         name: "size",

@@ -4,6 +4,7 @@
 use super::{Agent, Lab, Process, wait};
 use anyhow::{Context, Result};
 use rustix::process::Signal;
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,14 +41,14 @@ pub const FAULTS: [Fault; 2] = [
 ];
 
 impl Fault {
-    /// The arguments with which strace makes the `nth` call of each thread fail.
-    fn arguments(self, nth: usize, log: &Path) -> Vec<String> {
+    /// The arguments with which strace makes calls of each thread fail: `when` in its language.
+    fn arguments(self, when: &str, log: &Path) -> Vec<String> {
         let Self { call, errno, .. } = self;
         let words = ["-f", "-qq", "-o"].map(str::to_owned);
         let mut words = Vec::from(words);
         words.push(log.display().to_string());
         words.extend(["-e".to_owned(), format!("trace={call}")]);
-        let inject = format!("inject={call}:error={errno}:when={nth}");
+        let inject = format!("inject={call}:error={errno}:when={when}");
         words.extend(["-e".to_owned(), inject]);
         words
     }
@@ -68,6 +69,7 @@ pub struct Injection {
     strace: Process,
     pid: u32,
     log: PathBuf,
+    times: usize,
 }
 
 impl Injection {
@@ -76,15 +78,34 @@ impl Injection {
     /// # Errors
     /// The agent does not run, or strace does not take hold of it.
     pub fn attach(lab: &Lab, agent: &Agent, fault: Fault, nth: usize) -> Result<Self> {
+        Self::begin(lab, agent, fault, &nth.to_string(), 1)
+    }
+
+    /// The first call of each thread fails, and the `nth`, so that it is one of those that make good
+    /// what the first did not do.
+    ///
+    /// # Errors
+    /// The agent does not run, or strace does not take hold of it.
+    pub fn attach_twice(lab: &Lab, agent: &Agent, fault: Fault, nth: usize) -> Result<Self> {
+        let when = format!("1..{nth}+{}", nth - 1);
+        Self::begin(lab, agent, fault, &when, 2)
+    }
+
+    fn begin(lab: &Lab, agent: &Agent, fault: Fault, when: &str, times: usize) -> Result<Self> {
         let pid = agent.pid()?;
         let log = lab.dir().join("strace");
         // A log of before must not be read as this one's.
         std::fs::write(&log, "")?;
         let mut command = Command::new("strace");
-        command.args(fault.arguments(nth, &log));
+        command.args(fault.arguments(when, &log));
         command.args(["-p", &pid.to_string()]);
         let strace = Process::start(agent.netns(), lab.dir(), "strace-says", &mut command)?;
-        let injection = Self { strace, pid, log };
+        let injection = Self {
+            strace,
+            pid,
+            log,
+            times,
+        };
         wait::until(LIMIT, "strace to be attached", || {
             let traced = tracers(pid).map_err(|error| format!("{error:#}"))?;
             if !traced.is_empty() && traced.iter().all(|tracer| *tracer != 0) {
@@ -96,7 +117,7 @@ impl Injection {
         Ok(injection)
     }
 
-    /// Ends it; answers whether anything failed because of it.
+    /// Ends it; answers whether everything that was to fail did, in one thread at least.
     ///
     /// # Errors
     /// It does not end, or the agent has.
@@ -110,7 +131,7 @@ impl Injection {
                 false => Err(format!("{traced:?}")),
             }
         })?;
-        was_injected(&self.log)
+        Ok(injections(&self.log)? >= self.times)
     }
 }
 
@@ -128,7 +149,7 @@ pub fn faulty_binary(
     let (script, log) = (lab.dir().join("faulty"), lab.dir().join("strace"));
     std::fs::write(&log, "")?;
     // As a grandchild, strace leaves the agent its process id and its signals.
-    let arguments = fault.arguments(nth, &log).join(" ");
+    let arguments = fault.arguments(&nth.to_string(), &log).join(" ");
     let text = format!(
         "#!/bin/sh\nexec strace -D {arguments} {} \"$@\"\n",
         binary.display()
@@ -143,8 +164,18 @@ pub fn faulty_binary(
 /// # Errors
 /// There is no such log.
 pub fn was_injected(log: &Path) -> Result<bool> {
+    Ok(injections(log)? > 0)
+}
+
+/// How many calls of one thread failed because of strace, of the thread with most of them.
+fn injections(log: &Path) -> Result<usize> {
     let text = std::fs::read_to_string(log).context("strace's log")?;
-    Ok(text.contains("(INJECTED)"))
+    let mut by_thread: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in text.lines().filter(|line| line.contains("(INJECTED)")) {
+        let thread = line.split_whitespace().next().unwrap_or_default();
+        *by_thread.entry(thread).or_default() += 1;
+    }
+    Ok(by_thread.into_values().max().unwrap_or_default())
 }
 
 /// Who traces each thread of a process; 0 is nobody.

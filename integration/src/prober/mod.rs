@@ -219,17 +219,22 @@ pub fn run(name: &str) -> anyhow::Result<()> {
         id: 0,
         outcome: Ok(Outcome::Ready),
     });
+    let mut running = Vec::new();
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line?)?;
         let (flows, streams) = (Arc::clone(&flows), Arc::clone(&streams));
-        std::thread::spawn(move || {
+        running.push(std::thread::spawn(move || {
             let outcome =
                 perform(&flows, &streams, request.operation).map_err(|error| format!("{error:#}"));
             print(&Reply {
                 id: request.id,
                 outcome,
             });
-        });
+        }));
+        // Joined and not let go: glibc may read a thread that it detaches after its end (bug 19951).
+        for thread in running.extract_if(.., |thread| thread.is_finished()) {
+            let _ = thread.join();
+        }
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ mod bad_input;
 mod bad_policies;
 mod bgp;
 mod bgp_fields;
+mod bgp_metric;
 mod bgp_pods;
 mod chaos;
 mod cleanup;

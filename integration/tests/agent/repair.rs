@@ -4,6 +4,7 @@ use crate::node::{LIMIT, Node, ROUTER, policy};
 use anyhow::{Context, Result};
 use integration::lab::{Probe, Watch, wait};
 use model::names::ROUTE_METRIC;
+use rustix::process::Signal;
 use std::time::Duration;
 
 const SILENCE: Duration = Duration::from_millis(800);
@@ -100,6 +101,27 @@ fn routes_that_the_kernel_drops_with_an_interface_come_back_with_it() -> Result<
         b.wait_reaches(&a)?;
     }
     learned(&node)
+}
+
+#[test]
+fn a_pods_routes_come_back_when_its_link_was_down_unseen() -> Result<()> {
+    let node = Node::started()?;
+    let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
+    b.wait_reaches(&a)?;
+    let before = node.routes()?;
+    let interface = a.pod.host_interface()?;
+    // The link is up again before the agent hears that it was down.
+    node.agent.signal(Signal::STOP)?;
+    node.netns.ip([format!("link set {interface} down")])?;
+    node.netns.ip([format!("link set {interface} up")])?;
+    let without = node.routes()?;
+    node.agent.signal(Signal::CONT)?;
+    assert_ne!(without, before);
+    wait::until(LIMIT, "all routes", || match node.routes() {
+        Ok(now) if now == before => Ok(()),
+        other => Err(format!("{other:?}\ninstead of\n{before}")),
+    })?;
+    b.wait_reaches(&a)
 }
 
 #[test]

@@ -2,9 +2,9 @@
 //! its mode: afterwards all is as it should be, and nothing of others has changed. Without strace
 //! there is nothing to test.
 
-use crate::racks::{LIMIT, Mode, Racks, Stack, When};
+use crate::racks::{LIMIT, Member, Mode, Racks, Stack, When};
 use anyhow::{Context, Result, ensure};
-use integration::lab::fault::{FAULTS, Injection, faulty_binary, has_strace, was_injected};
+use integration::lab::fault::{FAULTS, Fault, Injection, faulty_binary, has_strace, was_injected};
 use integration::lab::wire::Wrapping;
 use integration::lab::{agent, wait};
 use model::names;
@@ -14,6 +14,9 @@ const VXLAN: Mode = Mode::Wrapped(Wrapping::Vxlan, When::Always);
 /// More operations than the making of two tunnels and their routes has; those that the agent does
 /// every second come besides.
 const MAKING: usize = 40;
+
+/// What fails.
+const FAULT: Fault = FAULTS[0];
 
 /// What somebody else has on a node, of every kind that we write ourselves.
 const OF_OTHERS: [&str; 8] = [
@@ -26,6 +29,13 @@ const OF_OTHERS: [&str; 8] = [
     "ip route add blackhole 203.0.113.0/24 proto 4",
     "nft add table inet other",
 ];
+
+/// Nodes with pods, of which the first is made to fail, and what others have on it.
+struct Stage {
+    racks: Racks,
+    pods: Vec<Member>,
+    others: String,
+}
 
 fn of_others(racks: &Racks) -> Result<String> {
     let mut text = String::new();
@@ -43,14 +53,57 @@ fn of_others(racks: &Racks) -> Result<String> {
     Ok(text)
 }
 
-fn prepared(mode: Mode) -> Result<(Racks, String)> {
-    let racks = Racks::prepared(Stack::Dual, Stack::Dual, mode)?;
-    for command in OF_OTHERS {
-        racks.nodes[0].run(&command.split(' ').collect::<Vec<_>>())?;
+impl Stage {
+    fn started(mode: Mode) -> Result<Self> {
+        let mut racks = Racks::prepared(Stack::Dual, Stack::Dual, mode)?;
+        for command in OF_OTHERS {
+            racks.nodes[0].run(&command.split(' ').collect::<Vec<_>>())?;
+        }
+        let others = of_others(&racks)?;
+        ensure!(others.contains("198.51.100.0/24"), "{others}");
+        racks.start_agents()?;
+        let pods = racks.pods()?;
+        racks.wait_routed(&pods, mode)?;
+        Ok(Self {
+            racks,
+            pods,
+            others,
+        })
     }
-    let before = of_others(&racks)?;
-    ensure!(before.contains("198.51.100.0/24"), "{before}");
-    Ok((racks, before))
+
+    /// All is as this mode asks for, and nothing is left to do.
+    fn check(&self, mode: Mode) -> Result<()> {
+        self.racks.wait_routed(&self.pods, mode)?;
+        wait_converged(&self.racks)?;
+        for v6 in [false, true] {
+            let to = self.pods[2].address(v6)?;
+            let arrived = self.pods[0].probe.bulk(to, 1 << 16, LIMIT)?;
+            ensure!(arrived == 1 << 16, "{arrived} octets to {to}");
+        }
+        let others = of_others(&self.racks)?;
+        ensure!(others == self.others, "others have now: {others}");
+        Ok(())
+    }
+
+    /// The `nth` operation of what follows from `change` fails, and all comes to be as `mode` asks
+    /// for. Answers whether there were as many.
+    fn survives(
+        &self,
+        nth: usize,
+        mode: Mode,
+        change: impl FnOnce(&Racks) -> Result<()>,
+    ) -> Result<bool> {
+        let injection = Injection::attach(&self.racks.lab, &self.racks.agents[0], FAULT, nth)?;
+        change(&self.racks)?;
+        self.racks.wait_routed(&self.pods, mode)?;
+        let injected = injection.detach()?;
+        self.check(mode)?;
+        Ok(injected)
+    }
+}
+
+fn at(nth: usize) -> String {
+    format!("{} number {nth}", FAULT.call)
 }
 
 /// Nothing is left to do, by a reading of everything.
@@ -76,35 +129,25 @@ fn whichever_operation_of_a_start_fails_tunnels_and_routes_come_to_be() -> Resul
     if !has_strace() {
         return Ok(());
     }
-    let (mut racks, others) = prepared(VXLAN)?;
-    racks.start_agents()?;
-    let pods = racks.pods()?;
-    racks.wait_routed(&pods, VXLAN)?;
+    let mut stage = Stage::started(VXLAN)?;
     let binary = agent::binary("OCICAT_NODE_BIN", "ocicat-node")?;
-    let fault = FAULTS[0];
     for nth in (1..60).step_by(7) {
-        let at = || format!("{} number {nth}", fault.call);
+        let racks = &mut stage.racks;
         racks.agents[0].kill()?;
-        delete_devices(&racks)?;
-        let (faulty, log) = faulty_binary(&racks.lab, &binary, fault, nth)?;
+        delete_devices(racks)?;
+        let (faulty, log) = faulty_binary(&racks.lab, &binary, FAULT, nth)?;
         racks.agents[0].set_binary(faulty);
         racks.agents[0].start()?;
         racks.agents[0].set_binary(binary.clone());
         // One that gives up says so and ends, and is started again as by its supervisor.
         if racks.agents[0].wait_ready(LIMIT).is_err() {
-            ensure!(!racks.agents[0].is_running(), "{}: not ready", at());
+            ensure!(!racks.agents[0].is_running(), "{}: not ready", at(nth));
             racks.agents[0].start()?;
-            racks.agents[0].wait_ready(LIMIT).with_context(at)?;
+            racks.agents[0].wait_ready(LIMIT).with_context(|| at(nth))?;
         }
-        racks.wait_routed(&pods, VXLAN).with_context(at)?;
-        wait_converged(&racks).with_context(at)?;
-        for v6 in [false, true] {
-            let to = pods[2].address(v6)?;
-            pods[0].probe.bulk(to, 1000, LIMIT).with_context(at)?;
-        }
-        ensure!(of_others(&racks)? == others, "{}", at());
+        stage.check(VXLAN).with_context(|| at(nth))?;
         if !was_injected(&log)? {
-            ensure!(nth > 4, "{}: nothing failed", at());
+            ensure!(nth > 4, "{}: nothing failed", at(nth));
             break;
         }
     }
@@ -116,25 +159,11 @@ fn whichever_operation_of_the_making_of_tunnels_fails_they_are_made() -> Result<
     if !has_strace() {
         return Ok(());
     }
-    let (mut racks, others) = prepared(VXLAN)?;
-    racks.start_agents()?;
-    let pods = racks.pods()?;
-    racks.wait_routed(&pods, VXLAN)?;
-    let fault = FAULTS[0];
+    let stage = Stage::started(VXLAN)?;
     for nth in 1..=MAKING {
-        let at = || format!("{} number {nth}", fault.call);
-        let injection = Injection::attach(&racks.lab, &racks.agents[0], fault, nth)?;
-        delete_devices(&racks)?;
-        racks.wait_routed(&pods, VXLAN).with_context(at)?;
-        let injected = injection.detach()?;
-        wait_converged(&racks).with_context(at)?;
-        for v6 in [false, true] {
-            let to = pods[2].address(v6)?;
-            pods[0].probe.bulk(to, 1000, LIMIT).with_context(at)?;
-        }
-        ensure!(of_others(&racks)? == others, "{}", at());
-        if !injected {
-            ensure!(nth > 4, "{}: nothing failed", at());
+        let injected = stage.survives(nth, VXLAN, delete_devices);
+        if !injected.with_context(|| at(nth))? {
+            ensure!(nth > 4, "{}: nothing failed", at(nth));
             break;
         }
     }
@@ -147,23 +176,11 @@ fn whichever_operation_of_a_change_of_mode_fails_the_change_is_made() -> Result<
     if !has_strace() {
         return Ok(());
     }
-    let (mut racks, others) = prepared(Mode::Native)?;
-    racks.start_agents()?;
-    let pods = racks.pods()?;
-    racks.wait_routed(&pods, Mode::Native)?;
-    let fault = FAULTS[0];
+    let stage = Stage::started(Mode::Native)?;
     for nth in [1, 5, 11] {
-        let at = || format!("{} number {nth}", fault.call);
         for mode in [VXLAN, Mode::Native] {
-            let injection = Injection::attach(&racks.lab, &racks.agents[0], fault, nth)?;
-            racks.set_mode(mode)?;
-            racks.wait_routed(&pods, mode).with_context(at)?;
-            injection.detach()?;
-            wait_converged(&racks).with_context(at)?;
-            let to = pods[2].address(true)?;
-            let arrived = pods[0].probe.bulk(to, 1 << 16, LIMIT).with_context(at)?;
-            ensure!(arrived == 1 << 16, "{}: {arrived} octets", at());
-            ensure!(of_others(&racks)? == others, "{}", at());
+            let change = |racks: &Racks| racks.set_mode(mode);
+            stage.survives(nth, mode, change).with_context(|| at(nth))?;
         }
     }
     Ok(())

@@ -80,7 +80,7 @@ impl Kernel {
         };
         for route in pod_routes(pod, link.ifindex) {
             let step = format!("add the route {}", route.dest);
-            let encoded = route::encode(&mut request, &route, PROTOCOL_BOOT, None, &tunnel);
+            let encoded = route::encode(&mut request, &route, (PROTOCOL_BOOT, None), None, &tunnel);
             steps.push((encoded, step));
         }
         send(&mut socket, request, &steps).map_err(|(step, source)| {

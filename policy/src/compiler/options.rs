@@ -1,6 +1,6 @@
 //! What the table is made with, besides what is to be enforced.
 
-use model::{Protocol, names};
+use model::{FailsafePort, Protocol, names};
 
 /// How the table is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,9 +47,9 @@ pub struct DropLog {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failsafe {
     /// Ports of the host.
-    pub inbound: Vec<(Protocol, u16)>,
+    pub inbound: Vec<FailsafePort>,
     /// Ports of others.
-    pub outbound: Vec<(Protocol, u16)>,
+    pub outbound: Vec<FailsafePort>,
 }
 
 impl Default for Options {
@@ -72,12 +72,17 @@ impl Default for Options {
 /// Calico's: SSH, DHCP, DNS, BGP, etcd, Typha and the Kubernetes API.
 impl Default for Failsafe {
     fn default() -> Self {
-        let tcp = |port| (Protocol::Tcp, port);
-        let udp = |port| (Protocol::Udp, port);
-        let both = [179, 2379, 2380, 5473, 6443, 6666, 6667].map(tcp);
+        let anywhere = |protocol, port| FailsafePort {
+            protocol,
+            port,
+            net: None,
+        };
+        let tcp = |port| anywhere(Protocol::Tcp, port);
+        let udp = |port| anywhere(Protocol::Udp, port);
+        let both = || [179, 2379, 2380, 5473, 6443, 6666, 6667].map(tcp);
         Self {
-            inbound: [tcp(22), udp(68)].into_iter().chain(both).collect(),
-            outbound: [udp(53), udp(67)].into_iter().chain(both).collect(),
+            inbound: [tcp(22), udp(68)].into_iter().chain(both()).collect(),
+            outbound: [udp(53), udp(67)].into_iter().chain(both()).collect(),
         }
     }
 }

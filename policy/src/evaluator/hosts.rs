@@ -8,40 +8,22 @@ use super::flow::{Direction, Flow, HostPath, Party};
 use super::order::{Active, TierOfPolicies, View};
 use super::pods::Outcome;
 use crate::input::PolicyKey;
-use model::{CalicoPolicy, HostEndpoint, TierDefault};
+use model::{CalicoPolicy, FailsafePort, HostEndpoint, Protocol, TierDefault};
 use std::net::IpAddr;
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+/// Ports of hosts that stay open: of the host, and of others.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FailsafePorts {
+    inbound: Option<Vec<FailsafePort>>,
+    outbound: Option<Vec<FailsafePort>>,
+}
 
-/// Protocols and ports.
-type Ports = [(u8, u16)];
-
-/// Calico's `failsafeInboundHostPorts`: SSH, DHCP, BGP, etcd, Typha, the Kubernetes API.
-const FAILSAFE_IN: [(u8, u16); 9] = [
-    (TCP, 22),
-    (UDP, 68),
-    (TCP, 179),
-    (TCP, 2379),
-    (TCP, 2380),
-    (TCP, 5473),
-    (TCP, 6443),
-    (TCP, 6666),
-    (TCP, 6667),
-];
-
-/// Calico's `failsafeOutboundHostPorts`.
-const FAILSAFE_OUT: [(u8, u16); 9] = [
-    (UDP, 53),
-    (UDP, 67),
-    (TCP, 179),
-    (TCP, 2379),
-    (TCP, 2380),
-    (TCP, 5473),
-    (TCP, 6443),
-    (TCP, 6666),
-    (TCP, 6667),
-];
+/// Calico's `failsafeInboundHostPorts` are SSH, DHCP and [`FAILSAFE`].
+const FAILSAFE_IN: [(Protocol, u16); 2] = [(Protocol::Tcp, 22), (Protocol::Udp, 68)];
+/// Calico's `failsafeOutboundHostPorts` are DNS, DHCP and [`FAILSAFE`].
+const FAILSAFE_OUT: [(Protocol, u16); 2] = [(Protocol::Udp, 53), (Protocol::Udp, 67)];
+/// BGP, etcd, Typha and the Kubernetes API, in TCP and both directions.
+const FAILSAFE: [u16; 7] = [179, 2379, 2380, 5473, 6443, 6666, 6667];
 
 /// The profile that allows what no policy decides.
 const ALLOWS: &str = "projectcalico-default-allow";
@@ -70,6 +52,18 @@ impl Stage {
 }
 
 impl Evaluator {
+    /// Which ports of hosts stay open, of one node or of all that say nothing of their own. What is
+    /// none is not configured there.
+    pub fn set_failsafe(
+        &mut self,
+        node: Option<&str>,
+        inbound: Option<Vec<FailsafePort>>,
+        outbound: Option<Vec<FailsafePort>>,
+    ) {
+        let ports = FailsafePorts { inbound, outbound };
+        self.failsafe.insert(node.map(str::to_owned), ports);
+    }
+
     /// Judges a new connection at a host endpoint: `path` says whether the host is an end of it.
     /// An endpoint that nobody knows decides nothing.
     pub fn host_judgement(
@@ -128,10 +122,6 @@ impl Evaluator {
     }
 }
 
-fn is_among(ports: &Ports, flow: &Flow, port: Option<u16>) -> bool {
-    port.is_some_and(|port| ports.contains(&(flow.protocol, port)))
-}
-
 struct Walk<'a> {
     evaluator: &'a Evaluator,
     host: &'a HostEndpoint,
@@ -177,30 +167,52 @@ impl Walk<'_> {
     }
 
     fn is_failsafe(&self) -> bool {
-        is_among(self.failsafe().0, self.flow, self.flow.destination_port)
+        self.is_open(self.direction, self.flow, self.flow.destination_port)
     }
 
-    /// Failsafe ports of what the direction opens, and of what it answers.
-    fn failsafe(&self) -> (&'static Ports, &'static Ports) {
-        match self.direction {
-            Direction::Ingress => (&FAILSAFE_IN, &FAILSAFE_OUT),
-            Direction::Egress => (&FAILSAFE_OUT, &FAILSAFE_IN),
+    /// Whether a port stays open for what is opened in this direction.
+    fn is_open(&self, opened: Direction, flow: &Flow, port: Option<u16>) -> bool {
+        let peer = match self.direction {
+            Direction::Ingress => flow.source.address(),
+            Direction::Egress => flow.destination.address(),
+        };
+        let is = |protocol: Protocol, open: u16| {
+            protocol.number() == flow.protocol && Some(open) == port
+        };
+        let said = |node: Option<&str>| {
+            let ports = self.evaluator.failsafe.get(&node.map(str::to_owned))?;
+            match opened {
+                Direction::Ingress => ports.inbound.as_ref(),
+                Direction::Egress => ports.outbound.as_ref(),
+            }
+        };
+        if let Some(ports) = said(Some(&self.host.node)).or_else(|| said(None)) {
+            return ports.iter().any(|one| {
+                is(one.protocol, one.port) && one.net.is_none_or(|net| net.contains(&peer))
+            });
         }
+        let usual = match opened {
+            Direction::Ingress => FAILSAFE_IN,
+            Direction::Egress => FAILSAFE_OUT,
+        };
+        usual.into_iter().any(|(protocol, open)| is(protocol, open))
+            || FAILSAFE.into_iter().any(|open| is(Protocol::Tcp, open))
     }
 
     /// Policies that come before the way of a packet is known never see failsafe ports, whether the
     /// host is its end or not; those that come before connection tracking don't see answers from
     /// such ports either.
     fn is_spared(&self, stage: Stage) -> bool {
-        let (opened, answered) = self.failsafe();
-        let port = self.seen_by(stage).destination_port;
+        let seen = self.seen_by(stage);
+        let opened = || self.is_open(self.direction, &seen, seen.destination_port);
+        let answered = match self.direction {
+            Direction::Ingress => Direction::Egress,
+            Direction::Egress => Direction::Ingress,
+        };
         match stage {
             Stage::Ordinary(_) => false,
-            Stage::PreDnat => is_among(opened, self.flow, port),
-            Stage::Untracked => {
-                is_among(opened, self.flow, port)
-                    || is_among(answered, self.flow, self.flow.source_port)
-            }
+            Stage::PreDnat => opened(),
+            Stage::Untracked => opened() || self.is_open(answered, &seen, seen.source_port),
         }
     }
 

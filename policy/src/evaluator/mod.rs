@@ -63,6 +63,8 @@ pub struct Evaluator {
     nodes: BTreeMap<String, NodePeer>,
     profiles: BTreeMap<String, Profile>,
     domains: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// By node; none is all that say nothing of their own.
+    failsafe: BTreeMap<Option<String>, hosts::FailsafePorts>,
 }
 
 fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {

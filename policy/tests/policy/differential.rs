@@ -3,13 +3,15 @@
 use crate::generate::{
     Change, OUTSIDE, Service, changes, cluster, evaluator, host_policy, labels, services,
 };
-use model::{CalicoPolicy, HostEndpoint, Labels};
+use ipnet::IpNet;
+use model::{CalicoPolicy, FailsafePort, HostEndpoint, Labels, Protocol};
 use policy::program::{Connection, Interface, Outcome, Packet, Program};
 use policy::{
-    Compiler, Direction, Endpoint, EndpointId, Evaluator, Flow, HostPath, Options, Party, Policy,
-    Ruleset,
+    Compiler, Direction, Endpoint, EndpointId, Evaluator, Failsafe, Flow, HostPath, Options, Party,
+    Policy, Ruleset,
 };
 use proptest::collection::vec;
+use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestCaseError;
@@ -57,13 +59,18 @@ proptest! {
         changes in cluster(),
         policies in vec(host_policy(), 1..5),
         hosts in vec((labels(), select(vec!["eth0", "eth1", "*"]), any::<bool>()), 1..3),
+        open in of((vec(failsafe_port(), 0..5), vec(failsafe_port(), 0..5))),
     ) {
         let changes = with_hosts(changes, policies, hosts);
-        let mut compiler = Compiler::new(on_node());
+        let mut options = on_node();
+        if let Some((inbound, outbound)) = open.clone() {
+            options.failsafe = Failsafe { inbound, outbound };
+        }
+        let mut compiler = Compiler::new(options);
         changes.iter().for_each(|change| change.tell(&mut compiler));
         let mut mirror = Ruleset::default();
         mirror.apply(&compiler.resolve()).unwrap();
-        compare_hosts(&changes, &mirror)?;
+        compare_hosts(&changes, open, &mirror)?;
     }
 }
 
@@ -130,9 +137,41 @@ fn in_charge<'a>(changes: &'a [Change], interface: &str) -> Option<&'a str> {
     of(interface).or_else(|| of("*"))
 }
 
-fn compare_hosts(changes: &[Change], table: &Ruleset) -> Result<(), TestCaseError> {
+/// Ports that stay open for somebody, among those that are tried.
+fn failsafe_port() -> impl Strategy<Value = FailsafePort> {
+    let protocol = select(vec![Protocol::Tcp, Protocol::Udp]);
+    let nets = [
+        "192.0.2.0/24",
+        "198.51.100.0/24",
+        "0.0.0.0/0",
+        "::/0",
+        "2001:db8::/32",
+    ];
+    let nets: Vec<IpNet> = nets.iter().map(|net| net.parse().unwrap()).collect();
+    (
+        protocol,
+        select(vec![22, 53, 68, 80, 1500]),
+        of(select(nets)),
+    )
+        .prop_map(|(protocol, port, net)| FailsafePort {
+            protocol,
+            port,
+            net,
+        })
+}
+
+type OpenPorts = Option<(Vec<FailsafePort>, Vec<FailsafePort>)>;
+
+fn compare_hosts(
+    changes: &[Change],
+    open: OpenPorts,
+    table: &Ruleset,
+) -> Result<(), TestCaseError> {
     let table = &Program::new(table);
-    let evaluator = evaluator(changes);
+    let mut evaluator = evaluator(changes);
+    if let Some((inbound, outbound)) = open {
+        evaluator.set_failsafe(Some("n1"), Some(inbound), Some(outbound));
+    }
     let (eth0, eth1) = (in_charge(changes, "eth0"), in_charge(changes, "eth1"));
     let allowed = |host: Option<&str>, direction, path, flow: &Flow| {
         host.is_none_or(|host| {

@@ -1,10 +1,12 @@
 //! What the table does at host endpoints.
 
 use crate::kinds::{accepted, compiler, from_3, global, packet, rule, tell, to_port};
+use crate::nft::{END, nft};
 use crate::table::interface;
-use model::{CalicoAction, CalicoPolicy, HostEndpoint, Labels, Selector};
+use model::{CalicoAction, CalicoPolicy, FailsafePort, HostEndpoint, Labels, Protocol, Selector};
 use policy::program::Packet;
-use policy::{NetworkSets, Options, Policy};
+use policy::ruleset::commands;
+use policy::{Compiler, Failsafe, NetworkSets, Options, Policy, Ruleset};
 use std::collections::BTreeMap;
 
 fn host() -> HostEndpoint {
@@ -19,22 +21,31 @@ fn host() -> HostEndpoint {
     }
 }
 
-#[test]
-fn a_host_endpoint_without_policy_leaves_failsafe_ports_and_forwarding_alone() {
-    let mut compiler = compiler(Options {
+fn on_node() -> Compiler {
+    compiler(Options {
         node: "n1".to_owned(),
         ..Options::default()
-    });
+    })
+}
+
+/// A packet for the host, by its interface.
+fn arriving(source: &str, port: u16) -> Packet {
+    Packet {
+        iif: interface(2),
+        oif: None,
+        ports: Some((40_000, port)),
+        ..packet(None, None, source, "192.0.2.1")
+    }
+}
+
+#[test]
+fn a_host_endpoint_without_policy_leaves_failsafe_ports_and_forwarding_alone() {
+    let mut compiler = on_node();
     compiler.set_host_endpoint("h", Some(host()));
     let addresses = ["192.0.2.1".parse().unwrap()].into();
     compiler.set_host_interfaces(BTreeMap::from([("eth0".to_owned(), addresses)]));
     compiler.resolve();
-    let incoming = |port| Packet {
-        iif: interface(2),
-        oif: None,
-        ports: Some((40_000, port)),
-        ..packet(None, None, "198.51.100.1", "192.0.2.1")
-    };
+    let incoming = |port| arriving("198.51.100.1", port);
     assert!(accepted(&compiler, &incoming(22)));
     assert!(!accepted(&compiler, &incoming(80)));
     assert!(accepted(&compiler, &from_3(80)));
@@ -55,11 +66,42 @@ fn a_host_endpoint_without_policy_leaves_failsafe_ports_and_forwarding_alone() {
 }
 
 #[test]
-fn a_policy_before_destination_nat_admits_past_the_ordinary_ones() {
-    let mut compiler = compiler(Options {
+fn a_failsafe_port_of_a_network_is_open_to_that_network_and_the_kernel_takes_it() {
+    let ports = |nets: &[&str]| -> Vec<FailsafePort> {
+        let port = |net: &&str| FailsafePort {
+            protocol: Protocol::Tcp,
+            port: 22,
+            net: Some(net.parse().unwrap()),
+        };
+        nets.iter().map(port).collect()
+    };
+    let options = |inbound: &[&str], outbound: &[&str]| Options {
         node: "n1".to_owned(),
+        failsafe: Failsafe {
+            inbound: ports(inbound),
+            outbound: ports(outbound),
+        },
         ..Options::default()
-    });
+    };
+    let mut compiler = compiler(options(&["192.0.2.128/25"], &["::/0"]));
+    compiler.set_host_endpoint("h", Some(host()));
+    let addresses = ["192.0.2.1".parse().unwrap()].into();
+    compiler.set_host_interfaces(BTreeMap::from([("eth0".to_owned(), addresses)]));
+    let empty = Ruleset::default();
+    let mut transactions = format!("{}{END}", commands(&compiler.resolve(), &empty));
+    let from = |address: &str| arriving(address, 22);
+    assert!(accepted(&compiler, &from("192.0.2.200")));
+    assert!(!accepted(&compiler, &from("192.0.2.100")));
+    let before = compiler.ruleset().clone();
+    compiler.set_options(options(&["0.0.0.0/0", "2001:db8::/32"], &["192.0.2.0/24"]));
+    transactions += &format!("{}{END}", commands(&compiler.resolve(), &before));
+    assert!(accepted(&compiler, &from("192.0.2.100")));
+    nft("", &transactions).unwrap();
+}
+
+#[test]
+fn a_policy_before_destination_nat_admits_past_the_ordinary_ones() {
+    let mut compiler = on_node();
     let early = CalicoPolicy {
         pre_dnat: true,
         apply_on_forward: true,
@@ -77,12 +119,7 @@ fn a_policy_before_destination_nat_admits_past_the_ordinary_ones() {
     };
     compiler.set_host_endpoint("h", Some(host));
     compiler.resolve();
-    let incoming = |port| Packet {
-        iif: interface(2),
-        oif: None,
-        ports: Some((40_000, port)),
-        ..packet(None, None, "198.51.100.1", "192.0.2.1")
-    };
+    let incoming = |port| arriving("198.51.100.1", port);
     assert!(accepted(&compiler, &incoming(8080)));
     assert!(!accepted(&compiler, &incoming(8081)));
     let translated = |from: u16, to: u16| Packet {
@@ -95,10 +132,7 @@ fn a_policy_before_destination_nat_admits_past_the_ordinary_ones() {
 
 #[test]
 fn what_an_untracked_policy_allows_is_not_asked_before_destination_nat() {
-    let mut compiler = compiler(Options {
-        node: "n1".to_owned(),
-        ..Options::default()
-    });
+    let mut compiler = on_node();
     let early = |name, action| CalicoPolicy {
         apply_on_forward: true,
         ..global(name, vec![action])

@@ -62,7 +62,9 @@ pub enum FibChange {
         prefix: IpNet,
         /// Sorted, at least one.
         next_hops: Vec<FibNextHop>,
-        /// The metric that an import filter has set, if one has.
+        /// Its metric: what an import filter has set, or that of all ([`SpeakerConfig::metric`]).
+        ///
+        /// [`SpeakerConfig::metric`]: super::SpeakerConfig::metric
         priority: Option<u32>,
     },
     /// Nobody announces `prefix` any more.

@@ -58,7 +58,7 @@ impl Rib {
             source: announcement.source,
             attributes: &announcement.attributes,
             interface: None,
-            priority: None,
+            priority: self.identity.metric,
         };
         if self.overlays.is_empty() && self.local_marks.is_empty() {
             return learned;
@@ -66,7 +66,8 @@ impl Rib {
         let prefix = self.prefix(slot);
         if learned.source == Source::Local {
             if let Some((interface, priority)) = self.local_marks.get(prefix) {
-                (learned.interface, learned.priority) = (interface.as_deref(), *priority);
+                learned.interface = interface.as_deref();
+                learned.priority = priority.or(learned.priority);
             }
             return learned;
         }
@@ -77,7 +78,7 @@ impl Rib {
             && let Some(changed) = self.announcements.get(overlay.announcement)
         {
             learned.attributes = &changed.attributes;
-            learned.priority = overlay.priority;
+            learned.priority = overlay.priority.or(learned.priority);
         }
         learned
     }

@@ -92,6 +92,8 @@ pub(crate) struct Identity {
     pub(crate) cluster_ids: BTreeSet<Ipv4Addr>,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) decision: Decision,
+    /// Metric of routes in the kernel of which nobody has said another.
+    pub(crate) metric: Option<u32>,
 }
 
 /// How many prefixes a peer has announced.
@@ -136,7 +138,7 @@ pub(crate) struct Learned<'a> {
     pub(crate) source: Source,
     pub(crate) attributes: &'a Arc<PathAttributes>,
     pub(crate) interface: Option<&'a str>,
-    /// Its metric in the kernel, where somebody has said one.
+    /// Its metric in the kernel, where routes are written there.
     pub(crate) priority: Option<u32>,
 }
 
@@ -206,6 +208,7 @@ impl Rib {
                 cluster_ids: BTreeSet::new(),
                 addresses: Vec::new(),
                 decision: Decision::default(),
+                metric: None,
             },
             peers: BTreeMap::new(),
             counts: BTreeMap::new(),

@@ -33,6 +33,7 @@ pub(super) fn rib() -> Rib {
         router_id: Ipv4Addr::new(192, 0, 2, 100),
         cluster_ids: [Ipv4Addr::new(192, 0, 2, 100)].into(),
         decision: Decision::default(),
+        metric: None,
         addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 100))],
     });
     for peer in 0..PEERS {

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// Within this time of a session's start another connection is a collision; after it, a sign
 /// that the peer has lost the first (RFC 4724 section 4.2).
 const COLLISION_WINDOW: Duration = Duration::from_secs(10);
+/// A connection on which our OPEN has waited for an answer this long decides about no other: the
+/// peer may have lost it, and each connection of its own that it is refused makes it wait longer.
+const UNANSWERED: Duration = Duration::from_secs(3);
 
 /// What two connections mean.
 enum Verdict {
@@ -26,7 +29,7 @@ impl Session {
             .iter()
             .filter(|slot| slot.id != id)
             .filter(|slot| {
-                slot.connection.phase() >= Phase::OpenConfirm || now < slot.since + COLLISION_WINDOW
+                slot.connection.phase() >= Phase::OpenConfirm || now < slot.since + UNANSWERED
             })
             .map(|slot| slot.id)
             .collect();

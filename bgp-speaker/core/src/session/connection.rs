@@ -17,8 +17,9 @@ use crate::wire::{ErrorCode, Notification, Open, RouteRefresh, Update, WireError
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Hold time until the peer's OPEN is there (RFC 4271 section 8.2.2 suggests 4 minutes).
-const OPEN_HOLD: Duration = Duration::from_secs(240);
+/// Hold time until the peer's OPEN is there. RFC 4271 section 8.2.2 suggests 4 minutes; who has not
+/// answered in one is better asked anew.
+const OPEN_HOLD: Duration = Duration::from_secs(60);
 
 /// What happens to a connection.
 #[derive(Debug, Clone, PartialEq)]

@@ -201,3 +201,27 @@ fn two_connections_at_once_end_as_one_whichever_comes_first() {
         assert_eq!(session.slots.len(), 1);
     }
 }
+
+#[test]
+fn a_peer_that_never_answers_our_connection_is_heard_on_its_own() {
+    // The identifier of the peer is the lower one: our connection would be kept.
+    let open = crate::wire::Open {
+        router_id: std::net::Ipv4Addr::new(192, 0, 2, 0),
+        ..open_of(65001)
+    };
+    let now = Instant::now();
+    for (waited, kept) in [(1, false), (3, true)] {
+        let (mut session, outgoing) = at(At::Connect, now);
+        session.connected(outgoing, now);
+        let later = now + Duration::from_secs(waited);
+        let incoming = session.accept(later).expect("accepted");
+        session.handle(incoming, Event::Open(open.clone()), later);
+        session.handle(incoming, Event::Keepalive, later);
+        let expected = kept.then_some(incoming);
+        assert_eq!(session.established(), expected, "after {waited} s");
+        // The other one goes without harm.
+        session.tick(now + Duration::from_secs(60));
+        assert_eq!(session.established(), expected);
+        assert!(session.slots.iter().all(|slot| slot.id == incoming));
+    }
+}

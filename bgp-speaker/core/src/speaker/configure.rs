@@ -272,6 +272,7 @@ fn identity(config: &SpeakerConfig) -> Identity {
         cluster_ids: clusters.chain([config.cluster_id()]).collect(),
         addresses: v4.into_iter().chain(v6).collect(),
         decision: config.decision,
+        metric: config.metric,
     }
 }
 

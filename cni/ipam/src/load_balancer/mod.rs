@@ -5,83 +5,21 @@
 //! Service shows it, so that two who believe to be in charge can't give it out twice. An address
 //! that another Service still shows is not given out either.
 
+mod blocks;
 mod demand;
+mod refused;
 #[cfg(test)]
 mod tests;
 
 pub use demand::{Demand, ServiceKey, Wish};
+pub use refused::Refused;
 
-use crate::{Family, net};
+use crate::Family;
 use ipnet::IpNet;
 use model::object::{AllowedUse, AssignmentMode};
 use model::{BlockAllocations, IpPool, IpamBlock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-
-/// Why a Service lacks an address that it asks for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// An annotation says nothing that can be understood.
-    #[error("annotation projectcalico.org/{key}: {reason}")]
-    Annotation {
-        /// Its key without the prefix.
-        key: &'static str,
-        /// What is wrong, in words that include the offending value.
-        reason: String,
-    },
-    /// A pool was named that is not there or gives no addresses to Services of this family.
-    #[error("there is no IPPool {pool:?} of {family} with LoadBalancer among its allowedUses")]
-    UnknownPool {
-        /// What was asked for, by name or CIDR.
-        pool: String,
-        /// For which family.
-        family: Family,
-    },
-    /// No pool gives addresses of the family to Services.
-    #[error(
-        "no IPPool of {family} has LoadBalancer among its allowedUses and gives addresses by itself"
-    )]
-    NoPool {
-        /// The family.
-        family: Family,
-    },
-    /// An address was asked for that no pool has for Services.
-    #[error("requested address {ip} is in no IPPool with LoadBalancer among its allowedUses")]
-    OutsidePools {
-        /// The address.
-        ip: IpAddr,
-    },
-    /// An address was asked for that somebody else has.
-    #[error("requested address {ip} is in use by {holder}")]
-    InUse {
-        /// The address.
-        ip: IpAddr,
-        /// Whose it is.
-        holder: String,
-    },
-    /// The address that was asked for lies in a block of a node.
-    #[error("requested address {ip} is in block {block}, which gives addresses to pods")]
-    PodBlock {
-        /// The address.
-        ip: IpAddr,
-        /// The block around it.
-        block: IpNet,
-    },
-    /// All is taken.
-    #[error("no {family} address is left in {pools}")]
-    Exhausted {
-        /// The family.
-        family: Family,
-        /// The pools, by name.
-        pools: String,
-    },
-    /// Somebody else gives this Service its addresses.
-    #[error("it shows {ip}, which is of none of our IPPools: another controller serves it")]
-    Foreign {
-        /// The address.
-        ip: IpAddr,
-    },
-}
 
 /// What there is to give.
 #[derive(Debug, Clone, Default)]
@@ -331,159 +269,6 @@ impl Ledger {
             return Err(Refused::NoPool { family });
         }
         Ok(automatic)
-    }
-
-    fn take_any(
-        &mut self,
-        pools: &[IpPool],
-        demand: &Demand,
-        barred: impl Fn(&IpAddr) -> bool,
-    ) -> Option<IpAddr> {
-        for pool in pools {
-            let inside: Vec<IpNet> = self
-                .blocks
-                .keys()
-                .copied()
-                .filter(|block| pool.cidr.contains(block))
-                .collect();
-            let mut tried = BTreeSet::new();
-            let mut next = inside.into_iter();
-            while let Some(cidr) = next.next().or_else(|| self.begin_block(pool, &tried)) {
-                tried.insert(cidr);
-                let block = virtual_block(cidr);
-                let free = self.blocks.get(&cidr)?.free.iter();
-                let mut addresses = free.filter_map(|ordinal| block.address(*ordinal));
-                let fits = |ip: &IpAddr| {
-                    pool.cidr.contains(ip) && !barred(ip) && !self.is_reserved(IpNet::from(*ip))
-                };
-                if let Some(ip) = addresses.find(fits) {
-                    self.take(ip, demand);
-                    return Some(ip);
-                }
-            }
-        }
-        None
-    }
-
-    fn take_exactly(&mut self, ip: IpAddr, demand: &Demand) -> Result<(), Refused> {
-        let pools = self.pools.iter().filter(|pool| !pool.disabled);
-        let Some(_) = pools.clone().find(|pool| pool.cidr.contains(&ip)) else {
-            return Err(Refused::OutsidePools { ip });
-        };
-        if let Some(block) = self.others.iter().find(|block| block.contains(&ip)) {
-            return Err(Refused::PodBlock { ip, block: *block });
-        }
-        if self.take(ip, demand) {
-            return Ok(());
-        }
-        let holder = self
-            .holder(ip)
-            .map_or_else(|| "somebody".to_owned(), |key| key.to_string());
-        Err(Refused::InUse { ip, holder })
-    }
-
-    /// Notes the Service as the holder of an address that nobody holds, in a block that is ours or
-    /// nobody's.
-    fn take(&mut self, ip: IpAddr, demand: &Demand) -> bool {
-        let around = self
-            .blocks
-            .keys()
-            .copied()
-            .find(|block| block.contains(&ip));
-        let cidr = around.or_else(|| {
-            let pool = self.pools.iter().find(|pool| pool.cidr.contains(&ip))?;
-            let cidr = net::prefix_of(ip, pool.block_size);
-            self.may_begin(cidr).then_some(cidr)
-        });
-        let Some(cidr) = cidr else {
-            return false;
-        };
-        let block = virtual_block(cidr);
-        let empty = || BlockAllocations::empty(&block);
-        let allocations = self.blocks.entry(cidr).or_insert_with(empty);
-        match block.ordinal(ip) {
-            Some(ordinal) if !allocations.held.contains_key(&ordinal) => {
-                allocations.take(ordinal, demand.service.allocation());
-                self.changed.insert(cidr);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    fn release(&mut self, ip: IpAddr) {
-        for (cidr, allocations) in self
-            .blocks
-            .iter_mut()
-            .filter(|(cidr, _)| cidr.contains(&ip))
-        {
-            let ordinal = virtual_block(*cidr).ordinal(ip);
-            if ordinal.is_some_and(|ordinal| allocations.release(ordinal)) {
-                self.changed.insert(*cidr);
-            }
-        }
-    }
-
-    /// A block of the pool that is nobody's, apart from those that were tried.
-    fn begin_block(&mut self, pool: &IpPool, tried: &BTreeSet<IpNet>) -> Option<IpNet> {
-        let first = net::number(pool.cidr.network());
-        let last = net::number(pool.cidr.broadcast());
-        let size = 1_u128 << (pool.cidr.max_prefix_len() - pool.block_size);
-        let mut at = first;
-        while at <= last {
-            let cidr = net::prefix_of(net::address(pool.cidr.network(), at), pool.block_size);
-            if self.may_begin(cidr) && !self.is_reserved(cidr) && !tried.contains(&cidr) {
-                self.blocks
-                    .insert(cidr, BlockAllocations::empty(&virtual_block(cidr)));
-                return Some(cidr);
-            }
-            let around = self
-                .reserved
-                .iter()
-                .chain(&self.others)
-                .chain(self.blocks.keys());
-            let end = around
-                .filter(|net| net.contains(&cidr))
-                .map(|net| net::number(net.broadcast()))
-                .max();
-            at = end.map_or(Some(at + (size - 1)), Some)?.checked_add(1)?;
-        }
-        None
-    }
-
-    fn may_begin(&self, cidr: IpNet) -> bool {
-        let mut known = self.others.iter().chain(self.blocks.keys());
-        !known.any(|other| net::overlap(*other, cidr))
-    }
-
-    fn is_reserved(&self, net: IpNet) -> bool {
-        self.reserved.iter().any(|reserved| reserved.contains(&net))
-    }
-
-    fn held_by(&self, service: &ServiceKey) -> Vec<IpAddr> {
-        let handle = service.allocation().handle;
-        let blocks = self.blocks.iter();
-        let held = blocks.flat_map(|(cidr, block)| {
-            block
-                .held
-                .iter()
-                .map(|(ordinal, holder)| (*cidr, *ordinal, holder))
-        });
-        let own = held.filter(|(_, _, holder)| holder.handle == handle);
-        own.filter_map(|(cidr, ordinal, _)| virtual_block(cidr).address(ordinal))
-            .collect()
-    }
-
-    fn holder(&self, ip: IpAddr) -> Option<ServiceKey> {
-        let (cidr, block) = self.blocks.iter().find(|(cidr, _)| cidr.contains(&ip))?;
-        ServiceKey::of(block.held.get(&virtual_block(*cidr).ordinal(ip)?)?)
-    }
-}
-
-fn virtual_block(cidr: IpNet) -> IpamBlock {
-    IpamBlock {
-        cidr,
-        node: IpamBlock::LOAD_BALANCER.to_owned(),
     }
 }
 

@@ -1,3 +1,4 @@
+use super::blocks::virtual_block;
 use super::*;
 use model::Selector;
 use model::Service;

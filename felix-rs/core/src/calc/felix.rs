@@ -3,7 +3,7 @@
 use super::Calc;
 use ipnet::IpNet;
 use model::object::NatOutgoingExclusions;
-use model::{FailsafePort, FelixConfiguration, Node, names};
+use model::{FelixConfiguration, Node, names};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -21,15 +21,11 @@ impl Calc {
     pub(super) fn feed_options(&mut self) {
         let mut options = self.policy_options.clone();
         options.vxlan_port = self.vxlan_port();
-        let ports = |ports: Vec<FailsafePort>| {
-            let ports = ports.into_iter();
-            ports.map(|port| (port.protocol, port.port)).collect()
-        };
         if let Some(inbound) = self.configured(|c| c.failsafe_inbound_host_ports.clone()) {
-            options.failsafe.inbound = ports(inbound);
+            options.failsafe.inbound = inbound;
         }
         if let Some(outbound) = self.configured(|c| c.failsafe_outbound_host_ports.clone()) {
-            options.failsafe.outbound = ports(outbound);
+            options.failsafe.outbound = outbound;
         }
         self.compiler.set_options(options);
     }

@@ -208,8 +208,15 @@ impl Calc {
         let learned = self.fib.get(&prefix).filter(|_| !service);
         // A session whose way is learned over itself would come and go.
         let gateway = self.to_peers.get(&prefix);
+        let metric = self.fib_metrics.get(&prefix).copied();
+        let metric = metric.filter(|_| gateway.is_none() && learned.is_some());
+        let taken = metric.filter(|metric| self.underlay.is_foreign(&prefix, *metric));
         let route = gateway
             .map(|gateway| self.topology.route(&prefix, &[*gateway], &self.underlay))
+            .or_else(|| {
+                let dest = prefix;
+                taken.map(|metric| Err(Withheld::MetricTaken { dest, metric }))
+            })
             .or_else(|| Some(self.topology.route(&prefix, learned?, &self.underlay)));
         let route = route.or_else(|| {
             let next_hops = self.strays.get(&prefix)?;
@@ -228,7 +235,8 @@ impl Calc {
             Some(Ok(kind)) => {
                 self.withheld.remove(&prefix);
                 let before = self.desired.learned.insert(prefix, kind);
-                if before.as_ref() == self.desired.learned.get(&prefix) {
+                let same_metric = self.set_metric(prefix, metric);
+                if same_metric && before.as_ref() == self.desired.learned.get(&prefix) {
                     return;
                 }
                 before
@@ -242,16 +250,27 @@ impl Calc {
             }
             Some(Err(reason)) => {
                 self.withheld.insert(prefix, reason);
+                self.set_metric(prefix, None);
                 self.desired.learned.remove(&prefix)
             }
             None => {
                 self.withheld.remove(&prefix);
+                self.set_metric(prefix, None);
                 self.desired.learned.remove(&prefix)
             }
         };
         if before.is_some() || self.desired.learned.contains_key(&prefix) {
             self.touched.insert(prefix);
         }
+    }
+
+    /// Answers whether the route had it before.
+    fn set_metric(&mut self, prefix: IpNet, metric: Option<u32>) -> bool {
+        let before = match metric {
+            Some(metric) => self.desired.metrics.insert(prefix, metric),
+            None => self.desired.metrics.remove(&prefix),
+        };
+        before == metric
     }
 
     /// The node that owns a block, where no BGP session tells of it: on a node without any, and for

@@ -1,4 +1,5 @@
 use super::*;
+use crate::fixtures::{self, ethernet};
 use crate::workloads::seen;
 use model::dataplane::NextHop;
 use model::dataplane::{Address, Route};
@@ -29,18 +30,8 @@ pub(super) fn node(name: &str, address: &str) -> Object {
 
 fn pool(mode: EncapMode) -> Object {
     Object::IpPool(Box::new(IpPool {
-        name: "default".into(),
-        cidr: net("10.244.0.0/16"),
-        block_size: 26,
-        ipip_mode: mode,
-        vxlan_mode: EncapMode::Never,
         nat_outgoing: true,
-        disabled: false,
-        disable_bgp_export: false,
-        node_selector: Selector::All,
-        namespace_selector: None,
-        allowed_uses: BTreeSet::new(),
-        assignment_mode: model::object::AssignmentMode::Automatic,
+        ..fixtures::pool(mode)
     }))
 }
 
@@ -86,19 +77,6 @@ fn policy(name: &str) -> Object {
         }]),
         egress: None,
     }))
-}
-
-pub(super) fn link(ifindex: u32, name: &str) -> Link {
-    Link {
-        ifindex,
-        name: name.into(),
-        alias: None,
-        kind: None,
-        up: true,
-        carrier: true,
-        mtu: 1500,
-        mac: None,
-    }
 }
 
 /// One fact that can arrive in any order with the others.
@@ -158,9 +136,9 @@ fn facts() -> Vec<Fact> {
             "far",
             "10.244.3.1/32",
         )))),
-        Fact::Link(link(2, "eth0")),
-        Fact::Link(link(7, "ociweb")),
-        Fact::Link(link(9, names::IPIP_DEVICE)),
+        Fact::Link(ethernet(2, "eth0")),
+        Fact::Link(ethernet(7, "ociweb")),
+        Fact::Link(ethernet(9, names::IPIP_DEVICE)),
         Fact::Address(Address {
             ifindex: 2,
             address: net("10.1.0.11/24"),
@@ -299,7 +277,7 @@ fn routes_through_a_link_that_is_gone_are_withheld() {
 #[test]
 fn a_link_that_goes_down_and_up_again_takes_its_routes_along() {
     let mut calc = told(facts());
-    let up = link(2, "eth0");
+    let up = ethernet(2, "eth0");
     calc.on_link(Link {
         up: false,
         ..up.clone()
@@ -375,7 +353,7 @@ fn a_newer_sandbox_of_a_pod_keeps_its_place_when_the_older_one_goes() {
     let mut calc = told(facts());
     let mut newer = local("web", "10.244.1.2/32", 8);
     newer.endpoint.container_id = "container-web-2".into();
-    tell(&mut calc, Fact::Link(link(8, "ociweb2")));
+    tell(&mut calc, Fact::Link(ethernet(8, "ociweb2")));
     calc.set_local(newer);
     calc.resolve();
     let with_both = calc.ruleset().clone();
@@ -472,6 +450,46 @@ fn a_way_that_works_is_kept_beside_a_tunnel_that_was_made_a_moment_ago() {
 }
 
 #[test]
+fn the_metric_that_a_filter_sets_is_that_of_the_route_unless_somebody_else_has_it() {
+    let mut calc = told(facts());
+    let near = net("10.244.2.0/26");
+    let learnt = |priority| FibChange::Set {
+        prefix: near,
+        next_hops: vec!["10.1.0.12".parse::<IpAddr>().unwrap().into()],
+        priority,
+    };
+    calc.resolve();
+    calc.take_touched();
+    let metric = |calc: &mut Calc, priority| {
+        calc.on_fib(learnt(priority));
+        calc.resolve();
+        let touched = calc.take_touched().contains(&near);
+        (calc.desired().metric(&near), touched)
+    };
+    assert_eq!(metric(&mut calc, Some(names::ROUTE_METRIC)), (1022, false));
+    assert_eq!(metric(&mut calc, Some(300)), (300, true));
+    assert_eq!(metric(&mut calc, Some(300)), (300, false));
+    let theirs = Route {
+        dest: near,
+        kind: via("10.1.0.1", 2, false),
+    };
+    calc.on_foreign_route(theirs, 300);
+    calc.resolve();
+    assert_eq!(calc.desired().route(&near), None);
+    let why: Vec<_> = calc.withheld().map(ToString::to_string).collect();
+    assert_eq!(
+        why,
+        ["10.244.2.0/26: a BGPFilter sets metric 300, with which there is somebody else's route"]
+    );
+    calc.on_foreign_route_gone(&near, 300);
+    calc.resolve();
+    assert_eq!(calc.desired().metric(&near), 300);
+    calc.on_fib(FibChange::Remove { prefix: near });
+    calc.resolve();
+    assert!(calc.desired().metrics.is_empty());
+}
+
+#[test]
 fn without_bgp_sessions_the_owners_of_blocks_are_the_next_hops() {
     let mut calc = told(facts());
     let block = net("10.244.8.0/26");
@@ -521,7 +539,7 @@ fn ipv6_pods_of_nodes_without_ipv6_need_vxlan() {
             node: "n3".into(),
         };
         tell(&mut calc, Fact::Object(Object::IpamBlock(owned)));
-        tell(&mut calc, Fact::Link(link(10, names::VXLAN_DEVICE)));
+        tell(&mut calc, Fact::Link(ethernet(10, names::VXLAN_DEVICE)));
         calc.resolve();
         let withheld = calc.withheld().map(ToString::to_string).collect::<Vec<_>>();
         (calc.desired().route(&block).is_some(), withheld.join("; "))
@@ -545,7 +563,7 @@ fn ipv6_pods_of_nodes_without_ipv6_need_vxlan() {
 #[test]
 fn the_mtu_is_that_of_the_way_to_the_other_nodes() {
     let mut calc = told(facts());
-    let mut narrow = link(2, "eth0");
+    let mut narrow = ethernet(2, "eth0");
     narrow.mtu = 1400;
     tell(&mut calc, Fact::Link(narrow));
     calc.resolve();
@@ -555,7 +573,7 @@ fn the_mtu_is_that_of_the_way_to_the_other_nodes() {
         ifindex: 2,
         address: net("10.1.0.11/24"),
     });
-    let mut lo = link(1, "lo");
+    let mut lo = ethernet(1, "lo");
     lo.mtu = 65_536;
     tell(&mut calc, Fact::Link(lo));
     for (ifindex, address) in [(1, "10.1.0.11/32"), (2, "192.0.2.11/24")] {

@@ -1,7 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::fixtures::ethernet;
 use crate::workloads::{EndpointKey, LocalEndpoint};
-use model::dataplane::{Address, Link, Route, RouteKind};
+use model::dataplane::{Address, Route, RouteKind};
 use model::manifest::{Parsed, parse};
 use model::{Labels, NetworkPolicy, Object, Selector, Update, WorkloadEndpoint};
 use serde_json::json;
@@ -27,7 +28,7 @@ fn calc() -> Calc {
     calc.set_own_blocks([net("10.244.0.0/26")].into());
     for (pod, ip, ifindex) in [("web", POD, 7), ("db", OTHER, 8)] {
         let name = format!("oci{pod}");
-        calc.on_link(link(ifindex, &name));
+        calc.on_link(ethernet(ifindex, &name));
         calc.set_local(LocalEndpoint {
             endpoint: workload(pod, ip, &name),
             ifindex,
@@ -35,7 +36,7 @@ fn calc() -> Calc {
             sequence: 1,
         });
     }
-    calc.on_link(link(2, "eth0"));
+    calc.on_link(ethernet(2, "eth0"));
     calc.on_address(Address {
         ifindex: 2,
         address: "10.1.0.11/24".parse().unwrap(),
@@ -46,19 +47,6 @@ fn calc() -> Calc {
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
-}
-
-fn link(ifindex: u32, name: &str) -> Link {
-    Link {
-        ifindex,
-        name: name.into(),
-        alias: None,
-        kind: None,
-        up: true,
-        carrier: true,
-        mtu: 1500,
-        mac: None,
-    }
 }
 
 fn workload(pod: &str, ip: &str, interface: &str) -> WorkloadEndpoint {
@@ -198,7 +186,7 @@ fn the_connections_of_a_pod_outside_of_own_blocks_end_with_it() {
 #[test]
 fn a_host_endpoint_of_one_interface_is_asked_about_what_comes_in_there_as_it_came() {
     let mut calc = calc();
-    calc.on_link(link(3, "eth1"));
+    calc.on_link(ethernet(3, "eth1"));
     calc.on_address(Address {
         ifindex: 3,
         address: "172.16.0.11/24".parse().unwrap(),

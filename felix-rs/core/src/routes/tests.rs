@@ -1,5 +1,5 @@
 use super::*;
-use model::Selector;
+use crate::fixtures::{ethernet, pool};
 use model::dataplane::{Address, Route};
 
 const ETH0: u32 = 2;
@@ -11,23 +11,6 @@ fn net(text: &str) -> IpNet {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-fn pool(mode: EncapMode) -> IpPool {
-    IpPool {
-        name: "default".into(),
-        cidr: net("10.244.0.0/16"),
-        block_size: 26,
-        ipip_mode: mode,
-        vxlan_mode: EncapMode::Never,
-        nat_outgoing: false,
-        disabled: false,
-        disable_bgp_export: false,
-        node_selector: Selector::All,
-        namespace_selector: None,
-        allowed_uses: BTreeSet::new(),
-        assignment_mode: model::object::AssignmentMode::Automatic,
-    }
 }
 
 fn topology(mode: EncapMode) -> Topology {
@@ -289,16 +272,7 @@ fn a_link_local_next_hop_is_on_the_link_that_it_was_heard_on() {
         ..ip("fe80::1").into()
     };
     let mut underlay = underlay();
-    underlay.set_link(model::dataplane::Link {
-        ifindex: ETH0,
-        name: "eth0".into(),
-        alias: None,
-        kind: None,
-        up: true,
-        carrier: true,
-        mtu: 1500,
-        mac: None,
-    });
+    underlay.set_link(ethernet(ETH0, "eth0"));
     let route = |scope| {
         let hops = [router(scope)];
         topology(EncapMode::Never).route(&net("198.51.100.0/24"), &hops, &underlay)

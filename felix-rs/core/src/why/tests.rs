@@ -2,8 +2,9 @@
 use super::*;
 use crate::calc::Calc;
 use crate::cluster::View;
+use crate::fixtures::ethernet;
 use crate::workloads::LocalEndpoint;
-use model::dataplane::{Address, Link};
+use model::dataplane::Address;
 use model::{Labels, Object, Update, WorkloadEndpoint, manifest};
 use serde_json::{Value, json};
 
@@ -236,16 +237,7 @@ fn an_agent_knows_the_addresses_of_its_links() {
         });
     }
     for (ifindex, name) in [(2, "eth0"), (7, "ociweb")] {
-        calc.on_link(Link {
-            ifindex,
-            name: name.into(),
-            alias: None,
-            kind: None,
-            up: true,
-            carrier: true,
-            mtu: 1500,
-            mac: None,
-        });
+        calc.on_link(ethernet(ifindex, name));
     }
     calc.on_address(Address {
         ifindex: 2,
@@ -268,4 +260,23 @@ fn an_agent_knows_the_addresses_of_its_links() {
             .unwrap()
             .allowed
     );
+}
+
+#[test]
+fn a_host_is_asked_for_its_failsafe_ports_as_they_are_configured() {
+    let host = object(json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "HostEndpoint", "metadata": { "name": "n2-eth0" },
+        "spec": { "node": "n2", "interfaceName": "eth0", "expectedIPs": ["10.1.0.12"] },
+    }));
+    let mut view = view();
+    view.objects.push(host);
+    let allowed = |view: &View, from: &str| ask(view, from, "10.1.0.12", "tcp/22").unwrap().allowed;
+    assert!(allowed(&view, "192.0.2.9") && allowed(&view, "198.51.100.9"));
+    let felix = object(json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "FelixConfiguration",
+        "metadata": { "name": "default" },
+        "spec": { "failsafeInboundHostPorts": [{ "protocol": "TCP", "port": 22, "net": "192.0.2.0/24" }] },
+    }));
+    let view = view.with(applied(vec![felix]));
+    assert!(allowed(&view, "192.0.2.9") && !allowed(&view, "198.51.100.9"));
 }

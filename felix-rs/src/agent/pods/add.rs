@@ -253,6 +253,7 @@ impl Agent {
             };
             match self.kernel.create_pod_link(&wanted, netns.as_fd()) {
                 Ok(link) => {
+                    self.rising.insert(link.ifindex);
                     self.calc.on_link(link);
                     return Ok(());
                 }

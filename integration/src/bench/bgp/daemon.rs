@@ -15,8 +15,9 @@ use std::process::Command;
 pub(super) const ASN: u32 = 65000;
 /// Address of the daemon.
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-/// What daemons propose as hold time, in seconds, unless a measurement is about it.
-pub(super) const HOLD_TIME: u16 = 240;
+/// What daemons and we propose as hold time unless a measurement is about it: none, so that nobody
+/// has to send KEEPALIVEs however slow the machine is (RFC 4271 section 4.2).
+pub(super) const HOLD_TIME: u16 = 0;
 /// Port of the end that discards.
 pub(super) const DISCARD_PORT: u16 = 9;
 /// Where Debian keeps FRR's daemons.

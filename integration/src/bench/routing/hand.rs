@@ -19,31 +19,22 @@ pub(super) fn one_node(lab: &Lab, between: Between) -> Result<Pair> {
     let name = format!("{between:?}").to_lowercase();
     let node = node(lab, &name)?;
     if between == Between::Bridge {
-        node.ip([
-            "link add br0 type bridge",
-            "link set br0 up",
-            "addr add 10.244.0.254/24 dev br0",
-        ])?;
+        bridge(&node, "10.244.0.254/24")?;
     }
     let mut pods = Vec::new();
     for number in [1, 2] {
         let (end, address) = (format!("v{number}"), format!("10.244.0.{number}"));
         match between {
             Between::Routes => pods.push(routed(lab, &node, &name, &end, &address)?),
-            Between::Bridge => {
-                let pod = lab.netns(&format!("{name}-{end}"))?;
-                wire(lab, &pod, &node, &end, &format!("{address}/24"))?;
-                node.ip([format!("link set {end} master br0")])?;
-                pods.push(pod);
-            }
+            Between::Bridge => pods.push(bridged(lab, &node, &name, &end, &address)?),
         }
     }
     Pair::new(&pods[0], &pods[1], [10, 244, 0, 2].into())
 }
 
-/// A pod on each of two nodes.
-pub(super) fn two_nodes(lab: &Lab, way: Way) -> Result<Pair> {
-    let name = format!("hand-{}", format!("{way:?}").to_lowercase());
+/// A pod on each of two nodes; what is between each pod and its node's way to the other.
+pub(super) fn two_nodes(lab: &Lab, way: Way, between: Between) -> Result<Pair> {
+    let name = format!("hand-{way:?}-{between:?}").to_lowercase();
     let nodes = [
         node(lab, &format!("{name}1"))?,
         node(lab, &format!("{name}2"))?,
@@ -53,7 +44,16 @@ pub(super) fn two_nodes(lab: &Lab, way: Way) -> Result<Pair> {
     for (at, node) in nodes.iter().enumerate() {
         let (near, far) = (at + 1, 2 - at);
         let address = format!("10.244.{near}.1");
-        pods.push(routed(lab, node, &name, &format!("v{near}"), &address)?);
+        let end = format!("v{near}");
+        pods.push(match between {
+            Between::Routes => routed(lab, node, &name, &end, &address)?,
+            Between::Bridge => {
+                bridge(node, &format!("10.244.{near}.254/24"))?;
+                let pod = bridged(lab, node, &name, &end, &address)?;
+                pod.ip([format!("route add default via 10.244.{near}.254")])?;
+                pod
+            }
+        });
         let (to, via) = (format!("10.244.{far}.0/24"), format!("10.1.0.1{far}"));
         match way {
             Way::Native => node.ip([format!("route add {to} via {via}")])?,
@@ -110,6 +110,23 @@ fn routed(lab: &Lab, node: &Netns, stage: &str, end: &str, address: &str) -> Res
         format!("address add 169.254.1.1/32 dev {end}"),
         format!("route add {address}/32 dev {end}"),
     ])?;
+    Ok(pod)
+}
+
+/// A bridge with the address that is its pods' gateway.
+fn bridge(node: &Netns, address: &str) -> Result<()> {
+    node.ip([
+        "link add br0 type bridge".to_owned(),
+        "link set br0 up".to_owned(),
+        format!("addr add {address} dev br0"),
+    ])
+}
+
+/// A pod on the node's bridge.
+fn bridged(lab: &Lab, node: &Netns, stage: &str, end: &str, address: &str) -> Result<Netns> {
+    let pod = lab.netns(&format!("{stage}-{end}"))?;
+    wire(lab, &pod, node, end, &format!("{address}/24"))?;
+    node.ip([format!("link set {end} master br0")])?;
     Ok(pod)
 }
 

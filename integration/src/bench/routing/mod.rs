@@ -5,9 +5,11 @@
 //! one admits the client; those made by hand track connections and have none.
 
 mod hand;
+pub(super) mod load;
 mod ours;
 mod pair;
 mod scale;
+mod told;
 
 use super::report::{Better, Row, Series, Target, quantile};
 use super::steal::Steal;
@@ -51,7 +53,7 @@ pub(super) fn run() -> Result<Vec<Row>> {
         .collect::<Result<_>>()?;
     let by_hand: Vec<Pair> = ways
         .iter()
-        .map(|way| hand::two_nodes(&lab, *way))
+        .map(|way| hand::two_nodes(&lab, *way, hand::Between::Routes))
         .collect::<Result<_>>()?;
     let one = &ours[0].one_node;
     let mut contests = vec![

@@ -48,7 +48,8 @@ impl Pair {
         Ok(pair)
     }
 
-    fn connection(&self) -> Result<(TcpStream, TcpStream)> {
+    /// Both ends of a connection.
+    pub(super) fn connection(&self) -> Result<(TcpStream, TcpStream)> {
         let address = self.address;
         let client = self
             .client

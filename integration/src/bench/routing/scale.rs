@@ -1,14 +1,15 @@
 //! A cluster of 5,000 nodes, each with a block of each family, in the table of one: all routes
 //! lost and put back, and one, and an uplink that flaps.
 
+use super::told::{Change, Told};
 use crate::bench::report::{Row, Series, Target};
 use crate::bench::steal::Steal;
 use crate::lab::link::End;
 use crate::lab::{Agent, Lab, Netns, Store, wait};
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use kernel::{Kernel, KernelEvent};
-use model::dataplane::Route;
+use kernel::Kernel;
+use model::dataplane::{Route, RouteKind};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -19,16 +20,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Rows of all routes and of one.
 pub(super) fn rows(lab: &Lab) -> Result<Vec<Row>> {
     let (node, peer) = (lab.netns("scale")?, lab.netns("scale-peer")?);
-    let end = |netns, addresses| End {
-        netns,
-        interface: "eth0",
-        addresses,
-    };
-    let (own, other) = (
-        ["10.96.0.1/12", "fd00:96::1/64"],
-        ["10.96.0.2/12", "fd00:96::2/64"],
-    );
-    lab.wire(&end(&node, &own), &end(&peer, &other))?;
+    join(lab, &node, &peer)?;
     let store = Store::new(lab.dir().join("store-scale"))?;
     cluster(&store)?;
     let mut agent = Agent::new(lab, &node, "n0", &store)?;
@@ -41,13 +33,14 @@ pub(super) fn rows(lab: &Lab) -> Result<Vec<Row>> {
     let steal = Steal::now();
     // The addresses stay, so that what is measured is the agent's part.
     node.set_sysctl("net.ipv6.conf.eth0.keep_addr_on_down", "1")?;
+    let mut bare = Bare::new(lab, &routes)?;
     let [mut all, mut one, mut flaps]: [Series; 3] = Default::default();
     for _ in 0..ROUNDS {
-        flaps.push(flap(&node, &mut kernel, &routes)?, floor(lab, &routes)?);
-        all.push(put_back(&mut kernel, &routes)?, floor(lab, &routes)?);
-        for route in routes.iter().step_by(routes.len() / 10) {
-            let back = one_back(&node, &mut kernel, route)?;
-            one.push(back, f64::NAN);
+        flaps.push(flap(&node, &mut kernel, &routes)?, bare.all());
+        all.push(put_back(&mut kernel, &routes)?, bare.all());
+        for number in (0..routes.len()).step_by(routes.len() / 10) {
+            let back = one_back(&node, &mut kernel, &routes[number])?;
+            one.push(back, bare.one(number)?);
         }
     }
     let share = steal.share_since();
@@ -60,7 +53,13 @@ pub(super) fn rows(lab: &Lab) -> Result<Vec<Row>> {
             share,
             target,
         ),
-        one.row("route_put_back", "ms", "-", share, None),
+        one.row(
+            "route_put_back",
+            "ms",
+            "delete, hear, write",
+            share,
+            Target::Ours(0.2),
+        ),
         flaps.row("uplink_flap_10000", "ms", "the batch alone", share, None),
     ])
 }
@@ -106,7 +105,7 @@ fn cluster(store: &Store) -> Result<()> {
 }
 
 fn ours(kernel: &mut Kernel) -> Result<Vec<Route>> {
-    let learnt = |route: &Route| matches!(route.kind, model::dataplane::RouteKind::Via(_));
+    let learnt = |route: &Route| matches!(route.kind, RouteKind::Via(_));
     let all = kernel.routes()?.into_iter().filter(|route| route.ours);
     Ok(all.map(|route| route.route).filter(learnt).collect())
 }
@@ -149,9 +148,69 @@ fn flap(node: &Netns, kernel: &mut Kernel, routes: &[Route]) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
-/// Milliseconds to delete and write the same routes in batches, in a namespace of its own.
-fn floor(lab: &Lab, routes: &[Route]) -> Result<f64> {
-    let (netns, peer) = (lab.netns("floor")?, lab.netns("floor-peer")?);
+/// The same routes in a namespace without an agent.
+struct Bare {
+    netns: Netns,
+    kernel: Kernel,
+    routes: Vec<Route>,
+}
+
+impl Bare {
+    fn new(lab: &Lab, routes: &[Route]) -> Result<Self> {
+        let (netns, peer) = (lab.netns("bare")?, lab.netns("bare-peer")?);
+        join(lab, &netns, &peer)?;
+        let mut kernel = netns.within(Kernel::open)?.context("netlink")?;
+        let links = kernel.links()?;
+        let eth0 = links.iter().find(|link| link.name == "eth0");
+        let eth0 = eth0.context("eth0")?.ifindex;
+        let mut routes = routes.to_vec();
+        for route in &mut routes {
+            if let RouteKind::Via(hops) = &mut route.kind {
+                hops.iter_mut().for_each(|hop| hop.ifindex = Some(eth0));
+            }
+        }
+        kernel.replace_routes(&routes);
+        Ok(Self {
+            netns,
+            kernel,
+            routes,
+        })
+    }
+
+    /// Milliseconds to delete and write all of them, in batches.
+    fn all(&mut self) -> f64 {
+        let dests: Vec<IpNet> = self.routes.iter().map(|route| route.dest).collect();
+        let start = Instant::now();
+        self.kernel.delete_routes(&dests);
+        self.kernel.replace_routes(&self.routes);
+        start.elapsed().as_secs_f64() * 1e3
+    }
+
+    /// Milliseconds from the loss of one until it is back, where the one who hears of the loss
+    /// writes the route, with nothing to find out and nobody to wake.
+    fn one(&mut self, number: usize) -> Result<f64> {
+        let told = Told::listen(&self.netns)?;
+        let route = &self.routes[number];
+        let start = Instant::now();
+        self.kernel.delete_routes(&[route.dest]);
+        told.wait(Change::Gone, route.dest)?;
+        self.kernel.replace_routes(std::slice::from_ref(route));
+        told.wait(Change::There, route.dest)?;
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    }
+}
+
+/// Milliseconds from the loss of a route until the kernel tells that it is back.
+fn one_back(node: &Netns, kernel: &mut Kernel, route: &Route) -> Result<f64> {
+    let told = Told::listen(node)?;
+    let start = Instant::now();
+    kernel.delete_routes(&[route.dest]);
+    told.wait(Change::There, route.dest)?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+/// A wire to a peer, of both families.
+fn join(lab: &Lab, node: &Netns, peer: &Netns) -> Result<()> {
     let end = |netns, addresses| End {
         netns,
         interface: "eth0",
@@ -161,40 +220,5 @@ fn floor(lab: &Lab, routes: &[Route]) -> Result<f64> {
         ["10.96.0.1/12", "fd00:96::1/64"],
         ["10.96.0.2/12", "fd00:96::2/64"],
     );
-    lab.wire(&end(&netns, &own), &end(&peer, &other))?;
-    let mut kernel = netns.within(Kernel::open)?.context("netlink")?;
-    let links = kernel.links()?;
-    let eth0 = links
-        .iter()
-        .find(|link| link.name == "eth0")
-        .context("eth0")?;
-    let mut routes = routes.to_vec();
-    for route in &mut routes {
-        if let model::dataplane::RouteKind::Via(hops) = &mut route.kind {
-            hops.iter_mut()
-                .for_each(|hop| hop.ifindex = Some(eth0.ifindex));
-        }
-    }
-    kernel.replace_routes(&routes);
-    let dests: Vec<IpNet> = routes.iter().map(|route| route.dest).collect();
-    let start = Instant::now();
-    kernel.delete_routes(&dests);
-    kernel.replace_routes(&routes);
-    let taken = start.elapsed().as_secs_f64() * 1e3;
-    netns.delete()?;
-    peer.delete()?;
-    Ok(taken)
-}
-
-/// Milliseconds from the loss of a route until the kernel tells that it is back.
-fn one_back(node: &Netns, kernel: &mut Kernel, route: &Route) -> Result<f64> {
-    let mut events = node.within(|| kernel::monitor(0, 0))?.context("events")?;
-    let start = Instant::now();
-    kernel.delete_routes(&[route.dest]);
-    loop {
-        let event = events.blocking_recv().context("the end of events")?;
-        if matches!(&event, KernelEvent::Route(told) if told.route == *route) {
-            return Ok(start.elapsed().as_secs_f64() * 1e3);
-        }
-    }
+    lab.wire(&end(node, &own), &end(peer, &other))
 }

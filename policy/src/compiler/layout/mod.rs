@@ -29,10 +29,12 @@ use super::pod_sets::{PodSet, twin};
 use super::sets::Sets;
 use crate::hash::{base32, content_name};
 use crate::input::PolicyKey;
+use crate::intervals::{self, Ranges};
 use crate::ir::{Action, Block, Denial, Direction, Item, Place, PolicySet, Staged, TierSet};
 use crate::ruleset::{Chain, CtState, Family, Field, Rule, Set, Statement, Verdict};
 use block::BlockLayout;
-use model::{Protocol, TierDefault};
+use ipnet::IpNet;
+use model::{FailsafePort, Protocol, TierDefault};
 use std::collections::BTreeMap;
 
 /// `NFT_USERDATA_RULE_COMMENT` of nft holds this many bytes.
@@ -158,12 +160,39 @@ impl Builder<'_> {
         }
     }
 
-    fn add_failsafe(&mut self, field: Field, ports: &[(Protocol, u16)]) {
-        if let Some((name, set)) = parts::port_set(ports) {
-            self.layout.fixed.insert(name.clone(), set);
-            let failsafe = lookup(&[Field::L4Proto, field], name, false);
-            self.push(rule([failsafe, Statement::Verdict(Verdict::Return)]));
+    fn add_failsafe(&mut self, field: Field, ports: &[FailsafePort]) {
+        let mut by_net: BTreeMap<Option<IpNet>, Vec<(Protocol, u16)>> = BTreeMap::new();
+        for port in ports {
+            let of_net = by_net.entry(port.net.map(|net| net.trunc())).or_default();
+            of_net.push((port.protocol, port.port));
         }
+        for (net, ports) in by_net {
+            let Some((name, set)) = parts::port_set(&ports) else {
+                continue;
+            };
+            self.layout.fixed.insert(name.clone(), set);
+            let mut statements = net.map(|net| self.within(net)).unwrap_or_default();
+            statements.push(lookup(&[Field::L4Proto, field], name, false));
+            statements.push(Statement::Verdict(Verdict::Return));
+            self.push(rule(statements));
+        }
+    }
+
+    /// The other end has an address of this network.
+    fn within(&mut self, net: IpNet) -> Vec<Statement> {
+        let family = intervals::family_of(net.addr());
+        let mut statements = vec![Statement::Family(family)];
+        let ranges = Ranges::union([intervals::prefix_range(&net)]);
+        if !ranges.is_all(family) {
+            let address = match self.set.direction {
+                Direction::Ingress => saddr(family),
+                Direction::Egress => daddr(family),
+            };
+            let (name, set) = guards::address_set(family, &ranges);
+            self.layout.fixed.insert(name.clone(), set);
+            statements.push(lookup(&[address], name, false));
+        }
+        statements
     }
 
     fn add_tier(&mut self, number: usize, tier: &TierSet) {

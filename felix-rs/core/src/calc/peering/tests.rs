@@ -1,5 +1,7 @@
 use super::*;
-use crate::calc::tests::{ALL_TUNNELS, link, local, net, node};
+use crate::calc::tests::{ALL_TUNNELS, local, net, node};
+use crate::fixtures::ethernet;
+
 use bgp_core::{FibChange, Import, PeerKey};
 use model::dataplane::{Address, Link, NextHop};
 use model::{BgpConfiguration, BgpPeer, Namespace, Object, Selector, Update};
@@ -31,7 +33,7 @@ fn calc(objects: Vec<Object>) -> Calc {
         apply(&mut calc, object);
     }
     for (index, pod, ip) in [(7, "router", "10.244.1.7/32"), (8, "web", "10.244.1.8/32")] {
-        calc.on_link(link(index, &format!("oci{pod}")));
+        calc.on_link(ethernet(index, &format!("oci{pod}")));
         calc.set_local(local(pod, ip, index));
     }
     calc.resolve();
@@ -77,7 +79,7 @@ fn a_selected_pod_is_a_passive_peer_of_which_nothing_is_taken_unasked() {
 #[test]
 fn somebody_elses_link_keeps_its_addresses_whatever_its_name_is() {
     let mut calc = calc(vec![configuration()]);
-    calc.on_link(link(9, "ocistranger"));
+    calc.on_link(ethernet(9, "ocistranger"));
     calc.on_address(Address {
         ifindex: 9,
         address: net("10.66.0.1/24"),
@@ -142,12 +144,12 @@ fn what_a_pod_announces_leads_to_its_link_and_the_pod_may_speak_for_it() {
     assert_eq!(behind(&calc), 1);
     let down = Link {
         carrier: false,
-        ..link(7, "ocirouter")
+        ..ethernet(7, "ocirouter")
     };
     calc.on_link(down);
     calc.resolve();
     assert_eq!(calc.desired().route(&network), None);
-    calc.on_link(link(7, "ocirouter"));
+    calc.on_link(ethernet(7, "ocirouter"));
     calc.resolve();
     assert_eq!(calc.desired().route(&network), wanted);
     // A pod that is no peer is no way to anywhere.

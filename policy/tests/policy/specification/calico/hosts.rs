@@ -1,7 +1,8 @@
 //! Host endpoints as subjects and as peers.
 
 use crate::specification::{calico, cluster, flow, labelled, row};
-use policy::{Direction, Flow, HostPath, Reason};
+use model::{FailsafePort, Protocol};
+use policy::{Direction, Evaluator, Flow, HostPath, Reason};
 use serde_json::{Value, json};
 
 /// `eth0` of node `n2`, labelled `role: host`.
@@ -212,4 +213,29 @@ fn failsafe_ports_and_their_answers_pass_policies_that_come_before_the_way_of_a_
             &flow("192.0.2.99 x/a tcp/23")
         ));
     }
+}
+
+#[test]
+fn which_ports_stay_open_is_configured_for_all_nodes_or_for_one_and_for_whom() {
+    let open = |port, net: Option<&str>| FailsafePort {
+        protocol: Protocol::Tcp,
+        port,
+        net: net.map(|net| net.parse().unwrap()),
+    };
+    let mut evaluator = cluster(&[host(json!({}))]);
+    let allows = |evaluator: &Evaluator, line| evaluator.verdict(&flow(line)).allowed;
+    let (near, far) = (
+        "192.0.2.99 192.0.2.12 tcp/22",
+        "198.51.100.9 192.0.2.12 tcp/22",
+    );
+    assert!(allows(&evaluator, near) && allows(&evaluator, far));
+    let ssh = vec![open(22, Some("192.0.2.0/24"))];
+    evaluator.set_failsafe(None, Some(ssh), None);
+    assert!(allows(&evaluator, near) && !allows(&evaluator, far));
+    assert!(!allows(&evaluator, "192.0.2.99 192.0.2.12 tcp/179"));
+    assert!(allows(&evaluator, "192.0.2.12 192.0.2.99 udp/53"));
+    evaluator.set_failsafe(Some("n2"), Some(vec![open(179, None)]), Some(vec![]));
+    assert!(!allows(&evaluator, near));
+    assert!(allows(&evaluator, "192.0.2.99 192.0.2.12 tcp/179"));
+    assert!(!allows(&evaluator, "192.0.2.12 192.0.2.99 udp/53"));
 }
