@@ -68,7 +68,10 @@ impl Ipam {
 
     /// Blocks of this node with addresses in use whose pool is gone, and how many those are.
     pub fn without_pool(&self) -> impl Iterator<Item = (IpNet, u32)> {
-        let own = self.own.iter().map(|(cidr, own)| (*cidr, own.block.in_use()));
+        let own = self
+            .own
+            .iter()
+            .map(|(cidr, own)| (*cidr, own.block.in_use()));
         own.filter(|(cidr, used)| *used > 0 && self.pool_name(cidr.network()).is_empty())
     }
 

@@ -181,7 +181,10 @@ fn a_block_whose_pool_is_gone_keeps_its_addresses_and_is_named() {
     ipam.set_pool("a", None);
     let named: Vec<_> = ipam.without_pool().collect();
     assert_eq!(named.len(), 1);
-    assert!(named[0].1 == 1 && named[0].0.prefix_len() == 26, "{named:?}");
+    assert!(
+        named[0].1 == 1 && named[0].0.prefix_len() == 26,
+        "{named:?}"
+    );
     assert_eq!(ipam.assign(&v4("c1"), 0).unwrap(), held);
     assert!(rejected(ipam.assign(&v4("c2"), 0).unwrap_err()).is_empty());
     ipam.set_pool("a", Some(pool("a", "10.1.0.0/24", 26)));

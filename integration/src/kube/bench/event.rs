@@ -1,12 +1,13 @@
 //! From the bytes of a watch to a rule in the kernel.
 
 use crate::bench::{Row, Target, quantile};
-use crate::kube::check::world::{self, World};
-use crate::kube::shape::{API_SERVICE, CONTROL_PLANE};
-use crate::lab::watch::{Event, Watch};
+use crate::kube::check::world::{self, AGENT, SYSTEM, World};
+use crate::kube::services::api_server;
+use crate::kube::shape::CONTROL_PLANE;
 use crate::lab::Lab;
+use crate::lab::watch::{Event, Watch};
 use anyhow::{Result, ensure};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How often a label comes and goes.
 const CHANGES: usize = 100;
@@ -18,6 +19,7 @@ const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmet
 /// A pod of another node gets a label and loses it.
 pub(super) fn rows(world: &mut World, steal: impl Fn() -> f64) -> Result<Vec<Row>> {
     world.base()?;
+    ask_the_server_itself(world)?;
     world.cluster.apply(POLICY)?;
     let measured = changes(world);
     world.kubectl(&["-n", "base", "delete", "networkpolicy", "event"])?;
@@ -25,7 +27,12 @@ pub(super) fn rows(world: &mut World, steal: impl Fn() -> f64) -> Result<Vec<Row
     let mut rows = Vec::new();
     for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
         let alone = |what: &str, values: &[f64]| {
-            let row = Row::alone(&format!("{what}_{name}"), "ms", &[quantile(values, q)], steal());
+            let row = Row::alone(
+                &format!("{what}_{name}"),
+                "ms",
+                &[quantile(values, q)],
+                steal(),
+            );
             Row {
                 n: values.len(),
                 ..row
@@ -49,6 +56,8 @@ fn changes(world: &World) -> Result<(Vec<f64>, Vec<f64>)> {
     let kernel = Watch::nft(&lab, &netns)?;
     let (mut agent, mut api) = (Vec::new(), Vec::new());
     for change in 0..CHANGES {
+        // Of the change before, the kernel may have more to say.
+        kernel.wait_quiet(Duration::from_millis(100));
         packets.clear();
         kernel.clear();
         let label = match change % 2 {
@@ -75,29 +84,32 @@ fn changes(world: &World) -> Result<(Vec<f64>, Vec<f64>)> {
     Ok((agent, api))
 }
 
-/// What the API server sends to the agent of n1, which may know it by its Service.
+/// What the API server sends to the agent of n1.
 fn filter(world: &World) -> Result<String> {
     let server = CONTROL_PLANE.ipv4;
-    let peers = [format!("{server}:6443"), format!("{API_SERVICE}:443")];
-    let sockets = world.cluster.exec("n1", &["ss", "-Htnp"])?;
-    let mut ports = Vec::new();
-    for line in sockets.lines().filter(|line| line.contains(world::AGENT)) {
-        let mut ends = line.split_whitespace().skip(3);
-        let (Some(own), Some(peer)) = (ends.next(), ends.next()) else {
-            continue;
-        };
-        if let Some((_, port)) = own.rsplit_once(':')
-            && peers.iter().any(|one| one == peer)
-        {
-            ports.push(format!("dst port {port}"));
-        }
-    }
+    let peer = format!("{server}:6443");
+    let sockets = world.cluster.exec("n1", &["ss", "-Htnp", "dst", &peer])?;
+    let ports: Vec<String> = sockets
+        .lines()
+        .filter(|line| line.contains(AGENT))
+        .filter_map(|line| line.split_whitespace().nth(3)?.rsplit(':').next())
+        .map(|port| format!("dst port {port}"))
+        .collect();
     ensure!(
         !ports.is_empty(),
-        "no connection of the agent to {server}: {sockets}"
+        "no connection of the agent to {peer}: {sockets}"
     );
     Ok(format!(
         "src host {server} and tcp[tcpflags] & tcp-push != 0 and ({})",
         ports.join(" or ")
     ))
+}
+
+/// The agents ask the API server itself and not its Service: what translates the Service's address
+/// gives their connections other ports on the wire.
+fn ask_the_server_itself(world: &World) -> Result<()> {
+    let set = format!("daemonset/{AGENT}");
+    let server = format!("OCICAT_API_SERVERS={}", api_server());
+    world.kubectl(&["-n", SYSTEM, "set", "env", &set, &server])?;
+    world.agents_ready()
 }

@@ -65,10 +65,7 @@ impl Load {
         self.create(numbers, |number| {
             let object = object(number);
             let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
-            (
-                format!("/api/v1/namespaces/{namespace}/{plural}"),
-                object,
-            )
+            (format!("/api/v1/namespaces/{namespace}/{plural}"), object)
         })
     }
 
@@ -85,11 +82,9 @@ impl Load {
                     done(tasks.join_next().await)?;
                 }
                 let (cluster, (path, object)) = (cluster.clone(), object(number));
-                tasks.spawn(async move {
-                    cluster
-                        .call(Method::POST, &path, None, Some(&object))
-                        .await
-                });
+                tasks.spawn(
+                    async move { cluster.call(Method::POST, &path, None, Some(&object)).await },
+                );
             }
             while !tasks.is_empty() {
                 done(tasks.join_next().await)?;
@@ -112,9 +107,7 @@ pub(super) fn connect(world: &World, kubeconfig: PathBuf) -> Result<Cluster> {
 }
 
 /// What is there already is as good.
-fn done(
-    outcome: Option<Result<Result<Value, ApiError>, tokio::task::JoinError>>,
-) -> Result<()> {
+fn done(outcome: Option<Result<Result<Value, ApiError>, tokio::task::JoinError>>) -> Result<()> {
     match outcome.transpose().context("a request")? {
         None | Some(Ok(_)) => Ok(()),
         Some(Err(ApiError::Refused { code: 409, .. })) => Ok(()),
@@ -228,8 +221,8 @@ mod tests {
 
     #[test]
     fn some_policies_are_about_pods_that_run() {
-        let here = (0..10_000)
-            .filter(|number| network_policy(*number)["metadata"]["namespace"] == "base");
+        let here =
+            (0..10_000).filter(|number| network_policy(*number)["metadata"]["namespace"] == "base");
         assert_eq!(here.count(), 50);
     }
 }

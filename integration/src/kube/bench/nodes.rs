@@ -6,9 +6,10 @@ use crate::bench::{Row, quantile};
 use crate::kube::check::world::{self, AGENT, CONTROL, SYSTEM, World};
 use crate::kube::services::api_server;
 use anyhow::{Context, Result, ensure};
-use datastore::kubernetes::Cluster;
+use datastore::kubernetes::{Cluster, Method};
 use model::{Object, Update};
 use rustix::process::{Resource, getrlimit, setrlimit};
+use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,10 +37,11 @@ pub(super) fn rows(world: &mut World, count: usize, steal: impl Fn() -> f64) -> 
     nodes.until_in_sync(count)?;
     let in_sync = start.elapsed().as_secs_f64();
     let watched = Usage::of_a_while(world)?;
+    let api = load::connect(world, world.cluster.kubeconfig())?;
     let before = Usage::now(world)?;
     let mut told = Vec::new();
     for wave in 0..CHANGES {
-        told.push(nodes.tell(world, count, wave)?);
+        told.push(nodes.tell(&api, count, wave)?);
     }
     let cpu = Usage::now(world)?.cpu - before.cpu;
     let row = |what: &str, unit: &str, ours: f64| {
@@ -168,13 +170,15 @@ impl Nodes {
         })
     }
 
-    /// Milliseconds from the answer to a change until the last node has been told of it.
-    fn tell(&self, world: &World, count: usize, wave: usize) -> Result<f64> {
+    /// Milliseconds from the request for a change until the last node has been told of it.
+    fn tell(&self, api: &Cluster, count: usize, wave: usize) -> Result<f64> {
         let wanted = format!("wave-{wave}");
-        let label = format!("{WAVE}={wanted}");
-        let arguments = ["-n", "base", "label", "pod", "base-1", "--overwrite", &label];
-        world.kubectl(&arguments)?;
+        let patch = json!({"metadata": {"labels": {WAVE: wanted}}});
+        let path = "/api/v1/namespaces/base/pods/base-1";
         let start = Instant::now();
+        let kind = Some("application/merge-patch+json");
+        let asked = api.call(Method::PATCH, path, kind, Some(&patch));
+        api.runtime().block_on(asked).context("a label")?;
         let mut told = 0;
         while told < count {
             let left = world::PATIENCE.saturating_sub(start.elapsed());

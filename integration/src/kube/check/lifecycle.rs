@@ -131,15 +131,14 @@ fn departs_and_returns(world: &mut World, node: &Host) -> Result<String> {
     ensure!(!held.is_empty(), "{} has no blocks", node.name);
     world.cluster.halt(node.name)?;
     world.kubectl(&["delete", "node", node.name])?;
-    let given_back = world.cluster.wait_until(
-        "the blocks of the node to be given back",
-        DEPARTURE,
-        || {
-            let left = blocks(world, node.name)?;
-            ensure!(left.is_empty(), "{left:?} left");
-            Ok(())
-        },
-    );
+    let given_back =
+        world
+            .cluster
+            .wait_until("the blocks of the node to be given back", DEPARTURE, || {
+                let left = blocks(world, node.name)?;
+                ensure!(left.is_empty(), "{left:?} left");
+                Ok(())
+            });
     world.cluster.reboot(node)?;
     given_back?;
     world.until("the node to be back", || {
@@ -151,9 +150,7 @@ fn departs_and_returns(world: &mut World, node: &Host) -> Result<String> {
         let name = format!("base-{index}");
         let arguments = ["-n", "base", "delete", "pod", &name, "--ignore-not-found"];
         world.kubectl(&[&arguments[..], &["--force"]].concat())?;
-        world
-            .cluster
-            .apply(&pod("base", &name, node.name, "web"))?;
+        world.cluster.apply(&pod("base", &name, node.name, "web"))?;
     }
     world.renew_base()?;
     world.base_is_connected()?;

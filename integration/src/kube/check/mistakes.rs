@@ -157,7 +157,10 @@ pub(super) fn pool(world: &mut World) -> Result<String> {
 fn restorable(mut object: Value) -> Result<Value> {
     let metadata = object["metadata"].as_object_mut().context("metadata")?;
     metadata.retain(|field, _| field == "name" || field == "labels");
-    object.as_object_mut().context("an object")?.remove("status");
+    object
+        .as_object_mut()
+        .context("an object")?
+        .remove("status");
     Ok(object)
 }
 
@@ -238,15 +241,22 @@ pub(super) fn foreign(world: &mut World) -> Result<String> {
         r#"echo '{{"cniVersion":"0.4.0","name":"other","plugins":[{{"type":"loopback"}}]}}' >{FOREIGN}"#
     );
     world.cluster.exec(NODE, &["sh", "-c", &write])?;
-    let outcome = says(world, NODE, false, &["05-other.conflist", "remove the file"])
-        .and_then(|_| condition_says(world, NODE, &["05-other.conflist"]))
-        .and_then(|()| world.base_is_connected());
+    let outcome = says(
+        world,
+        NODE,
+        false,
+        &["05-other.conflist", "remove the file"],
+    )
+    .and_then(|_| condition_says(world, NODE, &["05-other.conflist"]))
+    .and_then(|()| world.base_is_connected());
     mended(outcome, || {
         world.cluster.exec(NODE, &["rm", FOREIGN]).map(drop)
     })?;
     is_silent(world, NODE, "05-other")?;
     world.agents_ready()?;
-    world.cluster.apply(&pod("base", "after-other", NODE, "late"))?;
+    world
+        .cluster
+        .apply(&pod("base", "after-other", NODE, "late"))?;
     starts(world, "after-other")?;
     Ok("named in readiness and in the node's condition".to_owned())
 }
@@ -286,7 +296,9 @@ fn full(world: &World) -> Result<()> {
     // dd fails when the disk is full, which is the point.
     let fill = format!("dd if=/dev/zero of={STATE}/filler bs=512 2>/dev/null; sync");
     world.cluster.exec(NODE, &["sh", "-c", &fill])?;
-    world.cluster.apply(&pod("base", "full-disk", NODE, "late"))?;
+    world
+        .cluster
+        .apply(&pod("base", "full-disk", NODE, "late"))?;
     let words = ["journal", "No space left on device"];
     let outcome = says(world, NODE, false, &words)
         .and_then(|_| condition_says(world, NODE, &words))
