@@ -1,10 +1,15 @@
-//! An independent decoder's opinion of what we encode.
+//! What independent decoders read in what we encode.
 //!
+//! bgpkit-parser is asked about both families, with and without path identifiers, but not about
+//! default routes: of several prefixes it takes a first octet of 0 for what is no NLRI.
 //! zettabgp is asked only about what it reads soundly: 4-octet AS numbers, IPv4 transport, IPv4
 //! prefixes without path identifiers, no AGGREGATOR. It keeps communities as sorted sets.
 
 use std::collections::BTreeSet;
 
+use bgpkit_parser::Elementor;
+use bgpkit_parser::models::{AsnLength, ElemType};
+use bgpkit_parser::parser::bgp::parse_bgp_message;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use zettabgp::prelude::*;
@@ -52,6 +57,56 @@ proptest! {
         update.decode_from(&session(), &bytes[HEADER_LENGTH..]).unwrap();
         prop_assert_eq!(their_prefixes(&update.withdraws), our_prefixes(&prefixes));
     }
+
+    #[test]
+    fn bgpkit_reads_what_we_write(
+        attributes in strategies::internal_attributes(),
+        (family, add_path, next_hop, prefixes) in announcement(),
+    ) {
+        let attributes = Attributes { unknown: Vec::new(), ..attributes };
+        let add_path_send = if add_path { vec![family] } else { Vec::new() };
+        let families = vec![Family::IPV4, Family::IPV6];
+        let params = SessionParams { extended_message: true, add_path_send, families, ..internal() };
+        let mut bytes = Vec::new();
+        let encoder = UpdateEncoder::new(&params);
+        let announced = prefixes.clone();
+        encoder.announce(family, &attributes, next_hop, announced, &mut bytes).unwrap();
+        let message = parse_bgp_message(&mut bytes.into(), add_path, &AsnLength::Bits32).unwrap();
+        let peer = std::net::IpAddr::from([192, 0, 2, 1]);
+        let all = Elementor::bgp_to_elems(message, 0.0, &peer, &65001.into());
+        let mut theirs: Vec<_> = all
+            .iter()
+            .map(|one| (one.prefix.prefix.to_string(), one.prefix.path_id.unwrap_or(0)))
+            .collect();
+        let mut ours: Vec<_> = prefixes
+            .iter()
+            .map(|nlri| (nlri.prefix.to_string(), nlri.path_id))
+            .collect();
+        theirs.sort();
+        ours.sort();
+        prop_assert_eq!(theirs, ours);
+        for one in &all {
+            prop_assert_eq!(one.elem_type, ElemType::ANNOUNCE);
+            prop_assert_eq!(one.next_hop, Some(next_hop.address));
+            // It takes a missing MULTI_EXIT_DISC for 0, as the decision does.
+            prop_assert_eq!(one.med, Some(attributes.med.unwrap_or(0)));
+            prop_assert_eq!(one.local_pref, attributes.local_pref);
+            let path = one.as_path.as_ref().and_then(|path| path.to_u32_vec_opt(false));
+            let hops: Vec<u32> = attributes.as_path.hops().collect();
+            prop_assert_eq!(path.unwrap_or_default(), hops);
+        }
+    }
+}
+
+/// A family, whether prefixes have path identifiers, and some prefixes with their next hop.
+fn announcement() -> impl Strategy<Value = (Family, bool, NextHop, Vec<Nlri>)> {
+    (strategies::family(), any::<bool>()).prop_flat_map(|(family, add_path)| {
+        let next_hop = strategies::next_hop(family, false);
+        let prefix = strategies::nlri(family, add_path)
+            .prop_filter("a default route", |nlri| nlri.prefix.prefix_len() > 0);
+        let prefixes = vec(prefix, 1..50);
+        (Just(family), Just(add_path), next_hop, prefixes)
+    })
 }
 
 fn session() -> BgpSessionParams {
