@@ -5,12 +5,13 @@
 //! when there is something to free, and a node renews its own only while it has no Node object.
 
 use super::Agent;
-use crate::store::{LeaseRead, Write};
+use crate::store::{LeaseRead, Said, Write};
 use felix_core::EndpointKey;
 use ipam::{Departed, Election, Evidence};
 use model::IpamBlock;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// The lease of who frees blocks and, in a cluster, does what is done once for all of it.
 const LEASE: &str = "controller";
@@ -149,6 +150,21 @@ impl Agent {
         given
     }
 
+    /// Waits until somebody else may have the lease. A renewal that was on its way is answered first:
+    /// what it made is given back then.
+    pub(super) async fn lease_given_back(&mut self, said: &mut mpsc::UnboundedReceiver<Said>) {
+        while let Some(word) = said.recv().await {
+            if let Said::Lease(read) = word
+                && read.name == LEASE
+            {
+                self.see_lease(read);
+                if !self.give_lease_back() {
+                    return;
+                }
+            }
+        }
+    }
+
     pub(super) fn read_lease(&self) {
         self.store.write(Write::ReadLease(LEASE.to_owned()));
     }
@@ -175,8 +191,17 @@ impl Agent {
     /// The datastore said what a lease is.
     pub(super) fn on_lease(&mut self, read: LeaseRead) {
         let now = self.uptime_ms();
-        let duty = &mut self.care.departed;
         let of_cluster = read.name == LEASE && read.written.is_none();
+        self.see_lease(read);
+        // One that is missing or stale is taken at once; of a swap that failed this is the answer.
+        if of_cluster && self.store.is_cluster() && self.care.departed.may_renew(now) {
+            self.stand(now);
+        }
+    }
+
+    fn see_lease(&mut self, read: LeaseRead) {
+        let now = self.uptime_ms();
+        let duty = &mut self.care.departed;
         let part = if read.name == LEASE {
             Some(&mut duty.election)
         } else if read.name == duty.own_lease {
@@ -193,10 +218,6 @@ impl Agent {
                 }
             }
             (None, None, _) => {}
-        }
-        // One that is missing or stale is taken at once; of a swap that failed this is the answer.
-        if of_cluster && self.store.is_cluster() && self.care.departed.may_renew(now) {
-            self.stand(now);
         }
     }
 

@@ -64,7 +64,7 @@ const EXPIRE_NAMES_EVERY: Duration = Duration::from_secs(5);
 /// Time before a failed step is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 /// Time that the datastore has to take the lease back.
-const GIVE_BACK: Duration = Duration::from_secs(1);
+const GIVE_BACK: Duration = Duration::from_secs(2);
 /// Facts of one kind taken in one round.
 const BATCH: usize = 512;
 
@@ -204,7 +204,8 @@ impl Agent {
                     self.speaker.shutdown(how).await;
                     if given {
                         // An API server that does not answer keeps nobody here.
-                        let _ = tokio::time::timeout(GIVE_BACK, answered(&mut inputs.said)).await;
+                        let answer = self.lease_given_back(&mut inputs.said);
+                        let _ = tokio::time::timeout(GIVE_BACK, answer).await;
                     }
                     return Ok(());
                 }
@@ -406,15 +407,6 @@ impl Agent {
             let kept = |object: &&Arc<Object>| !matches!(***object, Object::Secret(_));
             let all = self.calc.objects().all_shared().filter(kept);
             self.saver.save(all.cloned().collect());
-        }
-    }
-}
-
-/// What the datastore says of a lease.
-async fn answered(said: &mut mpsc::UnboundedReceiver<Said>) {
-    while let Some(word) = said.recv().await {
-        if matches!(word, Said::Lease(_)) {
-            return;
         }
     }
 }
