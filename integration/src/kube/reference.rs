@@ -5,15 +5,14 @@ use super::cluster::Cluster;
 use super::shape::{NODES, ROUTERS};
 use anyhow::{Context, Result};
 
+const FORWARDING: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+
 /// Gives every node a network of the reference plugins, and waits until all are Ready.
 pub(super) fn install(cluster: &Cluster) -> Result<()> {
     for node in &NODES {
-        cluster
-            .netns(node.name)
-            .set_sysctl("net.ipv4.ip_forward", "1")?;
-        cluster
-            .netns(node.name)
-            .set_sysctl("net.ipv6.conf.all.forwarding", "1")?;
+        for parameter in FORWARDING {
+            cluster.netns(node.name).set_sysctl(parameter, "1")?;
+        }
         let cidrs = cluster.kubectl(&[
             "get",
             "node",
@@ -70,9 +69,12 @@ pub(super) fn install(cluster: &Cluster) -> Result<()> {
         .map(drop)
 }
 
-/// Takes the configuration away, so that the next one counts.
+/// Takes the configuration away, so that the next one counts, and what this one needed.
 pub(super) fn remove(cluster: &Cluster) -> Result<()> {
     for node in &NODES {
+        for parameter in FORWARDING {
+            cluster.netns(node.name).set_sysctl(parameter, "0")?;
+        }
         cluster.exec(
             node.name,
             &["rm", "-f", "/etc/cni/net.d/99-reference.conflist"],

@@ -139,10 +139,9 @@ struct Histogram {
 impl Histogram {
     /// Adds what containerd says of its waits for ADD.
     fn read(&mut self, metrics: &str) {
-        let names = ["\"SetUpPod\"", "SETUP_POD", "setup_pod"];
         let of_add = |line: &&str| {
             line.contains("network_plugin_operations_duration_seconds_")
-                && names.iter().any(|name| line.contains(name))
+                && line.contains("\"set_up_pod\"")
         };
         for line in metrics.lines().filter(of_add) {
             let value = line
@@ -222,14 +221,14 @@ mod tests {
 
     fn metrics(counts: [u64; 4]) -> Histogram {
         let mut histogram = Histogram::default();
-        let start = "c_cri_network_plugin_operations_duration_seconds";
+        let start = "containerd_cri_network_plugin_operations_duration_seconds_seconds";
         for (bound, count) in ["0.005", "0.01", "0.025", "+Inf"].iter().zip(counts) {
             histogram.read(&format!(
-                "{start}_bucket{{operation_type=\"setup_pod\",le=\"{bound}\"}} {count}\n"
+                "{start}_bucket{{operation_type=\"set_up_pod\",le=\"{bound}\"}} {count}\n"
             ));
         }
         histogram.read(&format!(
-            "{start}_sum{{operation_type=\"setup_pod\"}} {}\n",
+            "{start}_sum{{operation_type=\"set_up_pod\"}} {}\n",
             counts[3] as f64 / 100.0
         ));
         histogram
