@@ -124,7 +124,7 @@ const TESTS: &[Test] = &[
     test(
         "pool-deleted",
         "a pool in use is not changed; deleted, its pods keep their network and others wait in words",
-        Part::Core,
+        Part::Long,
         mistakes::pool,
     ),
     test(
@@ -136,7 +136,7 @@ const TESTS: &[Test] = &[
     test(
         "full-disk",
         "with a full disk pods keep their network, and others wait in words until there is room",
-        Part::Core,
+        Part::Long,
         mistakes::disk,
     ),
     test(
