@@ -15,6 +15,8 @@ const NODE: &str = "n1";
 const FOREIGN: &str = "/etc/cni/net.d/05-other.conflist";
 /// The pools that the agents made.
 const POOLS: [&str; 2] = ["default-ipv4-ippool", "default-ipv6-ippool"];
+/// Pods whose records do not fit into what is left of the journal's last page.
+const FILLING: usize = 24;
 const STATE: &str = model::names::STATE_DIR;
 
 /// What an agent says of itself: whether it is ready, and all its sentences.
@@ -309,5 +311,6 @@ fn full(world: &World) -> Result<()> {
         world.cluster.exec(NODE, &["rm", &free]).map(drop)
     })?;
     is_silent(world, NODE, "journal")?;
-    starts(world, "full-disk")
+    world.ready("full-disk", FILLING)?;
+    world.remove("full-disk")
 }
