@@ -280,7 +280,7 @@ impl<'a> Run<'a, '_> {
                 // Of the packet, not of its connection: no rule looks at it.
                 Statement::SetMarkBits(_) | Statement::ClampMss => {}
                 Statement::NoTrack => self.untracked = true,
-                Statement::RejectTcpReset => return Ok(Some(&Verdict::Drop)),
+                Statement::RejectTcpReset | Statement::Reject => return Ok(Some(&Verdict::Drop)),
                 Statement::NamedCounter(name) => {
                     if !self.ruleset.counters.contains(name) {
                         return Err(RunError::NoSuchCounter(name.clone()));
@@ -364,6 +364,7 @@ impl<'a> Run<'a, '_> {
             | Statement::SetCtMarkBits(_)
             | Statement::NoTrack
             | Statement::RejectTcpReset
+            | Statement::Reject
             | Statement::NamedCounter(_)
             | Statement::Dnat { .. }
             | Statement::Counter

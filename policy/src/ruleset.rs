@@ -256,6 +256,8 @@ pub enum Statement {
     NoTrack,
     /// `reject with tcp reset`; after [`Statement::L4Proto`]. Ends the rule, and the packet.
     RejectTcpReset,
+    /// `reject`: ICMP says that the port can't be reached. Ends the rule, and the packet.
+    Reject,
     /// `counter`
     Counter,
     /// `counter name "..."`: a counter of the table, that outlives its rules.

@@ -32,6 +32,7 @@ mod reflector;
 mod repair;
 mod restart;
 mod scenario;
+mod service_loops;
 mod sockets;
 mod tors;
 mod truth;

@@ -15,6 +15,10 @@ const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_DESTINATION: u32 = 2;
 /// `NFT_REJECT_TCP_RST`.
 const REJECT_TCP_RESET: u32 = 1;
+/// `NFT_REJECT_ICMPX_UNREACH`
+const REJECT_ICMPX: u32 = 2;
+/// `NFT_REJECT_ICMPX_PORT_UNREACH`
+const ICMPX_PORT_UNREACHABLE: u8 = 1;
 /// `NFT_QUEUE_FLAG_BYPASS`
 const QUEUE_BYPASS: u16 = 1;
 /// `NFT_RT_TCPMSS`, `NFT_BYTEORDER_HTON`, `NFT_EXTHDR_OP_TCPOPT`.
@@ -91,6 +95,7 @@ pub(super) enum Expression {
     },
     NoTrack,
     RejectTcpReset,
+    Reject,
     Limit {
         rate: u64,
         unit: u64,

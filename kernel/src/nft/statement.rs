@@ -75,6 +75,7 @@ pub(super) fn lower(statement: &S) -> Vec<E> {
         ],
         S::NoTrack => vec![E::NoTrack],
         S::RejectTcpReset => vec![E::RejectTcpReset],
+        S::Reject => vec![E::Reject],
         S::NamedCounter(name) => vec![E::NamedCounter(name.clone())],
         S::Ipv6LinkLocalSource => link_local_source(),
         S::Lookup {

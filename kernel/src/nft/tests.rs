@@ -86,6 +86,7 @@ fn every_statement() -> Vec<S> {
         S::SetCtMarkBits(0x10),
         S::NoTrack,
         S::RejectTcpReset,
+        S::Reject,
         S::NamedCounter("n".into()),
         S::Counter,
         S::Limit {

@@ -1,6 +1,7 @@
 //! The chains that every node has: they give pods their own addresses only, send the packets of
 //! isolated pods to the chains of their policies, and masquerade.
 
+mod loops;
 mod nat;
 
 use super::behind::{BEHIND, Behind};
@@ -38,6 +39,7 @@ const REVOKED: &str = "revoked";
 const SOURCES: &str = "masq";
 const POOLS: &str = "pools";
 const TUNNEL: &str = "tunnel";
+const SERVICES: &str = "services";
 
 /// IPv4 in IPv4 (RFC 2003).
 const IPPROTO_IPIP: u8 = 4;
@@ -86,7 +88,7 @@ pub(super) fn is_own_set(name: &str) -> bool {
     // A hash may begin like any word, but has no underscore so early.
     let named = name.split_once('_').is_some_and(|(word, _)| {
         let word = word.trim_end_matches(['4', '6']);
-        [SOURCES, POOLS, TUNNEL, BEHIND].contains(&word)
+        [SOURCES, POOLS, TUNNEL, SERVICES, BEHIND].contains(&word)
     });
     named || dns::is_own_set(name)
 }
@@ -120,6 +122,10 @@ impl Base<'_> {
         }
         chains.insert("forward".to_owned(), self.forward(&behind));
         own_sets.extend(behind.into_sets());
+        if let Some((chain, sets)) = loops::unused_services(self.network) {
+            chains.insert(SERVICES.to_owned(), chain);
+            own_sets.extend(sets);
+        }
         chains.insert("input".to_owned(), self.input(&mut own_sets));
         if let Some(output) = self.output() {
             chains.insert("output".to_owned(), output);
@@ -424,6 +430,7 @@ mod tests {
             "masq4_0123456789abcdef",
             "pools6_0123456789abcdef",
             "tunnel_0123456789abcdef",
+            "services6_0123456789abcdef",
         ] {
             assert!(is_own_set(own), "{own}");
         }

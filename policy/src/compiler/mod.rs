@@ -73,6 +73,11 @@ pub struct NetworkSets {
     /// Local addresses of our VXLAN devices: in their families VXLAN has to come from one of the
     /// peers.
     pub vxlan_local: BTreeSet<IpAddr>,
+    /// Announced ranges of Services: what is forwarded there belongs to none that is in use, and
+    /// would come back from whoever it is sent to.
+    pub services: BTreeSet<IpNet>,
+    /// Tells the sender so.
+    pub reject_unused_services: bool,
 }
 
 /// Compiles what it has been told to a [`Ruleset`]: a function of the current state, whatever the

@@ -280,6 +280,7 @@ fn statement(statement: &Statement) -> Vec<Value> {
         }
         Statement::NoTrack => json!({ "notrack": null }),
         Statement::RejectTcpReset => json!({ "reject": { "type": "tcp reset" } }),
+        Statement::Reject => json!({ "reject": null }),
         Statement::Counter => json!({ "counter": null }),
         Statement::NamedCounter(name) => json!({ "counter": name }),
         Statement::Limit { per_second, burst } => {

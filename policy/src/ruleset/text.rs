@@ -249,6 +249,7 @@ impl Display for Statement {
             Self::SetCtMarkBits(bits) => write!(f, "ct mark set ct mark or {bits:#x}"),
             Self::NoTrack => f.write_str("notrack"),
             Self::RejectTcpReset => f.write_str("reject with tcp reset"),
+            Self::Reject => f.write_str("reject"),
             Self::NamedCounter(name) => write!(f, "counter name \"{name}\""),
             Self::Counter => f.write_str("counter"),
             Self::Limit { per_second, burst } => {

@@ -1,8 +1,9 @@
 //! What `FelixConfiguration` changes: the object `node.<name>` wins over `default`, field by field.
 
 use super::Calc;
+use crate::bgp;
 use ipnet::IpNet;
-use model::object::NatOutgoingExclusions;
+use model::object::{NatOutgoingExclusions, ServiceLoopPrevention};
 use model::{FelixConfiguration, Node, names};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -51,6 +52,22 @@ impl Calc {
     /// Source address of what is masqueraded.
     pub(super) fn nat_address(&self) -> Option<Ipv4Addr> {
         self.configured(|c| c.nat_outgoing_address)
+    }
+
+    /// What becomes of packets to announced addresses of Services that nobody has.
+    pub(super) fn service_loops(&self) -> ServiceLoopPrevention {
+        self.configured(|c| c.service_loop_prevention)
+            .unwrap_or(ServiceLoopPrevention::Drop)
+    }
+
+    /// Announced ranges of Services, where packets to unused addresses are not forwarded.
+    pub(super) fn guarded_services(&self) -> BTreeSet<IpNet> {
+        match self.service_loops() {
+            ServiceLoopPrevention::Disabled => BTreeSet::new(),
+            ServiceLoopPrevention::Drop | ServiceLoopPrevention::Reject => {
+                bgp::service_ranges(&self.objects.bgp_configuration())
+            }
+        }
     }
 
     pub(super) fn vxlan_port(&self) -> u16 {

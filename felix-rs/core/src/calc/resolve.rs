@@ -8,6 +8,7 @@ use crate::workloads;
 use bgp_core::SpeakerConfig;
 use ipnet::IpNet;
 use model::dataplane::RouteKind;
+use model::object::ServiceLoopPrevention;
 use model::{Node, names};
 use policy::NetworkSets;
 use policy::ruleset::Op;
@@ -145,6 +146,8 @@ impl Calc {
             ipip_peers: topology.node_addresses.clone(),
             ipip_local: self.ipip_local(),
             ip6_local: self.ip6_local(),
+            services: self.guarded_services(),
+            reject_unused_services: self.service_loops() == ServiceLoopPrevention::Reject,
         });
         let differs = ignores || !topology.same_but_for_blocks(&self.topology);
         self.topology = topology;

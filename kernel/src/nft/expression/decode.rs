@@ -2,8 +2,9 @@
 
 use super::Expression;
 use super::{
-    DATA, FIB_ADDRESS_TYPE, FIB_DESTINATION, NAME, NAT_DESTINATION, NAT_MAPPED, NAT_PORTS,
-    NAT_SOURCE, QUEUE_BYPASS, REJECT_TCP_RESET, ROUTE_TCP_MSS, TCP_OPTION, TO_NETWORK,
+    DATA, FIB_ADDRESS_TYPE, FIB_DESTINATION, ICMPX_PORT_UNREACHABLE, NAME, NAT_DESTINATION,
+    NAT_MAPPED, NAT_PORTS, NAT_SOURCE, QUEUE_BYPASS, REJECT_ICMPX, REJECT_TCP_RESET, ROUTE_TCP_MSS,
+    TCP_OPTION, TO_NETWORK,
 };
 use crate::netlink::{Attributes, be_u16, be_u32};
 use crate::nft::wire::{DATA_IS_VERDICT, DATA_VALUE, OBJECT_COUNTER, VERDICT_CHAIN, VERDICT_CODE};
@@ -82,6 +83,12 @@ impl Expression {
             "objref" if data.be_u32(1) == Some(OBJECT_COUNTER) => Self::NamedCounter(data.text(2)?),
             "notrack" => Self::NoTrack,
             "reject" if data.be_u32(1) == Some(REJECT_TCP_RESET) => Self::RejectTcpReset,
+            "reject"
+                if data.be_u32(1) == Some(REJECT_ICMPX)
+                    && data.find(2) == Some(&[ICMPX_PORT_UNREACHABLE]) =>
+            {
+                Self::Reject
+            }
             "limit" if data.be_u32(4) == Some(0) && data.be_u32(5).unwrap_or(0) == 0 => {
                 let number = |kind| data.find(kind)?.try_into().ok().map(u64::from_be_bytes);
                 Self::Limit {

@@ -2,8 +2,9 @@
 
 use super::Expression;
 use super::{
-    DATA, FIB_ADDRESS_TYPE, FIB_DESTINATION, NAME, NAT_DESTINATION, NAT_PORTS, NAT_SOURCE,
-    QUEUE_BYPASS, REJECT_TCP_RESET, ROUTE_TCP_MSS, TCP_OPTION, TO_NETWORK,
+    DATA, FIB_ADDRESS_TYPE, FIB_DESTINATION, ICMPX_PORT_UNREACHABLE, NAME, NAT_DESTINATION,
+    NAT_PORTS, NAT_SOURCE, QUEUE_BYPASS, REJECT_ICMPX, REJECT_TCP_RESET, ROUTE_TCP_MSS, TCP_OPTION,
+    TO_NETWORK,
 };
 use crate::netlink::Encoder;
 use crate::nft::wire::{DATA_IS_VERDICT, DATA_VALUE, OBJECT_COUNTER, VERDICT_CHAIN, VERDICT_CODE};
@@ -33,7 +34,7 @@ impl Expression {
             Self::NamedCounter(_) => "objref",
             Self::SetCt { .. } => "ct",
             Self::NoTrack => "notrack",
-            Self::RejectTcpReset => "reject",
+            Self::RejectTcpReset | Self::Reject => "reject",
             Self::Limit { .. } => "limit",
             Self::Log { .. } => "log",
             Self::Snat { .. } => "nat",
@@ -128,6 +129,10 @@ impl Expression {
                 e.be_u32(4, register(*from));
             }
             Self::RejectTcpReset => e.be_u32(1, REJECT_TCP_RESET),
+            Self::Reject => {
+                e.be_u32(1, REJECT_ICMPX);
+                e.attribute(2, &[ICMPX_PORT_UNREACHABLE]);
+            }
             Self::Limit { rate, unit, burst } => {
                 e.attribute(1, &rate.to_be_bytes());
                 e.attribute(2, &unit.to_be_bytes());

@@ -40,6 +40,7 @@ pub(super) fn guess(expressions: &[E]) -> Option<S> {
             .map(S::SetCtMarkBits),
         [E::NoTrack, ..] => Some(S::NoTrack),
         [E::RejectTcpReset, ..] => Some(S::RejectTcpReset),
+        [E::Reject, ..] => Some(S::Reject),
         [E::NamedCounter(name), ..] => Some(S::NamedCounter(name.clone())),
         [E::Ct { key: CT_MARK, .. }, E::Bitwise { mask, .. }, ..] => mask
             .as_slice()

@@ -1,0 +1,77 @@
+//! Addresses of Services that are announced and that nobody has.
+
+use crate::node::{LIMIT, Node};
+use anyhow::{Context, Result, ensure};
+use integration::lab::probe::Protocol;
+use integration::lab::{Watch, wait};
+use std::net::IpAddr;
+use std::time::Duration;
+
+const ANNOUNCED: &str = "apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {serviceClusterIPs: [{cidr: 10.96.0.0/16}]}
+";
+const UNUSED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 99));
+/// How long a connection is tried, and for how long nothing may follow.
+const SHORT: Duration = Duration::from_millis(800);
+
+fn prevention(how: &str) -> String {
+    format!(
+        "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: default}}\n\
+         spec: {{serviceLoopPrevention: {how}}}\n"
+    )
+}
+
+#[test]
+fn a_packet_for_an_address_that_no_service_has_is_not_sent_to_the_router() -> Result<()> {
+    let node = Node::started()?;
+    node.netns.ip(["route add default via 10.1.0.1"])?;
+    let pod = node.member("a", "web")?;
+    let uplink = Watch::packets(&node.lab, &node.netns, &format!("dst host {UNUSED}"))?;
+    let tried = || {
+        let answer = pod.probe.reach(Protocol::Tcp, UNUSED, 8080, SHORT);
+        answer
+            .err()
+            .map(|error| format!("{error:#}"))
+            .context("an answer")
+    };
+    let forwarded = || {
+        wait::until(LIMIT, "the packet at the uplink", || {
+            let why = tried().map_err(|error| format!("{error:#}"))?;
+            if uplink.events().is_empty() {
+                return Err(why);
+            }
+            Ok(())
+        })
+    };
+    let kept = || {
+        uplink.clear();
+        let why = tried()?;
+        uplink.wait_quiet(SHORT);
+        let seen = uplink.events();
+        ensure!(seen.is_empty(), "{seen:?}");
+        Ok(why)
+    };
+    let table = |text: &str, there: bool| {
+        wait::until(LIMIT, &format!("{text} in the table: {there}"), || {
+            let rules = node.rules();
+            match rules.contains(text) == there {
+                true => Ok(()),
+                false => Err(rules),
+            }
+        })
+    };
+    forwarded()?;
+    node.store.write("bgp.yaml", ANNOUNCED)?;
+    table("@services4_", true)?;
+    let why = kept()?;
+    assert!(why.contains("timed out"), "{why}");
+    node.store.write("felix.yaml", &prevention("Reject"))?;
+    table("reject", true)?;
+    let why = kept()?;
+    assert!(why.contains("refused"), "{why}");
+    node.store.write("felix.yaml", &prevention("Disabled"))?;
+    table("@services4_", false)?;
+    forwarded()
+}
