@@ -72,13 +72,13 @@ fn condition_says(world: &World, node: &str, words: &[&str]) -> Result<()> {
     })
 }
 
-/// Waits until an Event about a pod says the words.
-fn pod_is_told(world: &World, name: &str, words: &[&str]) -> Result<()> {
-    world.until(&format!("an Event about {name}"), || {
-        let about = format!("--field-selector=involvedObject.name={name}");
+/// Waits until an Event about a pod of this namespace that a field selects says the words.
+fn pod_is_told(world: &World, namespace: &str, field: &str, words: &[&str]) -> Result<()> {
+    world.until(&format!("an Event in {namespace} with {field}"), || {
+        let about = format!("--field-selector=involvedObject.{field}");
         let events = world
             .cluster
-            .kubectl_json(&["-n", "base", "get", "events", &about])?;
+            .kubectl_json(&["-n", namespace, "get", "events", &about])?;
         let told = items(&events)
             .map(|event| text(event, "/message"))
             .any(|message| words.iter().all(|word| message.contains(word)));
@@ -169,7 +169,7 @@ fn restorable(mut object: Value) -> Result<Value> {
 fn without_pool(world: &World) -> Result<()> {
     let manifest = pod("base", "without-pool", NODE, "late");
     world.cluster.apply(&manifest)?;
-    pod_is_told(world, "without-pool", &["no pool for"])?;
+    pod_is_told(world, "base", "name=without-pool", &["no pool for"])?;
     says(world, NODE, true, &["no IPPool", "10.244."])?;
     world.base_is_connected()?;
     let (base, outside) = world.base_and_outside()?;
@@ -298,13 +298,13 @@ fn full(world: &World) -> Result<()> {
     // dd fails when the disk is full, which is the point.
     let fill = format!("dd if=/dev/zero of={STATE}/filler bs=512 2>/dev/null; sync");
     world.cluster.exec(NODE, &["sh", "-c", &fill])?;
-    world
-        .cluster
-        .apply(&pod("base", "full-disk", NODE, "late"))?;
+    world.namespace("full-disk")?;
+    let late = (0..FILLING).map(|n| pod("full-disk", &format!("late-{n}"), NODE, "late"));
+    world.cluster.apply(&late.collect::<String>())?;
     let words = ["journal", "No space left on device"];
     let outcome = says(world, NODE, false, &words)
         .and_then(|_| condition_says(world, NODE, &words))
-        .and_then(|()| pod_is_told(world, "full-disk", &words))
+        .and_then(|()| pod_is_told(world, "full-disk", "kind=Pod", &words))
         .and_then(|()| world.base_is_connected());
     let free = format!("{STATE}/filler");
     mended(outcome, || {
