@@ -246,7 +246,11 @@ impl<'a> Agent<'a> {
             return;
         };
         for net in &live.endpoint.ip_networks {
-            self.ledger.lock().unwrap().remove(&net.addr());
+            let mut ledger = self.ledger.lock().unwrap();
+            // After a departure the address may be somebody else's by now.
+            if ledger.get(&net.addr()) == Some(&owner.container_id) {
+                ledger.remove(&net.addr());
+            }
         }
         self.write(&Record::EndpointGone {
             container_id: owner.container_id.clone(),

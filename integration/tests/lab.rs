@@ -124,7 +124,7 @@ fn a_matrix_names_who_answered_and_a_flow_counts_what_a_rule_drops() -> Result<(
         })
         .collect();
     let all = [Protocol::Tcp, Protocol::Udp, Protocol::Icmp];
-    let cells = matrix(&targets, &all, Duration::from_secs(5))?;
+    let cells = matrix(&targets, &all, Duration::from_secs(30))?;
     assert_eq!(cells.len(), 3 * 3 * 2 * 3);
     let failed: Vec<_> = cells.iter().filter(|cell| cell.outcome.is_err()).collect();
     assert!(failed.is_empty(), "{failed:?}");

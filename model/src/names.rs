@@ -18,6 +18,8 @@ pub const HEALTH_PORT: u16 = 9098;
 pub const BGP_PORT: u16 = 179;
 /// Our one nftables table, family `inet`. Nothing in any other table is ours.
 pub const NFT_TABLE: &str = "ocicat";
+/// A copy of [`NFT_TABLE`] that is there while that one is replaced, and at no other time.
+pub const NFT_GUARD: &str = "ocicat-guard";
 /// `rtm_protocol` of every route that we write (`/etc/iproute2/rt_protos`); 122 is unassigned there.
 pub const RT_PROTOCOL: u8 = 122;
 /// Metric of every route that we write, so that a route of somebody else to the same destination

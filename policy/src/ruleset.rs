@@ -7,10 +7,12 @@ pub(crate) mod element;
 mod json;
 mod opening;
 mod sizes;
+mod stages;
 mod text;
 
 pub use apply::ApplyError;
 pub use element::{Part, decode};
+pub use stages::stages;
 pub use text::commands;
 
 use std::collections::{BTreeMap, BTreeSet};

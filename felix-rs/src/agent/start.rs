@@ -338,10 +338,10 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
         return Err(StartError::NotInSync(options.datastore()));
     }
     calc.resolve();
-    let table = match kernel.nft_read() {
-        Ok(Some(ruleset)) => Step::Table(ruleset.diff(calc.ruleset())),
-        _ => Step::ReplaceTable,
-    };
+    let table = kernel.nft_read().ok().flatten();
+    let table = table
+        .and_then(|ruleset| ruleset.diff(calc.ruleset()))
+        .map_or(Step::ReplaceTable, Step::Table);
     let permissions = Permissions {
         local: true,
         learned: false,

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// How long one HTTP request to the agent may take.
-const HTTP_LIMIT: Duration = Duration::from_secs(2);
+const HTTP_LIMIT: Duration = Duration::from_secs(10);
 
 /// An agent and its namespace: the node. It can be stopped and started again with its state.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ impl Agent {
     /// # Errors
     /// It does not run.
     pub fn kill(&mut self) -> Result<()> {
-        self.end(Signal::KILL, Duration::from_secs(10))
+        self.end(Signal::KILL, Duration::from_secs(60))
     }
 
     /// Ends it as an operator does (SIGTERM).

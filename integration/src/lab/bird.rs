@@ -48,7 +48,7 @@ impl Bird {
             socket,
             process,
         };
-        wait::until(Duration::from_secs(20), "BIRD to answer", || {
+        wait::until(Duration::from_secs(60), "BIRD to answer", || {
             bird.process
                 .expect_running()
                 .map_err(|error| format!("{error:#}"))?;

@@ -45,7 +45,7 @@ impl Capture {
         ]);
         command.arg(&file);
         let mut process = Process::start(netns, &dir, &name, &mut command)?;
-        wait::until(Duration::from_secs(10), "tcpdump to listen", || {
+        wait::until(Duration::from_secs(60), "tcpdump to listen", || {
             let log = process.log();
             if log.contains("listening on") {
                 return Ok(());
@@ -61,7 +61,7 @@ impl Capture {
     /// Waits until tcpdump has taken what is in the kernel's ring: a signal to end drops it.
     fn drain(&self) -> Result<()> {
         let mut asked = 0;
-        wait::until(Duration::from_secs(10), "tcpdump to read all", || {
+        wait::until(Duration::from_secs(60), "tcpdump to read all", || {
             let log = self.process.log();
             if log.matches(" dropped by kernel").count() < asked {
                 return Err(log);
@@ -91,7 +91,7 @@ impl Capture {
         }
         self.drain()?;
         self.process.signal(Signal::INT)?;
-        self.process.wait(Duration::from_secs(10))?;
+        self.process.wait(Duration::from_secs(60))?;
         Ok(Recording {
             file: self.file.clone(),
         })

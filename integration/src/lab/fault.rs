@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// How long strace may take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(60);
 /// More calls of a kind than one thread makes for anything that a test waits for.
 pub const MOST: usize = 100;
 

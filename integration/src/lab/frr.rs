@@ -126,7 +126,7 @@ fn wait_for_socket(dir: &Path, name: &str, daemon: &mut Process) -> Result<()> {
     let path = dir.join(name);
     let what = format!("{} to appear", path.display());
     let mut ended = None;
-    let appeared = wait::until(Duration::from_secs(20), &what, || {
+    let appeared = wait::until(Duration::from_secs(60), &what, || {
         ended = daemon.expect_running().err();
         if ended.is_some() || path.exists() {
             Ok(())

@@ -89,7 +89,7 @@ impl Probe {
             locked(&hands).clear();
         });
         ready
-            .recv_timeout(Duration::from_secs(10))
+            .recv_timeout(Duration::from_secs(60))
             .map_err(|_| anyhow!("the prober of {name} does not start"))?
             .map_err(|error| anyhow!("the prober of {name}: {error}"))?;
         let (name, stdin) = (name.to_owned(), Mutex::new(stdin));

@@ -112,7 +112,7 @@ impl Watch {
         marker: &str,
         mut change: impl FnMut() -> Result<()>,
     ) -> Result<()> {
-        wait::until(Duration::from_secs(10), "the monitor to report", || {
+        wait::until(Duration::from_secs(60), "the monitor to report", || {
             change().map_err(|error| format!("{error:#}"))?;
             let seen = self
                 .events

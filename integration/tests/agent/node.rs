@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// How long anything may take on a busy machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(15);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// How long an attempt that has to fail is waited for.
 pub(crate) const SHORT: Duration = Duration::from_millis(400);
 /// The Kubernetes namespace of all pods.

@@ -7,6 +7,7 @@
 mod audit;
 mod elements;
 mod expression;
+mod guard;
 mod probe;
 mod read;
 mod statement;
@@ -22,8 +23,8 @@ pub(crate) use wire::FAMILY_INET;
 
 use crate::kernel::Kernel;
 use crate::netlink::{Errno, NetlinkError, Socket};
-use model::names::INTERFACE_PREFIX;
-use policy::ruleset::{Op, Ruleset, SetHeader};
+use model::names::{INTERFACE_PREFIX, NFT_TABLE};
+use policy::ruleset::{Op, Ruleset, SetHeader, stages};
 use std::collections::BTreeMap;
 use write::{Finished, HeaderChanges, Transaction};
 
@@ -52,19 +53,19 @@ pub enum NftError {
     #[error("nft transaction: {0}")]
     Transaction(#[source] NetlinkError),
     /// Our table is not there any more: it has to be replaced as a whole.
-    #[error("the nft table {} is gone", model::names::NFT_TABLE)]
+    #[error("the nft table {} is gone", NFT_TABLE)]
     TableGone,
     /// Another process owns our table.
     #[error(
         "the nft table {} belongs to another process (netlink port {port})",
-        model::names::NFT_TABLE
+        NFT_TABLE
     )]
     OwnedByOther {
         /// Port number of its socket.
         port: u32,
     },
     /// Our table holds what we never write.
-    #[error("the nft table {} holds what is not ours: {}", model::names::NFT_TABLE, objects.join(", "))]
+    #[error("the nft table {} holds what is not ours: {}", NFT_TABLE, objects.join(", "))]
     Foreign {
         /// The objects.
         objects: Vec<String>,
@@ -100,20 +101,23 @@ pub(crate) struct Table {
     owner: bool,
     /// The table is there, and ours to write.
     adopted: bool,
+    /// A copy of the table may be there.
+    guarded: bool,
     /// Headers of its sets: elements are encoded according to them.
     headers: BTreeMap<String, SetHeader>,
 }
 
 impl Kernel {
-    /// Applies operations in one transaction: all of them or, on error, none. The first commit
-    /// creates the table if it is missing, or takes it over from an earlier process, which a
-    /// commit of no operations does too.
+    /// Applies operations in one transaction, all of them or, on error, none; or in several, where
+    /// one could lose sight of packets under way ([`stages`]): then an error may leave those before
+    /// it done. The first commit creates the table if it is missing, or takes it over from an
+    /// earlier process, which a commit of no operations does too.
     pub fn nft_commit(&mut self, ops: &[Op]) -> Result<(), NftError> {
         self.nft.commit(ops)
     }
 
-    /// Drops our table and builds it anew in one transaction: a packet sees the old or the new
-    /// one, never half. A large table that is not there is made in several, of which the first
+    /// Drops our table and builds it anew in one transaction, while a copy of the new one stands
+    /// guard: a packet never sees less than one of them whole. A large table that is not there is made in several, of which the first
     /// closes pods and the last opens them ([`Ruleset::opening`]).
     pub fn nft_replace(&mut self, ruleset: &Ruleset) -> Result<(), NftError> {
         self.nft.replace(ruleset)
@@ -149,6 +153,7 @@ impl Table {
             port,
             owner,
             adopted: false,
+            guarded: true,
             headers: BTreeMap::new(),
         }
     }
@@ -158,12 +163,20 @@ impl Table {
     }
 
     fn commit(&mut self, ops: &[Op]) -> Result<(), NftError> {
+        self.unguard()?;
         if ops.is_empty() && (self.adopted || self.state()? != TableState::Orphan) {
             return Ok(());
         }
         self.learn_headers(ops)?;
+        match stages(ops) {
+            None => self.commit_one(ops),
+            Some(stages) => stages.iter().try_for_each(|ops| self.commit_one(ops)),
+        }
+    }
+
+    fn commit_one(&mut self, ops: &[Op]) -> Result<(), NftError> {
         let create = self.adoption()?;
-        let mut transaction = Transaction::begin(&self.socket, Some(&self.headers));
+        let mut transaction = Transaction::begin(&self.socket, NFT_TABLE, Some(&self.headers));
         if let Some(flags) = create {
             transaction.create_table(flags);
         }
@@ -181,13 +194,25 @@ impl Table {
     }
 
     fn replace(&mut self, ruleset: &Ruleset) -> Result<(), NftError> {
-        if self.state()? == TableState::Missing {
-            let transactions = ruleset.opening(INTERFACE_PREFIX, AT_ONCE);
-            if transactions.len() > 1 {
-                return self.open(&transactions);
+        self.unguard()?;
+        match self.state()? {
+            TableState::Missing => {
+                return self.open(&ruleset.opening(INTERFACE_PREFIX, AT_ONCE));
             }
+            TableState::Owned(port) if port != self.port => {
+                return Err(NftError::OwnedByOther { port });
+            }
+            _ => {}
         }
-        let mut transaction = Transaction::begin(&self.socket, None);
+        let replaced = self
+            .guard(ruleset)
+            .and_then(|()| self.replace_at_once(ruleset));
+        self.unguard()?;
+        replaced
+    }
+
+    fn replace_at_once(&mut self, ruleset: &Ruleset) -> Result<(), NftError> {
+        let mut transaction = Transaction::begin(&self.socket, NFT_TABLE, None);
         // Deleting needs a table, and creating one that is there changes nothing.
         transaction.create_table(None);
         transaction.delete_table();
@@ -204,11 +229,12 @@ impl Table {
     }
 
     fn delete(&mut self) -> Result<bool, NftError> {
+        self.unguard()?;
         if self.state()? == TableState::Missing {
             return Ok(false);
         }
         let create = self.adoption()?;
-        let mut transaction = Transaction::begin(&self.socket, None);
+        let mut transaction = Transaction::begin(&self.socket, NFT_TABLE, None);
         // One that an earlier process left has to be taken over first.
         transaction.create_table(create.flatten());
         transaction.delete_table();

@@ -4,6 +4,7 @@
 use super::wire::{BATCH, BATCH_BEGIN, INET, NEW_TABLE, OWNER_PERSIST, TABLE_FLAGS, TABLE_NAME};
 use super::write::Transaction;
 use crate::netlink::{Flags, Socket};
+use model::names::NFT_TABLE;
 use policy::ruleset::{BaseHook, ChainType, CtState, Family, Hook, Op, Rule, Statement, Verdict};
 
 /// Whether tables can have an owner and outlive it.
@@ -106,7 +107,7 @@ pub(crate) fn probe_statements(socket: &mut Socket) -> Vec<String> {
 
 /// Has the kernel check operations in our table as if it were there.
 fn check(socket: &mut Socket, ops: &[Op]) -> Result<(), String> {
-    let mut transaction = Transaction::begin(socket, None);
+    let mut transaction = Transaction::begin(socket, NFT_TABLE, None);
     transaction.create_table(None);
     for op in ops {
         transaction.op(op).map_err(|error| error.to_string())?;

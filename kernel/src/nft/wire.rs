@@ -124,8 +124,19 @@ pub(super) fn request(
     flags: Flags,
     body: impl FnOnce(&mut Encoder),
 ) -> u32 {
+    request_of(NFT_TABLE, encoder, kind, flags, body)
+}
+
+/// Likewise about this table.
+pub(super) fn request_of(
+    table: &str,
+    encoder: &mut Encoder,
+    kind: u16,
+    flags: Flags,
+    body: impl FnOnce(&mut Encoder),
+) -> u32 {
     encoder.message(kind, flags, &INET, |encoder| {
-        encoder.string(IN_TABLE, NFT_TABLE);
+        encoder.string(IN_TABLE, table);
         body(encoder);
     })
 }

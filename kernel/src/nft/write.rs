@@ -22,6 +22,8 @@ pub(super) type HeaderChanges = BTreeMap<String, Option<SetHeader>>;
 
 /// A transaction that is being written.
 pub(super) struct Transaction<'a> {
+    /// The table's name.
+    table: &'static str,
     encoder: Encoder,
     /// What each operation is called, with the sequence number of its first message.
     names: Vec<(u32, String)>,
@@ -55,10 +57,15 @@ impl Finished {
 
 impl<'a> Transaction<'a> {
     /// `known` are the headers of the sets that are there before.
-    pub(super) fn begin(socket: &Socket, known: Option<&'a BTreeMap<String, SetHeader>>) -> Self {
+    pub(super) fn begin(
+        socket: &Socket,
+        table: &'static str,
+        known: Option<&'a BTreeMap<String, SetHeader>>,
+    ) -> Self {
         let mut encoder = socket.encoder();
         encoder.message(BATCH_BEGIN, Flags::QUIET, &BATCH, |_| {});
         Self {
+            table,
             encoder,
             names: Vec::new(),
             known,
@@ -67,19 +74,33 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Creates our table if it is missing. With flags, one that is there has to have them too.
+    /// Creates the table if it is missing. With flags, one that is there has to have them too.
     pub(super) fn create_table(&mut self, flags: Option<u32>) {
-        let sequence = request(&mut self.encoder, NEW_TABLE, Flags::CREATE, |encoder| {
-            if let Some(flags) = flags {
-                encoder.be_u32(TABLE_FLAGS, flags);
-            }
-        });
-        self.names.push((sequence, "create our table".into()));
+        let sequence = request_of(
+            self.table,
+            &mut self.encoder,
+            NEW_TABLE,
+            Flags::CREATE,
+            |encoder| {
+                if let Some(flags) = flags {
+                    encoder.be_u32(TABLE_FLAGS, flags);
+                }
+            },
+        );
+        self.names
+            .push((sequence, format!("create table {}", self.table)));
     }
 
     pub(super) fn delete_table(&mut self) {
-        let sequence = request(&mut self.encoder, DELETE_TABLE, Flags::QUIET, |_| {});
-        self.names.push((sequence, "delete our table".into()));
+        let sequence = request_of(
+            self.table,
+            &mut self.encoder,
+            DELETE_TABLE,
+            Flags::QUIET,
+            |_| {},
+        );
+        self.names
+            .push((sequence, format!("delete table {}", self.table)));
     }
 
     /// Appends the messages of one operation.
@@ -133,14 +154,20 @@ impl<'a> Transaction<'a> {
     }
 
     fn simple(&mut self, kind: u16, attribute: u16, name: &str, what: &str) {
-        let sequence = request(&mut self.encoder, kind, Flags::QUIET, |encoder| {
-            encoder.string(attribute, name);
-        });
+        let sequence = request_of(
+            self.table,
+            &mut self.encoder,
+            kind,
+            Flags::QUIET,
+            |encoder| {
+                encoder.string(attribute, name);
+            },
+        );
         self.names.push((sequence, format!("{what} {name}")));
     }
 
     fn counter(&mut self, kind: u16, flags: Flags, name: &str, what: &str) {
-        let sequence = request(&mut self.encoder, kind, flags, |encoder| {
+        let sequence = request_of(self.table, &mut self.encoder, kind, flags, |encoder| {
             encoder.string(OBJECT_NAME, name);
             encoder.be_u32(OBJECT_TYPE, OBJECT_COUNTER);
             if kind == NEW_OBJECT {
@@ -163,7 +190,8 @@ impl<'a> Transaction<'a> {
         };
         let id = self.next_set_id;
         self.next_set_id += 1;
-        let sequence = request(
+        let sequence = request_of(
+            self.table,
             &mut self.encoder,
             NEW_SET,
             Flags::CREATE_EXCLUSIVE,
@@ -211,15 +239,21 @@ impl<'a> Transaction<'a> {
             });
         };
         for part in elements::parts(entries) {
-            let sequence = request(&mut self.encoder, kind, Flags::CREATE, |encoder| {
-                encoder.string(ELEMENTS_SET, name);
-                encoder.nested(ELEMENTS_LIST, |encoder| {
-                    for (element, verdict) in part {
-                        let verdict = verdict.as_ref().filter(|_| kind == NEW_ELEMENTS);
-                        elements::encode(encoder, &header, element, verdict);
-                    }
-                });
-            });
+            let sequence = request_of(
+                self.table,
+                &mut self.encoder,
+                kind,
+                Flags::CREATE,
+                |encoder| {
+                    encoder.string(ELEMENTS_SET, name);
+                    encoder.nested(ELEMENTS_LIST, |encoder| {
+                        for (element, verdict) in part {
+                            let verdict = verdict.as_ref().filter(|_| kind == NEW_ELEMENTS);
+                            elements::encode(encoder, &header, element, verdict);
+                        }
+                    });
+                },
+            );
             self.names.push((sequence, format!("{verb} {name}")));
         }
         Ok(())
@@ -227,7 +261,8 @@ impl<'a> Transaction<'a> {
 
     fn add_chain(&mut self, name: &str, hook: Option<&BaseHook>) {
         const ACCEPT: u32 = 1;
-        let sequence = request(
+        let sequence = request_of(
+            self.table,
             &mut self.encoder,
             NEW_CHAIN,
             Flags::CREATE_EXCLUSIVE,
@@ -259,17 +294,23 @@ impl<'a> Transaction<'a> {
                     reason: "the rule is too long".into(),
                 });
             }
-            let sequence = request(&mut self.encoder, NEW_RULE, Flags::APPEND, |encoder| {
-                encoder.string(RULE_CHAIN, chain);
-                encoder.nested(RULE_EXPRESSIONS, |encoder| {
-                    expressions
-                        .iter()
-                        .for_each(|expression| expression.encode(encoder));
-                });
-                if let Some(comment) = comment {
-                    encoder.attribute(RULE_USERDATA, &comment_userdata(comment));
-                }
-            });
+            let sequence = request_of(
+                self.table,
+                &mut self.encoder,
+                NEW_RULE,
+                Flags::APPEND,
+                |encoder| {
+                    encoder.string(RULE_CHAIN, chain);
+                    encoder.nested(RULE_EXPRESSIONS, |encoder| {
+                        expressions
+                            .iter()
+                            .for_each(|expression| expression.encode(encoder));
+                    });
+                    if let Some(comment) = comment {
+                        encoder.attribute(RULE_USERDATA, &comment_userdata(comment));
+                    }
+                },
+            );
             self.names.push((sequence, op));
         }
         Ok(())

@@ -33,10 +33,11 @@ pub(crate) struct ElementChanges {
 
 impl Ruleset {
     /// The operations that lead from `self` to `desired`: one valid transaction, empty where they
-    /// are equal.
-    pub fn diff(&self, desired: &Ruleset) -> Vec<Op> {
+    /// are equal. None where something keeps its name and changes what can't be changed: the table
+    /// has to be replaced.
+    pub fn diff(&self, desired: &Ruleset) -> Option<Vec<Op>> {
         if self.needs_rebuild(desired) {
-            return self.rebuild(desired);
+            return None;
         }
         let mut changes = Changes::default();
         for (name, set) in &desired.sets {
@@ -72,10 +73,9 @@ impl Ruleset {
         {
             changes.chains.insert(name.clone(), None);
         }
-        changes.ops(self)
+        Some(changes.ops(self))
     }
 
-    /// True where something keeps its name but changes what can't be changed.
     fn needs_rebuild(&self, desired: &Ruleset) -> bool {
         let set = |(name, set): (&String, &Set)| {
             desired
@@ -90,14 +90,6 @@ impl Ruleset {
                 .is_some_and(|other| other.hook != chain.hook)
         };
         self.sets.iter().any(set) || self.chains.iter().any(chain)
-    }
-
-    /// Removes everything, then adds everything.
-    fn rebuild(&self, desired: &Ruleset) -> Vec<Op> {
-        let empty = Ruleset::default();
-        let mut ops = self.diff(&empty);
-        ops.extend(empty.diff(desired));
-        ops
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::cluster::{Event, History, State, events};
 use policy::program::{Connection, Interface, Outcome, Packet, run};
-use policy::ruleset::{Op, SetHeader};
+use policy::ruleset::{Op, SetHeader, stages};
 use policy::{Compiler, Options, Ruleset};
 use proptest::prelude::*;
 
@@ -56,11 +56,19 @@ proptest! {
         if let Some(set) = same_name.sets.values_mut().nth(at) {
             set.header = SetHeader { size: Some(1 << 20), ..set.header.clone() };
         }
-        for (from, to) in [(&a, &b), (&same_name, &b), (&Ruleset::default(), &b)] {
+        prop_assert_eq!(same_name.diff(&b), None, "what can't change keeps its name");
+        for (from, to) in [(&a, &b), (&Ruleset::default(), &b)] {
             let mut result = from.clone();
-            result.apply(&from.diff(to)).unwrap();
+            let ops = from.diff(to).expect("names of other sets");
+            result.apply(&ops).unwrap();
             prop_assert_eq!(&result, to);
-            prop_assert!(to.diff(to).is_empty());
+            prop_assert_eq!(to.diff(to), Some(vec![]));
+            let mut result = from.clone();
+            for (at, stage) in stages(&ops).into_iter().flatten().enumerate() {
+                result.apply(&stage).unwrap();
+                prop_assert_eq!(stages(&stage).filter(|_| at != 1), None, "{:?}", stage);
+            }
+            prop_assert!(stages(&ops).is_none() || &result == to);
         }
     }
 

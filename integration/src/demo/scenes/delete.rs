@@ -56,7 +56,7 @@ pub(super) fn play(cluster: &mut Cluster) -> Result<String> {
         Protocol::Icmp,
         addresses[0],
         PORTS[0],
-        Duration::from_secs(5),
+        Duration::from_secs(20),
     );
     pod.delete()?;
     answered?;

@@ -80,7 +80,7 @@ fn record(cluster: &Cluster, from: &Member, to: &Member) -> Result<Recording> {
         Protocol::Tcp,
         to.pod.ipv4()?,
         PORTS[0],
-        Duration::from_secs(10),
+        Duration::from_secs(30),
     )?;
     capture.stop()
 }

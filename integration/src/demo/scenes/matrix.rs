@@ -44,7 +44,7 @@ pub(super) fn play(cluster: &mut Cluster) -> Result<String> {
 
 fn until_all_reached(cluster: &Cluster) -> Result<Vec<Cell>> {
     wait::until(cluster.patience, "everybody to reach everybody", || {
-        let cells = cluster.matrix(&PROTOCOLS, Duration::from_secs(3));
+        let cells = cluster.matrix(&PROTOCOLS, Duration::from_secs(15));
         let cells = cells.map_err(|error| format!("{error:#}"))?;
         let failed: Vec<&Cell> = cells.iter().filter(|cell| cell.outcome.is_err()).collect();
         match failed.first() {

@@ -35,7 +35,7 @@ pub(super) fn play(cluster: &mut Cluster) -> Result<String> {
                 cluster.patience,
                 &format!("the outside host to reach {name} at {address}"),
                 || {
-                    let limit = Duration::from_secs(2);
+                    let limit = Duration::from_secs(10);
                     cluster
                         .outside
                         .reach(Protocol::Tcp, address, PORTS[0], limit)
@@ -51,7 +51,7 @@ pub(super) fn play(cluster: &mut Cluster) -> Result<String> {
         Protocol::Tcp,
         "192.0.2.10".parse()?,
         PORTS[0],
-        Duration::from_secs(5),
+        Duration::from_secs(20),
     )?;
     ensure!(who == "outside", "192.0.2.10 was answered by {who}");
     Ok(format!(
