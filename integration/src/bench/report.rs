@@ -307,7 +307,10 @@ mod tests {
         assert!(!text.contains("ratio"), "{text}");
         let json = serde_json::to_value(&report).unwrap();
         assert!(json["rows"][0]["theirs"].is_null() && json["rows"][0]["limit"] == 10.0);
-        assert_eq!(quantile(&[1.0, f64::INFINITY, f64::INFINITY], 0.75), f64::INFINITY);
+        assert_eq!(
+            quantile(&[1.0, f64::INFINITY, f64::INFINITY], 0.75),
+            f64::INFINITY
+        );
     }
 
     #[test]

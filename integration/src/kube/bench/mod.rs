@@ -22,6 +22,7 @@ use super::check::world::{self, World};
 use super::{Cache, Cluster, Options, Proxy, reference};
 use crate::bench::{Row, Steal};
 use anyhow::{Context, Result};
+use startup::Network;
 use std::path::PathBuf;
 
 /// What can be measured for itself.
@@ -114,12 +115,12 @@ fn parts(options: &BenchOptions, world: &mut World) -> Result<Vec<Row>> {
     let mut theirs = Vec::new();
     if options.wants(Part::Startup) {
         reference::install(&world.cluster)?;
-        theirs = startup::rounds(world)?;
+        theirs = startup::rounds(world, Network::Reference)?;
         reference::remove(&world.cluster)?;
     }
     world::install(world)?;
     if options.wants(Part::Startup) {
-        let ours = startup::rounds(world);
+        let ours = startup::rounds(world, Network::Ours);
         let compared = ours.and_then(|ours| startup::rows(&ours, &theirs, share()));
         rows.extend(taken(Part::Startup, compared));
     }
