@@ -192,6 +192,8 @@ fn request(command: Command, attachment: &Attachment, config: &Config) -> Reques
             wishes.ips.clone()
         },
         pools: wishes.pools.clone(),
+        assign_ipv4: wishes.assign_ipv4,
+        assign_ipv6: wishes.assign_ipv6,
         mac: wishes.mac.or(pod.mac),
         mtu: wishes.mtu,
         queues: wishes.queues,

@@ -69,6 +69,13 @@ pub struct Request {
     /// Pools asked for (`ipam.ipv4_pools`, `ipam.ipv6_pools`): names or CIDRs.
     #[serde(default)]
     pub pools: Vec<String>,
+    /// Whether an address of each family is wanted (`ipam.assign_ipv4`, `ipam.assign_ipv6`); none
+    /// where that follows from the pools.
+    #[serde(default)]
+    pub assign_ipv4: Option<bool>,
+    #[serde(default)]
+    #[allow(missing_docs)] // as above
+    pub assign_ipv6: Option<bool>,
     /// MAC asked for (`runtimeConfig.mac`).
     #[serde(default)]
     pub mac: Option<[u8; 6]>,

@@ -110,17 +110,25 @@ impl Agent {
                 families.contains(&Family::V4),
                 families.contains(&Family::V6),
             ),
-            None => self.ipam.families(),
+            None => {
+                let (v4, v6) = self.ipam.families();
+                (
+                    request.assign_ipv4.unwrap_or(v4),
+                    request.assign_ipv6.unwrap_or(v6),
+                )
+            }
         };
+        // Where no pool gives anything, the error names the family that could be meant.
         let neither = !v4 && !v6;
+        let only_v6 = request.assign_ipv4 == Some(false);
         let assigned = self.ipam.assign(
             &AssignRequest {
                 owner: owner(key),
                 namespace_labels: labels.as_ref(),
                 requested: &wanted.ips,
                 pools: &wanted.pools,
-                v4: v4 || neither,
-                v6,
+                v4: v4 || (neither && !only_v6),
+                v6: v6 || (neither && only_v6),
             },
             now_ms(),
         )?;
