@@ -6,13 +6,15 @@ use rustix::time::{ClockId, clock_gettime};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A part of an ADD. They follow each other, so that their sum is the whole.
+/// A part of an ADD. Their sum is the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// The plugin was ready to run and had no processor.
     PluginRunqueue,
     /// The plugin ran, until it sent its request.
     Plugin,
+    /// The agent was ready to run and had no processor, in whatever phase.
+    AgentRunqueue,
     /// From there until the agent looks at it.
     Queue,
     /// Waiting for the Pod object.
@@ -35,9 +37,10 @@ pub(crate) enum Phase {
     Answer,
 }
 
-const PHASES: [(Phase, &str); 13] = [
+const PHASES: [(Phase, &str); 14] = [
     (Phase::PluginRunqueue, "plugin_runqueue"),
     (Phase::Plugin, "plugin"),
+    (Phase::AgentRunqueue, "agent_runqueue"),
     (Phase::Queue, "queue"),
     (Phase::PodObject, "pod_object"),
     (Phase::Block, "block"),
@@ -56,6 +59,8 @@ const PHASES: [(Phase, &str); 13] = [
 pub(crate) struct Laps {
     spent: [Duration; PHASES.len()],
     last: Instant,
+    /// How long this thread had waited for a processor by then.
+    waited: Duration,
 }
 
 impl Laps {
@@ -71,6 +76,7 @@ impl Laps {
         let mut laps = Self {
             spent: [Duration::ZERO; PHASES.len()],
             last: Instant::now(),
+            waited: waited(),
         };
         if let Some(times) = plugin {
             let runqueue = times.runqueue.min(times.age);
@@ -83,11 +89,24 @@ impl Laps {
         laps
     }
 
-    /// What has passed since the last lap belongs to `phase`.
+    /// What has passed since the last lap belongs to `phase`, but for what the agent's thread, on
+    /// which this is called, waited for a processor.
     pub(crate) fn lap(&mut self, phase: Phase) {
-        let now = Instant::now();
-        self.spend(phase, now - self.last);
-        self.last = now;
+        let (now, waited) = (Instant::now(), waited());
+        let passed = now - self.last;
+        let runqueue = waited.saturating_sub(self.waited).min(passed);
+        self.spend(Phase::AgentRunqueue, runqueue);
+        self.spend(phase, passed - runqueue);
+        (self.last, self.waited) = (now, waited);
+    }
+
+    /// What was not spent in waiting for a processor.
+    fn own(&self) -> Duration {
+        let runqueue = |phase| matches!(phase, Phase::PluginRunqueue | Phase::AgentRunqueue);
+        let both = self.spent.iter().zip(PHASES);
+        both.filter(|(_, (phase, _))| !runqueue(*phase))
+            .map(|(spent, _)| *spent)
+            .sum()
     }
 
     fn spend(&mut self, phase: Phase, time: Duration) {
@@ -98,6 +117,14 @@ impl Laps {
     }
 }
 
+/// How long this thread has been ready to run without a processor (the second number of
+/// Linux's sched-stats, in nanoseconds); nothing where the kernel does not count it.
+fn waited() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = text.split_ascii_whitespace().nth(1);
+    Duration::from_nanos(nanos.and_then(|word| word.parse().ok()).unwrap_or(0))
+}
+
 /// What is counted of all ADDs that gave a pod its network.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AddTimes(Arc<Mutex<Counted>>);
@@ -105,6 +132,7 @@ pub(crate) struct AddTimes(Arc<Mutex<Counted>>);
 #[derive(Debug, Default)]
 struct Counted {
     whole: Histogram,
+    own: Histogram,
     phases: [Histogram; PHASES.len()],
 }
 
@@ -113,6 +141,7 @@ impl AddTimes {
     pub(crate) fn observe(&self, laps: &Laps) {
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counted.whole.observe(laps.spent.iter().sum());
+        counted.own.observe(laps.own());
         for (histogram, spent) in counted.phases.iter_mut().zip(laps.spent) {
             histogram.observe(spent);
         }
@@ -126,10 +155,15 @@ impl AddTimes {
             "From the fork of the CNI plugin to the answer of its ADD.",
             &counted.whole,
         );
+        text.histogram(
+            "ocicat_cni_add_own_seconds",
+            "Of ocicat_cni_add_seconds, what plugin and agent did not spend in waiting for a processor.",
+            &counted.own,
+        );
         let phases = counted.phases.iter().zip(PHASES);
         text.histograms(
             "ocicat_cni_add_phase_seconds",
-            "Parts of ocicat_cni_add_seconds, which follow each other.",
+            "Parts of ocicat_cni_add_seconds.",
             "phase",
             phases.map(|(histogram, (_, name))| (name, histogram)),
         );
@@ -157,7 +191,8 @@ mod tests {
         times.write(&mut text);
         let text = text.finish();
         for line in [
-            "ocicat_cni_add_seconds_sum 0.013013",
+            "ocicat_cni_add_seconds_sum 0.013014",
+            "ocicat_cni_add_own_seconds_sum 0.006012",
             "ocicat_cni_add_seconds_count 1",
             "ocicat_cni_add_phase_seconds_sum{phase=\"plugin_runqueue\"} 0.007001",
             "ocicat_cni_add_phase_seconds_sum{phase=\"plugin\"} 0.002001",

@@ -99,6 +99,17 @@ fn parts(ours: &[Startup], steal: f64) -> Result<Vec<Row>> {
             ..alone("add_inside_p99", &|_, agents| agents.whole.quantile(0.99))?
         },
     ];
+    let own = [("mean", None), ("p99", Some(0.99))];
+    for (name, q) in own {
+        let of = |_: &Startup, agents: &Agents| match q {
+            Some(q) => agents.own.quantile(q),
+            None => agents.own.mean(),
+        };
+        rows.push(Row {
+            limit: agents.and_then(|agents| agents.own.limit()),
+            ..alone(&format!("add_own_{name}"), &of)?
+        });
+    }
     let none = BTreeMap::new();
     for name in agents.map_or(&none, |agents| &agents.phases).keys() {
         let phase = |_: &Startup, agents: &Agents| match agents.phases.get(name) {

@@ -94,6 +94,8 @@ impl Histogram {
 pub(super) struct Agents {
     /// From the fork of the plugin to its answer.
     pub(super) whole: Histogram,
+    /// Of that, what was not spent in waiting for a processor.
+    pub(super) own: Histogram,
     /// Its parts.
     pub(super) phases: BTreeMap<String, Histogram>,
     /// Milliseconds of all their threads on a processor.
@@ -122,6 +124,7 @@ impl Agents {
 
     fn read(&mut self, metrics: &str) {
         self.whole.read(metrics, "ocicat_cni_add_seconds_", "");
+        self.own.read(metrics, "ocicat_cni_add_own_seconds_", "");
         let family = "ocicat_cni_add_phase_seconds_";
         let names = metrics.lines().filter_map(|line| {
             let labels = line.strip_prefix(family)?.strip_prefix("sum{phase=\"")?;
@@ -141,6 +144,7 @@ impl Agents {
         });
         Self {
             whole: self.whole.since(&before.whole),
+            own: self.own.since(&before.own),
             phases: phases.collect(),
             cpu: self.cpu - before.cpu,
             runqueue: self.runqueue - before.runqueue,
