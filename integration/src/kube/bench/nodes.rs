@@ -8,7 +8,7 @@ use crate::kube::services::api_server;
 use anyhow::{Context, Result, ensure};
 use datastore::kubernetes::{Cluster, Method};
 use model::{Object, Update};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +25,9 @@ const CHANGES: usize = 30;
 const TICKS: f64 = 100.0;
 /// The label.
 const WAVE: &str = "wave";
+/// Open files that a simulated node may need: its runtime, its connection, the old and the new one
+/// where it connects again.
+const FILES: u64 = 64;
 /// How long all nodes may take to know everything.
 const LONG: Duration = Duration::from_secs(600);
 
@@ -128,9 +131,7 @@ struct Nodes {
 
 impl Nodes {
     fn start(world: &World, count: usize) -> Result<Self> {
-        let mut limit = getrlimit(Resource::Nofile);
-        limit.current = limit.maximum;
-        setrlimit(Resource::Nofile, limit).context("open files")?;
+        open_files(FILES * count as u64)?;
         let folder = tempfile::tempdir().context("a kubeconfig")?;
         let kubeconfig = folder.path().join("kubeconfig");
         write_kubeconfig(world, &kubeconfig)?;
@@ -177,8 +178,12 @@ impl Nodes {
         let path = "/api/v1/namespaces/base/pods/base-1";
         let start = Instant::now();
         let kind = Some("application/merge-patch+json");
-        let asked = api.call(Method::PATCH, path, kind, Some(&patch));
-        api.runtime().block_on(asked).context("a label")?;
+        let client = api.clone();
+        let asked = async move { client.call(Method::PATCH, path, kind, Some(&patch)).await };
+        // On the client's own thread, which is in the network namespace of the API server.
+        let asked = api.runtime().spawn(asked);
+        let answer = api.runtime().block_on(asked).context("a request")?;
+        answer.context("a label")?;
         let mut told = 0;
         while told < count {
             let left = world::PATIENCE.saturating_sub(start.elapsed());
@@ -188,6 +193,20 @@ impl Nodes {
         }
         Ok(start.elapsed().as_secs_f64() * 1000.0)
     }
+}
+
+/// Lets this process have so many open files. Without the right to raise the limit above its
+/// maximum (`CAP_SYS_RESOURCE`), as many as that allows.
+fn open_files(wanted: u64) -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let up_to = |maximum: Option<u64>| Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let raised = up_to(limit.maximum.map(|maximum| maximum.max(wanted)));
+    setrlimit(Resource::Nofile, raised)
+        .or_else(|_| setrlimit(Resource::Nofile, up_to(limit.maximum)))
+        .context("open files")
 }
 
 /// One node: takes in what it is told, as an agent does.
