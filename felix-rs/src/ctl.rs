@@ -15,9 +15,13 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 const MAX_QUESTION: u64 = 4096;
-const DEADLINE: Duration = Duration::from_secs(5);
+/// A caller that has not asked after this long is dropped.
+const QUESTION_DEADLINE: Duration = Duration::from_secs(5);
+/// So long may the agent be busy with something else.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What may be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,7 +250,7 @@ pub(crate) async fn serve(listener: UnixListener, queries: mpsc::Sender<Query>) 
         let queries = queries.clone();
         tokio::spawn(async move {
             // A caller that hangs up or says nothing costs its own connection only.
-            let _ = tokio::time::timeout(DEADLINE, answer(stream, queries)).await;
+            let _ = answer(stream, queries).await;
         });
     }
 }
@@ -257,26 +261,31 @@ async fn answer(stream: UnixStream, queries: mpsc::Sender<Query>) -> std::io::Re
     }
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(MAX_QUESTION))
-        .read_line(&mut line)
-        .await?;
+    let mut reader = BufReader::new(read.take(MAX_QUESTION));
+    timeout(QUESTION_DEADLINE, reader.read_line(&mut line)).await??;
     let answer = match serde_json::from_str(&line) {
-        Ok(question) => {
-            let (sender, receiver) = oneshot::channel();
-            let query = Query {
-                question,
-                answer: sender,
-            };
-            match queries.send(query).await {
-                Ok(()) => receiver
-                    .await
-                    .unwrap_or_else(|_| Answer::Error("the agent is stopping".into())),
-                Err(_) => Answer::Error("the agent is stopping".into()),
-            }
-        }
+        Ok(question) => timeout(ANSWER_DEADLINE, ask(question, queries))
+            .await
+            .unwrap_or_else(|_| {
+                let seconds = ANSWER_DEADLINE.as_secs();
+                Answer::Error(format!("the agent has not answered within {seconds} s"))
+            }),
         Err(error) => Answer::Error(format!("not a question: {error}")),
     };
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
-    write.write_all(&text).await
+    timeout(ANSWER_DEADLINE, write.write_all(&text)).await?
+}
+
+async fn ask(question: Question, queries: mpsc::Sender<Query>) -> Answer {
+    let (sender, receiver) = oneshot::channel();
+    let query = Query {
+        question,
+        answer: sender,
+    };
+    let stopping = || Answer::Error("the agent is stopping".into());
+    match queries.send(query).await {
+        Ok(()) => receiver.await.unwrap_or_else(|_| stopping()),
+        Err(_) => stopping(),
+    }
 }

@@ -167,7 +167,7 @@ fn ask(run_dir: &Path, question: &Question) -> Result<Answer, String> {
     let path = run_dir.join(names::CTL_SOCKET.rsplit('/').next().unwrap_or_default());
     let said = || -> std::io::Result<String> {
         let mut stream = UnixStream::connect(&path)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(40)))?;
         let mut line = serde_json::to_vec(question)?;
         line.push(b'\n');
         stream.write_all(&line)?;
