@@ -1,6 +1,6 @@
 //! What many objects have in common, held once.
 
-use crate::{Labels, NamedPort, Object, Text};
+use crate::{Labels, NamedPort, Object, PolicyRule, Text};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -112,6 +112,12 @@ impl Sharing {
                 endpoint.ports = self.ports.share(&endpoint.ports);
             }
             Object::Namespace(namespace) => self.share_labels(&mut namespace.labels),
+            Object::NetworkPolicy(policy) => {
+                if let Some(policy) = Arc::get_mut(policy) {
+                    fit(&mut policy.ingress);
+                    fit(&mut policy.egress);
+                }
+            }
             _ => {}
         }
     }
@@ -124,6 +130,16 @@ impl Sharing {
                 .collect()
         };
         *labels = self.labels.find(labels, of_texts);
+    }
+}
+
+/// Gives back what readers took in advance: most policies have one rule with one peer and one port.
+fn fit(rules: &mut Option<Vec<PolicyRule>>) {
+    let Some(rules) = rules else { return };
+    rules.shrink_to_fit();
+    for rule in rules {
+        rule.peers.iter_mut().for_each(Vec::shrink_to_fit);
+        rule.ports.iter_mut().for_each(Vec::shrink_to_fit);
     }
 }
 

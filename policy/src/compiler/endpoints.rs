@@ -204,7 +204,7 @@ pub(super) fn class(endpoint: &Endpoint) -> ContentName {
 }
 
 /// A label as a number; others may have the same.
-fn label_number(key: &str, value: &str) -> u64 {
+pub(super) fn label_number(key: &str, value: &str) -> u64 {
     content_number(&(key, value))
 }
 
