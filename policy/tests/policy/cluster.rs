@@ -110,10 +110,7 @@ impl State {
             compiler.set_endpoint(id, Some(endpoint.clone()));
         }
         for ((namespace, name), policy) in &self.policies {
-            compiler.set_policy(
-                &key(namespace, name),
-                Some(Policy::from(policy.clone())),
-            );
+            compiler.set_policy(&key(namespace, name), Some(Policy::from(policy.clone())));
         }
         for (name, labels) in self.namespaces.iter().rev() {
             compiler.set_namespace(name, Some(labels.clone()));

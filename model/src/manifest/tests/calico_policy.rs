@@ -462,7 +462,10 @@ fn a_fallback_denies_the_endpoints_that_the_policy_selects_in_its_directions() {
         egress: deny.clone(),
         ..policy(json!({}))
     };
-    assert_eq!(fallback, Some(Object::CalicoPolicy(std::sync::Arc::new(expected))));
+    assert_eq!(
+        fallback,
+        Some(Object::CalicoPolicy(std::sync::Arc::new(expected)))
+    );
     for spec in [
         json!(null),
         json!({ "selector": "a ==", "types": 7, "order": "x" }),
