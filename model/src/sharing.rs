@@ -87,7 +87,8 @@ pub struct Sharing {
 }
 
 impl Sharing {
-    /// Makes the object hold what equal ones hold. Its content stays the same.
+    /// Makes the object hold what equal ones hold, and no room that it does not need. Its content
+    /// stays the same.
     pub fn share(&mut self, object: &mut Object) {
         match object {
             Object::Pod(pod) => {
@@ -110,6 +111,8 @@ impl Sharing {
                 }
                 self.share_labels(&mut endpoint.labels);
                 endpoint.ports = self.ports.share(&endpoint.ports);
+                endpoint.ip_networks.shrink_to_fit();
+                endpoint.host_ports.shrink_to_fit();
             }
             Object::Namespace(namespace) => self.share_labels(&mut namespace.labels),
             Object::NetworkPolicy(policy) => {
