@@ -104,7 +104,7 @@ impl Compiler {
         known: &mut Known<'a>,
     ) -> Option<Wanted> {
         let mut owners = self.dispatch.owners(interface);
-        let endpoint = self.endpoints.compiled.get(owners.next()?)?;
+        let endpoint = self.endpoints.get(owners.next()?)?;
         let class = class(endpoint);
         if owners.next().is_some() {
             let set = PolicySet::deny(direction);

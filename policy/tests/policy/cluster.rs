@@ -76,7 +76,7 @@ impl History {
             Event::Namespace(name, labels) => self.compiler.set_namespace(name, labels),
             Event::Policy(name, policy, namespace) => self
                 .compiler
-                .set_policy(&key(namespace, &name), policy.map(Policy::Kubernetes)),
+                .set_policy(&key(namespace, &name), policy.map(Policy::from)),
             Event::Endpoint(id, endpoint) => self.compiler.set_endpoint(&id, endpoint),
             Event::Network(network) => self.compiler.set_network(network),
         }
@@ -113,10 +113,7 @@ impl State {
             compiler.set_endpoint(id, Some(endpoint.clone()));
         }
         for ((namespace, name), policy) in &self.policies {
-            compiler.set_policy(
-                &key(namespace, name),
-                Some(Policy::Kubernetes(policy.clone())),
-            );
+            compiler.set_policy(&key(namespace, name), Some(Policy::from(policy.clone())));
         }
         for (name, labels) in self.namespaces.iter().rev() {
             compiler.set_namespace(name, Some(labels.clone()));
@@ -130,7 +127,7 @@ impl State {
             evaluator.set_endpoint(id, Some(endpoint.clone()));
         }
         for ((namespace, name), policy) in &self.policies {
-            let policy = Policy::Kubernetes(policy.clone());
+            let policy = Policy::from(policy.clone());
             evaluator.set_policy(&key(namespace, name), Some(policy));
         }
         for (name, labels) in &self.namespaces {

@@ -64,7 +64,7 @@ pub(super) fn local(pod: &str, ip: &str, ifindex: u32) -> LocalEndpoint {
 }
 
 fn policy(name: &str) -> Object {
-    Object::NetworkPolicy(Box::new(NetworkPolicy {
+    Object::NetworkPolicy(std::sync::Arc::new(NetworkPolicy {
         namespace: "shop".into(),
         name: name.into(),
         pod_selector: Selector::Has("app".into()),
