@@ -113,8 +113,11 @@ fn over_each(uplinks: &[Uplink], wrappings: &[Wrapping]) -> Result<()> {
         }
         before = Some(*uplink);
         for wrapping in wrappings {
-            carries(&racks, *uplink, *wrapping)
+            let pods = carries(&racks, *uplink, *wrapping)
                 .with_context(|| format!("{wrapping:?} over {uplink:?}"))?;
+            if uplink.has_slaves() && *wrapping == wrappings[0] {
+                survives(&racks, &pods).with_context(|| format!("a slave of {uplink:?} fails"))?;
+            }
         }
         let words = format!("10.1.0.11/32 is its address, and 192.0.{number}.7/24 is what");
         wait::until(LIMIT, &words, || match racks.agents[0].health("/readyz") {
@@ -214,8 +217,8 @@ fn router_side(racks: &Racks, before: Option<Uplink>, uplink: Uplink) -> Result<
 }
 
 /// Tunnels and pods have the MTU that the uplink leaves them, also when it changes; full packets
-/// get through; a slave that fails is nobody's loss; and the subnet is that of the uplink.
-fn carries(racks: &Racks, uplink: Uplink, wrapping: Wrapping) -> Result<()> {
+/// get through; and the subnet is that of the uplink.
+fn carries(racks: &Racks, uplink: Uplink, wrapping: Wrapping) -> Result<Vec<Member>> {
     let mode = Mode::Wrapped(wrapping, When::Always);
     racks.set_mode(mode)?;
     for node in &racks.nodes[..2] {
@@ -233,12 +236,10 @@ fn carries(racks: &Racks, uplink: Uplink, wrapping: Wrapping) -> Result<()> {
     }
     full_packets(&pods, mtu)?;
     follows(racks, uplink, wrapping, &pods)?;
-    if uplink.has_slaves() {
-        survives(racks, &pods).context("a slave fails")?;
-    }
     let mode = Mode::Wrapped(wrapping, When::CrossSubnet);
     racks.set_mode(mode)?;
-    racks.wait_routed(&pods, mode)
+    racks.wait_routed(&pods, mode)?;
+    Ok(pods)
 }
 
 /// Waits until the tunnel devices of both families have what an uplink of this MTU leaves.
@@ -277,7 +278,8 @@ fn full_packets(pods: &[Member], mtu: usize) -> Result<()> {
 }
 
 fn transfer(from: &Member, to: &Member, v6: bool) -> Result<()> {
-    let arrived = from.probe.bulk(to.address(v6)?, BULK, LIMIT)?;
+    let arrived = from.probe.bulk(to.address(v6)?, BULK, LIMIT);
+    let arrived = arrived.with_context(|| format!("a transfer to {}, IPv6 {v6}", to.pod.name()))?;
     ensure!(arrived == BULK, "{arrived} of {BULK} octets arrived");
     Ok(())
 }
@@ -306,7 +308,7 @@ fn survives(racks: &Racks, pods: &[Member]) -> Result<()> {
     let node = &racks.nodes[0];
     let sessions = sessions(racks)?;
     let watch = Watch::routes(&racks.lab, node)?;
-    let stream = pods[0].probe.stream(pods[1].address(false)?, LIMIT)?;
+    let stream = pods[0].probe.stream(pods[2].address(false)?, LIMIT)?;
     let failed = active_slave(node)?;
     let port = match failed.as_str() {
         "eth0" => node.name().to_owned(),
@@ -322,7 +324,7 @@ fn survives(racks: &Racks, pods: &[Member]) -> Result<()> {
         transfer(&pods[1], &pods[0], v6)?;
     }
     racks.switch.set_port(&port, true)?;
-    let poured = stream.stop()?;
+    let poured = stream.stop().context("a connection")?;
     ensure!(
         poured.sent > 0 && poured.arrived == poured.sent,
         "{poured:?}"
