@@ -45,6 +45,8 @@ pub(crate) struct Wishes {
     pub(crate) host_ports: Vec<HostPort>,
     pub(crate) ips: Vec<IpAddr>,
     pub(crate) pools: Vec<String>,
+    pub(crate) assign_ipv4: Option<bool>,
+    pub(crate) assign_ipv6: Option<bool>,
     pub(crate) mac: Option<[u8; 6]>,
     pub(crate) mtu: Option<u32>,
     pub(crate) queues: Option<u32>,
@@ -107,7 +109,10 @@ impl Wishes {
             Some((_, mtu)) => u32::try_from(mtu).ok().filter(|mtu| *mtu > 0),
             None => None,
         };
+        let [assign_ipv4, assign_ipv6] = families(root)?;
         Ok(Self {
+            assign_ipv4,
+            assign_ipv6,
             labels: labels(root.at(&["args", "cni", "labels"])?)?,
             ports: ports(root.at(&["args", "cni", "ports"])?)?,
             host_ports: host_ports(root.at(&["runtimeConfig", "portMappings"])?)?,
@@ -314,6 +319,28 @@ fn pools(root: &Field<'_>, key: &str) -> Result<Vec<String>, Error> {
         name => Ok(name.to_owned()),
     };
     field.list()?.iter().map(read).collect()
+}
+
+/// Whether addresses of IPv4 and of IPv6 are wanted. Calico writes these as strings.
+fn families(root: &Field<'_>) -> Result<[Option<bool>; 2], Error> {
+    let read = |key| -> Result<Option<bool>, Error> {
+        let Some(field) = root.at(&["ipam", key])? else {
+            return Ok(None);
+        };
+        match field.value() {
+            Value::Bool(wanted) => Ok(Some(*wanted)),
+            Value::String(text) if text == "true" => Ok(Some(true)),
+            Value::String(text) if text == "false" => Ok(Some(false)),
+            _ => Err(field.not("\"true\" or \"false\"")),
+        }
+    };
+    let families = [read("assign_ipv4")?, read("assign_ipv6")?];
+    match root.at(&["ipam", "assign_ipv6"])? {
+        Some(field) if families == [Some(false); 2] => {
+            Err(field.error("is \"false\", and so is assign_ipv4".to_owned()))
+        }
+        _ => Ok(families),
+    }
 }
 
 fn dns(root: &Field<'_>) -> Result<Option<Value>, Error> {

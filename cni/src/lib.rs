@@ -23,6 +23,7 @@ mod plugin;
 mod result;
 pub mod spool;
 mod sysctl;
+mod times;
 mod version;
 
 pub use error::Error;

@@ -5,6 +5,7 @@ use crate::chain::Chain;
 use crate::config::Config;
 use crate::environment::{Asked, Attachment, Variables, asked};
 use crate::namespace::PodNamespace;
+use crate::times::Start;
 use crate::{Error, SpecVersion, result, spool, sysctl};
 use model::cni::{Added, Command, PROTOCOL_VERSION, Reply, Request};
 use serde_json::Value;
@@ -25,8 +26,9 @@ pub struct Output {
 /// Does what `CNI_COMMAND` asks for. On ADD and CHECK the calling thread ends up in the pod's
 /// network namespace, so that the process should have one thread and end soon.
 pub fn run(variables: &dyn Fn(&str) -> Option<String>, stdin: &mut dyn Read) -> Output {
+    let start = Start::now();
     let mut version = SpecVersion::LATEST.as_str().to_owned();
-    match execute(variables, stdin, &mut version) {
+    match execute(variables, stdin, &mut version, &start) {
         Ok(None) => Output {
             stdout: String::new(),
             success: true,
@@ -47,6 +49,7 @@ fn execute(
     variables: Variables<'_>,
     stdin: &mut dyn Read,
     version: &mut String,
+    start: &Start,
 ) -> Result<Option<Value>, Error> {
     let asked = asked(variables)?;
     let input = read(stdin)?;
@@ -66,7 +69,7 @@ fn execute(
     }
     match asked {
         Asked::Version => Ok(Some(result::versions(version))),
-        Asked::Of(command) => serve(command, variables, &config),
+        Asked::Of(command) => serve(command, variables, &config, start),
     }
 }
 
@@ -74,12 +77,13 @@ fn serve(
     command: Command,
     variables: Variables<'_>,
     config: &Value,
+    start: &Start,
 ) -> Result<Option<Value>, Error> {
     let attachment = Attachment::read(command, variables)?;
     let config = Config::read(command, config)?;
-    let request = request(command, &attachment, &config);
+    let mut request = request(command, &attachment, &config);
     match command {
-        Command::Add => add(&request, config).map(Some),
+        Command::Add => add(&mut request, config, start).map(Some),
         Command::Check => check(&request, &config).map(|()| None),
         Command::Del => delete(&request, &config).map(|()| None),
         Command::Gc => done(call(&request, &config)?).map(|()| None),
@@ -90,11 +94,12 @@ fn serve(
     }
 }
 
-fn add(request: &Request, config: Config) -> Result<Value, Error> {
+fn add(request: &mut Request, config: Config, start: &Start) -> Result<Value, Error> {
     let chain = Chain::read(config.previous.as_ref(), &request.ifname)?;
     let agent = Agent::connect(&config.socket, config.timeout)?;
     let pod = PodNamespace::enter(&request.netns)?;
     sysctl::prepare();
+    request.times = Some(start.times());
     let added = match agent.call(request, &pod.descriptors())? {
         Reply::Added(added) => added,
         Reply::Failed(failure) => return Err(Error::Agent(failure)),
@@ -187,11 +192,14 @@ fn request(command: Command, attachment: &Attachment, config: &Config) -> Reques
             wishes.ips.clone()
         },
         pools: wishes.pools.clone(),
+        assign_ipv4: wishes.assign_ipv4,
+        assign_ipv6: wishes.assign_ipv6,
         mac: wishes.mac.or(pod.mac),
         mtu: wishes.mtu,
         queues: wishes.queues,
         valid_attachments: config.valid_attachments.clone(),
         prev_ips: prev_ips.map(|(ip, _)| *ip).collect(),
+        times: None,
     }
 }
 

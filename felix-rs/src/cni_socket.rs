@@ -3,6 +3,7 @@
 //! A bad caller costs its own connection and nothing else: frames are bounded, reads have a
 //! deadline, and only root is listened to.
 
+use crate::add_times::{AddTimes, Laps, Phase};
 use model::cni::{Failure, MAX_FRAME, PROTOCOL_VERSION, Reply, Request};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::io::{IoSliceMut, Write};
@@ -26,8 +27,17 @@ pub(crate) struct Call {
     pub(crate) request: Request,
     /// The pod's network namespace, then the netlink socket inside it.
     pub(crate) descriptors: Vec<OwnedFd>,
-    /// The answer.
-    pub(crate) reply: oneshot::Sender<Reply>,
+    /// Where its time goes.
+    pub(crate) laps: Laps,
+    answer: oneshot::Sender<(Reply, Laps)>,
+}
+
+impl Call {
+    /// Answers. A plugin that is gone needs no answer, and one that gave up waiting sends DEL for
+    /// what it did not get to know.
+    pub(crate) fn answer(self, reply: Reply) {
+        let _ = self.answer.send((reply, self.laps));
+    }
 }
 
 /// Why a socket could not be opened.
@@ -63,13 +73,13 @@ pub(crate) fn listen(path: &Path) -> Result<UnixListener, ListenError> {
 }
 
 /// Accept callers for as long as somebody takes their calls.
-pub(crate) async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
+pub(crate) async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, times: AddTimes) {
     while !calls.is_closed() {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let calls = calls.clone();
+                let (calls, times) = (calls.clone(), times.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = answer(stream, calls).await {
+                    if let Err(error) = answer(stream, calls, times).await {
                         tracing::warn!(%error, "CNI caller dropped");
                     }
                 });
@@ -104,33 +114,45 @@ enum FrameError {
     Version(u32),
 }
 
-async fn answer(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> Result<(), CallError> {
+async fn answer(
+    mut stream: UnixStream,
+    calls: mpsc::Sender<Call>,
+    times: AddTimes,
+) -> Result<(), CallError> {
     let uid = stream.peer_cred()?.uid();
     if uid != 0 {
         return Err(CallError::NotRoot(uid));
     }
     let read = tokio::time::timeout(REQUEST_DEADLINE, read_request(&mut stream));
-    let reply = match read.await.map_err(|_| CallError::Deadline)?? {
+    let (reply, laps) = match read.await.map_err(|_| CallError::Deadline)?? {
         Ok((request, descriptors)) => {
-            let (sender, receiver) = oneshot::channel();
+            let (answer, receiver) = oneshot::channel();
             let call = Call {
+                laps: Laps::begin(request.times),
                 request,
                 descriptors,
-                reply: sender,
+                answer,
             };
             calls.send(call).await.map_err(|_| CallError::Stopping)?;
-            receiver.await.map_err(|_| CallError::Stopping)?
+            let (reply, laps) = receiver.await.map_err(|_| CallError::Stopping)?;
+            let added = matches!(reply, Reply::Added(_));
+            (reply, added.then_some(laps))
         }
         Err(error) => {
             tracing::warn!(%error, "CNI request refused");
-            Reply::Failed(Failure {
+            let failure = Failure {
                 code: DECODE_FAILURE,
                 msg: format!("request to the agent: {error}"),
                 details: String::new(),
-            })
+            };
+            (Reply::Failed(failure), None)
         }
     };
     stream.write_all(&frame(&reply)).await?;
+    if let Some(mut laps) = laps {
+        laps.lap(Phase::Answer);
+        times.observe(&laps);
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `ocicat-node`, the node agent, and `ocicat`, the command that asks it: one executable, told
 //! apart by its name.
 
+mod add_times;
 mod agent;
 mod cleanup;
 mod cli;

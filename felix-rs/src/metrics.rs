@@ -68,13 +68,35 @@ impl Exposition {
     /// A histogram of seconds.
     pub(crate) fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.head(name, "histogram", help);
-        let bucket = format!("{name}_bucket");
-        for (count, bound) in histogram.buckets.iter().zip(BOUNDS) {
-            self.sample(&bucket, &[("le", &bound.to_string())], count);
+        self.buckets(name, None, histogram);
+    }
+
+    /// A family of histograms of seconds, one for each value of `label`.
+    pub(crate) fn histograms<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        histograms: impl IntoIterator<Item = (&'a str, &'a Histogram)>,
+    ) {
+        self.head(name, "histogram", help);
+        for (value, histogram) in histograms {
+            self.buckets(name, Some((label, value)), histogram);
         }
-        self.sample(&bucket, &[("le", "+Inf")], histogram.count);
-        self.sample(&format!("{name}_sum"), &[], histogram.sum);
-        self.sample(&format!("{name}_count"), &[], histogram.count);
+    }
+
+    fn buckets(&mut self, name: &str, label: Option<(&str, &str)>, histogram: &Histogram) {
+        let bucket = format!("{name}_bucket");
+        let bounds = BOUNDS.iter().map(ToString::to_string);
+        let bounds = bounds.chain(["+Inf".to_owned()]);
+        let counts = histogram.buckets.iter().chain([&histogram.count]);
+        for (count, bound) in counts.zip(bounds) {
+            let labels: Vec<_> = label.into_iter().chain([("le", bound.as_str())]).collect();
+            self.sample(&bucket, &labels, count);
+        }
+        let labels: Vec<_> = label.into_iter().collect();
+        self.sample(&format!("{name}_sum"), &labels, histogram.sum);
+        self.sample(&format!("{name}_count"), &labels, histogram.count);
     }
 
     /// The text.

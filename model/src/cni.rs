@@ -69,6 +69,13 @@ pub struct Request {
     /// Pools asked for (`ipam.ipv4_pools`, `ipam.ipv6_pools`): names or CIDRs.
     #[serde(default)]
     pub pools: Vec<String>,
+    /// Whether an address of each family is wanted (`ipam.assign_ipv4`, `ipam.assign_ipv6`); none
+    /// where that follows from the pools.
+    #[serde(default)]
+    pub assign_ipv4: Option<bool>,
+    #[serde(default)]
+    #[allow(missing_docs)] // as above
+    pub assign_ipv6: Option<bool>,
     /// MAC asked for (`runtimeConfig.mac`).
     #[serde(default)]
     pub mac: Option<[u8; 6]>,
@@ -84,6 +91,21 @@ pub struct Request {
     /// Addresses in CHECK's `prevResult`.
     #[serde(default)]
     pub prev_ips: Vec<IpNet>,
+    /// Where the time went before this was sent; with ADD, of a plugin that says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<PluginTimes>,
+}
+
+/// What the plugin's process has cost when it sends its request, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginTimes {
+    /// Since it was forked: on a processor, or ready and without one, or in its own code.
+    pub age: u64,
+    /// Of these, ready and without a processor (`/proc/PID/schedstat`); 0 where the kernel does
+    /// not count it.
+    pub runqueue: u64,
+    /// `CLOCK_MONOTONIC` when it sends.
+    pub sent: u64,
 }
 
 /// What the agent answers.

@@ -46,7 +46,8 @@ fn wishes_are_read_from_every_convention() {
         json!({
             "mtu": 1400,
             "num_queues": 4,
-            "ipam": { "type": "calico-ipam", "ipv4_pools": ["a", "10.0.0.0/16"], "ipv6_pools": ["b"] },
+            "ipam": { "type": "calico-ipam", "ipv4_pools": ["a", "10.0.0.0/16"], "ipv6_pools": ["b"],
+                "assign_ipv4": "true", "assign_ipv6": false },
             "args": { "cni": {
                 "labels": { "app": "api" },
                 "ips": ["10.0.0.9"],
@@ -92,6 +93,8 @@ fn wishes_are_read_from_every_convention() {
             ],
             ips: vec!["10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap()],
             pools: ["a", "10.0.0.0/16", "b"].map(str::to_owned).into(),
+            assign_ipv4: Some(true),
+            assign_ipv6: Some(false),
             mac: Some([2, 0, 0, 0, 0, 0xab]),
             mtu: Some(1400),
             queues: Some(4),
@@ -173,6 +176,14 @@ fn wrong_fields_are_named_with_code_7() {
         (
             json!({ "ipam": { "ipv4_pools": [7] } }),
             "ipam.ipv4_pools[0]: 7 is not a string",
+        ),
+        (
+            json!({ "ipam": { "assign_ipv4": "yes" } }),
+            r#"ipam.assign_ipv4: "yes" is not "true" or "false""#,
+        ),
+        (
+            json!({ "ipam": { "assign_ipv4": "false", "assign_ipv6": "false" } }),
+            r#"ipam.assign_ipv6: is "false", and so is assign_ipv4"#,
         ),
         (
             json!({ "ipam": { "ipv6_pools": [""] } }),

@@ -1,6 +1,7 @@
 //! What the agent counts.
 
 use super::Agent;
+use crate::add_times::AddTimes;
 use crate::ctl::Answer;
 use crate::metrics::{Exposition, Histogram, Type};
 use bgp_core::SpeakerStatus;
@@ -32,6 +33,8 @@ pub(super) struct Counters {
     pub(super) generation: u64,
     /// How many changes of the datastore came.
     pub(super) updates: u64,
+    /// ADDs.
+    pub(super) adds: AddTimes,
 }
 
 impl Counters {
@@ -295,6 +298,7 @@ impl Agent {
             "From a change of the datastore to the rules in force.",
             &counters.programming,
         );
+        counters.adds.write(text);
     }
 }
 

@@ -9,6 +9,7 @@ pub(super) use add::link_of;
 pub(super) use remove::Deletion;
 
 use super::Agent;
+use crate::add_times;
 use crate::cni_socket::Call;
 use felix_core::{EndpointKey, LocalEndpoint, Phase};
 use ipnet::IpNet;
@@ -52,6 +53,16 @@ pub(super) enum Awaited {
     Deletion,
 }
 
+impl Awaited {
+    fn phase(self) -> add_times::Phase {
+        match self {
+            Self::Block(_) => add_times::Phase::Block,
+            Self::PodObject => add_times::Phase::PodObject,
+            Self::Deletion => add_times::Phase::Deletion,
+        }
+    }
+}
+
 /// An ADD that waits.
 pub(super) struct Waiting {
     call: Call,
@@ -68,7 +79,8 @@ fn failed(code: u32, msg: impl Into<String>, details: impl Into<String>) -> Fail
 }
 
 impl Agent {
-    pub(super) fn on_call(&mut self, call: Call) {
+    pub(super) fn on_call(&mut self, mut call: Call) {
+        call.laps.lap(add_times::Phase::Queue);
         let reply = match call.request.command {
             Command::Add => return self.on_add(call, Instant::now() + WAIT_DEADLINE),
             Command::Del => {
@@ -93,8 +105,7 @@ impl Agent {
                 Reply::Done
             }
         };
-        // A plugin that is gone needs no answer.
-        let _ = call.reply.send(reply);
+        call.answer(reply);
     }
 
     /// A start with a snapshot serves soon, whatever the datastore does; a failing STATUS would
@@ -117,10 +128,10 @@ impl Agent {
         Ok(())
     }
 
-    fn on_add(&mut self, call: Call, deadline: Instant) {
+    fn on_add(&mut self, mut call: Call, deadline: Instant) {
         // A deletion of the same container that waits in the spool is older.
         self.take_spool();
-        match self.add(&call.request, &call.descriptors) {
+        match self.add(&call.request, &call.descriptors, &mut call.laps) {
             Outcome::Answer(reply) => {
                 if let Reply::Failed(failure) = &call_log(&call.request, &reply) {
                     tracing::warn!(
@@ -130,8 +141,7 @@ impl Agent {
                         "ADD failed"
                     );
                 }
-                // A plugin that gave up waiting sends DEL for what it did not get to know.
-                let _ = call.reply.send(reply);
+                call.answer(reply);
             }
             Outcome::Wait(awaited) => {
                 if let Awaited::Block(block) = awaited {
@@ -158,7 +168,7 @@ impl Agent {
                 Awaited::Deletion => "taken down by DEL while it waited for an earlier deletion",
             };
             let failure = failed(code::TRY_AGAIN, reason, "");
-            let _ = call.reply.send(Reply::Failed(failure));
+            call.answer(Reply::Failed(failure));
         }
     }
 
@@ -168,11 +178,12 @@ impl Agent {
             return;
         }
         for Waiting {
-            call,
+            mut call,
             deadline,
             awaited,
         } in std::mem::take(&mut self.waiting)
         {
+            call.laps.lap(awaited.phase());
             if Instant::now() < deadline {
                 self.on_add(call, deadline);
             } else {
@@ -191,7 +202,7 @@ impl Agent {
                     ),
                 };
                 let failure = failed(code::TRY_AGAIN, reason, "the runtime will try again");
-                let _ = call.reply.send(Reply::Failed(failure));
+                call.answer(Reply::Failed(failure));
             }
         }
     }

@@ -127,6 +127,7 @@ impl Agent {
         notes.extend(self.ipam.without_pool().map(|(block, used)| {
             format!("no IPPool holds {block} any more: the {used} addresses in use stay, and no other is given out")
         }));
+        notes.extend(self.family_without_pool());
         for withheld in self.calc.withheld().take(3) {
             let sentence = format!("route withheld: {withheld}");
             match withheld {
@@ -142,6 +143,26 @@ impl Agent {
             reasons,
             notes,
         }
+    }
+
+    /// Pods get addresses of the families that have a pool: whether those that run have more.
+    fn family_without_pool(&self) -> Option<String> {
+        let (missing, left) = match self.ipam.families() {
+            (false, true) => ("IPv4", "IPv6"),
+            (true, false) => ("IPv6", "IPv4"),
+            _ => return None,
+        };
+        let has = |local: &&LocalEndpoint| {
+            let mut ips = local.endpoint.ip_networks.iter();
+            ips.any(|ip| ip.addr().is_ipv4() == (missing == "IPv4"))
+        };
+        let count = self.calc.local().values().filter(has).count();
+        (count > 0).then(|| {
+            format!(
+                "no IPPool gives {missing} addresses on this node any more: {count} pods that run have one, \
+                 pods that start get {left} only"
+            )
+        })
     }
 
     /// Pods of this node that are closed since their labels are not known.

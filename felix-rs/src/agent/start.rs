@@ -185,7 +185,8 @@ pub(crate) fn start(
         options,
     };
     agent.take_in()?;
-    tokio::spawn(cni_socket::serve(cni, calls_to));
+    let adds = agent.counters.adds.clone();
+    tokio::spawn(cni_socket::serve(cni, calls_to, adds));
     tokio::spawn(ctl::serve(control, queries_to));
     let inputs = Inputs {
         updates,

@@ -21,7 +21,7 @@ pub(crate) use report::quantile;
 pub use report::{Better, Report, Row, Series, Target};
 pub(crate) use steal::Steal;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::path::Path;
 
 /// How often ours and theirs alternate.
@@ -127,7 +127,8 @@ pub fn run(name: &str, json: Option<&Path>) -> Result<()> {
 /// Prints rows, and writes them as JSON.
 ///
 /// # Errors
-/// They can't be measured or written.
+/// They can't be measured or written, or a part of them was not measured; the rest is printed and
+/// written all the same.
 pub(crate) fn publish(
     name: &str,
     json: Option<&Path>,
@@ -143,5 +144,32 @@ pub(crate) fn publish(
         let text = serde_json::to_string_pretty(&report).context("report")?;
         std::fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
     }
+    let failed = report.rows.iter().filter(|row| row.failure.is_some());
+    let failed: Vec<&str> = failed.map(|row| row.what.as_str()).collect();
+    ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_fails_fails_the_benchmark_and_leaves_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.json");
+        let rows = |failed: bool| {
+            let good = Row::alone("good", "ms", &[1.0], 0.0);
+            let bad = Row::failed("memory", "the cluster is gone".to_owned());
+            let bad = failed.then_some(bad);
+            Ok([good].into_iter().chain(bad).collect())
+        };
+        publish("kube", Some(&path), || rows(false)).unwrap();
+        let error = publish("kube", Some(&path), || rows(true)).unwrap_err();
+        assert_eq!(error.to_string(), "not measured: memory");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(json["rows"][0]["ours"], 1.0);
+        assert_eq!(json["rows"][1]["failure"], "the cluster is gone");
+    }
 }

@@ -19,11 +19,12 @@ pub struct Row {
     pub what: String,
     /// Its unit.
     pub unit: String,
-    /// Median of ours.
+    /// Median of ours; infinite beyond `limit`.
+    #[serde(serialize_with = "or_null")]
     pub ours: f64,
     /// The peer or floor measured in the same run.
     pub beside: String,
-    /// Median of theirs; none where there is nothing to compare with.
+    /// Median of theirs; none where there is nothing to compare with, infinite beyond `limit`.
     #[serde(serialize_with = "or_null")]
     pub theirs: f64,
     /// Median of the paired ratios ours / theirs.
@@ -41,6 +42,12 @@ pub struct Row {
     pub n: usize,
     /// Share of the processors' time that others took, 0 to 1.
     pub steal: f64,
+    /// The largest value that could have been told, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<f64>,
+    /// Why there is no value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// What the issue of this benchmark asks for; not in the JSON.
     #[serde(skip)]
     pub target: Option<Target>,
@@ -93,7 +100,11 @@ impl Series {
             .ours
             .iter()
             .zip(&self.theirs)
-            .map(|(o, t)| o / t)
+            .map(|(o, t)| match o.is_finite() && t.is_finite() {
+                true => o / t,
+                // Nothing is known of how far beyond it is.
+                false => f64::NAN,
+            })
             .collect();
         Row {
             what: what.to_owned(),
@@ -107,6 +118,8 @@ impl Series {
             q3: quantile(&ratios, 0.75),
             n: ratios.len(),
             steal,
+            limit: None,
+            failure: None,
             target: target.into(),
         }
     }
@@ -120,8 +133,12 @@ pub(crate) fn quantile(values: &[f64], q: f64) -> f64 {
         return f64::NAN;
     };
     let rank = q * last as f64;
-    let (low, high) = (rank.floor() as usize, rank.ceil() as usize);
-    sorted[low] + (sorted[high] - sorted[low]) * (rank - rank.floor())
+    let (low, high) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);
+    if low == high {
+        // Also of two that are infinite.
+        return low;
+    }
+    low + (high - low) * (rank - rank.floor())
 }
 
 impl Row {
@@ -139,7 +156,25 @@ impl Row {
             q3: f64::NAN,
             n: values.len(),
             steal,
+            limit: None,
+            failure: None,
             target: None,
+        }
+    }
+
+    /// What could not be measured, and why.
+    pub(crate) fn failed(what: &str, failure: String) -> Self {
+        Self {
+            failure: Some(failure),
+            ..Self::alone(what, "", &[], 0.0)
+        }
+    }
+
+    /// A value of this row, in words where it lies beyond what could be told.
+    fn text(&self, value: f64) -> String {
+        match self.limit {
+            Some(limit) if value.is_infinite() => format!("> {limit:.3}"),
+            _ => format!("{value:.3}"),
         }
     }
 
@@ -169,13 +204,19 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.machine)?;
         for row in &self.rows {
-            write!(f, "{:<20} ours {:>9.3} {}", row.what, row.ours, row.unit)?;
+            if let Some(failure) = &row.failure {
+                writeln!(f, "{:<20} NOT MEASURED: {failure}", row.what)?;
+                continue;
+            }
+            let ours = row.text(row.ours);
+            write!(f, "{:<20} ours {ours:>9} {}", row.what, row.unit)?;
+            if !row.theirs.is_nan() {
+                write!(f, "   {} {}", row.beside, row.text(row.theirs))?;
+            }
             if row.ratio.is_finite() {
                 write!(
                     f,
-                    "   {} {:.3}   ratio {:.3} [{:.3}, {:.3}] n={} steal={:.1}%",
-                    row.beside,
-                    row.theirs,
+                    "   ratio {:.3} [{:.3}, {:.3}] n={} steal={:.1}%",
                     row.ratio,
                     row.q1,
                     row.q3,
@@ -189,7 +230,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// JSON has no NaN.
+/// JSON has neither NaN nor infinity.
 fn or_null<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if value.is_finite() {
         serializer.serialize_f64(*value)
@@ -244,6 +285,32 @@ mod tests {
         assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.5), 2.0);
         assert_eq!(quantile(&[1.0, 2.0], 0.25), 1.25);
         assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn what_lies_beyond_the_largest_value_is_said_to() {
+        let mut series = Series::default();
+        for (ours, theirs) in [(9.0, f64::INFINITY), (8.0, f64::INFINITY), (7.0, 10.0)] {
+            series.push(ours, theirs);
+        }
+        let row = Row {
+            limit: Some(10.0),
+            ..series.row("x", "s", "y", 0.0, None)
+        };
+        let report = Report {
+            bench: "b".to_owned(),
+            machine: "m".to_owned(),
+            rows: vec![row],
+        };
+        let text = report.to_string();
+        assert!(text.contains("ours     8.000 s   y > 10.000"), "{text}");
+        assert!(!text.contains("ratio"), "{text}");
+        let json = serde_json::to_value(&report).unwrap();
+        assert!(json["rows"][0]["theirs"].is_null() && json["rows"][0]["limit"] == 10.0);
+        assert_eq!(
+            quantile(&[1.0, f64::INFINITY, f64::INFINITY], 0.75),
+            f64::INFINITY
+        );
     }
 
     #[test]

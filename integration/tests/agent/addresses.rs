@@ -124,6 +124,46 @@ fn annotations_of_the_pod_win_over_those_of_its_namespace_and_those_over_the_con
 }
 
 #[test]
+fn a_family_that_loses_its_last_pool_is_missed_aloud() -> Result<()> {
+    let node = Node::started()?;
+    let add = |name: &str, ipam: Value| {
+        let extra = json!({ "ipam": ipam });
+        Pod::add_with(&node.lab, &node.plugin, spec(name, "web"), &extra)
+    };
+    let families = |pod: &Pod| {
+        let all = pod.addresses();
+        (
+            all.iter().any(IpAddr::is_ipv4),
+            all.iter().any(IpAddr::is_ipv6),
+        )
+    };
+    let both = add("both", json!({}))?;
+    assert_eq!(families(&both), (true, true));
+    let chosen = json!({ "assign_ipv4": "true", "assign_ipv6": "false" });
+    assert_eq!(families(&add("v4", chosen)?), (true, false));
+
+    node.store.remove("pool-v4.yaml")?;
+    let said = node.wait_said("no IPPool gives IPv4 addresses on this node any more")?;
+    assert!(said.contains("2 pods that run have one"), "{said}");
+    assert!(said.contains("pods that start get IPv6 only"), "{said}");
+    assert_eq!(families(&add("left", json!({}))?), (false, true));
+    for asked in [
+        json!({ "assign_ipv4": "true" }),
+        json!({ "assign_ipv4": "true", "assign_ipv6": "false" }),
+    ] {
+        let (code, message) = cni_error(add("strict", asked))?;
+        assert_eq!(code, 7, "{message}");
+        assert!(message.contains("IPv4"), "{message}");
+    }
+    both.check()?;
+
+    node.store.write("pool-v4.yaml", POOL_V4)?;
+    node.wait_unsaid("no IPPool gives IPv4")?;
+    assert_eq!(families(&add("again", json!({}))?), (true, true));
+    wait_in_step(&node)
+}
+
+#[test]
 fn a_reserved_address_is_given_only_to_who_asks_for_it() -> Result<()> {
     let mut node = Node::prepared()?;
     let pool = POOL_V4.replace("10.244.0.0/16", "10.244.9.0/29, blockSize: 29");

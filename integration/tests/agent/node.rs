@@ -213,6 +213,14 @@ impl Node {
         })
     }
 
+    /// Waits until readiness does not say this any more.
+    pub(crate) fn wait_unsaid(&self, words: &str) -> Result<()> {
+        wait::until(LIMIT, words, || match self.agent.health("/readyz") {
+            Ok((_, body)) if !body.contains(words) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+    }
+
     /// Waits until the log has this line, and returns it.
     pub(crate) fn wait_logged(&self, words: &str) -> Result<String> {
         wait::until(LIMIT, words, || {

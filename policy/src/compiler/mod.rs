@@ -158,7 +158,7 @@ impl Compiler {
         let affected = self.move_members(&dirty);
         self.assign(&affected);
         let renewed = self.relay(dirty.options, &mut changes);
-        let base_changed = self.dispatch(affected.hosts || dirty.options);
+        let base_changed = self.dispatch(affected.hosts || dirty.options, &mut changes);
         let host_ports = self.host_ports.settle(&mut self.sets, &mut changes);
         let renamed = self.sets.commit(&self.ruleset, &mut changes);
         if host_ports || renamed.iter().any(|name| self.host_ports.looks_up(name)) {

@@ -6,6 +6,7 @@ use model::{
     Selector,
 };
 use policy::program::{Connection, Interface, Outcome, Packet, run};
+use policy::ruleset::stages;
 use policy::{
     ApplyError, Compiler, Endpoint, EndpointId, Evaluator, Flow, NetworkSets, Options, Party,
     Policy, PolicyKey, PolicyKind, Ruleset,
@@ -82,7 +83,9 @@ impl History {
     }
 
     pub(crate) fn resolve(&mut self) -> Result<(), ApplyError> {
-        self.mirror.apply(&self.compiler.resolve())
+        let ops = self.compiler.resolve();
+        assert_eq!(stages(&ops), None, "a verdict is replaced");
+        self.mirror.apply(&ops)
     }
 }
 

@@ -1,6 +1,7 @@
 //! ADD: link, journal, policy, routes, pod, in this order.
 
 use super::{Awaited, Outcome, added, code, failed, key, neighbours, pod_name};
+use crate::add_times::{self, Laps};
 use crate::agent::addresses::{is_ours, now_ms, owner};
 use crate::agent::{Agent, Table};
 use crate::store::Write;
@@ -22,7 +23,12 @@ const CARRIER_DEADLINE: Duration = Duration::from_millis(500);
 const INDEX_ATTEMPTS: u32 = 64;
 
 impl Agent {
-    pub(super) fn add(&mut self, request: &Request, descriptors: &[OwnedFd]) -> Outcome {
+    pub(super) fn add(
+        &mut self,
+        request: &Request,
+        descriptors: &[OwnedFd],
+        laps: &mut Laps,
+    ) -> Outcome {
         if let Err(reason) = self.serving() {
             let failure = failed(code::TRY_AGAIN, reason, "the runtime will try again");
             return Outcome::Answer(Reply::Failed(failure));
@@ -70,8 +76,10 @@ impl Agent {
                 return Outcome::Answer(Reply::Failed(failure));
             }
         };
-        match self.assign(request, &wanted, &key) {
-            Ok(ips) => match self.set_up(request, wanted.mac, ips, netns, socket) {
+        let assigned = self.assign(request, &wanted, &key);
+        laps.lap(add_times::Phase::Address);
+        match assigned {
+            Ok(ips) => match self.set_up(request, wanted.mac, ips, (netns, socket), laps) {
                 Ok(local) => Outcome::Answer(Reply::Added(added(&local))),
                 Err(failure) => {
                     self.remove_endpoint(&key);
@@ -102,17 +110,25 @@ impl Agent {
                 families.contains(&Family::V4),
                 families.contains(&Family::V6),
             ),
-            None => self.ipam.families(),
+            None => {
+                let (v4, v6) = self.ipam.families();
+                (
+                    request.assign_ipv4.unwrap_or(v4),
+                    request.assign_ipv6.unwrap_or(v6),
+                )
+            }
         };
+        // Where no pool gives anything, the error names the family that could be meant.
         let neither = !v4 && !v6;
+        let only_v6 = request.assign_ipv4 == Some(false);
         let assigned = self.ipam.assign(
             &AssignRequest {
                 owner: owner(key),
                 namespace_labels: labels.as_ref(),
                 requested: &wanted.ips,
                 pools: &wanted.pools,
-                v4: v4 || neither,
-                v6,
+                v4: v4 || (neither && !only_v6),
+                v6: v6 || (neither && only_v6),
             },
             now_ms(),
         )?;
@@ -129,8 +145,8 @@ impl Agent {
         request: &Request,
         mac: Option<[u8; 6]>,
         ips: Vec<IpNet>,
-        netns: &OwnedFd,
-        socket: &OwnedFd,
+        (netns, socket): (&OwnedFd, &OwnedFd),
+        laps: &mut Laps,
     ) -> Result<LocalEndpoint, Failure> {
         let mtu = request.mtu.unwrap_or_else(|| self.calc.pod_mtu());
         let mac = mac.unwrap_or_else(|| link_of(&request.container_id, &request.ifname).1);
@@ -143,6 +159,7 @@ impl Agent {
             sequence,
         };
         self.create_link(&mut local, request.queues, netns)?;
+        laps.lap(add_times::Phase::Link);
         let record = Record::Endpoint {
             endpoint: local.endpoint.clone(),
             ifindex: local.ifindex,
@@ -158,6 +175,7 @@ impl Agent {
                 "the address was not given out",
             ));
         }
+        laps.lap(add_times::Phase::Journal);
         self.calc.set_local(local.clone());
         // What failed a moment ago is tried again at once: a pod waits for it.
         self.retry_at = None;
@@ -167,7 +185,8 @@ impl Agent {
         if let Some(error) = &failure {
             self.fail(error);
         }
-        self.finish(request, &local, socket)?;
+        laps.lap(add_times::Phase::Program);
+        self.finish(request, &local, socket, laps)?;
         self.store
             .write(Write::Put(Box::new(Object::WorkloadEndpoint(Box::new(
                 local.endpoint.clone(),
@@ -180,6 +199,7 @@ impl Agent {
         request: &Request,
         local: &LocalEndpoint,
         socket: &OwnedFd,
+        laps: &mut Laps,
     ) -> Result<(), Failure> {
         let device = RouteKind::Device {
             ifindex: local.ifindex,
@@ -216,10 +236,12 @@ impl Agent {
             .kernel
             .configure_pod(&link, socket.as_fd())
             .and_then(|()| {
+                laps.lap(add_times::Phase::PodEnd);
                 self.kernel
                     .await_pod_link(&link, socket.as_fd(), CARRIER_DEADLINE)
             })
             .map_err(|error| kernel_failure("inside the pod", error.to_string()))?;
+        laps.lap(add_times::Phase::Carrier);
         if !ready {
             tracing::warn!(
                 pod = %pod_name(request),

@@ -1,6 +1,7 @@
 //! What agents keep of a large cluster.
 
 use super::load::{Load, NAMESPACES, PODS_OF_A_NODE};
+use super::time::metrics;
 use crate::bench::{Row, Target};
 use crate::kube::check::lifecycle::kill_agent;
 use crate::kube::check::load::memory;
@@ -84,13 +85,6 @@ fn objects(world: &World) -> Result<usize> {
         most = most.max(count as usize);
     }
     Ok(most)
-}
-
-fn metrics(world: &World, node: &str) -> Result<String> {
-    let url = format!("http://127.0.0.1:{}/metrics", model::names::HEALTH_PORT);
-    world
-        .cluster
-        .exec(node, &["curl", "-sf", "--noproxy", "*", &url])
 }
 
 fn metric(metrics: &str, name: &str) -> Result<f64> {

@@ -2,6 +2,7 @@
 //!
 //! | file | what it measures |
 //! |---|---|
+//! | `time` | histograms of containerd and the agents, and what processes waited for a processor |
 //! | `startup` | pods from scheduled to Ready, and ADD as the runtime sees it, beside the reference plugins |
 //! | `requests` | what agents ask of the API server |
 //! | `event` | from the bytes of a watch to the rule in the kernel |
@@ -15,11 +16,13 @@ mod memory;
 mod nodes;
 mod requests;
 mod startup;
+mod time;
 
 use super::check::world::{self, World};
 use super::{Cache, Cluster, Options, Proxy, reference};
 use crate::bench::{Row, Steal};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use startup::Network;
 use std::path::PathBuf;
 
 /// What can be measured for itself.
@@ -112,14 +115,14 @@ fn parts(options: &BenchOptions, world: &mut World) -> Result<Vec<Row>> {
     let mut theirs = Vec::new();
     if options.wants(Part::Startup) {
         reference::install(&world.cluster)?;
-        theirs = startup::rounds(world)?;
+        theirs = startup::rounds(world, Network::Reference)?;
         reference::remove(&world.cluster)?;
     }
     world::install(world)?;
     if options.wants(Part::Startup) {
-        let ours = startup::rounds(world);
+        let ours = startup::rounds(world, Network::Ours);
         let compared = ours.and_then(|ours| startup::rows(&ours, &theirs, share()));
-        take(Part::Startup, compared, &mut rows);
+        rows.extend(taken(Part::Startup, compared));
     }
     // Memory last: what it writes stays.
     let parts = [Part::Requests, Part::Event, Part::Nodes, Part::Memory];
@@ -131,16 +134,30 @@ fn parts(options: &BenchOptions, world: &mut World) -> Result<Vec<Row>> {
             Part::Nodes => nodes::rows(world, options.nodes, share),
             Part::Memory => memory::rows(world, (options.pods, options.policies), share),
         };
-        take(part, measured, &mut rows);
+        rows.extend(taken(part, measured));
     }
-    ensure!(!rows.is_empty(), "nothing was measured");
     Ok(rows)
 }
 
-/// A part that fails leaves the others.
-fn take(part: Part, measured: Result<Vec<Row>>, rows: &mut Vec<Row>) {
-    match measured {
-        Ok(more) => rows.extend(more),
-        Err(error) => println!("{part:?} is not measured: {error:#}"),
+/// A part that fails leaves the others, and a row that says so.
+fn taken(part: Part, measured: Result<Vec<Row>>) -> Vec<Row> {
+    measured.unwrap_or_else(|error| {
+        let name = format!("{part:?}").to_lowercase();
+        vec![Row::failed(&name, format!("{error:#}"))]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_fails_is_a_row_with_its_name_and_reason() {
+        let error = anyhow::anyhow!("refused").context("the pods");
+        let rows = taken(Part::Requests, Err(error));
+        assert_eq!(rows[0].what, "requests");
+        assert_eq!(rows[0].failure.as_deref(), Some("the pods: refused"));
+        let good = vec![Row::alone("x", "ms", &[1.0], 0.0)];
+        assert!(taken(Part::Event, Ok(good))[0].failure.is_none());
     }
 }

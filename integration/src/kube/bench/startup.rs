@@ -1,9 +1,10 @@
 //! Pods from the scheduler's word to Ready, and what the runtimes waited for plugins.
 
+use super::time::{Agents, Histogram, Pressure};
 use crate::bench::{Row, Series, Target, quantile};
 use crate::kube::check::world::{self, World, pod, text};
 use crate::kube::shape::NODES;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::BufReader;
@@ -21,11 +22,22 @@ pub(super) struct Startup {
     /// Of each pod, from the first sight of a node's name in it to the condition Ready.
     ready_ms: Vec<f64>,
     adds: Histogram,
+    /// Percent of the time in which somebody waited for a processor.
+    pressure: f64,
+    /// None of the other network.
+    agents: Option<Agents>,
+}
+
+/// Whose network it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Network {
+    Ours,
+    Reference,
 }
 
 /// As many rounds as are compared.
-pub(super) fn rounds(world: &World) -> Result<Vec<Startup>> {
-    (0..ROUNDS).map(|_| round(world)).collect()
+pub(super) fn rounds(world: &World, network: Network) -> Result<Vec<Startup>> {
+    (0..ROUNDS).map(|_| round(world, network)).collect()
 }
 
 /// What is said of both networks.
@@ -47,7 +59,10 @@ pub(super) fn rows(ours: &[Startup], theirs: &[Startup], steal: f64) -> Result<V
     for (name, q) in [("p50", 0.5), ("p99", 0.99)] {
         let series = series(&|round| round.adds.quantile(q))?;
         let target = (q > 0.9).then_some(Target::Ours(25.0));
-        rows.push(series.row(&format!("add_{name}"), "ms", beside, steal, target));
+        rows.push(Row {
+            limit: ours.first().and_then(|round| round.adds.limit()),
+            ..series.row(&format!("add_{name}"), "ms", beside, steal, target)
+        });
     }
     let mean = series(&|round| round.adds.mean())?;
     rows.push(mean.row("add_mean", "ms", beside, steal, None));
@@ -56,13 +71,71 @@ pub(super) fn rows(ours: &[Startup], theirs: &[Startup], steal: f64) -> Result<V
         Ok(100.0 * round.adds.mean()? * round.ready_ms.len() as f64 / ready)
     })?;
     rows.push(share.row("add_share_of_ready", "%", beside, steal, None));
+    let pressure = series(&|round| Ok(round.pressure))?;
+    rows.push(pressure.row("processor_pressure", "%", beside, steal, None));
+    rows.extend(parts(ours, steal)?);
+    Ok(rows)
+}
+
+/// Where the time of an ADD goes, as the plugin and the agents see it.
+fn parts(ours: &[Startup], steal: f64) -> Result<Vec<Row>> {
+    let alone = |what: &str, of: &dyn Fn(&Startup, &Agents) -> Result<f64>| -> Result<Row> {
+        let mut values = Vec::new();
+        for round in ours {
+            let agents = round.agents.as_ref().context("no agent was asked")?;
+            values.push(of(round, agents)?);
+        }
+        Ok(Row::alone(what, "ms", &values, steal))
+    };
+    let adds = |round: &Startup| -> Result<f64> { Ok(round.adds.count()? as f64) };
+    let agents = ours.iter().find_map(|round| round.agents.as_ref());
+    let mut rows = vec![
+        alone("add_outside_mean", &|round, agents| {
+            Ok(round.adds.mean()? - agents.whole.mean()?)
+        })?,
+        alone("add_inside_mean", &|_, agents| agents.whole.mean())?,
+        Row {
+            limit: agents.and_then(|agents| agents.whole.limit()),
+            ..alone("add_inside_p99", &|_, agents| agents.whole.quantile(0.99))?
+        },
+    ];
+    let own = [("mean", None), ("p99", Some(0.99))];
+    for (name, q) in own {
+        let of = |_: &Startup, agents: &Agents| match q {
+            Some(q) => agents.own.quantile(q),
+            None => agents.own.mean(),
+        };
+        rows.push(Row {
+            limit: agents.and_then(|agents| agents.own.limit()),
+            ..alone(&format!("add_own_{name}"), &of)?
+        });
+    }
+    let none = BTreeMap::new();
+    for name in agents.map_or(&none, |agents| &agents.phases).keys() {
+        let phase = |_: &Startup, agents: &Agents| match agents.phases.get(name) {
+            Some(phase) => phase.mean(),
+            None => Ok(0.0),
+        };
+        rows.push(alone(&format!("add_inside_{name}"), &phase)?);
+    }
+    rows.push(alone("agent_runqueue_an_add", &|round, agents| {
+        Ok(agents.runqueue / adds(round)?)
+    })?);
+    rows.push(alone("agent_cpu_an_add", &|round, agents| {
+        Ok(agents.cpu / adds(round)?)
+    })?);
     Ok(rows)
 }
 
 /// Starts [`PODS`] pods through the scheduler, and removes them.
-fn round(world: &World) -> Result<Startup> {
+fn round(world: &World, network: Network) -> Result<Startup> {
     world.namespace("startup")?;
-    let before = adds(world)?;
+    let agents = || match network {
+        Network::Ours => Agents::now(world).map(Some),
+        Network::Reference => Ok(None),
+    };
+    let before = (adds(world)?, agents()?);
+    let pressure = Pressure::now()?;
     let (mut watch, events) = watch(world)?;
     // No nodeName: the scheduler's word is the start.
     let manifest: String = (0..PODS)
@@ -76,9 +149,15 @@ fn round(world: &World) -> Result<Startup> {
     let _ = watch.kill();
     let _ = watch.wait();
     let ready_ms = ready_ms?;
-    let adds = adds(world)?.since(&before);
+    let pressure = pressure.since_then()?;
+    let after = (adds(world)?, agents()?);
     world.remove("startup")?;
-    Ok(Startup { ready_ms, adds })
+    Ok(Startup {
+        ready_ms,
+        adds: after.0.since(&before.0),
+        pressure,
+        agents: after.1.zip(before.1).map(|(now, then)| now.since(&then)),
+    })
 }
 
 /// Every state of the pods, with the time when it was read.
@@ -127,81 +206,6 @@ fn all_ready(events: &Receiver<(Instant, Value)>) -> Result<Vec<f64>> {
     Ok(ready.into_values().collect())
 }
 
-/// How many operations took at most so many milliseconds, as Prometheus counts.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Histogram {
-    /// By upper bound in microseconds.
-    buckets: BTreeMap<u64, u64>,
-    /// Seconds of all operations.
-    sum: f64,
-}
-
-impl Histogram {
-    /// Adds what containerd says of its waits for ADD.
-    fn read(&mut self, metrics: &str) {
-        let of_add = |line: &&str| {
-            line.contains("network_plugin_operations_duration_seconds_")
-                && line.contains("\"set_up_pod\"")
-        };
-        for line in metrics.lines().filter(of_add) {
-            let value = line
-                .rsplit(' ')
-                .next()
-                .and_then(|word| word.parse::<f64>().ok())
-                .unwrap_or(0.0);
-            let bound = line
-                .split("le=\"")
-                .nth(1)
-                .and_then(|rest| rest.split('"').next());
-            match bound {
-                Some(bound) => {
-                    let micros = bound.parse().ok().filter(|bound: &f64| bound.is_finite());
-                    let micros = micros.map_or(u64::MAX, |seconds| (seconds * 1e6) as u64);
-                    *self.buckets.entry(micros).or_default() += value as u64;
-                }
-                None if line.contains("_seconds_sum") => self.sum += value,
-                None => {}
-            }
-        }
-    }
-
-    fn since(&self, before: &Self) -> Self {
-        let less = |(bound, count): (&u64, &u64)| {
-            let earlier = before.buckets.get(bound).copied().unwrap_or(0);
-            (*bound, count.saturating_sub(earlier))
-        };
-        Self {
-            buckets: self.buckets.iter().map(less).collect(),
-            sum: self.sum - before.sum,
-        }
-    }
-
-    fn count(&self) -> Result<u64> {
-        let total = self.buckets.values().next_back().copied().unwrap_or(0);
-        ensure!(total > 0, "the runtime counted no operation of a plugin");
-        Ok(total)
-    }
-
-    /// In milliseconds.
-    fn mean(&self) -> Result<f64> {
-        Ok(self.sum * 1000.0 / self.count()? as f64)
-    }
-
-    /// In milliseconds, on a line between the bounds of the bucket that holds it.
-    fn quantile(&self, q: f64) -> Result<f64> {
-        let rank = q * self.count()? as f64;
-        let (mut lower, mut below) = (0.0, 0.0);
-        for (bound, count) in &self.buckets {
-            let (bound, count) = (*bound as f64 / 1000.0, *count as f64);
-            if count >= rank && count > below {
-                return Ok(lower + (bound - lower) * (rank - below) / (count - below));
-            }
-            (lower, below) = (bound, count);
-        }
-        Ok(f64::INFINITY)
-    }
-}
-
 /// What the runtimes of all nodes have counted.
 fn adds(world: &World) -> Result<Histogram> {
     let mut histogram = Histogram::default();
@@ -210,44 +214,11 @@ fn adds(world: &World) -> Result<Histogram> {
         let metrics = world
             .cluster
             .exec(node.name, &["curl", "-sf", "--noproxy", "*", url])?;
-        histogram.read(&metrics);
+        histogram.read(
+            &metrics,
+            "network_plugin_operations_duration_seconds_",
+            "\"set_up_pod\"",
+        );
     }
     Ok(histogram)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn metrics(counts: [u64; 4]) -> Histogram {
-        let mut histogram = Histogram::default();
-        let start = "containerd_cri_network_plugin_operations_duration_seconds_seconds";
-        for (bound, count) in ["0.005", "0.01", "0.025", "+Inf"].iter().zip(counts) {
-            histogram.read(&format!(
-                "{start}_bucket{{operation_type=\"set_up_pod\",le=\"{bound}\"}} {count}\n"
-            ));
-        }
-        histogram.read(&format!(
-            "{start}_sum{{operation_type=\"set_up_pod\"}} {}\n",
-            counts[3] as f64 / 100.0
-        ));
-        histogram
-    }
-
-    #[test]
-    fn a_quantile_lies_in_the_bucket_that_holds_it() {
-        let histogram = metrics([0, 50, 100, 100]);
-        assert_eq!(histogram.quantile(0.5).unwrap(), 10.0);
-        assert_eq!(histogram.quantile(0.25).unwrap(), 7.5);
-        assert!(histogram.quantile(0.99).unwrap() < 25.0);
-        assert!(Histogram::default().quantile(0.5).is_err());
-    }
-
-    #[test]
-    fn what_was_counted_before_does_not_count() {
-        let later = metrics([10, 60, 120, 120]).since(&metrics([10, 10, 20, 20]));
-        assert_eq!(later.count().unwrap(), 100);
-        assert_eq!(later.quantile(0.5).unwrap(), 10.0);
-        assert!((later.mean().unwrap() - 10.0).abs() < 1e-6);
-    }
 }
