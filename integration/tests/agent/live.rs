@@ -229,6 +229,9 @@ fn what_is_denied_is_told_with_pods_and_policy() -> Result<()> {
     }
     for name in [
         "ocicat_programming_seconds_count",
+        "ocicat_cni_add_seconds_count 2",
+        "ocicat_cni_add_own_seconds_count 2",
+        "ocicat_cni_add_phase_seconds_bucket{phase=\"journal\",le=\"+Inf\"} 2",
         "ocicat_endpoints 2",
         "ocicat_ready 1",
     ] {
