@@ -3,6 +3,8 @@
 use crate::metrics::{Exposition, Histogram};
 use model::cni::PluginTimes;
 use rustix::time::{ClockId, clock_gettime};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -117,11 +119,19 @@ impl Laps {
     }
 }
 
+thread_local! {
+    /// This thread's times, opened once.
+    static SCHEDSTAT: Option<File> = File::open("/proc/thread-self/schedstat").ok();
+}
+
 /// How long this thread has been ready to run without a processor (the second number of
 /// Linux's sched-stats, in nanoseconds); nothing where the kernel does not count it.
 fn waited() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = text.split_ascii_whitespace().nth(1);
+    let mut text = [0; 64];
+    let length = SCHEDSTAT.with(|file| file.as_ref()?.read_at(&mut text, 0).ok());
+    let text = text.get(..length.unwrap_or(0)).unwrap_or_default();
+    let mut words = text.split(u8::is_ascii_whitespace);
+    let nanos = words.nth(1).and_then(|word| str::from_utf8(word).ok());
     Duration::from_nanos(nanos.and_then(|word| word.parse().ok()).unwrap_or(0))
 }
 

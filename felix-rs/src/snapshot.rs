@@ -4,8 +4,10 @@
 //! [`QUIET`], and so rarely that encoding takes no more than a hundredth of the time; a torn or
 //! foreign file is reported and ignored.
 
-use model::Object;
+use model::{Object, Sharing};
 use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +27,32 @@ const SELDOM: Duration = Duration::from_secs(120);
 #[derive(Deserialize)]
 struct Snapshot {
     node: String,
+    #[serde(deserialize_with = "shared")]
     objects: Vec<Object>,
+}
+
+/// Objects that hold what equal ones hold as soon as they are read: a large view is never in memory
+/// with everything that it repeats.
+fn shared<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Object>, D::Error> {
+    struct Shared;
+    impl<'de> Visitor<'de> for Shared {
+        type Value = Vec<Object>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of objects")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+            let mut sharing = Sharing::default();
+            let mut objects = Vec::new();
+            while let Some(mut object) = all.next_element()? {
+                sharing.share(&mut object);
+                objects.push(object);
+            }
+            Ok(objects)
+        }
+    }
+    deserializer.deserialize_seq(Shared)
 }
 
 /// What every version of the file begins with, whatever else it holds.

@@ -167,7 +167,7 @@ fn compiler() -> policy::Compiler {
         ]),
         egress: Some(vec![rule(&blocks, &[]), rule(&[pods], &[])]),
     };
-    let policy = policy::Policy::Kubernetes(policy);
+    let policy = policy::Policy::from(policy);
     compiler.set_policy(&policy.key(), Some(policy));
     compiler
 }

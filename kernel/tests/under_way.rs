@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const TARGET: &str = "127.0.0.1:7777";
 /// Index of the loopback interface in every network namespace.
 const LOOPBACK: u32 = 1;
-/// In one transaction each, some of 400 let a packet through.
-const COMMITS: usize = 1000;
+/// In one transaction each, some of 150 let a packet through.
+const COMMITS: usize = 150;
 
 /// A base chain that looks its chain up in `map`, and one of the name `chain` that drops.
 fn table(map: &str, chain: &str) -> Ruleset {

@@ -1,6 +1,6 @@
 //! What many objects have in common, held once.
 
-use crate::{Labels, NamedPort, Object, Text};
+use crate::{Labels, NamedPort, Object, PolicyRule, Text};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -87,7 +87,8 @@ pub struct Sharing {
 }
 
 impl Sharing {
-    /// Makes the object hold what equal ones hold. Its content stays the same.
+    /// Makes the object hold what equal ones hold, and no room that it does not need. Its content
+    /// stays the same.
     pub fn share(&mut self, object: &mut Object) {
         match object {
             Object::Pod(pod) => {
@@ -110,8 +111,16 @@ impl Sharing {
                 }
                 self.share_labels(&mut endpoint.labels);
                 endpoint.ports = self.ports.share(&endpoint.ports);
+                endpoint.ip_networks.shrink_to_fit();
+                endpoint.host_ports.shrink_to_fit();
             }
             Object::Namespace(namespace) => self.share_labels(&mut namespace.labels),
+            Object::NetworkPolicy(policy) => {
+                if let Some(policy) = Arc::get_mut(policy) {
+                    fit(&mut policy.ingress);
+                    fit(&mut policy.egress);
+                }
+            }
             _ => {}
         }
     }
@@ -124,6 +133,16 @@ impl Sharing {
                 .collect()
         };
         *labels = self.labels.find(labels, of_texts);
+    }
+}
+
+/// Gives back what readers took in advance: most policies have one rule with one peer and one port.
+fn fit(rules: &mut Option<Vec<PolicyRule>>) {
+    let Some(rules) = rules else { return };
+    rules.shrink_to_fit();
+    for rule in rules {
+        rule.peers.iter_mut().for_each(Vec::shrink_to_fit);
+        rule.ports.iter_mut().for_each(Vec::shrink_to_fit);
     }
 }
 

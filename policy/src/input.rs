@@ -6,19 +6,20 @@ use model::{
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-/// A policy of any kind.
+/// A policy of any kind, shared with the object that it came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Policy {
     /// `networking.k8s.io/v1` `NetworkPolicy`.
-    Kubernetes(NetworkPolicy),
+    Kubernetes(Arc<NetworkPolicy>),
     /// `policy.networking.k8s.io/v1alpha2` `ClusterNetworkPolicy`.
-    Cluster(ClusterNetworkPolicy),
+    Cluster(Arc<ClusterNetworkPolicy>),
     /// `projectcalico.org/v3` `NetworkPolicy` or `GlobalNetworkPolicy`, or one of their staged
     /// forms.
-    Calico(CalicoPolicy),
+    Calico(Arc<CalicoPolicy>),
     /// `projectcalico.org/v3` `StagedKubernetesNetworkPolicy`.
-    StagedKubernetes(StagedKubernetesPolicy),
+    StagedKubernetes(Arc<StagedKubernetesPolicy>),
 }
 
 /// The kind of a policy. Ties of order between policies of one tier go by name, then by kind.
@@ -70,16 +71,31 @@ impl Policy {
     }
 }
 
+macro_rules! is_a_policy {
+    ($($kind:ident($type:ty)),+) => {
+        $(impl From<$type> for Policy {
+            fn from(policy: $type) -> Self {
+                Self::$kind(Arc::new(policy))
+            }
+        })+
+    };
+}
+
+is_a_policy! {
+    Kubernetes(NetworkPolicy), Cluster(ClusterNetworkPolicy), Calico(CalicoPolicy),
+    StagedKubernetes(StagedKubernetesPolicy)
+}
+
 impl TryFrom<Object> for Policy {
     type Error = Object;
 
     /// The object again where it is no policy.
     fn try_from(object: Object) -> Result<Self, Object> {
         Ok(match object {
-            Object::NetworkPolicy(policy) => Self::Kubernetes(*policy),
-            Object::ClusterNetworkPolicy(policy) => Self::Cluster(*policy),
-            Object::CalicoPolicy(policy) => Self::Calico(*policy),
-            Object::StagedKubernetesPolicy(policy) => Self::StagedKubernetes(*policy),
+            Object::NetworkPolicy(policy) => Self::Kubernetes(policy),
+            Object::ClusterNetworkPolicy(policy) => Self::Cluster(policy),
+            Object::CalicoPolicy(policy) => Self::Calico(policy),
+            Object::StagedKubernetesPolicy(policy) => Self::StagedKubernetes(policy),
             other => return Err(other),
         })
     }

@@ -12,7 +12,8 @@
 //! that breaks off says nothing about what it did not get to.
 
 use super::item::Item;
-use std::collections::{BTreeMap, BTreeSet};
+use model::Text;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What to ask for.
@@ -72,6 +73,8 @@ pub(super) enum Step {
     /// The object is new or changed.
     Set {
         item: Item,
+        /// The last part of its name, as it is held here: for whoever holds it too.
+        own_name: Text,
         /// The node of the endpoint that was said for the same object before.
         before: Option<Arc<str>>,
     },
@@ -98,14 +101,17 @@ struct Known {
     hash: u64,
     /// The list in which it was said last.
     list: u32,
-    /// The node of the endpoint that was said for it.
-    endpoint: Option<Arc<str>>,
+    /// The node of the endpoint that was said for it, in [`Follow::nodes`].
+    endpoint: Option<u32>,
 }
+
+/// By namespace (empty for cluster-scoped kinds) and name.
+type AllKnown = BTreeMap<Box<str>, BTreeMap<Text, Known>>;
 
 /// A collection as it was said.
 #[derive(Debug)]
 pub(super) struct Follow {
-    known: BTreeMap<Box<str>, Known>,
+    known: AllKnown,
     list: u32,
     style: Style,
     /// The version from which changes are to be told; none means that a list is needed.
@@ -113,8 +119,9 @@ pub(super) struct Follow {
     after: Option<String>,
     /// Whether the server may have gone back in time.
     doubt: bool,
-    /// Names of nodes, each held once.
-    nodes: BTreeSet<Arc<str>>,
+    /// Names of nodes of endpoints, each held once.
+    nodes: Vec<Arc<str>>,
+    node_numbers: BTreeMap<Arc<str>, u32>,
 }
 
 impl Follow {
@@ -126,7 +133,8 @@ impl Follow {
             position: None,
             after: None,
             doubt: false,
-            nodes: BTreeSet::new(),
+            nodes: Vec::new(),
+            node_numbers: BTreeMap::new(),
         }
     }
 
@@ -207,17 +215,28 @@ impl Follow {
 
     /// The endpoint that was said for the object is on this node, or there is none.
     pub(super) fn endpoint_said(&mut self, name: &str, node: Option<&str>) {
-        let node = node.map(|node| match self.nodes.get(node) {
-            Some(held) => Arc::clone(held),
-            None => {
-                let held: Arc<str> = node.into();
-                self.nodes.insert(Arc::clone(&held));
-                held
-            }
-        });
-        if let Some(known) = self.known.get_mut(name) {
+        let node = node.and_then(|node| self.node_number(node));
+        let (namespace, name) = parts(name);
+        let here = self.known.get_mut(namespace);
+        if let Some(known) = here.and_then(|here| here.get_mut(name)) {
             known.endpoint = node;
         }
+    }
+
+    fn node_number(&mut self, node: &str) -> Option<u32> {
+        if let Some(number) = self.node_numbers.get(node) {
+            return Some(*number);
+        }
+        let number = u32::try_from(self.nodes.len()).ok()?;
+        let held: Arc<str> = node.into();
+        self.nodes.push(Arc::clone(&held));
+        self.node_numbers.insert(held, number);
+        Some(number)
+    }
+
+    fn node(&self, known: &Known) -> Option<Arc<str>> {
+        let number = usize::try_from(known.endpoint?).ok()?;
+        self.nodes.get(number).cloned()
     }
 
     fn begin(&mut self) {
@@ -226,11 +245,16 @@ impl Follow {
 
     fn complete(&mut self, version: String, steps: &mut Vec<Step>) {
         let list = self.list;
-        let gone = self.known.extract_if(.., |_, known| known.list != list);
-        steps.extend(gone.map(|(name, known)| Step::Gone {
-            name,
-            before: known.endpoint,
-        }));
+        let mut all = std::mem::take(&mut self.known);
+        for (namespace, here) in &mut all {
+            let gone = here.extract_if(.., |_, known| known.list != list);
+            steps.extend(gone.map(|(name, known)| Step::Gone {
+                name: whole(namespace, &name),
+                before: self.node(&known),
+            }));
+        }
+        all.retain(|_, here| !here.is_empty());
+        self.known = all;
         self.position = Some(version);
         self.doubt = false;
         steps.push(Step::Listed);
@@ -239,34 +263,52 @@ impl Follow {
     fn set(&mut self, item: Item, steps: &mut Vec<Step>) {
         let list = self.list;
         let hash = item.hash();
-        let before = match self.known.get_mut(&item.name) {
-            Some(known) => {
-                known.list = list;
-                if std::mem::replace(&mut known.hash, hash) == hash {
-                    return;
-                }
-                known.endpoint.clone()
+        let (namespace, name) = parts(&item.name);
+        let here = match self.known.get_mut(namespace) {
+            Some(here) => here,
+            None => self.known.entry(namespace.into()).or_default(),
+        };
+        if let Some(known) = here.get_mut(name) {
+            known.list = list;
+            if std::mem::replace(&mut known.hash, hash) == hash {
+                return;
             }
+        }
+        let own_name = match here.get_key_value(name) {
+            Some((held, _)) => held.clone(),
             None => {
+                let (held, endpoint) = (Text::from(name), None);
                 let known = Known {
                     hash,
                     list,
-                    endpoint: None,
+                    endpoint,
                 };
-                self.known.insert(item.name.clone(), known);
-                None
+                here.insert(held.clone(), known);
+                held
             }
         };
-        steps.push(Step::Set { item, before });
+        let known = self.known.get(namespace).and_then(|here| here.get(name));
+        let before = known.and_then(|known| self.node(known));
+        steps.push(Step::Set {
+            item,
+            own_name,
+            before,
+        });
     }
 
     fn gone(&mut self, name: Box<str>, steps: &mut Vec<Step>) {
-        if let Some(known) = self.known.remove(&name) {
-            steps.push(Step::Gone {
-                name,
-                before: known.endpoint,
-            });
+        let (namespace, own_name) = parts(&name);
+        let Some(here) = self.known.get_mut(namespace) else {
+            return;
+        };
+        let Some(known) = here.remove(own_name) else {
+            return;
+        };
+        if here.is_empty() {
+            self.known.remove(namespace);
         }
+        let before = self.node(&known);
+        steps.push(Step::Gone { name, before });
     }
 
     /// Changes count from here; not while a list has gaps.
@@ -303,6 +345,18 @@ impl Follow {
             (Ok(newest), Ok(ours)) => newest < ours,
             _ => false,
         }
+    }
+}
+
+/// Namespace and name.
+fn parts(name: &str) -> (&str, &str) {
+    name.split_once('/').unwrap_or(("", name))
+}
+
+fn whole(namespace: &str, name: &str) -> Box<str> {
+    match namespace {
+        "" => name.into(),
+        _ => format!("{namespace}/{name}").into(),
     }
 }
 

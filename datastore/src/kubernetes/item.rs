@@ -3,7 +3,7 @@
 use super::resource::{Resource, Source};
 use super::workload;
 use model::manifest::{self, Parsed};
-use model::{Kind, ObjectKey, Update};
+use model::{Kind, Object, ObjectKey, Text, Update};
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -67,6 +67,24 @@ pub(super) struct Said {
     pub(super) endpoint: Option<String>,
 }
 
+impl Said {
+    /// Makes the pod hold its name where it is held already: a large cluster has many.
+    pub(super) fn hold_name(&mut self, name: Text) {
+        let pod = self.updates.iter_mut().find_map(|update| match update {
+            Update::Apply {
+                object: Object::Pod(pod),
+                ..
+            } => Some(pod),
+            _ => None,
+        });
+        if let Some(pod) = pod
+            && pod.name == name
+        {
+            pod.name = name;
+        }
+    }
+}
+
 /// What an object that is new or changed means. `before` is the node of the endpoint that was said
 /// for it, `own` the node that asks.
 pub(super) fn set(source: &Source, mut item: Item, before: Option<&str>, own: &str) -> Said {
@@ -96,7 +114,7 @@ pub(super) fn set(source: &Source, mut item: Item, before: Option<&str>, own: &s
     if let Some(endpoint) = endpoint {
         said.endpoint = Some(endpoint.node.to_string());
         said.updates.push(Update::Apply {
-            object: model::Object::WorkloadEndpoint(Box::new(endpoint)),
+            object: Object::WorkloadEndpoint(Box::new(endpoint)),
             warnings: Vec::new(),
         });
     }
@@ -176,7 +194,7 @@ mod tests {
             let said = set(&source, item, None, own);
             match &said.updates[0] {
                 Update::Apply {
-                    object: model::Object::Pod(pod),
+                    object: Object::Pod(pod),
                     ..
                 } => pod.annotations.len(),
                 other => panic!("{other:?}"),

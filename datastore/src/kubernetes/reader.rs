@@ -344,9 +344,14 @@ impl Following {
         let mut listed = false;
         for step in steps {
             match step {
-                Step::Set { item, before } => {
+                Step::Set {
+                    item,
+                    own_name,
+                    before,
+                } => {
                     let name = item.name.clone();
-                    let said = item::set(source, item, before.as_deref(), own);
+                    let mut said = item::set(source, item, before.as_deref(), own);
+                    said.hold_name(own_name);
                     self.follow.endpoint_said(&name, said.endpoint.as_deref());
                     updates.extend(said.updates);
                 }

@@ -97,8 +97,8 @@ pub struct Calc {
     local: BTreeMap<EndpointKey, LocalEndpoint>,
     /// Workload endpoints that the compiler was told of.
     seen: BTreeMap<EndpointId, Seen>,
-    /// Those of each pod (namespace, name): a Pod object changes what the compiler sees.
-    by_pod: BTreeSet<(Text, Text, EndpointId)>,
+    /// Those of each pod, by a number that follows from its name: a Pod object changes what the compiler sees.
+    by_pod: BTreeSet<(u64, EndpointId)>,
     /// Lists of names of profiles, each held once.
     profiles: Pool<Arc<[Text]>>,
     own_blocks: BTreeSet<IpNet>,

@@ -20,7 +20,7 @@ use felix_core::checks::TunnelKinds;
 use felix_core::{Actual, Calc, Permissions, Phase, Step, plan, plan::Scope};
 use ipam::Ipam;
 use kernel::Kernel;
-use model::names;
+use model::{Object, names};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) const CALLS: usize = 256;
+/// Objects of a snapshot that are put in force at a time.
+const PORTION: usize = 1024;
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -258,9 +260,7 @@ impl Agent {
         match snapshot::load(&self.options.state_dir, &self.options.node_name) {
             Ok(Some(objects)) => {
                 tracing::info!(objects = objects.len(), "snapshot of an earlier process");
-                for key in self.calc.restore(objects) {
-                    self.on_addresses_object(&key);
-                }
+                self.restore(objects);
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "no snapshot"),
@@ -268,6 +268,21 @@ impl Agent {
         self.restore_names();
         self.enable_forwarding();
         Ok(())
+    }
+
+    /// Puts a snapshot in force. In portions, so that the keys of a large one are never all held.
+    fn restore(&mut self, objects: Vec<Object>) {
+        let mut rest = objects.into_iter();
+        loop {
+            let portion: Vec<Object> = rest.by_ref().take(PORTION).collect();
+            let is_last = portion.is_empty();
+            for key in self.calc.restore(portion) {
+                self.on_addresses_object(&key);
+            }
+            if is_last {
+                return;
+            }
+        }
     }
 }
 

@@ -72,7 +72,10 @@ fn snapshot() -> Calc {
         );
     }
     for number in 0..POLICIES {
-        tell(&mut calc, Object::NetworkPolicy(Box::new(policy(number))));
+        tell(
+            &mut calc,
+            Object::NetworkPolicy(std::sync::Arc::new(policy(number))),
+        );
     }
     for number in 0..ENDPOINTS {
         let endpoint = endpoint(number, number);

@@ -93,7 +93,7 @@ fn policy(number: u32) -> Policy {
         pods: Selector::Eq("app".to_owned(), format!("a{}", number % 20)),
     };
     let port = 1000 + (number % 5000) as u16;
-    Policy::Kubernetes(NetworkPolicy {
+    Policy::from(NetworkPolicy {
         namespace: format!("ns{}", number % NAMESPACES),
         name: format!("p{number}"),
         pod_selector: Selector::Eq("app".to_owned(), format!("a{}", number / NAMESPACES % 20)),

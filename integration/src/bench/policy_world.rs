@@ -106,7 +106,7 @@ pub(super) fn admits(
         port: PortMatch::Range(*port, *port),
     });
     let ports: Vec<_> = ports.collect();
-    Policy::Kubernetes(NetworkPolicy {
+    Policy::from(NetworkPolicy {
         namespace: NAMESPACE.to_owned(),
         name: name.to_owned(),
         pod_selector: subject,

@@ -2,7 +2,7 @@
 //! installs.
 
 use super::{Agent, Lab, Process, wait};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -14,6 +14,47 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(60);
 /// More calls of a kind than one thread makes for anything that a test waits for.
 pub const MOST: usize = 100;
+/// So often in succession an operation is not reached when there are no more: an audit that comes
+/// between shifts them.
+const MISSES: usize = 3;
+
+/// Which operation fails next.
+#[derive(Debug)]
+pub struct Walk {
+    /// Its number.
+    pub nth: usize,
+    missed: usize,
+    left: usize,
+}
+
+impl Walk {
+    /// Begins with this one.
+    pub fn from(nth: usize) -> Self {
+        Self {
+            nth,
+            missed: 0,
+            left: MOST,
+        }
+    }
+
+    /// Goes on after an attempt in which it failed, or was not reached. Answers whether there may
+    /// be more.
+    ///
+    /// # Errors
+    /// There is no end of them.
+    pub fn goes_on(&mut self, failed: bool) -> Result<bool> {
+        if failed {
+            (self.nth, self.missed) = (self.nth + 1, 0);
+        } else {
+            self.missed += 1;
+        }
+        self.left -= 1;
+        if self.left == 0 {
+            bail!("more than {MOST} calls");
+        }
+        Ok(self.missed < MISSES)
+    }
+}
 
 /// What is made to fail.
 #[derive(Debug, Clone, Copy)]

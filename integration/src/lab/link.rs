@@ -65,15 +65,34 @@ impl Lab {
     /// # Errors
     /// What `ip` said.
     pub fn plug(&self, switch: &Switch, end: &End<'_>) -> Result<()> {
+        self.plug_into(switch, end.netns.name(), end)
+    }
+
+    /// Plugs an interface into the port of this name: of a namespace with several interfaces.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub fn plug_into(&self, switch: &Switch, port: &str, end: &End<'_>) -> Result<()> {
         let port = End {
             netns: &switch.netns,
-            interface: end.netns.name(),
+            interface: port,
             addresses: &[],
         };
         self.wire(end, &port)?;
         switch
             .netns
             .ip([format!("link set {} master lan", port.interface)])
+    }
+}
+
+impl Switch {
+    /// Sets a port up or down; who is plugged in sees its carrier come and go.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub fn set_port(&self, port: &str, up: bool) -> Result<()> {
+        let state = if up { "up" } else { "down" };
+        self.netns.ip([format!("link set {port} {state}")])
     }
 }
 

@@ -2,7 +2,7 @@
 //! nobody waits for those that do not come: what the kernel does to a packet is done when the
 //! system calls are over that [`Volley::fire`] makes.
 
-use super::{Lab, Netns};
+use super::{Lab, Netns, wait};
 use crate::lab::link::End;
 use crate::packet::{First, GRE, ICMP, ICMPV6, SCTP, TCP, UDP, number_of};
 use anyhow::{Context, Result};
@@ -90,7 +90,7 @@ impl Volley {
     fn settle(&self) -> Result<()> {
         for _ in 0..=HOPS {
             self.marker.0.send(b"marker")?;
-            self.marker.1.recv(&mut [0; 16]).context("the marker")?;
+            wait::uninterrupted(|| self.marker.1.recv(&mut [0; 16])).context("the marker")?;
         }
         Ok(())
     }

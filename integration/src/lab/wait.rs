@@ -1,6 +1,7 @@
 //! Waiting for conditions.
 
 use anyhow::{Result, bail};
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 /// Pause between two looks at a condition.
@@ -28,5 +29,19 @@ pub fn until<T>(
             );
         }
         std::thread::sleep(PAUSE);
+    }
+}
+
+/// A call on a socket with a time limit, again where a signal came between, such as that of a child
+/// that has ended: the kernel does not restart those (signal(7)).
+///
+/// # Errors
+/// The call's.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }

@@ -44,7 +44,7 @@ fn question(name: &str) -> Vec<u8> {
 /// Answers one question with an address.
 fn answer_one(server: &UdpSocket, address: Ipv4Addr) -> Result<()> {
     let mut bytes = [0; 512];
-    let (length, from) = server.recv_from(&mut bytes)?;
+    let (length, from) = wait::uninterrupted(|| server.recv_from(&mut bytes))?;
     let mut answer = bytes[..length].to_vec();
     answer[2..4].copy_from_slice(&[0x81, 0x80]);
     answer[6..8].copy_from_slice(&[0, 1]);
@@ -60,7 +60,7 @@ fn resolve(pod: &Netns, server: &UdpSocket, name: &str, address: Ipv4Addr) -> Re
     client.set_read_timeout(Some(LIMIT))?;
     client.send_to(&question(name), (SERVER, 53))?;
     answer_one(server, address)?;
-    client.recv_from(&mut [0; 512])?;
+    wait::uninterrupted(|| client.recv_from(&mut [0; 512]))?;
     Ok(())
 }
 

@@ -4,14 +4,12 @@
 use crate::node::{LIMIT, NAMESPACE, Node, nothing, policy, spec};
 use crate::policy::{count_flow, counted, last_addresses, previous};
 use crate::scenario::table_plan;
-use anyhow::{Context, Result, bail};
-use integration::lab::fault::{FAULTS, Injection, MOST, has_strace};
+use anyhow::{Context, Result};
+use integration::lab::fault::{FAULTS, Injection, Walk, has_strace};
 use integration::lab::{Probe, wait};
 use serde_json::json;
 
 const RATE: u32 = 500;
-/// So often in succession an operation is not reached when there are no more.
-const MISSES: usize = 3;
 
 fn wait_converged(node: &Node) -> Result<()> {
     wait::until(LIMIT, "the table to be as it has to be", || {
@@ -48,10 +46,10 @@ fn whichever_operation_of_an_apply_fails_a_denied_flow_never_passes() -> Result<
         [web.pod.ipv4()?, web.pod.ipv6()?].map(|to| other.probe.flow(&web.probe, to, RATE));
     let denied: Vec<_> = denied.into_iter().collect::<Result<_>>()?;
     let fault = FAULTS[0];
-    // An apply is one call; what follows on its failure are many. Where an audit comes between, the
-    // calls are others: only what is out of reach several times over is.
-    let (mut nth, mut missed) = (2, 0);
+    // An apply is one call; what follows on its failure are many.
+    let mut walk = Walk::from(2);
     for round in 1.. {
+        let nth = walk.nth;
         let at = move || format!("{} number 1 and {nth}", fault.call);
         let before = node.rules();
         let injection = Injection::attach_twice(&node.lab, &node.agent, fault, nth)?;
@@ -65,19 +63,11 @@ fn whichever_operation_of_an_apply_fails_a_denied_flow_never_passes() -> Result<
         assert_ne!(node.rules(), before, "{}", at());
         let injected = injection.detach()?;
         wait_converged(&node).with_context(at)?;
-        if injected {
-            (nth, missed) = (nth + 1, 0);
-        } else {
-            missed += 1;
-        }
-        if missed == MISSES {
-            assert!(nth > 20, "{}: no repair failed", at());
+        if !walk.goes_on(injected).with_context(at)? {
             break;
         }
-        if round == MOST {
-            bail!("{}: more than {MOST} calls", fault.call);
-        }
     }
+    assert!(walk.nth > 20, "no repair failed after {}", walk.nth);
     for flow in denied {
         let report = flow.stop()?;
         assert!(report.sent.count > 0);
@@ -99,15 +89,17 @@ fn whichever_operation_of_an_add_fails_an_isolated_pod_never_gets_a_packet() -> 
     let host = Probe::start(&node.host, "host")?;
     let fault = FAULTS[0];
     let mut ips = ips;
-    for nth in 1..=MOST {
+    let mut walk = Walk::from(1);
+    for round in 1.. {
+        let nth = walk.nth;
         let at = || format!("{} number {nth}", fault.call);
         ips = ips.into_iter().map(previous).collect();
         let flows = ips.iter().map(|ip| host.flow(&host, *ip, RATE));
         let _flows: Vec<_> = flows.collect::<Result<_>>()?;
-        let netns = node.lab.netns(&format!("c{nth}"))?;
+        let netns = node.lab.netns(&format!("c{round}"))?;
         count_flow(&netns)?;
         let extra = json!({"runtimeConfig": {"ips": ips}, "capabilities": {"ips": true}});
-        let spec = spec(&format!("c{nth}"), "closed");
+        let spec = spec(&format!("c{round}"), "closed");
         let add = || node.plugin.call("ADD", &spec, &netns, &extra);
         let injection = Injection::attach(&node.lab, &node.agent, fault, nth)?;
         let first = add();
@@ -130,13 +122,10 @@ fn whichever_operation_of_an_add_fails_an_isolated_pod_never_gets_a_packet() -> 
             .call("DEL", &spec, &netns, &nothing())
             .with_context(at)?;
         netns.delete()?;
-        if !injected {
-            assert!(nth > 2, "{}: nothing failed", fault.call);
+        if !walk.goes_on(injected).with_context(at)? {
             break;
         }
-        if nth == MOST {
-            bail!("{}: more than {MOST} calls", fault.call);
-        }
     }
+    assert!(walk.nth > 2, "{}: nothing failed", fault.call);
     Ok(())
 }

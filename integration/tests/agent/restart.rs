@@ -107,6 +107,7 @@ fn without_the_datastore_an_agent_starts_from_its_snapshot_adds_announces_and_re
     other.wait_denied(&web)?;
     web.wait_reaches(&other)?;
     wait_announced(&frr)?;
+    wait_learnt(&node)?;
     node.wait_snapshot("NetworkPolicy")?;
     node.wait_snapshot("rack1")?;
     let before = (node.rules(), node.routes()?, node.links()?);
@@ -312,4 +313,27 @@ fn blackholes(node: &Node) -> Result<BTreeSet<String>> {
     let routes = node.routes()?;
     let blackholes = routes.lines().filter(|line| line.starts_with("blackhole"));
     Ok(blackholes.map(str::to_owned).collect())
+}
+
+/// Waits until the node has the router's networks of both families.
+fn wait_learnt(node: &Node) -> Result<()> {
+    wait::until(LIMIT, "the router's networks", || {
+        let routes = node.routes().map_err(|error| format!("{error:#}"))?;
+        let learnt = [
+            "10.1.0.0/24",
+            "198.51.100.0/24",
+            "fd00:1::/64",
+            "fd00:51::/64",
+        ];
+        let via = |dest| {
+            routes
+                .lines()
+                .any(|line| line.starts_with(&format!("{dest} via ")))
+        };
+        if learnt.into_iter().all(via) {
+            Ok(())
+        } else {
+            Err(routes)
+        }
+    })
 }

@@ -166,6 +166,9 @@ fn what_others_change_of_a_vxlan_is_put_right_at_once() -> Result<()> {
         let words: Vec<&str> = end.unwrap_or_default().split_whitespace().collect();
         ensure!(words.len() >= 3, "{right}");
         let (mac, end) = (words[0], words[2]);
+        let neighbour = right.lines().find(|line| line.contains(" lladdr "));
+        let neighbour = neighbour.and_then(|line| line.split(' ').next());
+        let neighbour = neighbour.context("a neighbour")?;
         let elsewhere = if end.contains(':') {
             "fd00:99::1"
         } else {
@@ -178,7 +181,7 @@ fn what_others_change_of_a_vxlan_is_put_right_at_once() -> Result<()> {
             format!("bridge fdb append 00:00:00:00:00:00 dst {elsewhere} dev {device}"),
             format!("bridge fdb append 02:00:00:00:00:99 dst {elsewhere} dev {device} static"),
             format!("ip neigh add {elsewhere} lladdr 02:00:00:00:00:99 dev {device}"),
-            format!("ip -6 neigh flush dev {device} nud permanent"),
+            format!("ip neigh del {neighbour} dev {device}"),
         ] {
             node.run(&wrong.split(' ').collect::<Vec<_>>())?;
             wait::until(

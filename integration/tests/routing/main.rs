@@ -9,3 +9,4 @@ mod outgoing;
 mod paths;
 mod racks;
 mod strangers;
+mod uplinks;

@@ -127,7 +127,7 @@ fn two_ways(modes: &[Mode]) -> Result<()> {
         if *mode == Mode::Native {
             wait_both(&racks, &pods[2].pod.addresses())?;
         }
-        // Of IP in IPv6 the kernel looks at the outer addresses alone.
+        // Of IP in IPv6 the kernel looks the way up without the packet inside.
         let spreads = |v6: &bool| !v6 || !matches!(mode, Mode::Wrapped(Wrapping::IpInIp, _));
         for v6 in [false, true].into_iter().filter(spreads) {
             let to = pods[2].address(v6)?;

@@ -5,7 +5,7 @@
 //! ```
 
 use anyhow::{Context, Result};
-use integration::lab::link::End;
+use integration::lab::link::{End, Switch};
 use integration::lab::pod::{Plugin, PodSpec};
 use integration::lab::wire::Wrapping;
 use integration::lab::{Agent, Lab, Netns, Pod, Probe, Store, wait};
@@ -127,6 +127,10 @@ pub(crate) struct Racks {
     pub(crate) pods: Stack,
     pub(crate) nodes: Vec<Netns>,
     pub(crate) router: Netns,
+    /// Of the first rack.
+    pub(crate) switch: Switch,
+    /// Name of the interface by which the nodes of the first rack reach others.
+    pub(crate) uplink: Cell<&'static str>,
     serial: Cell<u32>,
     pub(crate) lab: Lab,
 }
@@ -216,6 +220,8 @@ impl Racks {
             pods,
             nodes,
             router,
+            switch,
+            uplink: Cell::new("eth0"),
             serial: Cell::new(0),
             lab,
         };
@@ -285,8 +291,15 @@ impl Racks {
         for (from, near) in NODES.iter().enumerate() {
             for (to, far) in NODES.iter().enumerate().filter(|(to, _)| *to != from) {
                 for address in members[to].pod.addresses() {
-                    let device = device(mode.wrapping(near.1 == far.1), self.underlay_v6(address));
-                    self.wait_device(from, address, device)?;
+                    let uplink = if near.1 == 1 {
+                        self.uplink.get()
+                    } else {
+                        "eth0"
+                    };
+                    let wrapping = mode.wrapping(near.1 == far.1);
+                    let device =
+                        wrapping.map(|wrapping| device(wrapping, self.underlay_v6(address)));
+                    self.wait_device(from, address, device.unwrap_or(uplink))?;
                 }
             }
         }
@@ -296,8 +309,9 @@ impl Racks {
     /// Waits until n1 routes to n3's pod as the mode says, by whichever uplink if natively.
     pub(crate) fn wait_routed_far(&self, members: &[Member], mode: Mode) -> Result<()> {
         for address in members[2].pod.addresses() {
-            let name = device(mode.wrapping(false), self.underlay_v6(address));
-            self.wait_device(0, address, name.trim_end_matches('0'))?;
+            let wrapping = mode.wrapping(false);
+            let device = wrapping.map(|wrapping| device(wrapping, self.underlay_v6(address)));
+            self.wait_device(0, address, device.unwrap_or("eth"))?;
         }
         Ok(())
     }
@@ -331,18 +345,18 @@ impl Racks {
     }
 }
 
-/// Name of the device that packets leave by.
-fn device(wrapping: Option<Wrapping>, underlay_v6: bool) -> &'static str {
+/// Name of the tunnel device that packets leave by.
+pub(crate) fn device(wrapping: Wrapping, underlay_v6: bool) -> &'static str {
     match (wrapping, underlay_v6) {
-        (None, _) => "eth0",
-        (Some(Wrapping::IpInIp), false) => names::IPIP_DEVICE,
-        (Some(Wrapping::IpInIp), true) => names::IP6_DEVICE,
-        (Some(Wrapping::Vxlan), false) => names::VXLAN_DEVICE,
-        (Some(Wrapping::Vxlan), true) => names::VXLAN6_DEVICE,
+        (Wrapping::IpInIp, false) => names::IPIP_DEVICE,
+        (Wrapping::IpInIp, true) => names::IP6_DEVICE,
+        (Wrapping::Vxlan, false) => names::VXLAN_DEVICE,
+        (Wrapping::Vxlan, true) => names::VXLAN6_DEVICE,
     }
 }
 
-fn address(v6: bool, rack: u8, host: u8) -> IpAddr {
+/// The router is host 1 of each rack.
+pub(crate) fn address(v6: bool, rack: u8, host: u8) -> IpAddr {
     let text = match v6 {
         false => format!("10.{rack}.0.{host}"),
         true => format!("fd00:{rack}::{host}"),
@@ -350,7 +364,8 @@ fn address(v6: bool, rack: u8, host: u8) -> IpAddr {
     text.parse().expect("an address")
 }
 
-fn addresses(stack: Stack, rack: u8, host: u8) -> Vec<String> {
+/// With the length of the rack's subnet.
+pub(crate) fn addresses(stack: Stack, rack: u8, host: u8) -> Vec<String> {
     let families = [(false, 24), (true, 64)].into_iter();
     let families = families.filter(|(v6, _)| stack.has(*v6));
     families

@@ -11,6 +11,22 @@ use super::{NftError, Table};
 use crate::netlink::{Encoder, Flags};
 use model::names::NFT_GUARD;
 use policy::ruleset::Ruleset;
+use rustix::thread::{MembarrierCommand, membarrier};
+use std::time::Duration;
+
+/// As long as a grace period may take where the kernel can't be asked for one.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Waits until every packet is through that was under way when this was called, some 10 to 30 ms:
+/// packets pass the hooks within one RCU read-side critical section, and `MEMBARRIER_CMD_GLOBAL` is
+/// `synchronize_rcu()` (`kernel/sched/membarrier.c`). A processor that the hypervisor has taken away
+/// may keep a packet for longer than any number of transactions takes.
+pub(super) fn wait_for_packets() {
+    // Refused where processors run without a timer tick (`nohz_full`).
+    if membarrier(MembarrierCommand::Global).is_err() {
+        std::thread::sleep(GRACE);
+    }
+}
 
 impl Table {
     /// Makes the copy. Where the kernel knows owners, it goes with this process.

@@ -170,8 +170,19 @@ impl Table {
         self.learn_headers(ops)?;
         match stages(ops) {
             None => self.commit_one(ops),
-            Some(stages) => stages.iter().try_for_each(|ops| self.commit_one(ops)),
+            Some(stages) => self.commit_each(&stages),
         }
+    }
+
+    /// Each transaction begins when no packet is left that has seen the table before the last one.
+    fn commit_each(&mut self, stages: &[Vec<Op>]) -> Result<(), NftError> {
+        for (at, ops) in stages.iter().enumerate() {
+            if at > 0 {
+                guard::wait_for_packets();
+            }
+            self.commit_one(ops)?;
+        }
+        Ok(())
     }
 
     fn commit_one(&mut self, ops: &[Op]) -> Result<(), NftError> {
@@ -204,9 +215,12 @@ impl Table {
             }
             _ => {}
         }
-        let replaced = self
-            .guard(ruleset)
-            .and_then(|()| self.replace_at_once(ruleset));
+        let mut replaced = self.guard(ruleset);
+        if replaced.is_ok() {
+            guard::wait_for_packets();
+            replaced = self.replace_at_once(ruleset);
+            guard::wait_for_packets();
+        }
         self.unguard()?;
         replaced
     }
@@ -249,7 +263,14 @@ impl Table {
     fn open(&mut self, transactions: &[Vec<Op>]) -> Result<(), NftError> {
         self.adopted = false;
         self.headers.clear();
-        transactions.iter().try_for_each(|ops| self.commit(ops))
+        for (at, ops) in transactions.iter().enumerate() {
+            if at > 0 && at + 1 == transactions.len() {
+                // The last takes away what kept pods closed.
+                guard::wait_for_packets();
+            }
+            self.commit(ops)?;
+        }
+        Ok(())
     }
 
     /// Whether a commit has to create the table or take it over first, and with which flags.

@@ -12,6 +12,7 @@ use crate::object::{
     StagedKubernetesPolicy, Tier, TierDefault,
 };
 use serde_json::Value;
+use std::sync::Arc;
 
 const TYPES: &[(&str, Direction)] = &[
     ("Ingress", Direction::Ingress),
@@ -66,7 +67,7 @@ pub(super) fn tier(body: &mut Body<'_>) -> Result<Object, Problem> {
 
 pub(super) fn policy(body: &mut Body<'_>) -> Result<Object, Problem> {
     let mut spec = body.spec()?;
-    read(body, &mut spec, None).map(|policy| Object::CalicoPolicy(Box::new(policy)))
+    read(body, &mut spec, None).map(|policy| Object::CalicoPolicy(Arc::new(policy)))
 }
 
 pub(super) fn staged(body: &mut Body<'_>) -> Result<Object, Problem> {
@@ -88,7 +89,7 @@ pub(super) fn staged(body: &mut Body<'_>) -> Result<Object, Problem> {
             }
         }
     };
-    Ok(Object::CalicoPolicy(Box::new(policy)))
+    Ok(Object::CalicoPolicy(Arc::new(policy)))
 }
 
 pub(super) fn staged_kubernetes(body: &mut Body<'_>) -> Result<Object, Problem> {
@@ -105,7 +106,7 @@ pub(super) fn staged_kubernetes(body: &mut Body<'_>) -> Result<Object, Problem> 
         Staged::Delete => StagedAction::Delete,
         Staged::Set | Staged::Ignored => StagedAction::Set,
     };
-    Ok(Object::StagedKubernetesPolicy(Box::new(
+    Ok(Object::StagedKubernetesPolicy(Arc::new(
         StagedKubernetesPolicy { action, policy },
     )))
 }
@@ -321,7 +322,7 @@ pub(super) fn fallback(document: &Value, namespace: &str, name: &str) -> Option<
         named.then(|| vec![everything(CalicoAction::Deny)])
     };
     let order = spec.as_mut().map_or(Ok(None), order);
-    Some(Object::CalicoPolicy(Box::new(CalicoPolicy {
+    Some(Object::CalicoPolicy(Arc::new(CalicoPolicy {
         namespace: (!global).then(|| namespace.to_owned()),
         name: name.to_owned(),
         staged: None,

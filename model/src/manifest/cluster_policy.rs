@@ -16,6 +16,7 @@ use crate::object::{
 };
 use ipnet::IpNet;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Rules in one direction, peers and protocols of a rule, networks and domain names of a peer.
 const MOST: usize = 25;
@@ -43,7 +44,7 @@ pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
         egress: rules(&mut spec, Direction::Egress, warnings)?,
     };
     spec.warn_unknown(warnings);
-    Ok(Object::ClusterNetworkPolicy(Box::new(policy)))
+    Ok(Object::ClusterNetworkPolicy(Arc::new(policy)))
 }
 
 /// What to enforce for a policy that can't be read: it denies its pods everything in the directions
@@ -62,7 +63,7 @@ pub(super) fn fallback(document: &Value, name: &str) -> Option<Object> {
         };
         if nothing { Vec::new() } else { vec![deny] }
     };
-    Some(Object::ClusterNetworkPolicy(Box::new(
+    Some(Object::ClusterNetworkPolicy(Arc::new(
         ClusterNetworkPolicy {
             name: name.to_owned(),
             tier: spec

@@ -14,6 +14,7 @@ use crate::object::{
     NetworkPolicy, Object, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Protocol,
 };
 use serde_json::Value;
+use std::sync::Arc;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -23,7 +24,7 @@ pub(super) enum Direction {
 
 pub(super) fn read(body: &mut Body<'_>) -> Result<Object, Problem> {
     let mut spec = body.spec()?;
-    policy(body, &mut spec).map(|policy| Object::NetworkPolicy(Box::new(policy)))
+    policy(body, &mut spec).map(|policy| Object::NetworkPolicy(Arc::new(policy)))
 }
 
 /// The policy that a `spec` describes, of which some fields may have been taken already.
@@ -70,7 +71,7 @@ pub(super) fn fallback(document: &Value, namespace: &str, name: &str) -> Object 
             .is_none_or(|named| named.contains(&direction))
             .then(Vec::new)
     };
-    Object::NetworkPolicy(Box::new(NetworkPolicy {
+    Object::NetworkPolicy(Arc::new(NetworkPolicy {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         pod_selector: selector,

@@ -49,16 +49,17 @@ pub use service::{ExternalTrafficPolicy, IpFamily, Service, ServicePort, Service
 pub use workload::{Annotations, HostPort, NamedPort, Namespace, Pod, WorkloadEndpoint};
 
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Any object that a datastore holds. A cluster has more pods than anything else: what is larger
-/// than a [`Pod`] stands elsewhere.
+/// than a [`Pod`] stands elsewhere. Policies are shared with what compiles them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // each variant is documented on its type
 pub enum Object {
     Namespace(Namespace),
     Pod(Pod),
     Node(Node),
-    NetworkPolicy(Box<NetworkPolicy>),
+    NetworkPolicy(#[serde(with = "shared")] Arc<NetworkPolicy>),
     IpPool(Box<IpPool>),
     BgpConfiguration(Box<BgpConfiguration>),
     BgpPeer(Box<BgpPeer>),
@@ -66,11 +67,11 @@ pub enum Object {
     IpamBlock(IpamBlock),
     ServiceAccount(ServiceAccount),
     EndpointSlice(Box<EndpointSlice>),
-    ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
+    ClusterNetworkPolicy(#[serde(with = "shared")] Arc<ClusterNetworkPolicy>),
     Tier(Tier),
     /// Of four kinds: see [`CalicoPolicy::kind`].
-    CalicoPolicy(Box<CalicoPolicy>),
-    StagedKubernetesPolicy(Box<StagedKubernetesPolicy>),
+    CalicoPolicy(#[serde(with = "shared")] Arc<CalicoPolicy>),
+    StagedKubernetesPolicy(#[serde(with = "shared")] Arc<StagedKubernetesPolicy>),
     /// `NetworkSet` with a namespace, `GlobalNetworkSet` without.
     NetworkSet(NetworkSet),
     HostEndpoint(Box<HostEndpoint>),
@@ -81,6 +82,25 @@ pub enum Object {
     FelixConfiguration(Box<FelixConfiguration>),
     Secret(Secret),
     CalicoNodeStatus(CalicoNodeStatus),
+}
+
+/// What is shared reads and writes as if it were not.
+mod shared {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::sync::Arc;
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Arc<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<T>, D::Error> {
+        T::deserialize(deserializer).map(Arc::new)
+    }
 }
 
 impl Object {

@@ -8,6 +8,7 @@ use super::{Compiler, host};
 use crate::hash::content_name;
 use crate::input::Policy;
 use crate::ir::{self, Asked, Cluster, Member, Place, PolicySet, Subject};
+use crate::ruleset::changes::Changes;
 use model::NamedPort;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -103,7 +104,7 @@ impl Compiler {
         known: &mut Known<'a>,
     ) -> Option<Wanted> {
         let mut owners = self.dispatch.owners(interface);
-        let endpoint = self.endpoints.compiled.get(owners.next()?)?;
+        let endpoint = self.endpoints.get(owners.next()?)?;
         let class = class(endpoint);
         if owners.next().is_some() {
             let set = PolicySet::deny(direction);
@@ -149,12 +150,14 @@ impl Compiler {
 
     /// Sends packets to the chains of those whom they concern. Returns whether base chains may be
     /// others than before.
-    pub(super) fn dispatch(&mut self, hosts: bool) -> bool {
+    pub(super) fn dispatch(&mut self, hosts: bool, changes: &mut Changes) -> bool {
         let moved = self.groups.take_moved();
         let mut of_hosts = hosts;
         for slot in &moved {
             of_hosts |= matches!(slot, Slot::Host(..));
-            Dispatch::assign(slot, self.groups.chain(slot), &mut self.sets);
+            let own = Dispatch::assign(slot, self.groups.chain(slot), &mut self.sets);
+            let own = own.filter(|(name, chain)| self.ruleset.chains.get(name) != chain.as_ref());
+            changes.chains.extend(own);
         }
         let own_node = self
             .groups

@@ -1,11 +1,16 @@
 //! Which interface belongs to whom, and which chains its packets go to.
+//!
+//! The verdict maps lead from an interface to a chain of its own, whose one rule leads to the chain
+//! of the group: an interface that comes to another group has that rule changed, and no verdict. A
+//! packet under way would find neither the old verdict nor the new (`ruleset/stages.rs`).
 
 use super::base;
 use super::groups::Slot;
+use super::parts::rule;
 use super::sets::Sets;
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::ir::Direction;
-use crate::ruleset::{Element, Part, Verdict};
+use crate::ruleset::{Chain, Element, Part, Statement, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
@@ -45,19 +50,26 @@ impl Dispatch {
         self.owners.keys().copied()
     }
 
-    /// Puts the chain of a pod into its verdict map.
-    pub(super) fn assign(slot: &Slot, chain: Option<&String>, sets: &mut Sets) {
+    /// Puts a pod into its verdict map. Answers the chain of its own, which leads to `group`, and
+    /// what is in it.
+    pub(super) fn assign(
+        slot: &Slot,
+        group: Option<&String>,
+        sets: &mut Sets,
+    ) -> Option<(String, Option<Chain>)> {
         let (map, interface) = match slot {
             Slot::Pod(interface, Direction::Ingress) => (base::INGRESS, *interface),
             Slot::Pod(interface, Direction::Egress) => (base::EGRESS, *interface),
             Slot::OwnNode(interface) => (base::OWN_NODE, *interface),
-            Slot::Host(..) => return,
+            Slot::Host(..) => return None,
         };
+        let own = format!("{map}_if{interface}");
         let element = Element::exact(&[Part::Ifindex(interface)]);
-        sets.assign(
-            map,
-            element,
-            chain.map(|chain| Verdict::Jump(chain.clone())),
-        );
+        sets.assign(map, element, group.map(|_| Verdict::Jump(own.clone())));
+        let chain = group.map(|group| Chain {
+            hook: None,
+            rules: vec![rule([Statement::Verdict(Verdict::Goto(group.clone()))])],
+        });
+        Some((own, chain))
     }
 }

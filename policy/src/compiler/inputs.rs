@@ -9,7 +9,6 @@ use ipnet::IpNet;
 use model::{EndpointSlice, HostEndpoint, Labels, NetworkSet, Profile, ServiceAccount, Tier};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 impl Compiler {
     /// A namespace has these labels, or is gone. Each has the label
@@ -103,15 +102,7 @@ impl Compiler {
 
     /// A pod anywhere in the cluster looks like this, or is gone.
     pub fn set_endpoint(&mut self, id: &EndpointId, endpoint: Option<Endpoint>) {
-        let told = &mut self.endpoints.told;
-        if told.get(id).map(Arc::as_ref) == endpoint.as_ref() {
-            return;
-        }
-        match endpoint {
-            Some(endpoint) => drop(told.insert(id.clone(), Arc::new(endpoint))),
-            None => drop(told.remove(id)),
-        }
-        self.dirty.endpoints.insert(id.clone());
+        self.endpoints.set(id, endpoint);
     }
 
     /// The addresses that matter besides those of pods.

@@ -27,7 +27,6 @@ pub use counters::{Action, Counted, Direction, Reason};
 pub use host_ports::HostPort;
 pub use options::{DropLog, Failsafe, Options};
 
-use crate::endpoint::EndpointId;
 use crate::ir;
 use crate::ruleset::changes::Changes;
 use crate::ruleset::{Op, Ruleset};
@@ -110,7 +109,6 @@ pub struct Compiler {
 /// What was told since the last resolve, besides what [`Told`] remembers itself.
 #[derive(Debug, Default)]
 struct Dirty {
-    endpoints: BTreeSet<EndpointId>,
     /// Whom policies that changed may be about, by namespace; none for cluster-wide ones.
     policies: BTreeMap<Option<String>, Subjects>,
     /// The network as it was compiled last.
@@ -160,7 +158,7 @@ impl Compiler {
         let affected = self.move_members(&dirty);
         self.assign(&affected);
         let renewed = self.relay(dirty.options, &mut changes);
-        let base_changed = self.dispatch(affected.hosts || dirty.options);
+        let base_changed = self.dispatch(affected.hosts || dirty.options, &mut changes);
         let host_ports = self.host_ports.settle(&mut self.sets, &mut changes);
         let renamed = self.sets.commit(&self.ruleset, &mut changes);
         if host_ports || renamed.iter().any(|name| self.host_ports.looks_up(name)) {

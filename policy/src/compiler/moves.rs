@@ -40,7 +40,7 @@ impl Compiler {
         let namespaces: BTreeSet<String> = keys(self.told.namespaces.take_changed());
         let accounts: BTreeSet<(String, String)> = keys(self.told.service_accounts.take_changed());
         let profiles: BTreeSet<String> = keys(self.told.profiles.take_changed());
-        let mut moved = dirty.endpoints.clone();
+        let mut moved = self.endpoints.changed();
         moved.extend(self.endpoints.inheriting(&namespaces, &accounts, &profiles));
         let mut affected = Affected::default();
         for id in moved {
@@ -66,7 +66,7 @@ impl Compiler {
         let may_be = |interface: &u32| {
             let mut owners = self.dispatch.owners(*interface);
             owners.any(|id| {
-                let Some(endpoint) = self.endpoints.compiled.get(id) else {
+                let Some(endpoint) = self.endpoints.get(id) else {
                     return false;
                 };
                 let asked = Asked::new(Member::Endpoint(endpoint), self.told.owners());
@@ -79,8 +79,7 @@ impl Compiler {
     }
 
     fn move_endpoint(&mut self, id: &EndpointId, affected: &mut Affected) {
-        let old = self.endpoints.compiled.get(id).cloned();
-        let new = self.endpoints.told.get(id).cloned();
+        let (old, new) = self.endpoints.compile(id);
         let (old, new) = (old.as_deref(), new.as_deref());
         let owners = self.told.owners();
         self.members.set(
@@ -100,7 +99,6 @@ impl Compiler {
             affected
                 .interfaces
                 .extend(self.dispatch.set_owner(id, old, new));
-            self.endpoints.compile(id);
         }
     }
 

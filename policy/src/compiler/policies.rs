@@ -1,10 +1,12 @@
 //! Policies as told, found by those whom they may be about: each is filed under a label that its
 //! subjects have to have, where there is one.
 
+use super::endpoints::label_number;
 use crate::input::{Policy, PolicyKey};
 use crate::ir::{Asked, needed_label};
 use model::Selector;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(super) struct Policies {
@@ -12,19 +14,19 @@ pub(super) struct Policies {
     by_namespace: BTreeMap<Option<String>, InNamespace>,
 }
 
-type Label = (String, String);
-
 #[derive(Debug, Default)]
 struct InNamespace {
-    all: BTreeMap<PolicyKey, Policy>,
-    by_label: BTreeMap<Label, BTreeSet<PolicyKey>>,
-    rest: BTreeSet<PolicyKey>,
+    all: BTreeMap<Arc<PolicyKey>, Policy>,
+    by_label: BTreeMap<u64, Keys>,
+    rest: Keys,
 }
+
+type Keys = BTreeSet<Arc<PolicyKey>>;
 
 /// Whom policies that changed may be about.
 #[derive(Debug, Default)]
 pub(super) struct Subjects {
-    labels: BTreeSet<Label>,
+    labels: BTreeSet<u64>,
     anybody: bool,
 }
 
@@ -46,18 +48,19 @@ impl Policies {
         let subjects = touched.entry(key.namespace.clone()).or_default();
         if let Some(old) = here.all.remove(key) {
             let label = subject_label(&old);
-            here.drawer(&label).remove(key);
-            if let Some(label) = &label
-                && here.by_label.get(label).is_some_and(BTreeSet::is_empty)
+            here.drawer(label).remove(key);
+            if let Some(label) = label
+                && here.by_label.get(&label).is_some_and(BTreeSet::is_empty)
             {
-                here.by_label.remove(label);
+                here.by_label.remove(&label);
             }
             subjects.add(label);
         }
         if let Some(policy) = policy {
             let label = subject_label(&policy);
-            here.drawer(&label).insert(key.clone());
-            here.all.insert(key.clone(), policy);
+            let key = Arc::new(key.clone());
+            here.drawer(label).insert(Arc::clone(&key));
+            here.all.insert(key, policy);
             subjects.add(label);
         }
         if here.all.is_empty() {
@@ -83,10 +86,10 @@ impl Policies {
         let here = self.by_namespace.get(namespace);
         let mut keys: BTreeSet<&PolicyKey> = BTreeSet::new();
         if let Some(here) = here {
-            keys.extend(&here.rest);
+            keys.extend(here.rest.iter().map(Arc::as_ref));
             asked.each_label(|key, value| {
-                let label = (key.to_owned(), value.to_owned());
-                keys.extend(here.by_label.get(&label).into_iter().flatten());
+                let here = here.by_label.get(&label_number(key, value));
+                keys.extend(here.into_iter().flatten().map(Arc::as_ref));
             });
         }
         keys.into_iter().filter_map(move |key| here?.all.get(key))
@@ -94,16 +97,16 @@ impl Policies {
 }
 
 impl InNamespace {
-    fn drawer(&mut self, label: &Option<Label>) -> &mut BTreeSet<PolicyKey> {
+    fn drawer(&mut self, label: Option<u64>) -> &mut Keys {
         match label {
-            Some(label) => self.by_label.entry(label.clone()).or_default(),
+            Some(label) => self.by_label.entry(label).or_default(),
             None => &mut self.rest,
         }
     }
 }
 
 impl Subjects {
-    fn add(&mut self, label: Option<Label>) {
+    fn add(&mut self, label: Option<u64>) {
         match label {
             Some(label) => drop(self.labels.insert(label)),
             None => self.anybody = true,
@@ -113,19 +116,19 @@ impl Subjects {
     pub(super) fn may_hold(&self, asked: &Asked<'_>) -> bool {
         let mut holds = self.anybody;
         asked.each_label(|key, value| {
-            holds = holds || self.labels.contains(&(key.to_owned(), value.to_owned()));
+            holds = holds || self.labels.contains(&label_number(key, value));
         });
         holds
     }
 }
 
-/// A label without which nobody is a subject of the policy.
-fn subject_label(policy: &Policy) -> Option<Label> {
+/// The number of a label without which nobody is a subject of the policy.
+fn subject_label(policy: &Policy) -> Option<u64> {
     let selector: &Selector = match policy {
         Policy::Kubernetes(policy) => &policy.pod_selector,
         Policy::StagedKubernetes(staged) => &staged.policy.pod_selector,
         Policy::Cluster(policy) => &policy.subject.pods,
         Policy::Calico(policy) => &policy.selector,
     };
-    needed_label(selector).map(|(key, value)| (key.clone(), value.clone()))
+    needed_label(selector).map(|(key, value)| label_number(key, value))
 }

@@ -201,10 +201,9 @@ impl Compiler {
         let candidates = self
             .endpoints
             .candidates(&hints, &self.told.profiles.values);
-        let compiled = &self.endpoints.compiled;
         let some = candidates.iter().flatten();
-        let some = some.filter_map(|id| compiled.get_key_value(*id));
-        let all = candidates.is_none().then_some(compiled);
+        let some = some.filter_map(|id| Some((*id, self.endpoints.get(id)?)));
+        let all = candidates.is_none().then(|| self.endpoints.all());
         let endpoints = some.chain(all.into_iter().flatten());
         let endpoints = endpoints
             .map(|(id, endpoint)| (MemberId::Endpoint(id.clone()), Member::Endpoint(endpoint)));
@@ -265,8 +264,5 @@ fn find<'a>(
 }
 
 fn endpoint<'a>(endpoints: &'a super::Endpoints, id: &EndpointId) -> Option<Member<'a>> {
-    endpoints
-        .compiled
-        .get(id)
-        .map(|found| Member::Endpoint(found))
+    endpoints.get(id).map(Member::Endpoint)
 }

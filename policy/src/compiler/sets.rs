@@ -6,6 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Elements = BTreeMap<Element, Option<Verdict>>;
 
+/// Verdict maps are replaced only where a node has more pods than most ever have: it takes three
+/// transactions.
+const LEAST_OF_MAPS: u32 = 1024;
+
 /// Hash sets by base name. In the kernel a set has its base name and the logarithm of its size:
 /// where it grows it is replaced by one of another name.
 #[derive(Debug, Default)]
@@ -133,7 +137,9 @@ impl Live {
         let kept = old.len() - change.removed.len();
         let size = self.ranges.is_none().then(|| {
             let declared = from.sets.get(&self.name).and_then(|set| set.header.size);
-            resized(declared, kept + change.added.len())
+            let size = resized(declared, kept + change.added.len());
+            let least = if self.verdict_map { LEAST_OF_MAPS } else { 0 };
+            size.max(least)
         });
         let name = match size {
             Some(size) => format!("{base}_{:02}", size.ilog2()),

@@ -15,8 +15,8 @@ impl Ruleset {
     /// The transactions that make this table where there is none, with about `most` elements and
     /// rules in each. Where one is not enough, the first drops what is forwarded from and to
     /// interfaces with this prefix, and what policies may deny of that which they send to this
-    /// host; what is established passes. The last takes that back: whatever fails before, no pod
-    /// is open.
+    /// host; what is established passes. The last takes that back, and nothing else: whatever fails
+    /// before, no pod is open.
     pub fn opening(&self, prefix: &str, most: usize) -> Vec<Vec<Op>> {
         // Nothing is in its way where there is nothing.
         let ops = Self::default().diff(self).unwrap_or_default();
@@ -49,11 +49,12 @@ impl Ruleset {
             room = room.saturating_sub(weight);
             last.push(op);
         }
-        for (_, name) in closed {
-            last.push(Op::FlushChain((*name).to_owned()));
-            last.push(Op::DeleteChain((*name).to_owned()));
-        }
         transactions.push(last);
+        let open = closed.into_iter().flat_map(|(_, name)| {
+            let name = (*name).to_owned();
+            [Op::FlushChain(name.clone()), Op::DeleteChain(name)]
+        });
+        transactions.push(open.collect());
         transactions
     }
 

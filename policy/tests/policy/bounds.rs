@@ -22,7 +22,7 @@ fn allow(name: &str, to: &str, from: &str, port: u16) -> Policy {
         namespaces: None,
         pods: is(from),
     };
-    Policy::Kubernetes(NetworkPolicy {
+    Policy::from(NetworkPolicy {
         namespace: NAMESPACE.to_owned(),
         name: name.to_owned(),
         pod_selector: is(to),

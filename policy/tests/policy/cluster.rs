@@ -6,6 +6,7 @@ use model::{
     Selector,
 };
 use policy::program::{Connection, Interface, Outcome, Packet, run};
+use policy::ruleset::stages;
 use policy::{
     ApplyError, Compiler, Endpoint, EndpointId, Evaluator, Flow, NetworkSets, Options, Party,
     Policy, PolicyKey, PolicyKind, Ruleset,
@@ -75,14 +76,16 @@ impl History {
             Event::Namespace(name, labels) => self.compiler.set_namespace(name, labels),
             Event::Policy(name, policy, namespace) => self
                 .compiler
-                .set_policy(&key(namespace, &name), policy.map(Policy::Kubernetes)),
+                .set_policy(&key(namespace, &name), policy.map(Policy::from)),
             Event::Endpoint(id, endpoint) => self.compiler.set_endpoint(&id, endpoint),
             Event::Network(network) => self.compiler.set_network(network),
         }
     }
 
     pub(crate) fn resolve(&mut self) -> Result<(), ApplyError> {
-        self.mirror.apply(&self.compiler.resolve())
+        let ops = self.compiler.resolve();
+        assert_eq!(stages(&ops), None, "a verdict is replaced");
+        self.mirror.apply(&ops)
     }
 }
 
@@ -110,10 +113,7 @@ impl State {
             compiler.set_endpoint(id, Some(endpoint.clone()));
         }
         for ((namespace, name), policy) in &self.policies {
-            compiler.set_policy(
-                &key(namespace, name),
-                Some(Policy::Kubernetes(policy.clone())),
-            );
+            compiler.set_policy(&key(namespace, name), Some(Policy::from(policy.clone())));
         }
         for (name, labels) in self.namespaces.iter().rev() {
             compiler.set_namespace(name, Some(labels.clone()));
@@ -127,7 +127,7 @@ impl State {
             evaluator.set_endpoint(id, Some(endpoint.clone()));
         }
         for ((namespace, name), policy) in &self.policies {
-            let policy = Policy::Kubernetes(policy.clone());
+            let policy = Policy::from(policy.clone());
             evaluator.set_policy(&key(namespace, name), Some(policy));
         }
         for (name, labels) in &self.namespaces {

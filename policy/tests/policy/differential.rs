@@ -111,7 +111,7 @@ fn with_hosts(
         changes.push(Change::HostEndpoint(name, Some(host)));
     }
     changes.extend(policies.into_iter().map(|policy| {
-        let policy = Policy::Calico(policy);
+        let policy = Policy::from(policy);
         Change::Policy(policy.key(), Some(policy))
     }));
     changes

@@ -110,7 +110,7 @@ fn set(evaluator: &mut Evaluator, name: &str, policy: NetworkPolicy) {
         name: name_of,
         ..policy
     };
-    evaluator.set_policy(&key(name), Some(Policy::Kubernetes(policy)));
+    evaluator.set_policy(&key(name), Some(Policy::from(policy)));
 }
 
 fn flow(source: &str, destination: &str, protocol: u8, port: Option<u16>) -> Flow {

@@ -79,7 +79,7 @@ fn deny_all() -> Policy {
         source: EntityRule::default(),
         destination: EntityRule::default(),
     };
-    Policy::Calico(CalicoPolicy {
+    Policy::from(CalicoPolicy {
         namespace: None,
         name: "deny-all".to_owned(),
         staged: None,
@@ -142,7 +142,7 @@ proptest! {
                 egress: existing.egress.is_some().then(|| policy.egress.clone().unwrap_or_default()),
             };
             let before: Vec<_> = flows.iter().map(|flow| told.verdict(flow)).collect();
-            let more = Policy::Kubernetes(more);
+            let more = Policy::from(more);
             told.set_policy(&more.key(), Some(more));
             for (flow, before) in flows.iter().zip(before) {
                 let after = told.verdict(flow);
@@ -186,11 +186,12 @@ proptest! {
         for policy in all.into_values().filter(is_staged) {
             let (action, policy) = match policy {
                 Policy::StagedKubernetes(staged) => {
-                    (staged.action, Policy::Kubernetes(staged.policy))
+                    (staged.action, Policy::from(staged.policy.clone()))
                 }
-                Policy::Calico(mut policy) => {
+                Policy::Calico(policy) => {
+                    let mut policy = std::sync::Arc::unwrap_or_clone(policy);
                     let action = policy.staged.take().unwrap();
-                    (action, Policy::Calico(policy))
+                    (action, Policy::from(policy))
                 }
                 other => unreachable!("{other:?} is not staged"),
             };
@@ -251,7 +252,7 @@ proptest! {
         flows in prop::collection::vec(flow(), 10),
     ) {
         let mut told = evaluator(&cluster);
-        for policy in policies.into_iter().map(Policy::Calico) {
+        for policy in policies.into_iter().map(Policy::from) {
             told.set_policy(&policy.key(), Some(policy));
         }
         for flow in flows {
@@ -279,8 +280,8 @@ proptest! {
                 "p2" => "p0",
                 same => same,
             };
-            let renamed = NetworkPolicy { name: renamed.to_owned(), ..policy.clone() };
-            for (evaluator, policy) in [(&mut one, policy), (&mut other, renamed)] {
+            let renamed = NetworkPolicy { name: renamed.to_owned(), ..(*policy).clone() };
+            for (evaluator, policy) in [(&mut one, policy), (&mut other, renamed.into())] {
                 let policy = Policy::Kubernetes(policy);
                 evaluator.set_policy(&policy.key(), Some(policy));
             }

@@ -112,7 +112,7 @@ fn a_policy_before_destination_nat_admits_past_the_ordinary_ones() {
     };
     let mut early = early;
     early.ingress.as_mut().unwrap()[0].source.selector = None;
-    tell(&mut compiler, Policy::Calico(early));
+    tell(&mut compiler, Policy::from(early));
     let host = HostEndpoint {
         interface_name: Some("*".to_owned()),
         ..host()
@@ -147,8 +147,8 @@ fn what_an_untracked_policy_allows_is_not_asked_before_destination_nat() {
         pre_dnat: true,
         ..early("denied", rule(CalicoAction::Deny))
     };
-    tell(&mut compiler, Policy::Calico(untracked));
-    tell(&mut compiler, Policy::Calico(denied));
+    tell(&mut compiler, Policy::from(untracked));
+    tell(&mut compiler, Policy::from(denied));
     let host = HostEndpoint {
         interface_name: Some("eth0".to_owned()),
         profiles: vec!["projectcalico-default-allow".to_owned().into()],

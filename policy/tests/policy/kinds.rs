@@ -120,7 +120,7 @@ fn a_thousand_policies_with_selectors_and_ports_of_their_own_are_the_rules_of_fo
     let policy = |number: u16| {
         let from = labelled("app", &format!("app-{number}"));
         let rule = to_port(CalicoAction::Allow, from, 1000 + number);
-        Policy::Calico(global(&format!("p{number:04}"), vec![rule]))
+        Policy::from(global(&format!("p{number:04}"), vec![rule]))
     };
     let mut compiler = compiler(Options::default());
     (0..4).for_each(|number| tell(&mut compiler, policy(number)));
@@ -148,7 +148,7 @@ fn one_policy_more_among_many_adds_its_elements_and_leaves_the_others() {
     let policy = |number: u16| {
         let from = labelled("app", &format!("app-{number}"));
         let rule = to_port(CalicoAction::Allow, from, 1000 + number);
-        Policy::Calico(global(&format!("p{number:04}"), vec![rule]))
+        Policy::from(global(&format!("p{number:04}"), vec![rule]))
     };
     (0..100).for_each(|number| tell(&mut compiler, policy(number)));
     for number in 0..50_u16 {
@@ -158,7 +158,7 @@ fn one_policy_more_among_many_adds_its_elements_and_leaves_the_others() {
     }
     compiler.resolve();
     let rule = to_port(CalicoAction::Allow, labelled("app", "app-7"), 9);
-    tell(&mut compiler, Policy::Calico(global("zz", vec![rule])));
+    tell(&mut compiler, Policy::from(global("zz", vec![rule])));
     let elements = compiler.resolve().into_iter().map(|op| match op {
         Op::AddElements(_, elements) | Op::DeleteElements(_, elements) => elements.len(),
         Op::AddSet(name, _) => panic!("{name} is made anew"),
@@ -175,7 +175,7 @@ fn a_staged_policy_counts_what_it_would_do_and_does_nothing() {
         staged: Some(StagedAction::Set),
         ..global("later", vec![deny])
     };
-    tell(&mut compiler, Policy::Calico(staged));
+    tell(&mut compiler, Policy::from(staged));
     compiler.resolve();
     let count = |port| {
         let (outcome, counted) = run_and_count(compiler.ruleset(), &from_3(port)).unwrap();
@@ -196,7 +196,7 @@ fn a_staged_policy_counts_what_it_would_do_and_does_nothing() {
 fn policies_are_counted_by_direction_and_keep_their_counters_while_chains_change() {
     let mut compiler = compiler(Options::default());
     let allow = |port| to_port(CalicoAction::Allow, Selector::All, port);
-    tell(&mut compiler, Policy::Calico(global("a", vec![allow(80)])));
+    tell(&mut compiler, Policy::from(global("a", vec![allow(80)])));
     compiler.resolve();
     let counters =
         |compiler: &Compiler, port| run_and_count(compiler.ruleset(), &from_3(port)).unwrap().1;
@@ -205,7 +205,7 @@ fn policies_are_counted_by_direction_and_keep_their_counters_while_chains_change
         compiler.explain(&before[0]).unwrap().to_string(),
         "ingress: allowed in tier default: GlobalNetworkPolicy/a"
     );
-    tell(&mut compiler, Policy::Calico(global("b", vec![allow(81)])));
+    tell(&mut compiler, Policy::from(global("b", vec![allow(81)])));
     let ops = compiler.resolve();
     assert!(
         !ops.iter()
@@ -229,7 +229,7 @@ fn a_denial_is_logged_with_a_prefix_that_tells_who_denies() {
         ..Options::default()
     });
     let deny = to_port(CalicoAction::Deny, Selector::All, 80);
-    tell(&mut compiler, Policy::Calico(global("no", vec![deny])));
+    tell(&mut compiler, Policy::from(global("no", vec![deny])));
     compiler.resolve();
     let told: Vec<String> = compiler
         .ruleset()
@@ -255,7 +255,7 @@ fn a_rule_that_logs_leaves_the_verdict_to_the_next_one() {
         to_port(CalicoAction::Log, Selector::All, 80),
         to_port(CalicoAction::Allow, Selector::All, 80),
     ];
-    tell(&mut compiler, Policy::Calico(global("seen", rules)));
+    tell(&mut compiler, Policy::from(global("seen", rules)));
     compiler.resolve();
     let (outcome, counted) = run_and_count(compiler.ruleset(), &from_3(80)).unwrap();
     assert!(matches!(outcome, Outcome::Accepted { .. }));
@@ -270,7 +270,7 @@ fn a_prefix_of_a_network_set_matches_and_follows_the_set() {
         to_port(CalicoAction::Deny, bad, 80),
         rule(CalicoAction::Allow),
     ];
-    tell(&mut compiler, Policy::Calico(global("feed", rules)));
+    tell(&mut compiler, Policy::from(global("feed", rules)));
     let set = |nets: &[&str]| NetworkSet {
         namespace: None,
         name: "feed".to_owned(),
@@ -292,7 +292,7 @@ fn a_prefix_of_a_network_set_matches_and_follows_the_set() {
 }
 
 fn cluster(name: &str, tier: ClusterTier, egress: Vec<ClusterRule>) -> Policy {
-    Policy::Cluster(ClusterNetworkPolicy {
+    Policy::from(ClusterNetworkPolicy {
         name: name.to_owned(),
         tier,
         priority: 10,

@@ -45,7 +45,7 @@ pub(crate) fn policy(name: &str, ingress: Vec<PolicyRule>) -> NetworkPolicy {
 }
 
 pub(crate) fn set_policy(compiler: &mut Compiler, policy: NetworkPolicy) {
-    let policy = Policy::Kubernetes(policy);
+    let policy = Policy::from(policy);
     compiler.set_policy(&policy.key(), Some(policy));
 }
 

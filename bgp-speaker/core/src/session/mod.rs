@@ -237,14 +237,23 @@ impl Session {
 
     /// Ends all connections with a NOTIFICATION, routes included, and dials again.
     pub(crate) fn reset_hard(&mut self, notification: &Notification, words: &str, now: Instant) {
-        self.end_all(Farewell::Hard(notification), words, now);
-        self.dial.start(now);
+        self.begin_again(Farewell::Hard(notification), words, now);
     }
 
     /// Ends all connections with a NOTIFICATION over which RFC 8538 keeps routes, and dials again.
     pub(crate) fn reset(&mut self, notification: &Notification, words: &str, now: Instant) {
-        self.end_all(Farewell::Soft(notification), words, now);
+        self.begin_again(Farewell::Soft(notification), words, now);
+    }
+
+    /// A peer that sees our next connection before it has read why the last one ends takes us for
+    /// restarted and keeps our routes (RFC 4724 section 5).
+    fn begin_again(&mut self, farewell: Farewell<'_>, words: &str, now: Instant) {
+        let was_connected = !self.slots.is_empty();
+        self.end_all(farewell, words, now);
         self.dial.start(now);
+        if was_connected {
+            self.dial.failed(Duration::ZERO, now);
+        }
     }
 
     /// Ends all connections, routes included, and dials again.

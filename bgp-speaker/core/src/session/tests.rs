@@ -181,6 +181,32 @@ fn every_event_without_a_connection_does_what_the_rfc_says() {
 }
 
 #[test]
+fn after_a_session_that_was_reset_the_peer_has_time_to_read_why() {
+    let now = Instant::now();
+    let cease = Notification::new(crate::wire::ErrorCode::CEASE_ADMIN_RESET);
+    for hard in [true, false] {
+        let (mut session, id) = at(At::Connect, now);
+        session.connected(id, now);
+        session.handle(id, Event::Open(open_of(65001)), now);
+        session.handle(id, Event::Keepalive, now);
+        assert_eq!(session.established(), Some(id));
+        match hard {
+            true => session.reset_hard(&cease, "reset", now),
+            false => session.reset(&cease, "reset", now),
+        }
+        session.tick(now + Duration::from_millis(500));
+        assert_eq!(session.state(), "Active");
+        session.tick(now + Duration::from_secs(2));
+        assert_eq!(session.state(), "Connect");
+    }
+    // Where there was none, nobody has to wait.
+    let (mut session, _) = at(At::Active, now);
+    session.reset(&cease, "reset", now);
+    session.tick(now);
+    assert_eq!(session.state(), "Connect");
+}
+
+#[test]
 fn two_connections_at_once_end_as_one_whichever_comes_first() {
     // The identifier of the peer, 192.0.2.2, is the higher one: its connection is kept.
     for first_incoming in [true, false] {

@@ -84,10 +84,10 @@ pub(crate) fn policy_key(key: &ObjectKey) -> Option<PolicyKey> {
 /// The policy in an object; `None` for other kinds.
 pub(crate) fn policy(object: Object) -> Option<Policy> {
     match object {
-        Object::NetworkPolicy(policy) => Some(Policy::Kubernetes(*policy)),
-        Object::ClusterNetworkPolicy(policy) => Some(Policy::Cluster(*policy)),
-        Object::CalicoPolicy(policy) => Some(Policy::Calico(*policy)),
-        Object::StagedKubernetesPolicy(policy) => Some(Policy::StagedKubernetes(*policy)),
+        Object::NetworkPolicy(policy) => Some(Policy::Kubernetes(policy)),
+        Object::ClusterNetworkPolicy(policy) => Some(Policy::Cluster(policy)),
+        Object::CalicoPolicy(policy) => Some(Policy::Calico(policy)),
+        Object::StagedKubernetesPolicy(policy) => Some(Policy::StagedKubernetes(policy)),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ use crate::workloads::{EndpointKey, LocalEndpoint, id, seen};
 use model::{Object, ObjectKey, Text, WorkloadEndpoint};
 use policy::EndpointId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -29,6 +30,13 @@ impl Seen {
             other => unreachable!("invariant: {} is no endpoint", other.key()),
         }
     }
+}
+
+/// A pod as a number; others may have the same.
+fn pod_number(namespace: &str, pod: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (namespace, pod).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Calc {
@@ -63,12 +71,12 @@ impl Calc {
 
     fn see(&mut self, id: EndpointId, seen_now: Seen) {
         let endpoint = seen_now.endpoint();
-        let (namespace, pod) = (endpoint.namespace.clone(), endpoint.pod.clone());
+        let number = pod_number(&endpoint.namespace, &endpoint.pod);
         for net in &endpoint.ip_networks {
             self.departed.remove(&net.addr());
         }
         self.tell(&id, &seen_now);
-        self.by_pod.insert((namespace, pod, id.clone()));
+        self.by_pod.insert((number, id.clone()));
         self.seen.insert(id, seen_now);
     }
 
@@ -87,19 +95,22 @@ impl Calc {
             return;
         };
         let endpoint = known.endpoint();
-        let (namespace, pod) = (endpoint.namespace.clone(), endpoint.pod.clone());
-        self.by_pod.remove(&(namespace, pod, id.clone()));
+        let number = pod_number(&endpoint.namespace, &endpoint.pod);
+        self.by_pod.remove(&(number, id.clone()));
     }
 
     pub(super) fn refresh_pod(&mut self, namespace: &str, pod: &str) {
-        let first = (namespace.into(), pod.into(), EndpointId(Text::default()));
-        let of_pod = self.by_pod.range(first..);
-        let of_pod = of_pod.take_while(|(here, name, _)| here == namespace && name == pod);
-        let ids: Vec<EndpointId> = of_pod.map(|(_, _, id)| id.clone()).collect();
-        for id in ids {
-            if let Some(known) = self.seen.get(&id).cloned() {
-                self.tell(&id, &known);
-            }
+        let number = pod_number(namespace, pod);
+        let of_number = self.by_pod.range((number, EndpointId(Text::default()))..);
+        let of_number = of_number.take_while(|(here, _)| *here == number);
+        let of_pod = of_number.filter_map(|(_, id)| {
+            let known = self.seen.get(id)?;
+            let endpoint = known.endpoint();
+            let is_its = endpoint.namespace == *namespace && endpoint.pod == *pod;
+            is_its.then(|| (id.clone(), known.clone()))
+        });
+        for (id, known) in of_pod.collect::<Vec<_>>() {
+            self.tell(&id, &known);
         }
     }
 

@@ -333,21 +333,26 @@ impl Calc {
         self.topology.node_addresses.iter().any(|ip| several(*ip))
     }
 
-    /// MTU in bytes of the way to the other nodes: the least of the interfaces that lead there, or
-    /// that of the one that holds this node's address.
+    /// MTU in bytes of the way to the other nodes: the least of the interfaces that lead there, in
+    /// the families that both ends have, or that of the one that holds this node's address.
     pub fn uplink_mtu(&self) -> u32 {
         let own = self.objects.node(&self.node);
         let others = self.objects.nodes().filter(|node| node.name != self.node);
-        let address = |node: &Node| {
+        let addresses = |node: &Node| {
             let v4 = node.ipv4_address.map(|net| IpAddr::V4(net.addr()));
-            v4.or_else(|| node.ipv6_address.map(|net| IpAddr::V6(net.addr())))
+            let v6 = node.ipv6_address.map(|net| IpAddr::V6(net.addr()));
+            [v4, v6].into_iter().flatten()
+        };
+        let common = |address: &IpAddr| {
+            own.is_none_or(|own| addresses(own).any(|own| own.is_ipv4() == address.is_ipv4()))
         };
         let ways: BTreeSet<u32> = others
-            .filter_map(address)
+            .flat_map(addresses)
+            .filter(common)
             .flat_map(|address| self.underlay.ways(address))
             .collect();
         let mtu = |ifindex: &u32| self.underlay.link(*ifindex).map(|link| link.mtu);
-        let own = own.and_then(address);
+        let own = own.and_then(|own| addresses(own).next());
         let of_own = own.and_then(|own| self.underlay.link_with_address(own));
         let least = ways.iter().filter_map(mtu).min();
         least

@@ -64,7 +64,7 @@ pub(super) fn local(pod: &str, ip: &str, ifindex: u32) -> LocalEndpoint {
 }
 
 fn policy(name: &str) -> Object {
-    Object::NetworkPolicy(Box::new(NetworkPolicy {
+    Object::NetworkPolicy(std::sync::Arc::new(NetworkPolicy {
         namespace: "shop".into(),
         name: name.into(),
         pod_selector: Selector::Has("app".into()),
@@ -590,4 +590,33 @@ fn the_mtu_is_that_of_the_way_to_the_other_nodes() {
     calc.on_foreign_route(default, 0);
     calc.resolve();
     assert_eq!((calc.uplink_mtu(), calc.pod_mtu()), (1400, 1380));
+}
+
+#[test]
+fn the_mtu_is_the_least_where_the_families_take_two_ways() {
+    let mut calc = told(facts());
+    let with_v6 = |name: &str, v4: &str, v6: &str| {
+        let Object::Node(mut node) = node(name, v4) else {
+            panic!("a node")
+        };
+        node.ipv6_address = Some(v6.parse().unwrap());
+        Fact::Object(Object::Node(node))
+    };
+    let mut vlan = ethernet(3, "eth0.7");
+    vlan.mtu = 1400;
+    tell(&mut calc, Fact::Link(vlan));
+    tell(
+        &mut calc,
+        Fact::Address(Address {
+            ifindex: 3,
+            address: net("fd00:1::11/64"),
+        }),
+    );
+    // That a family leads somewhere says nothing, unless both ends have it.
+    tell(&mut calc, with_v6("n2", "10.1.0.12/24", "fd00:1::12/64"));
+    calc.resolve();
+    assert_eq!(calc.uplink_mtu(), 1500);
+    tell(&mut calc, with_v6("n1", "10.1.0.11/24", "fd00:1::11/64"));
+    calc.resolve();
+    assert_eq!(calc.uplink_mtu(), 1400);
 }

@@ -2,7 +2,7 @@ use super::*;
 use model::{NetworkPolicy, Selector};
 
 fn policy(name: &str, selector: Selector) -> Object {
-    Object::NetworkPolicy(Box::new(NetworkPolicy {
+    Object::NetworkPolicy(std::sync::Arc::new(NetworkPolicy {
         namespace: "shop".into(),
         name: name.into(),
         pod_selector: selector,

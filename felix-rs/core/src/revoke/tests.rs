@@ -76,7 +76,7 @@ fn isolate(calc: &mut Calc, pod: &str) {
         egress: None,
     };
     calc.on_update(Update::Apply {
-        object: Object::NetworkPolicy(Box::new(policy)),
+        object: Object::NetworkPolicy(std::sync::Arc::new(policy)),
         warnings: vec![],
     });
     calc.resolve();

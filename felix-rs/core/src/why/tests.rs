@@ -203,10 +203,11 @@ fn staged_policies_say_what_they_would_do() {
         panic!("{deny:?}");
     };
     let action = model::StagedAction::Set;
-    let staged = Object::StagedKubernetesPolicy(Box::new(model::StagedKubernetesPolicy {
-        action,
-        policy: *policy,
-    }));
+    let staged =
+        Object::StagedKubernetesPolicy(std::sync::Arc::new(model::StagedKubernetesPolicy {
+            action,
+            policy: (*policy).clone(),
+        }));
     let view = view().with(applied(vec![staged]));
     let verdict = ask(&view, "shop/far", "shop/web", "tcp/80").unwrap();
     assert!(verdict.allowed);

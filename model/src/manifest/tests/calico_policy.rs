@@ -18,7 +18,7 @@ fn global(spec: Value) -> Value {
 
 fn as_policy(object: Object) -> CalicoPolicy {
     match object {
-        Object::CalicoPolicy(policy) => *policy,
+        Object::CalicoPolicy(policy) => std::sync::Arc::unwrap_or_clone(policy),
         other => panic!("{other:?}"),
     }
 }
@@ -462,7 +462,10 @@ fn a_fallback_denies_the_endpoints_that_the_policy_selects_in_its_directions() {
         egress: deny.clone(),
         ..policy(json!({}))
     };
-    assert_eq!(fallback, Some(Object::CalicoPolicy(Box::new(expected))));
+    assert_eq!(
+        fallback,
+        Some(Object::CalicoPolicy(std::sync::Arc::new(expected)))
+    );
     for spec in [
         json!(null),
         json!({ "selector": "a ==", "types": 7, "order": "x" }),
@@ -524,7 +527,7 @@ fn a_staged_kubernetes_policy_is_read_as_the_policy_that_it_would_be() {
     assert_eq!(found.action, StagedAction::Set);
     assert_eq!(found.policy.pod_selector, eq("app", "web"));
     assert_eq!(
-        (found.policy.ingress, found.policy.egress),
+        (found.policy.ingress.clone(), found.policy.egress.clone()),
         (None, Some(vec![]))
     );
     let spec = json!({ "stagedAction": "Delete", "egress": [] });

@@ -19,7 +19,7 @@ fn with(direction: &str, rule: Value) -> Value {
 
 fn as_policy(object: Object) -> ClusterNetworkPolicy {
     match object {
-        Object::ClusterNetworkPolicy(policy) => *policy,
+        Object::ClusterNetworkPolicy(policy) => std::sync::Arc::unwrap_or_clone(policy),
         other => panic!("{other:?}"),
     }
 }

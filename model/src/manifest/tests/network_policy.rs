@@ -17,7 +17,7 @@ fn document(spec: Value) -> Value {
 
 fn as_policy(object: Object) -> NetworkPolicy {
     match object {
-        Object::NetworkPolicy(policy) => *policy,
+        Object::NetworkPolicy(policy) => std::sync::Arc::unwrap_or_clone(policy),
         other => panic!("{other:?}"),
     }
 }

@@ -73,11 +73,11 @@ fn namespace_selector() -> BoxedStrategy<Selector> {
 /// A policy of any kind. Few names, so that histories replace and remove.
 pub(crate) fn policy() -> BoxedStrategy<Policy> {
     prop_oneof![
-        4 => kubernetes_policy().prop_map(Policy::Kubernetes),
-        3 => cluster_policy().prop_map(Policy::Cluster),
-        4 => calico_policy().prop_map(Policy::Calico),
+        4 => kubernetes_policy().prop_map(Policy::from),
+        3 => cluster_policy().prop_map(Policy::from),
+        4 => calico_policy().prop_map(Policy::from),
         1 => (staged_action(), kubernetes_policy()).prop_map(|(action, policy)| {
-            Policy::StagedKubernetes(StagedKubernetesPolicy { action, policy })
+            Policy::from(StagedKubernetesPolicy { action, policy })
         }),
     ]
     .boxed()

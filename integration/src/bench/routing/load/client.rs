@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Connections that the requests are spread over, in turn.
 const CONNECTIONS: usize = 16;
-/// How long answers may take after the last request was due.
+/// How long no answer at all may come.
 const LIMIT: Duration = Duration::from_secs(20);
 const AT_ONCE: Timespec = Timespec {
     tv_sec: 0,
@@ -28,6 +28,14 @@ pub(super) struct Line {
     ready: OwnedFd,
     events: Vec<epoll::Event>,
     server: Option<std::thread::JoinHandle<Result<()>>>,
+}
+
+/// What came of requests at a constant rate.
+pub(super) struct Load {
+    /// Microseconds from the moment each request was due until its answer was whole.
+    pub(super) latencies: Vec<f64>,
+    /// Answers in a second until the last one: fewer than requests where a path does not keep up.
+    pub(super) per_second: f64,
 }
 
 struct Connection {
@@ -65,21 +73,17 @@ impl Line {
         })
     }
 
-    /// Microseconds from the moment each request was due until its answer of `reply` octets was
-    /// whole. What is late delays nothing: a path that does not keep up is asked on, and the time
-    /// for which its requests queue is counted.
-    pub(super) fn latencies(
-        &mut self,
-        reply: usize,
-        per_second: f64,
-        time: Duration,
-    ) -> Result<Vec<f64>> {
-        let wanted = (per_second * time.as_secs_f64()) as usize;
+    /// How long answers of `reply` octets take when requests come at this rate. What is late delays
+    /// nothing: a path that does not keep up is asked on, the time for which its requests queue is
+    /// counted, and all answers are waited for, however many seconds that takes.
+    pub(super) fn load(&mut self, reply: usize, per_second: f64, time: Duration) -> Result<Load> {
+        let wanted = ((per_second * time.as_secs_f64()) as usize).max(1);
         let due = |number: usize| Duration::from_secs_f64(number as f64 / per_second);
         let (start, mut asked, mut taken) = (Instant::now(), 0, Vec::with_capacity(wanted));
+        let mut last = Duration::ZERO;
         while taken.len() < wanted {
             let now = start.elapsed();
-            if now > time + LIMIT {
+            if now > last.max(time) + LIMIT {
                 bail!("{} of {wanted} answers after {now:?}", taken.len());
             }
             if asked < wanted && due(asked) <= now {
@@ -87,35 +91,40 @@ impl Line {
                 asked += 1;
             }
             self.collect(reply, |_, due| {
-                taken.push((start.elapsed().saturating_sub(due)).as_secs_f64() * 1e6);
+                last = start.elapsed();
+                taken.push(last.saturating_sub(due).as_secs_f64() * 1e6);
                 Ok(())
             })?;
         }
-        Ok(taken)
+        Ok(Load {
+            per_second: wanted as f64 / last.max(time).as_secs_f64(),
+            latencies: taken,
+        })
     }
 
-    /// Answers in a second when each connection asks again as soon as it has been answered.
+    /// Answers in a second when each connection asks again as soon as it has been answered, for
+    /// this time, until the last answer is there.
     pub(super) fn greatest(&mut self, reply: usize, time: Duration) -> Result<f64> {
         for connection in &mut self.connections {
             connection.ask(reply, Duration::ZERO)?;
         }
         let (start, mut answers, mut asked) = (Instant::now(), 0_usize, CONNECTIONS);
-        let mut answered_in_time = 0;
+        let mut last = Duration::ZERO;
         while answers < asked {
-            if start.elapsed() > time + LIMIT {
+            if start.elapsed() > last + LIMIT {
                 bail!("{answers} of {asked} answers");
             }
             self.collect(reply, |connection, _| {
                 answers += 1;
-                if start.elapsed() < time {
-                    answered_in_time = answers;
+                last = start.elapsed();
+                if last < time {
                     asked += 1;
                     connection.ask(reply, Duration::ZERO)?;
                 }
                 Ok(())
             })?;
         }
-        Ok(answered_in_time as f64 / time.as_secs_f64())
+        Ok(answers as f64 / last.as_secs_f64())
     }
 
     /// Hands each answer that is whole to `each`, with when its request was due, and does not wait
@@ -208,16 +217,18 @@ mod tests {
         let pair = Pair::new(&alone, &alone, [127, 0, 0, 1].into())?;
         let mut line = Line::open(&pair)?;
         for reply in [1, 100, 4096] {
-            let taken = line.latencies(reply, 1000.0, Duration::from_millis(50))?;
-            assert_eq!(taken.len(), 50);
+            let load = line.load(reply, 1000.0, Duration::from_millis(50))?;
+            assert_eq!(load.latencies.len(), 50);
+            assert!(load.per_second <= 1000.0, "{}", load.per_second);
             assert!(line.greatest(reply, Duration::from_millis(20))? > 0.0);
         }
         // More than any machine answers: all of them are due within the first millisecond, and the
         // answers come one after the other.
-        let taken = line.latencies(4096, 5e6, Duration::from_millis(1))?;
-        assert_eq!(taken.len(), 5000);
-        let (first, last) = (taken[0], taken[4999]);
+        let load = line.load(4096, 5e6, Duration::from_millis(1))?;
+        assert_eq!(load.latencies.len(), 5000);
+        let (first, last) = (load.latencies[0], load.latencies[4999]);
         assert!(first < last, "{first} {last}");
+        assert!(load.per_second < 5e6, "{}", load.per_second);
         Ok(())
     }
 }

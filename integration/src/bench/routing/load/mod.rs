@@ -3,7 +3,8 @@
 //!
 //! The rates are shares of what the first path, from node to node, answers at most. All paths are
 //! asked at the same rates, so that those that take more of the processors for a request have a
-//! longer queue, as they would in a cluster.
+//! longer queue, as they would in a cluster. Where that queue only grows, the table says what share
+//! of the requests was answered in the time that they took to ask.
 
 mod client;
 mod paths;
@@ -27,9 +28,18 @@ const REPLIES: [usize; 2] = [100, 4096];
 /// Percents of the most that the nodes themselves answer.
 const PERCENTS: [u32; 3] = [30, 50, 80];
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)];
+/// The least share of the requests that a path has answered in their time if it keeps up: the
+/// answer to the last one is always late.
+const KEEPS_UP: f64 = 0.9;
 
-/// One measurement of one path: the latency at each of [`QUANTILES`].
-type Taken = [f64; QUANTILES.len()];
+/// One measurement of one path.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    /// The latency at each of [`QUANTILES`].
+    quantiles: [f64; QUANTILES.len()],
+    /// Answers in a second, as a share of the requests.
+    answered: f64,
+}
 
 pub(in crate::bench) fn run() -> Result<Vec<Row>> {
     let lab = Lab::new()?;
@@ -51,9 +61,12 @@ pub(in crate::bench) fn run() -> Result<Vec<Row>> {
         for _ in 0..ROUNDS {
             for ((_, rate), taken) in shares.iter().zip(&mut taken) {
                 for (path, taken) in paths.iter_mut().zip(taken) {
-                    let all = path.line.latencies(reply, *rate, TIME);
-                    let all = all.with_context(|| path.name.to_owned())?;
-                    taken.push(QUANTILES.map(|(_, q)| quantile(&all, q)));
+                    let load = path.line.load(reply, *rate, TIME);
+                    let load = load.with_context(|| path.name.to_owned())?;
+                    taken.push(Taken {
+                        quantiles: QUANTILES.map(|(_, q)| quantile(&load.latencies, q)),
+                        answered: load.per_second / rate,
+                    });
                 }
             }
         }
@@ -106,7 +119,7 @@ fn share_rows(
         for (at, (suffix, _)) in QUANTILES.iter().enumerate() {
             let mut series = Series::default();
             for (ours, host) in ours.iter().zip(&taken[0]) {
-                series.push(ours[at], host[at]);
+                series.push(ours.quantiles[at], host.quantiles[at]);
             }
             let name = format!("{}_{suffix}_us", name(path));
             rows.push(series.row(&name, "us", "node to node", steal, None));
@@ -124,12 +137,18 @@ fn table(paths: &[Path], taken: &[Vec<Vec<Taken>>]) -> String {
         text += &format!("| {} |", path.name);
         for at_rate in taken {
             let rounds = &at_rate[number];
-            let median = |at: usize| {
-                let values: Vec<f64> = rounds.iter().map(|taken| taken[at]).collect();
-                format!("{:.0}", quantile(&values, 0.5))
+            let median = |of: &dyn Fn(&Taken) -> f64| {
+                let values: Vec<f64> = rounds.iter().map(of).collect();
+                quantile(&values, 0.5)
             };
-            let cells: Vec<String> = (0..QUANTILES.len()).map(median).collect();
-            text += &format!(" {} |", cells.join(" / "));
+            let cells = (0..QUANTILES.len()).map(|at| median(&|taken| taken.quantiles[at]));
+            let cells: Vec<String> = cells.map(|cell| format!("{cell:.0}")).collect();
+            text += &format!(" {}", cells.join(" / "));
+            let answered = median(&|taken| taken.answered);
+            if answered < KEEPS_UP {
+                text += &format!(" ({:.0} % answered in time)", answered * 100.0);
+            }
+            text += " |";
         }
         text.push('\n');
     }

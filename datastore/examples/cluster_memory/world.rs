@@ -1,65 +1,39 @@
-//! What a large cluster costs an agent in memory: an API server without a store streams so many
-//! pods and policies through the datastore's own decoder into the agent's core.
-//!
-//! `cargo run --release -p datastore --example cluster_memory -- [PODS] [POLICIES]` prints octets of
-//! heap, exactly, and resident memory. With `serve PORT` before the numbers it only serves, for an
-//! agent to be measured from outside.
+//! A large cluster as an API server without a store tells it, and an agent's core that is told.
 
 use datastore::kubernetes::{Cluster, ClusterOptions};
 use felix_core::checks::TunnelKinds;
 use felix_core::{Calc, Phase};
-use peak_alloc::PeakAlloc;
+use model::Update;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::net::{TcpListener, TcpStream};
 
-#[global_allocator]
-static HEAP: PeakAlloc = PeakAlloc;
-
 const NAMESPACES: usize = 500;
 const PODS_OF_A_NODE: usize = 100;
 /// Pods of one Deployment: they have the same labels.
 const REPLICAS: usize = 20;
+/// The node whose agent is told.
+const NODE: &str = "n0";
 
 #[derive(Clone, Copy)]
-struct World {
-    pods: usize,
-    policies: usize,
+pub(super) struct World {
+    pub(super) pods: usize,
+    pub(super) policies: usize,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (port, numbers) = match arguments.split_first() {
-        Some((word, rest)) if word == "serve" => {
-            let (port, numbers) = rest.split_first().ok_or("serve PORT")?;
-            (Some(port.parse()?), numbers)
-        }
-        _ => (None, &arguments[..]),
+/// A core that knows nothing yet.
+pub(super) fn core() -> Calc {
+    let kinds = TunnelKinds {
+        ip6: false,
+        ipip: true,
+        vxlan: true,
     };
-    let number = |at: usize, default| numbers.get(at).map_or(Ok(default), |text| text.parse());
-    let world = World {
-        pods: number(0, 100_000)?,
-        policies: number(1, 10_000)?,
-    };
-    let listener = TcpListener::bind(("127.0.0.1", port.unwrap_or(0)))?;
-    let address = listener.local_addr()?;
-    println!(
-        "serving {} pods, {} policies at http://{address}",
-        world.pods, world.policies
-    );
-    let server = move || serve(&listener, world);
-    match port {
-        Some(_) => server(),
-        None => {
-            std::thread::spawn(server);
-            measure(&format!("http://{address}"))?;
-        }
-    }
-    Ok(())
+    Calc::new(NODE, kinds, policy::Options::default())
 }
 
-fn measure(url: &str) -> Result<(), Box<dyn Error>> {
+/// The connections of an agent to such a server.
+pub(super) fn connect(url: &str) -> Result<Cluster, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let kubeconfig = folder.path().join("kubeconfig");
     let config = json!({
@@ -69,48 +43,30 @@ fn measure(url: &str) -> Result<(), Box<dyn Error>> {
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
     });
     std::fs::write(&kubeconfig, config.to_string())?;
-    let cluster = Cluster::connect(&ClusterOptions {
+    Ok(Cluster::connect(&ClusterOptions {
         kubeconfig: vec![kubeconfig],
         servers: vec![],
         namespace: "kube-system".to_owned(),
-    })?;
-    let kinds = TunnelKinds {
-        ip6: false,
-        ipip: true,
-        vxlan: true,
-    };
-    let mut updates = cluster.watch("n0");
-    let before = HEAP.current_usage();
-    let mut calc = Calc::new("n0", kinds, policy::Options::default());
-    while calc.phase() != Phase::InSync {
+    })?)
+}
+
+/// Reads the cluster until all is said. What is returned keeps the connections.
+pub(super) fn tell(
+    cluster: &Cluster,
+    calc: &mut Calc,
+) -> Result<impl Sized + use<>, Box<dyn Error>> {
+    let mut updates = cluster.watch(NODE);
+    loop {
         let update = updates.blocking_recv().ok_or("the datastore ended")?;
+        let is_all = matches!(update, Update::InSync);
         calc.on_update(update);
+        if is_all && calc.phase() == Phase::InSync {
+            return Ok(updates);
+        }
     }
-    let told = HEAP.current_usage();
-    calc.resolve();
-    let heap = HEAP.current_usage();
-    println!("objects          {:>12}", calc.objects().all().count());
-    println!("heap             {heap:>12} (the datastore's before {before})");
-    println!("heap, told only  {told:>12}");
-    println!("heap, greatest   {:>12}", HEAP.peak_usage());
-    for line in ["VmRSS:", "VmHWM:"] {
-        println!("{line:<16} {:>12}", resident(line)?);
-    }
-    drop(calc);
-    let after = HEAP.current_usage();
-    println!("of it the core   {:>12}", heap - after);
-    Ok(())
 }
 
-/// A line of memory of this process, in octets.
-fn resident(line: &str) -> Result<u64, Box<dyn Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let words = status.lines().find_map(|one| one.strip_prefix(line));
-    let kib = words.and_then(|words| words.split_whitespace().next());
-    Ok(kib.ok_or("no such line")?.parse::<u64>()? * 1024)
-}
-
-fn serve(listener: &TcpListener, world: World) {
+pub(super) fn serve(listener: &TcpListener, world: World) {
     for stream in listener.incoming().flatten() {
         std::thread::spawn(move || {
             // Whoever is gone has all that it wanted.
