@@ -4,7 +4,7 @@ use super::{Lab, Netns, wait};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A line and when it came.
@@ -27,6 +27,8 @@ pub struct Watch {
 struct Events {
     lines: Mutex<Vec<Event>>,
     more: Condvar,
+    /// What was changed to see whether the monitor runs: lines about it may still come.
+    marker: OnceLock<&'static str>,
 }
 
 impl Watch {
@@ -95,6 +97,13 @@ impl Watch {
         let sink = Arc::clone(&events);
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sink
+                    .marker
+                    .get()
+                    .is_some_and(|marker| line.contains(marker))
+                {
+                    continue;
+                }
                 sink.lock().push(Event {
                     at: Instant::now(),
                     line,
@@ -109,7 +118,7 @@ impl Watch {
     /// forget what it reported.
     fn wait_until_it_sees(
         &self,
-        marker: &str,
+        marker: &'static str,
         mut change: impl FnMut() -> Result<()>,
     ) -> Result<()> {
         wait::until(Duration::from_secs(60), "the monitor to report", || {
@@ -127,6 +136,7 @@ impl Watch {
             }
         })?;
         // The last change may still be on its way.
+        let _ = self.events.marker.set(marker);
         self.wait_quiet(Duration::from_millis(60));
         self.events.lock().clear();
         Ok(())
