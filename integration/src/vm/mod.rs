@@ -20,13 +20,19 @@ use std::time::{Duration, Instant};
 
 /// The emulator.
 const QEMU: &str = "qemu-system-x86_64";
+/// A guest that has not begun with its command after this long hangs: it takes 5 to 14 s. An
+/// emulated pair of processors does now and then.
+const BOOT: Duration = Duration::from_secs(60);
+/// How long a guest may take to power off.
+const POWER_OFF: Duration = Duration::from_secs(15);
 /// Pause between two looks at the guest's output.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Modules that nobody loads by asking for their features.
 const MODULES: &str =
     "af_packet ipip ip6_tunnel veth bridge dummy nf_tables nf_conntrack_netlink sch_netem";
-/// Ends the emulator (process group `$1`) and removes the shared directory `$2` after our own end.
-const REAPER: &str = r#"trap '' INT TERM HUP; read -r _; kill -9 "-$1" 2>/dev/null; rm -rf "$2""#;
+/// Ends the emulator (process group `$1`) and removes the shared directory `$2` after our own end, or
+/// leaves it where it is told `keep`.
+const REAPER: &str = r#"trap '' INT TERM HUP; read -r word; kill -9 "-$1" 2>/dev/null; [ "$word" = keep ] || rm -rf "$2""#;
 
 /// What to run in, and within which bounds.
 #[derive(Debug)]
@@ -63,20 +69,12 @@ impl Guest {
         File::create(&output).context("output file")?;
         write_script(dir, &kernel, command)?;
         initramfs::write(&dir.join("initramfs"), &kernel, dir)?;
-        let mut guest = Running::start(self, &kernel, dir)?;
-        let deadline = Instant::now() + self.limit;
-        let mut tail = File::open(&output).context("output file")?;
-        loop {
-            let ended = guest.emulator.try_wait().context("the guest")?.is_some();
-            copy(&mut tail)?;
-            if ended {
-                break;
-            }
-            if Instant::now() > deadline {
-                bail!("the guest was ended after {} s", self.limit.as_secs());
-            }
-            std::thread::sleep(PAUSE);
-        }
+        // Its end takes the directory with it.
+        let _guest = self.boot_and_wait(
+            &kernel,
+            dir,
+            &mut File::open(&output).context("output file")?,
+        )?;
         let status = std::fs::read_to_string(dir.join("status")).with_context(|| {
             let console = std::fs::read_to_string(dir.join("console")).unwrap_or_default();
             format!("the guest died; its console:\n{console}")
@@ -85,6 +83,40 @@ impl Guest {
             .trim()
             .parse()
             .with_context(|| format!("exit status {status:?}"))
+    }
+
+    /// Passes on what the command says until the guest has ended.
+    fn boot_and_wait(&self, kernel: &Kernel, dir: &Path, output: &mut File) -> Result<Running> {
+        let mut guest = Running::start(self, kernel, dir)?;
+        let deadline = Instant::now() + self.limit;
+        let mut started = Instant::now();
+        let mut done: Option<Instant> = None;
+        loop {
+            let ended = guest.emulator.try_wait().context("the guest")?.is_some();
+            copy(output)?;
+            if dir.join("status").exists() {
+                done.get_or_insert_with(Instant::now);
+            }
+            // What it has to say is said: a power-off that hangs says nothing about it.
+            if ended || done.is_some_and(|since| since.elapsed() > POWER_OFF) {
+                return Ok(guest);
+            }
+            let begun = dir.join("begun").exists();
+            if Instant::now() > deadline {
+                let console = std::fs::read_to_string(dir.join("console")).unwrap_or_default();
+                let seconds = self.limit.as_secs();
+                bail!(
+                    "the guest was ended after {seconds} s, its command begun: {begun}; its console:\n{console}"
+                );
+            }
+            if !begun && started.elapsed() > BOOT {
+                eprintln!("lab: the guest does not come up; another begins");
+                guest.give_up()?;
+                guest = Running::start(self, kernel, dir)?;
+                started = Instant::now();
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 
@@ -150,6 +182,18 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Ends the emulator; another will use the directory.
+    fn give_up(&mut self) -> Result<()> {
+        if let Some(mut stdin) = self.reaper.stdin.take() {
+            stdin.write_all(b"keep\n").context("the reaper")?;
+        }
+        self.reaper.wait().context("the reaper")?;
+        self.emulator.wait().context("the guest")?;
+        Ok(())
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // Both end by what the reaper does; nothing is left to report.
@@ -196,7 +240,7 @@ fn write_script(dir: &Path, kernel: &Kernel, command: &[String]) -> Result<()> {
          printf '#!/bin/sh\\nexec /sbin/modprobe -d {modules} \"$@\"\\n' >/run/modprobe\n\
          chmod +x /run/modprobe\necho /run/modprobe >/proc/sys/kernel/modprobe\n\
          for module in {MODULES}; do /run/modprobe -q \"$module\"; done\n\
-         ip link set lo up\ncd {here}\n\
+         ip link set lo up\ncd {here}\n: >{dir}/begun\n\
          {words} </dev/null >>{dir}/output 2>&1\n\
          echo $? >{dir}/status\necho o >/proc/sysrq-trigger\nwhile :; do sleep 60; done\n",
         modules = kernel.root().display(),
