@@ -18,12 +18,13 @@ const RATE: u32 = 250;
 /// Enough that each router has some, however they are spread.
 const FLOWS: usize = 8;
 
-/// BFD of 50 ms x 3 with both. The second is outside the subnet of the node's address, so that the
+/// BFD of 50 ms x 8 with both: a router that shares two processors with all other tests may be
+/// silent for 150 ms. The second is outside the subnet of the node's address, so that the
 /// path to it counts as one of several hops.
 const PEERS: &str = "apiVersion: projectcalico.org/v3
 kind: BGPPeer
 metadata: {name: tor1}
-spec: {peerIP: 10.1.0.1, asNumber: 65001, ocicat: {bfd: {minInterval: 50ms, multiplier: 3}}}
+spec: {peerIP: 10.1.0.1, asNumber: 65001, ocicat: {bfd: {minInterval: 50ms, multiplier: 8}}}
 ---
 apiVersion: projectcalico.org/v3
 kind: BGPPeer
@@ -32,7 +33,7 @@ spec:
   peerIP: 10.2.0.1
   asNumber: 65002
   sourceAddress: None
-  ocicat: {bfd: {minInterval: 50ms, multiplier: 3, multihop: true}}
+  ocicat: {bfd: {minInterval: 50ms, multiplier: 8, multihop: true}}
 ";
 
 struct Rack {
@@ -56,8 +57,8 @@ fn bird(lab: &Lab, netns: &Netns, number: u8) -> Result<Process> {
     let config = format!(
         "log stderr all;\nrouter id 10.{number}.0.1;\nprotocol device {{ scan time 60; }}\n\
          protocol static {{ ipv4; route 198.51.100.0/24 blackhole; }}\n\
-         protocol bfd {{ interface \"*\" {{ interval 50 ms; multiplier 3; }}; \
-         multihop {{ interval 50 ms; multiplier 3; }}; }}\n\
+         protocol bfd {{ interface \"*\" {{ interval 50 ms; multiplier 8; }}; \
+         multihop {{ interval 50 ms; multiplier 8; }}; }}\n\
          protocol bgp node {{\n local 10.{number}.0.1 as 6500{number};\n \
          neighbor 10.{number}.0.11 as 64512;\n {multihop}\n bfd on;\n connect delay time 1;\n \
          connect retry time 1;\n error wait time 1, 2;\n \
