@@ -174,10 +174,10 @@ impl Agent {
     /// What our table lacks, by reading it; the whole table where it can't be read.
     fn read_table(&mut self) -> Step {
         match self.kernel.nft_read() {
-            Ok(Some(actual)) => match actual.diff(self.calc.ruleset()) {
-                Some(ops) => Step::Table(ops),
-                None => Step::ReplaceTable,
-            },
+            Ok(Some(actual)) => {
+                let ops = actual.diff(self.calc.ruleset());
+                ops.map_or(Step::ReplaceTable, Step::Table)
+            }
             Ok(None) => Step::ReplaceTable,
             Err(error) => {
                 tracing::warn!(%error, "our table can't be read: replacing it");

@@ -180,9 +180,7 @@ impl Running {
             .context("the shell that ends the guest after us")?;
         Ok(Self { emulator, reaper })
     }
-}
 
-impl Running {
     /// Ends the emulator; another will use the directory.
     fn give_up(&mut self) -> Result<()> {
         if let Some(mut stdin) = self.reaper.stdin.take() {

@@ -74,31 +74,24 @@ impl<'a> Transaction<'a> {
         }
     }
 
+    /// Appends a message about the table; answers its sequence number.
+    fn request(&mut self, kind: u16, flags: Flags, body: impl FnOnce(&mut Encoder)) -> u32 {
+        request_of(self.table, &mut self.encoder, kind, flags, body)
+    }
+
     /// Creates the table if it is missing. With flags, one that is there has to have them too.
     pub(super) fn create_table(&mut self, flags: Option<u32>) {
-        let sequence = request_of(
-            self.table,
-            &mut self.encoder,
-            NEW_TABLE,
-            Flags::CREATE,
-            |encoder| {
-                if let Some(flags) = flags {
-                    encoder.be_u32(TABLE_FLAGS, flags);
-                }
-            },
-        );
+        let sequence = self.request(NEW_TABLE, Flags::CREATE, |encoder| {
+            if let Some(flags) = flags {
+                encoder.be_u32(TABLE_FLAGS, flags);
+            }
+        });
         self.names
             .push((sequence, format!("create table {}", self.table)));
     }
 
     pub(super) fn delete_table(&mut self) {
-        let sequence = request_of(
-            self.table,
-            &mut self.encoder,
-            DELETE_TABLE,
-            Flags::QUIET,
-            |_| {},
-        );
+        let sequence = self.request(DELETE_TABLE, Flags::QUIET, |_| {});
         self.names
             .push((sequence, format!("delete table {}", self.table)));
     }
@@ -154,20 +147,14 @@ impl<'a> Transaction<'a> {
     }
 
     fn simple(&mut self, kind: u16, attribute: u16, name: &str, what: &str) {
-        let sequence = request_of(
-            self.table,
-            &mut self.encoder,
-            kind,
-            Flags::QUIET,
-            |encoder| {
-                encoder.string(attribute, name);
-            },
-        );
+        let sequence = self.request(kind, Flags::QUIET, |encoder| {
+            encoder.string(attribute, name);
+        });
         self.names.push((sequence, format!("{what} {name}")));
     }
 
     fn counter(&mut self, kind: u16, flags: Flags, name: &str, what: &str) {
-        let sequence = request_of(self.table, &mut self.encoder, kind, flags, |encoder| {
+        let sequence = self.request(kind, flags, |encoder| {
             encoder.string(OBJECT_NAME, name);
             encoder.be_u32(OBJECT_TYPE, OBJECT_COUNTER);
             if kind == NEW_OBJECT {
@@ -190,28 +177,22 @@ impl<'a> Transaction<'a> {
         };
         let id = self.next_set_id;
         self.next_set_id += 1;
-        let sequence = request_of(
-            self.table,
-            &mut self.encoder,
-            NEW_SET,
-            Flags::CREATE_EXCLUSIVE,
-            |encoder| {
-                encoder.string(SET_NAME, name);
-                encoder.be_u32(SET_FLAGS, flags);
-                encoder.be_u32(SET_KEY_TYPE, key_type(&header.key));
-                encoder.be_u32(SET_KEY_LENGTH, key_length(&header.key));
-                encoder.be_u32(SET_ID, id);
-                if header.verdict_map {
-                    encoder.be_u32(SET_DATA_TYPE, DATA_VERDICT);
-                }
-                if header.key == [KeyType::Ifindex] {
-                    encoder.attribute(SET_USERDATA, &host_byte_order());
-                }
-                if header.size.is_some() || (interval && concatenated) {
-                    encoder.nested(SET_DESCRIPTION, |encoder| description(encoder, header));
-                }
-            },
-        );
+        let sequence = self.request(NEW_SET, Flags::CREATE_EXCLUSIVE, |encoder| {
+            encoder.string(SET_NAME, name);
+            encoder.be_u32(SET_FLAGS, flags);
+            encoder.be_u32(SET_KEY_TYPE, key_type(&header.key));
+            encoder.be_u32(SET_KEY_LENGTH, key_length(&header.key));
+            encoder.be_u32(SET_ID, id);
+            if header.verdict_map {
+                encoder.be_u32(SET_DATA_TYPE, DATA_VERDICT);
+            }
+            if header.key == [KeyType::Ifindex] {
+                encoder.attribute(SET_USERDATA, &host_byte_order());
+            }
+            if header.size.is_some() || (interval && concatenated) {
+                encoder.nested(SET_DESCRIPTION, |encoder| description(encoder, header));
+            }
+        });
         let what = if header.verdict_map { "map" } else { "set" };
         self.names.push((sequence, format!("add {what} {name}")));
         self.headers.insert(name.to_owned(), Some(header.clone()));
@@ -239,21 +220,15 @@ impl<'a> Transaction<'a> {
             });
         };
         for part in elements::parts(entries) {
-            let sequence = request_of(
-                self.table,
-                &mut self.encoder,
-                kind,
-                Flags::CREATE,
-                |encoder| {
-                    encoder.string(ELEMENTS_SET, name);
-                    encoder.nested(ELEMENTS_LIST, |encoder| {
-                        for (element, verdict) in part {
-                            let verdict = verdict.as_ref().filter(|_| kind == NEW_ELEMENTS);
-                            elements::encode(encoder, &header, element, verdict);
-                        }
-                    });
-                },
-            );
+            let sequence = self.request(kind, Flags::CREATE, |encoder| {
+                encoder.string(ELEMENTS_SET, name);
+                encoder.nested(ELEMENTS_LIST, |encoder| {
+                    for (element, verdict) in part {
+                        let verdict = verdict.as_ref().filter(|_| kind == NEW_ELEMENTS);
+                        elements::encode(encoder, &header, element, verdict);
+                    }
+                });
+            });
             self.names.push((sequence, format!("{verb} {name}")));
         }
         Ok(())
@@ -261,22 +236,16 @@ impl<'a> Transaction<'a> {
 
     fn add_chain(&mut self, name: &str, hook: Option<&BaseHook>) {
         const ACCEPT: u32 = 1;
-        let sequence = request_of(
-            self.table,
-            &mut self.encoder,
-            NEW_CHAIN,
-            Flags::CREATE_EXCLUSIVE,
-            |encoder| {
-                encoder.string(CHAIN_NAME, name);
-                let Some(hook) = hook else { return };
-                encoder.nested(CHAIN_HOOK, |encoder| {
-                    encoder.be_u32(HOOK_NUMBER, hook_number(hook.hook));
-                    encoder.be_u32(HOOK_PRIORITY, hook.priority as u32);
-                });
-                encoder.be_u32(CHAIN_POLICY, ACCEPT);
-                encoder.string(CHAIN_TYPE, chain_type(hook.chain_type));
-            },
-        );
+        let sequence = self.request(NEW_CHAIN, Flags::CREATE_EXCLUSIVE, |encoder| {
+            encoder.string(CHAIN_NAME, name);
+            let Some(hook) = hook else { return };
+            encoder.nested(CHAIN_HOOK, |encoder| {
+                encoder.be_u32(HOOK_NUMBER, hook_number(hook.hook));
+                encoder.be_u32(HOOK_PRIORITY, hook.priority as u32);
+            });
+            encoder.be_u32(CHAIN_POLICY, ACCEPT);
+            encoder.string(CHAIN_TYPE, chain_type(hook.chain_type));
+        });
         self.names.push((sequence, format!("add chain {name}")));
     }
 
@@ -294,23 +263,17 @@ impl<'a> Transaction<'a> {
                     reason: "the rule is too long".into(),
                 });
             }
-            let sequence = request_of(
-                self.table,
-                &mut self.encoder,
-                NEW_RULE,
-                Flags::APPEND,
-                |encoder| {
-                    encoder.string(RULE_CHAIN, chain);
-                    encoder.nested(RULE_EXPRESSIONS, |encoder| {
-                        expressions
-                            .iter()
-                            .for_each(|expression| expression.encode(encoder));
-                    });
-                    if let Some(comment) = comment {
-                        encoder.attribute(RULE_USERDATA, &comment_userdata(comment));
-                    }
-                },
-            );
+            let sequence = self.request(NEW_RULE, Flags::APPEND, |encoder| {
+                encoder.string(RULE_CHAIN, chain);
+                encoder.nested(RULE_EXPRESSIONS, |encoder| {
+                    expressions
+                        .iter()
+                        .for_each(|expression| expression.encode(encoder));
+                });
+                if let Some(comment) = comment {
+                    encoder.attribute(RULE_USERDATA, &comment_userdata(comment));
+                }
+            });
             self.names.push((sequence, op));
         }
         Ok(())
