@@ -36,6 +36,8 @@ install_packages() {
   for pair in $needs; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
   done
+  # A compiler comes without what programs are linked with.
+  [ -e "$(cc -print-file-name=crti.o 2>/dev/null)" ] || missing+=(libc6-dev)
   has_ipip || command -v qemu-system-x86_64 >/dev/null || missing+=(qemu-system-x86)
   [ ${#missing[@]} = 0 ] && return
   command -v apt-get >/dev/null || die "missing: ${missing[*]}, and there is no apt-get to install them with"

@@ -9,6 +9,7 @@ mod cni_socket;
 mod ctl;
 mod default_pools;
 mod health;
+mod host_settings;
 mod installation;
 mod journal;
 mod metrics;

@@ -1,4 +1,4 @@
-//! The datastore's two ends: a thread that yields updates, and one that writes.
+//! The datastore's two ends: what it says, and a thread that writes.
 //!
 //! Neither is ever waited for: an update that comes late is late, a write that fails is tried
 //! again until something newer for the same object replaces it.
@@ -7,8 +7,10 @@ mod cluster;
 mod directory;
 mod queue;
 mod services;
+mod updates;
 
 pub(crate) use services::ServicePicture;
+pub(crate) use updates::Updates;
 
 use datastore::kubernetes::{Cluster, ClusterOptions, ConnectError, Defaults, NodeStatus};
 use datastore::{Directory, Status};
@@ -20,7 +22,6 @@ use tokio::sync::mpsc;
 
 /// Time between attempts at a datastore that does not answer.
 const RETRY: Duration = Duration::from_secs(1);
-const UPDATES: usize = 1024;
 
 /// What holds the cluster's objects.
 #[derive(Debug, Clone)]
@@ -90,6 +91,8 @@ impl Source {
 pub(crate) enum Write {
     /// Create or replace an object of ours.
     Put(Box<Object>),
+    /// The pod of this endpoint is Ready: what waited for that is written soon.
+    Ready(ObjectKey),
     /// Remove an object of ours.
     Delete(ObjectKey),
     /// Say how an object, or the node, is doing.
@@ -156,40 +159,6 @@ pub(crate) struct Claim {
     pub(crate) block: IpamBlock,
     /// Who owns it now, or why nobody knows.
     pub(crate) owner: Result<String, String>,
-}
-
-/// Reads the source for this node, on a thread of its own. A datastore that can't be opened is a
-/// [`Update::Lost`], and is tried again.
-pub(crate) fn watch(source: &Source, node: &str) -> Result<mpsc::Receiver<Update>, std::io::Error> {
-    let (updates, receiver) = mpsc::channel(UPDATES);
-    let (source, node) = (source.clone(), node.to_owned());
-    std::thread::Builder::new()
-        .name("datastore".into())
-        .spawn(move || {
-            let mut said = None;
-            while !updates.is_closed() {
-                let reason = match source.watch(&node) {
-                    Ok(mut stream) => {
-                        said = None;
-                        while let Some(update) = stream.blocking_recv() {
-                            if updates.blocking_send(update).is_err() {
-                                return;
-                            }
-                        }
-                        format!("{source}: no more updates")
-                    }
-                    Err(reason) => reason,
-                };
-                if said.as_ref() != Some(&reason) {
-                    said = Some(reason.clone());
-                    if updates.blocking_send(Update::Lost { reason }).is_err() {
-                        return;
-                    }
-                }
-                std::thread::sleep(RETRY);
-            }
-        })?;
-    Ok(receiver)
 }
 
 /// Writes in the background. Clones share the writer.

@@ -162,6 +162,7 @@ mod tests {
             ports: [].into(),
             host_network: false,
             finished: false,
+            ready: false,
         })
     }
 

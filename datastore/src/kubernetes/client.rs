@@ -1,6 +1,7 @@
 //! Requests to whichever API server answers.
 
 use super::connection::{self, ClusterOptions, ConnectError, Server};
+use super::gate::Gate;
 use http_body_util::BodyExt;
 use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
@@ -17,7 +18,7 @@ use tokio::time::timeout;
 
 /// Patience with a server that takes a request and says nothing.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Time between two readings of the credentials that a server refused.
+/// Time between two readings of the credentials with which no server is reached.
 const CREDENTIALS: Duration = Duration::from_secs(5);
 /// Octets of an error's text that are kept.
 const MESSAGE: usize = 64 << 10;
@@ -90,6 +91,7 @@ struct Shared {
     servers: Mutex<Credentials>,
     /// Index of the server that answered last.
     current: AtomicUsize,
+    gate: Gate,
     _stop: oneshot::Sender<()>,
 }
 
@@ -122,6 +124,7 @@ impl Cluster {
             runtime: handle,
             servers: Mutex::new(servers),
             current: AtomicUsize::new(0),
+            gate: Gate::default(),
             _stop: stop,
         };
         Ok(Self {
@@ -172,16 +175,23 @@ impl Cluster {
 
     /// Sends a request to the server that answered last, or to the next one where it can't be
     /// reached. A request that may have arrived is not sent twice. Returns the head of an answer of
-    /// success, whose body may be a stream.
+    /// success, whose body may be a stream. All requests share one connection, where the server
+    /// speaks HTTP/2.
     pub async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, ApiError> {
+        let answer = self.shared.gate.through(self.ask(&request)).await?;
+        self.accepted(&request, answer).await
+    }
+
+    async fn ask(&self, request: &Request<Vec<u8>>) -> Result<Response<Body>, ApiError> {
         let servers = self.servers();
-        let mut failure = None;
+        let (mut failure, mut reached) = (None, false);
         for _ in 0..servers.len() {
             let at = self.shared.current.load(Ordering::Relaxed) % servers.len();
             let server = &servers[at];
             let sent = server.client.send(request.clone().map(Body::from));
-            let (reason, arrived) = match timeout(ANSWER, sent).await {
-                Ok(Ok(answer)) => return self.accepted(&request, answer).await,
+            let reason;
+            (reason, reached) = match timeout(ANSWER, sent).await {
+                Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => (chain(&error), !is_connect(&error)),
                 Err(_) => ("no answer".to_owned(), true),
             };
@@ -191,9 +201,13 @@ impl Cluster {
                 server: server.url.to_string(),
                 reason,
             });
-            if arrived {
+            if reached {
                 break;
             }
+        }
+        // The servers may have certificates of another authority now, or other addresses.
+        if !reached {
+            self.read_credentials().await;
         }
         Err(failure.expect("invariant: there is a server"))
     }
@@ -220,6 +234,7 @@ impl Cluster {
 
     /// What failed after an answer had begun.
     pub(super) fn unreachable(&self, reason: String) -> ApiError {
+        self.shared.gate.close();
         let servers = self.servers();
         let at = self.shared.current.load(Ordering::Relaxed) % servers.len();
         ApiError::Unreachable {
@@ -234,7 +249,8 @@ impl Cluster {
         Arc::clone(&held.servers)
     }
 
-    /// Tokens and certificates are replaced while we run: after a refusal the files are read again.
+    /// Tokens, certificates and authorities are replaced while we run: where no server knows us, or
+    /// none is reached, the files are read again.
     async fn read_credentials(&self) {
         let due = {
             let held = self.shared.servers.lock();
@@ -252,6 +268,8 @@ impl Cluster {
             Ok(servers) => {
                 let held = self.shared.servers.lock();
                 held.unwrap_or_else(PoisonError::into_inner).servers = servers.into();
+                // These clients have no connection yet.
+                self.shared.gate.close();
             }
             Err(error) => tracing::warn!(%error, "credentials not read again"),
         }

@@ -51,6 +51,19 @@ impl Item {
         })
     }
 
+    /// What concerns the node `own`: whether pods of others are Ready changes often and does not.
+    pub(super) fn seen_from(mut self, own: &str) -> Self {
+        if self.value["spec"]["nodeName"] != *own {
+            let status = self.value.get_mut("status").and_then(Value::as_object_mut);
+            status.and_then(|status| status.remove("conditions"));
+        } else if let Some(all) = self.value.pointer_mut("/status/conditions")
+            && let Some(all) = all.as_array_mut()
+        {
+            all.retain(|condition| condition["type"] == "Ready");
+        }
+        self
+    }
+
     /// Of what is kept: equal for objects that are read alike.
     pub(super) fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -205,11 +218,13 @@ mod tests {
 
     #[test]
     fn an_object_that_changed_only_where_nobody_reads_is_the_same() {
-        let hash = |change: &dyn Fn(&mut Value)| {
+        let from = |own: &str, change: &dyn Fn(&mut Value)| {
             let mut pod = pod("n2");
             change(&mut pod);
-            read(Kind::Pod, &pod.to_string()).unwrap().hash()
+            let item = read(Kind::Pod, &pod.to_string()).unwrap();
+            item.seen_from(own).hash()
         };
+        let hash = |change: &dyn Fn(&mut Value)| from("n1", change);
         let as_it_was = hash(&|_| {});
         let busy = |pod: &mut Value| {
             pod["metadata"]["resourceVersion"] = json!("8");
@@ -217,6 +232,18 @@ mod tests {
             pod["status"]["conditions"] = json!([{"type": "Ready"}]);
         };
         assert_eq!(hash(&busy), as_it_was);
+        // Its own node sees when it is Ready, and no other condition.
+        let conditions = |types: &'static [&str]| {
+            move |pod: &mut Value| {
+                let all = types
+                    .iter()
+                    .map(|name| json!({"type": name, "status": "True"}));
+                pod["status"]["conditions"] = all.collect();
+            }
+        };
+        let own = |types| from("n2", &conditions(types));
+        assert_eq!(own(&["Ready", "Initialized"]), own(&["Ready"]));
+        assert_ne!(own(&["Ready"]), own(&[]));
         assert_ne!(
             hash(&|pod| pod["spec"]["nodeName"] = json!("n3")),
             as_it_was

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `client` | [`Cluster`]: requests to whichever API server answers |
 //! | `connection` | kubeconfig or service account -> an HTTP/2 connection to one API server |
+//! | `gate` | who asks first, so that all share that connection |
 //! | `resource` | what is read, and what of it is kept |
 //! | `slim` | reading only what is kept |
 //! | `item`, `workload` | an object of the API -> updates; a Pod -> its workload endpoint |
@@ -21,6 +22,7 @@ mod client;
 mod connection;
 mod demand;
 mod follow;
+mod gate;
 mod item;
 mod reader;
 mod resource;

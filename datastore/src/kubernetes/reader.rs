@@ -324,6 +324,7 @@ impl Following {
 
     fn read(&self, raw: &RawValue) -> Option<Item> {
         Item::read(self.reader.source.resource, raw)
+            .map(|item| item.seen_from(&self.reader.own))
             .inspect_err(|error| tracing::warn!(source = %self.name, %error, "ignored"))
             .ok()
     }

@@ -53,6 +53,7 @@ const CONTAINERS: Keep = Keep::Each(&Keep::Fields(&[
     ("restartPolicy", Keep::All),
     ("ports", Keep::All),
 ]));
+const CONDITIONS: Keep = Keep::Each(&Keep::Fields(&[("type", Keep::All), ("status", Keep::All)]));
 static POD: Keep = Keep::Fields(&[
     ("metadata", METADATA),
     (
@@ -67,7 +68,11 @@ static POD: Keep = Keep::Fields(&[
     ),
     (
         "status",
-        Keep::Fields(&[("phase", Keep::All), ("podIPs", Keep::All)]),
+        Keep::Fields(&[
+            ("phase", Keep::All),
+            ("podIPs", Keep::All),
+            ("conditions", CONDITIONS),
+        ]),
     ),
 ]);
 

@@ -137,6 +137,13 @@ pub fn detect(
     }
 }
 
+/// Whether what was found is another address than the one that is said, or has another subnet:
+/// an address said without a length (a kubelet reports them so) has that of its interface.
+pub fn differs(said: IpNet, found: IpNet) -> bool {
+    let alone = said.prefix_len() == said.max_prefix_len();
+    said.addr() != found.addr() || (!alone && said.prefix_len() != found.prefix_len())
+}
+
 /// Neither of a link nor of this host alone.
 fn is_usable(address: IpAddr) -> bool {
     match address {
@@ -228,6 +235,22 @@ mod tests {
         ] {
             assert_eq!(found(method, false).as_deref(), v4, "{method}");
             assert_eq!(found(method, true).as_deref(), v6, "{method}, IPv6");
+        }
+    }
+
+    #[test]
+    fn an_address_said_without_a_length_differs_only_as_an_address() {
+        for (said, found, differ) in [
+            ("10.0.0.1/32", "10.0.0.1/24", false),
+            ("10.0.0.1/24", "10.0.0.1/24", false),
+            ("10.0.0.1/16", "10.0.0.1/24", true),
+            ("10.0.0.1/24", "10.0.0.1/32", true),
+            ("10.0.0.1/32", "10.0.0.2/24", true),
+            ("10.0.0.1/24", "10.0.0.2/24", true),
+            ("fd00::1/128", "fd00::1/64", false),
+            ("fd00::1/128", "fd00::2/64", true),
+        ] {
+            assert_eq!(differs(net(said), net(found)), differ, "{said}, {found}");
         }
     }
 

@@ -8,7 +8,7 @@ use ipam::Owner;
 use ipam::journal::{Live, Record, State};
 use ipnet::IpNet;
 use model::dataplane::Link;
-use model::{IpamBlock, ObjectKey, WorkloadEndpoint, names};
+use model::{IpamBlock, ObjectKey, Pod, WorkloadEndpoint, names};
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -260,8 +260,33 @@ impl Agent {
                 false => self.calc.objects().get(&object.key()) == Some(&object),
             };
             if !told {
+                let key = object.key();
                 self.store.write(Write::Put(Box::new(object)));
+                self.pod_is_ready(key, &local.endpoint);
             }
+        }
+    }
+
+    /// A pod of this node may have become Ready.
+    pub(super) fn on_pod(&self, pod: &Pod) {
+        if !pod.ready || !self.store.is_cluster() {
+            return;
+        }
+        let locals = self.calc.local().values().map(|local| &local.endpoint);
+        let own = |endpoint: &&WorkloadEndpoint| {
+            endpoint.namespace == pod.namespace && endpoint.pod == pod.name
+        };
+        for endpoint in locals.filter(own) {
+            self.pod_is_ready(key_of(endpoint), endpoint);
+        }
+    }
+
+    /// Tells the writer, if the endpoint's pod is Ready.
+    fn pod_is_ready(&self, key: ObjectKey, endpoint: &WorkloadEndpoint) {
+        let pod = self.calc.objects().pod(&endpoint.namespace, &endpoint.pod);
+        let same = |pod: &Pod| endpoint.pod_uid.is_none() || pod.uid == endpoint.pod_uid;
+        if pod.is_some_and(|pod| pod.ready && same(pod)) {
+            self.store.write(Write::Ready(key));
         }
     }
 }

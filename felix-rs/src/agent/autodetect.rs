@@ -1,8 +1,10 @@
 //! The node's own address, where nobody has said it, or said another.
 
 use super::{Agent, Phase};
-use felix_core::autodetect::{Method, detect};
+use datastore::Condition;
+use felix_core::autodetect::{Method, detect, differs};
 use ipnet::IpNet;
+use model::{Kind, ObjectKey};
 use std::time::{Duration, Instant};
 
 /// How often it is looked for.
@@ -14,6 +16,8 @@ pub(super) struct Detected {
     v4: Option<IpNet>,
     v6: Option<IpNet>,
     at: Option<Instant>,
+    /// How that differs from what the Node object says, as told last.
+    told: Vec<String>,
 }
 
 impl Agent {
@@ -34,8 +38,10 @@ impl Agent {
             v4: found(v4.or(by_default.as_ref()), false),
             v6: found(self.options.ip6_autodetection_method.as_ref(), true),
             at: Some(now),
+            told: self.detected.told.clone(),
         };
         self.detected = detected;
+        self.tell_differing_addresses();
     }
 
     /// Annotations of the Node object that it lacks.
@@ -64,10 +70,10 @@ impl Agent {
             node.ipv6_address.map(IpNet::V6),
         ];
         let found = [self.detected.v4, self.detected.v6];
-        let differ = said
-            .into_iter()
-            .zip(found)
-            .filter(|(said, found)| said.zip(*found).is_some_and(|(said, found)| said != found));
+        let differ = said.into_iter().zip(found).filter(|(said, found)| {
+            said.zip(*found)
+                .is_some_and(|(said, found)| differs(said, found))
+        });
         let sentence = |(said, found): (Option<IpNet>, Option<IpNet>)| {
             let (said, found) = (said?, found?);
             Some(format!(
@@ -77,5 +83,22 @@ impl Agent {
             ))
         };
         differ.filter_map(sentence).collect()
+    }
+
+    /// Says so in an Event about the Node object, once.
+    fn tell_differing_addresses(&mut self) {
+        let differ = self.differing_addresses();
+        if differ == self.detected.told {
+            return;
+        }
+        let condition = |message: &String| Condition {
+            type_: "AddressDetected".into(),
+            status: false,
+            reason: "AddressDiffers".into(),
+            message: message.clone(),
+        };
+        let own = ObjectKey::global(Kind::Node, &self.options.node_name);
+        self.write_status(&own, differ.iter().map(condition).collect());
+        self.detected.told = differ;
     }
 }

@@ -64,6 +64,7 @@ impl Agent {
                 self.care.foreign_stale |=
                     self.foreign_may_differ(endpoint.map(|endpoint| &**endpoint));
             }
+            (Kind::Pod, Some(Object::Pod(pod))) => self.on_pod(&pod),
             (Kind::Node, Some(Object::Node(node))) if node.name == self.options.node_name => {
                 self.ipam.set_node_labels(node.labels);
             }

@@ -37,13 +37,13 @@ use crate::journal::Journal;
 use crate::options::Options;
 use crate::revoker::{self, Revoker};
 use crate::snapshot::Saver;
-use crate::store::{Said, Store};
+use crate::store::{Said, Store, Updates};
 use bgp_speaker::{FibEvent, Handle, LocalRoute, SpeakerConfig, Stop};
 use felix_core::{Actual, Calc, EndpointKey, Phase};
 use ipam::Ipam;
 use ipnet::IpNet;
 use kernel::{HeldPacket, Kernel, KernelEvent, LoggedPacket};
-use model::{Object, ObjectKey, Update};
+use model::{Object, ObjectKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ const BATCH: usize = 512;
 
 /// Where facts come from.
 pub(crate) struct Inputs {
-    pub(crate) updates: mpsc::Receiver<Update>,
+    pub(crate) updates: Updates,
     pub(crate) kernel: mpsc::Receiver<KernelEvent>,
     pub(crate) fib: mpsc::Receiver<FibEvent>,
     pub(crate) calls: mpsc::Receiver<Call>,
@@ -116,6 +116,8 @@ pub(crate) struct Agent {
     /// Since when the kernel refuses our table.
     failing_since: Option<Instant>,
     forwarding_failure: Option<String>,
+    /// Settings of others that lose packets of pods.
+    host_settings: Vec<String>,
     /// The first reading is no audit.
     audited: bool,
     audit_findings: u64,
@@ -227,9 +229,7 @@ impl Agent {
                     }
                     self.on_kernel(event);
                 }
-                update = inputs.updates.recv() => {
-                    self.on_update(update.ok_or(Fatal::Gone("datastore thread"))?);
-                }
+                update = inputs.updates.recv() => self.on_update(update),
                 event = inputs.fib.recv() => self.on_fib(event.ok_or(Fatal::Gone("BGP speaker"))?),
                 said = inputs.said.recv() => {
                     self.on_said(said.ok_or(Fatal::Gone("datastore writer"))?);
@@ -285,7 +285,7 @@ impl Agent {
             self.on_kernel(event);
         }
         for _ in 0..BATCH {
-            let Ok(update) = inputs.updates.try_recv() else {
+            let Some(update) = inputs.updates.try_recv() else {
                 break;
             };
             self.on_update(update);

@@ -4,9 +4,9 @@ use super::Agent;
 use crate::store::Write;
 use bgp_core::{PathStatus, PeerStatus, RouteStatus, SpeakerStatus};
 use ipnet::IpNet;
-use model::{CalicoNodeStatus, NodeStatusClass};
+use model::{CalicoNodeStatus, NodeStatusClass, Selector};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Routes of one family in one answer: objects of the API have a largest size.
@@ -33,6 +33,7 @@ impl Agent {
                 continue;
             }
             answered.insert(question.name.clone(), (question.clone(), Instant::now()));
+            let for_all_nodes = self.peers_of_all_nodes();
             let (speaker, store, ready) = (
                 self.speaker.clone(),
                 self.store.clone(),
@@ -47,11 +48,27 @@ impl Agent {
                 if let (Ok(status), Ok(routes)) = (speaker.status().await, routes) {
                     store.write(Write::NodeReport {
                         name: question.name.clone(),
-                        status: Box::new(answer(&question, ready, &status, &routes)),
+                        status: Box::new(answer(
+                            &question,
+                            ready,
+                            &status,
+                            &routes,
+                            &for_all_nodes,
+                        )),
                     });
                 }
             });
         }
+    }
+
+    /// What sessions are called that every node has.
+    fn peers_of_all_nodes(&self) -> BTreeSet<String> {
+        let peers = self.calc.objects().bgp_peers();
+        let of_all =
+            peers.filter(|peer| peer.node.is_none() && peer.node_selector == Selector::All);
+        of_all
+            .map(|peer| format!("BGPPeer/{}", peer.name))
+            .collect()
     }
 }
 
@@ -60,6 +77,7 @@ fn answer(
     ready: bool,
     speaker: &SpeakerStatus,
     routes: &[RouteStatus],
+    for_all_nodes: &BTreeSet<String>,
 ) -> Value {
     let mut answer = Map::new();
     for class in &question.classes {
@@ -75,7 +93,9 @@ fn answer(
                     json!({ "birdV4": daemon, "birdV6": daemon }),
                 );
             }
-            NodeStatusClass::Bgp => drop(answer.insert("bgp".into(), sessions(speaker))),
+            NodeStatusClass::Bgp => {
+                drop(answer.insert("bgp".into(), sessions(speaker, for_all_nodes)))
+            }
             NodeStatusClass::Routes => {
                 let of_family = |v4: bool| {
                     let ours = routes
@@ -96,7 +116,7 @@ fn answer(
     answer.into()
 }
 
-fn sessions(speaker: &SpeakerStatus) -> Value {
+fn sessions(speaker: &SpeakerStatus, for_all_nodes: &BTreeSet<String>) -> Value {
     let of_family = |v4: bool| {
         let peers = speaker.peers.iter();
         let peers: Vec<&PeerStatus> = peers
@@ -106,7 +126,8 @@ fn sessions(speaker: &SpeakerStatus) -> Value {
             .iter()
             .filter(|peer| peer.state == "Established")
             .count();
-        let told: Value = peers.iter().map(|peer| session(peer)).collect();
+        let told = peers.iter().map(|peer| session(peer, for_all_nodes));
+        let told: Value = told.collect();
         (established, peers.len() - established, told)
     };
     let ((up4, down4, peers4), (up6, down6, peers6)) = (of_family(true), of_family(false));
@@ -120,10 +141,15 @@ fn sessions(speaker: &SpeakerStatus) -> Value {
     })
 }
 
-fn session(peer: &PeerStatus) -> Value {
+fn session(peer: &PeerStatus, for_all_nodes: &BTreeSet<String>) -> Value {
+    let type_ = match &peer.name {
+        name if is_mesh(name) => "NodeMesh",
+        name if for_all_nodes.contains(name) => "GlobalPeer",
+        _ => "NodePeer",
+    };
     json!({
         "peerIP": peer.key.address,
-        "type": if is_mesh(&peer.name) { "NodeMesh" } else { "GlobalPeer" },
+        "type": type_,
         "state": peer.state,
         "since": format!("{} s", peer.since),
     })
@@ -202,7 +228,7 @@ mod tests {
                 paths: vec![path("local", None, "best")],
             },
         ];
-        let said = answer(&question, true, &speaker, &routes);
+        let said = answer(&question, true, &speaker, &routes, &BTreeSet::new());
         assert_eq!(said["agent"]["birdV6"]["state"], "Ready");
         assert_eq!(said["agent"]["birdV4"]["routerID"], "10.1.0.11");
         assert!(said.get("bgp").is_none(), "nobody asked");

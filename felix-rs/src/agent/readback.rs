@@ -2,6 +2,7 @@
 
 use super::Agent;
 use super::apply::ApplyError;
+use crate::host_settings;
 use kernel::KernelRoute;
 use model::dataplane::{Address, Link, RouteKind, Tunnel};
 use model::names;
@@ -13,6 +14,7 @@ impl Agent {
     /// and logged, so that the audit can't hide a defect.
     pub(super) fn audit(&mut self) {
         self.enable_forwarding();
+        self.look_at_host_settings();
         self.recheck_all_tunnels();
         let before = self.actual.routes.clone();
         if let Err(error) = self.read_kernel() {
@@ -112,6 +114,22 @@ impl Agent {
         if known.is_some_and(|tunnel| !is_as_made(link, tunnel)) {
             self.actual.tunnels.remove(&link.name);
         }
+    }
+
+    /// What is not ours to set is told.
+    fn look_at_host_settings(&mut self) {
+        let wrong = host_settings::wrong(&self.options.sysctl_dir).into_iter();
+        let said: Vec<String> = wrong
+            .filter(|what| what.loses_packets)
+            .map(|what| what.said)
+            .collect();
+        for what in said
+            .iter()
+            .filter(|what| !self.host_settings.contains(what))
+        {
+            tracing::warn!(setting = %what, "of this host");
+        }
+        self.host_settings = said;
     }
 
     /// Forwarding is ours to set; somebody may have turned it off again.

@@ -117,6 +117,7 @@ impl Agent {
                 .iter()
                 .map(|reason| format!("connections that policy denies are not cut: {reason}")),
         );
+        notes.extend(self.host_settings.iter().cloned());
         notes.extend(self.blind.iter().cloned());
         notes.extend(self.differing_addresses());
         notes.extend(self.without_labels().take(3).map(|local| {
@@ -266,7 +267,7 @@ impl Agent {
         self.reported.objects = now;
     }
 
-    fn write_status(&self, object: &ObjectKey, conditions: Vec<Condition>) {
+    pub(super) fn write_status(&self, object: &ObjectKey, conditions: Vec<Condition>) {
         self.store.write(Write::Status(Box::new(Status {
             node: self.options.node_name.clone(),
             object: Some(object.clone()),

@@ -14,7 +14,7 @@ use crate::journal::{Journal, JournalError};
 use crate::options::{Options, Switch};
 use crate::revoker::Revoker;
 use crate::snapshot::{self, Saver};
-use crate::store::{self, Source, Store};
+use crate::store::{Source, Store, Updates};
 use crate::{cni_socket, ctl};
 use felix_core::checks::TunnelKinds;
 use felix_core::{Actual, Calc, Permissions, Phase, Step, plan, plan::Scope};
@@ -89,7 +89,7 @@ pub(crate) fn start(
     let (speaker, fib) = bgp_speaker::spawn(speaker_options)?;
     let thread = |name| move |source| StartError::Thread { name, source };
     let source = options.datastore();
-    let updates = store::watch(&source, &options.node_name).map_err(thread("datastore"))?;
+    let updates = Updates::of(source.clone(), &options.node_name);
     let (store, said) = Store::start(&source, &options.node_name).map_err(thread("writer"))?;
     let (revoker, revocations) = match options.revoke_connections {
         Switch::On => {
@@ -143,6 +143,7 @@ pub(crate) fn start(
         detected: super::autodetect::Detected::default(),
         failing_since: None,
         forwarding_failure: None,
+        host_settings: Vec::new(),
         audited: false,
         audit_findings: 0,
         conflicts: Vec::new(),
@@ -332,25 +333,14 @@ pub(crate) async fn print_plan(options: Options) -> Result<String, StartError> {
             sequence: live.sequence,
         });
     }
-    let mut updates = store::watch(&options.datastore(), &options.node_name).map_err(|source| {
-        StartError::Thread {
-            name: "datastore",
-            source,
-        }
-    })?;
+    let mut updates = Updates::of(options.datastore(), &options.node_name);
     let synced = async {
-        while let Some(update) = updates.recv().await {
-            calc.on_update(update);
-            if calc.phase() == Phase::InSync {
-                return true;
-            }
+        while calc.phase() != Phase::InSync {
+            calc.on_update(updates.recv().await);
         }
-        false
     };
-    if !tokio::time::timeout(Duration::from_secs(5), synced)
-        .await
-        .unwrap_or(false)
-    {
+    let in_time = tokio::time::timeout(Duration::from_secs(5), synced).await;
+    if in_time.is_err() {
         return Err(StartError::NotInSync(options.datastore()));
     }
     calc.resolve();

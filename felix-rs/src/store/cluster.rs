@@ -13,9 +13,12 @@ use tokio::task::JoinSet;
 
 /// Writes on their way at a time.
 const AT_ONCE: usize = 8;
-/// A pod is annotated this long after it has its addresses: it is Ready by then, or slow, and one
-/// that is gone by then costs nothing.
-const POD_DELAY: Duration = Duration::from_secs(10);
+/// A pod is annotated this long after it became Ready, so that nothing is asked of the API server
+/// while it has pods to start.
+const READY_DELAY: Duration = Duration::from_secs(2);
+/// And this long after it has its addresses if it does not become Ready; one that is gone by then
+/// costs nothing.
+const POD_DELAY: Duration = Duration::from_secs(60);
 /// What is held in a block is written this long after it changed, with what else changes meanwhile.
 const BLOCK_DELAY: Duration = Duration::from_secs(10);
 /// A write that takes longer is given up, and tried again.
@@ -112,6 +115,10 @@ impl Writes {
         let now = Instant::now();
         let (subject, due) = match &write {
             Write::Put(object) => (Subject::Object(object.key()), now + POD_DELAY),
+            Write::Ready(key) => {
+                let subject = Subject::Object(key.clone());
+                return self.pending.hasten(&subject, now + READY_DELAY);
+            }
             Write::Delete(key) => return self.pending.cancel(&Subject::Object(key.clone())),
             Write::Status(status) => match &status.object {
                 Some(key) => (Subject::Status(key.clone()), now),
@@ -263,7 +270,7 @@ async fn attempt(
             );
             Ok(())
         }
-        Write::Delete(_) => Ok(()),
+        Write::Delete(_) | Write::Ready(_) => Ok(()),
     };
     match result {
         Ok(()) => Done::Written,

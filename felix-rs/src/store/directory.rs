@@ -79,7 +79,8 @@ impl Pending {
                 ..
             } => return self.lease(name, Some((expected.as_ref(), next, *begun))),
             // Said elsewhere in a directory, or of no use there.
-            Write::Node(_)
+            Write::Ready(_)
+            | Write::Node(_)
             | Write::NodeReport { .. }
             | Write::Allocations { .. }
             | Write::Defaults(_)
@@ -115,6 +116,7 @@ impl Pending {
             | Write::TakeOver { .. }
             | Write::ReadLease(_)
             | Write::SwapLease { .. }
+            | Write::Ready(_)
             | Write::Node(_)
             | Write::NodeReport { .. }
             | Write::Allocations { .. }

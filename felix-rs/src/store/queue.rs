@@ -53,6 +53,15 @@ impl<S: Ord + Clone + Hash, W: Clone> Queue<S, W> {
         entry.waiting = Some(write);
     }
 
+    /// What waits about the subject is written no later than `due`, unless an attempt has failed.
+    pub(super) fn hasten(&mut self, subject: &S, due: Instant) {
+        if let Some(entry) = self.entries.get_mut(subject)
+            && entry.failures == 0
+        {
+            entry.due = entry.due.min(due);
+        }
+    }
+
     /// Forgets what waits about a subject.
     pub(super) fn cancel(&mut self, subject: &S) {
         if let Some(entry) = self.entries.get_mut(subject) {
@@ -175,6 +184,20 @@ mod tests {
         queue.push("block", 4, now + second(20));
         queue.written(&"block");
         assert_eq!(queue.next(now + second(19), 8), None);
+    }
+
+    #[test]
+    fn what_waits_is_hastened_and_what_is_not_there_or_has_failed_is_not() {
+        let (mut queue, now) = (Queue::new("n1"), Instant::now());
+        queue.hasten(&"pod", now);
+        queue.push("pod", 1, now + second(60));
+        queue.hasten(&"pod", now + second(2));
+        queue.hasten(&"pod", now + second(5));
+        assert_eq!(queue.next_due(), Some(now + second(2)));
+        assert_eq!(queue.next(now + second(2), 8), Some(("pod", 1)));
+        queue.failed(&"pod", 1, now + second(2));
+        queue.hasten(&"pod", now);
+        assert_eq!(queue.next(now + second(2), 8), None);
     }
 
     #[test]

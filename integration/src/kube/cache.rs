@@ -85,6 +85,7 @@ impl Cache {
             }
         }
         for (name, package) in [
+            ("etcd", "./etcd"),
             ("pause", "./pause"),
             ("cri", "./cri"),
             ("agnhost", "k8s.io/kubernetes/test/images/agnhost"),

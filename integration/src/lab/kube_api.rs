@@ -1,6 +1,7 @@
 //! A real API server of Kubernetes with its etcd, in a namespace of the lab.
 
-use super::{Lab, Netns, Process, wait};
+use super::{Lab, Netns, Process, process, wait};
+use crate::kube::cache::Cache;
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -15,6 +16,12 @@ const START: Duration = Duration::from_secs(120);
 const STOP: Duration = Duration::from_secs(60);
 /// Port of the API, on loopback.
 pub const PORT: u16 = 6443;
+/// Port of the second server's API, on loopback.
+const TWIN_PORT: u16 = 6444;
+/// URL of the second server.
+pub const TWIN: &str = "https://127.0.0.1:6444";
+/// Has `kubectl` ask the second server.
+pub const SERVER_TWIN: &str = "--server=https://127.0.0.1:6444";
 const ETCD: u16 = 2379;
 
 /// An API server and its etcd. Users are told apart by tokens.
@@ -22,9 +29,12 @@ const ETCD: u16 = 2379;
 pub struct KubeApi {
     netns: Netns,
     dir: PathBuf,
-    bin: PathBuf,
+    /// `kube-apiserver` and `kubectl`.
+    programs: [PathBuf; 2],
     etcd: Process,
     server: Option<Process>,
+    twin: Option<Process>,
+    flags: Vec<String>,
     tokens: Vec<(String, String)>,
 }
 
@@ -36,7 +46,8 @@ impl KubeApi {
     /// A program is missing, or does not start.
     pub fn start(lab: &Lab, netns: &Netns, users: &[&str]) -> Result<Self> {
         let dir = lab.subdir("kube-api")?;
-        let bin = binaries()?;
+        let cache = Cache::locate();
+        let programs = [cache.binary("kube-apiserver")?, cache.binary("kubectl")?];
         let mut tokens = vec![("admin".to_owned(), "token-admin".to_owned())];
         tokens.extend(
             users
@@ -62,9 +73,11 @@ impl KubeApi {
         let mut api = Self {
             netns: netns.clone(),
             dir,
-            bin,
+            programs,
             etcd,
             server: None,
+            twin: None,
+            flags: Vec::new(),
             tokens,
         };
         api.start_server()?;
@@ -76,26 +89,7 @@ impl KubeApi {
     /// # Errors
     /// It can't be started, or is not ready in time.
     pub fn start_server(&mut self) -> Result<()> {
-        let file = |name: &str| self.dir.join(name).display().to_string();
-        let certificates = self.dir.join("certificates");
-        let mut command = Command::new(self.bin.join("kube-apiserver"));
-        command
-            .args(["--etcd-servers", "http://127.0.0.1:2379"])
-            .args([
-                "--bind-address",
-                "127.0.0.1",
-                "--secure-port",
-                &PORT.to_string(),
-            ])
-            .args(["--advertise-address", "192.0.2.1"])
-            .args(["--service-cluster-ip-range", "10.96.0.0/16"])
-            .args(["--token-auth-file", &file("tokens.csv")])
-            .args(["--authorization-mode", "RBAC"])
-            .args(["--disable-admission-plugins", "ServiceAccount"])
-            .args(["--service-account-issuer", "https://kubernetes.default.svc"])
-            .args(["--service-account-key-file", &file("sa.key")])
-            .args(["--service-account-signing-key-file", &file("sa.key")])
-            .args(["--cert-dir", &certificates.display().to_string()]);
+        let mut command = self.server_command(PORT);
         self.server = Some(Process::start(
             &self.netns,
             &self.dir,
@@ -116,6 +110,54 @@ impl KubeApi {
         ended.map_or(ready.map(drop), Err)
     }
 
+    fn server_command(&self, port: u16) -> Command {
+        let file = |name: &str| self.dir.join(name).display().to_string();
+        let certificates = self.dir.join("certificates");
+        let mut command = Command::new(&self.programs[0]);
+        command
+            .args(["--etcd-servers", "http://127.0.0.1:2379"])
+            .args([
+                "--bind-address",
+                "127.0.0.1",
+                "--secure-port",
+                &port.to_string(),
+            ])
+            .args(["--advertise-address", "192.0.2.1"])
+            .args([
+                "--service-cluster-ip-range",
+                "10.96.0.0/16,fd00:10:96::/112",
+            ])
+            .args(["--token-auth-file", &file("tokens.csv")])
+            .args(["--authorization-mode", "RBAC"])
+            .args(["--disable-admission-plugins", "ServiceAccount"])
+            .args(["--service-account-issuer", "https://kubernetes.default.svc"])
+            .args(["--service-account-key-file", &file("sa.key")])
+            .args(["--service-account-signing-key-file", &file("sa.key")])
+            .args(["--cert-dir", &certificates.display().to_string()])
+            .args(&self.flags);
+        command
+    }
+
+    /// Flags of the server's next starts, besides its own.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    }
+
+    /// A second server of the same etcd, at [`TWIN`], and waits until it is ready.
+    ///
+    /// # Errors
+    /// It can't be started, or is not ready in time.
+    pub fn start_twin(&mut self) -> Result<()> {
+        let mut command = self.server_command(TWIN_PORT);
+        let twin = Process::start(&self.netns, &self.dir, "twin-apiserver", &mut command)?;
+        self.twin = Some(twin);
+        wait::until(START, "the second API server to be ready", || {
+            let ready = self.kubectl(&[SERVER_TWIN, "get", "--raw", "/readyz"]);
+            ready.map_err(|error| format!("{error:#}"))
+        })
+        .map(drop)
+    }
+
     /// Ends the server as a crash does, and waits for its end: in good order it waits for watches.
     ///
     /// # Errors
@@ -125,6 +167,15 @@ impl KubeApi {
         server.signal(Signal::KILL)?;
         server.wait(STOP)?;
         Ok(())
+    }
+
+    /// Makes the server sign for itself anew at its next start: kubeconfigs name the file, whose
+    /// content then differs. The server must not run.
+    ///
+    /// # Errors
+    /// The files can't be removed.
+    pub fn forget_certificate(&self) -> Result<()> {
+        std::fs::remove_dir_all(self.dir.join("certificates")).context("certificates")
     }
 
     /// Deletes a key of etcd behind the server's back, and makes etcd forget every version but the
@@ -216,7 +267,7 @@ impl KubeApi {
     /// # Errors
     /// What it said.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        let kubectl = self.bin.join("kubectl").display().to_string();
+        let kubectl = self.programs[1].display().to_string();
         let config = format!("--kubeconfig={}", self.kubeconfig("admin").display());
         let mut all = vec![kubectl.as_str(), config.as_str()];
         all.extend(args);
@@ -228,13 +279,25 @@ impl KubeApi {
     /// # Errors
     /// What it said.
     pub fn apply(&self, manifests: &str) -> Result<()> {
-        let mut command = Command::new(self.bin.join("kubectl"));
+        self.feed(&["apply", "--server-side", "-f", "-"], manifests)
+    }
+
+    /// Asks what the server says of new objects, and makes none.
+    ///
+    /// # Errors
+    /// What it refuses.
+    pub fn try_create(&self, manifests: &str) -> Result<()> {
+        self.feed(&["create", "--dry-run=server", "-f", "-"], manifests)
+    }
+
+    fn feed(&self, words: &[&str], manifests: &str) -> Result<()> {
+        let mut command = Command::new(&self.programs[1]);
         command
             .arg("--kubeconfig")
             .arg(self.kubeconfig("admin"))
-            .args(["apply", "--server-side", "-f", "-"])
+            .args(words)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = self.netns.spawn(&mut command)?;
         let mut stdin = child.stdin.take().context("kubectl's input")?;
@@ -242,7 +305,8 @@ impl KubeApi {
         drop(stdin);
         let output = child.wait_with_output()?;
         if !output.status.success() {
-            bail!("kubectl apply: {}", String::from_utf8_lossy(&output.stderr));
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("kubectl {}: {said}", words[0]);
         }
         Ok(())
     }
@@ -277,14 +341,14 @@ impl KubeApi {
 
     /// The end of the server's log, for a test that fails.
     pub fn log(&self) -> String {
-        let logs = [self.server.as_ref(), Some(&self.etcd)];
+        let logs = [self.server.as_ref(), self.twin.as_ref(), Some(&self.etcd)];
         let logs = logs.into_iter().flatten().map(Process::log);
         logs.collect::<Vec<_>>().join("\n")
     }
 }
 
 fn start_etcd(netns: &Netns, dir: &Path) -> Result<Process> {
-    let mut command = Command::new(etcd());
+    let mut command = Command::new(Cache::locate().binary("etcd")?);
     command
         .arg("--data-dir")
         .arg(dir.join("etcd"))
@@ -310,39 +374,22 @@ fn base64(bytes: &[u8]) -> String {
     bytes.chunks(3).map(group).collect()
 }
 
-/// That of the assets where they have one, or the system's.
-fn etcd() -> PathBuf {
-    let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
-    let own = assets.map(|folder| folder.join("etcd"));
-    own.filter(|path| path.exists())
-        .unwrap_or_else(|| PathBuf::from("etcd"))
-}
-
-/// The folder of `kube-apiserver` and `kubectl`: `KUBEBUILDER_ASSETS`, or the newest version that
-/// `cargo lab kube build` has left in its cache.
-fn binaries() -> Result<PathBuf> {
-    if let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") {
-        return Ok(PathBuf::from(assets));
-    }
-    let cache = match std::env::var_os("OCICAT_KUBE_DIR") {
-        Some(folder) => PathBuf::from(folder),
-        None => {
-            let home = std::env::var_os("HOME").context("HOME")?;
-            PathBuf::from(home).join(".cache/ocicat/kube")
-        }
+/// Whether etcd answers when it is asked how far it is: without that no API server tells the end of
+/// a list that it streams. Debian 12's does not, those of clusters do (3.4.31, 3.5.13).
+///
+/// # Errors
+/// There is no etcd, or it does not say its version.
+pub fn etcd_tells_progress() -> Result<bool> {
+    let said = process::run(Command::new(Cache::locate().binary("etcd")?).arg("--version"))?;
+    let version = said
+        .lines()
+        .find_map(|line| line.strip_prefix("etcd Version: "));
+    let parts = version.into_iter().flat_map(|version| version.split('.'));
+    let numbers: Vec<u32> = parts.filter_map(|part| part.parse().ok()).collect();
+    let [major, minor, patch] = numbers[..] else {
+        bail!("etcd's version: {said}");
     };
-    let found = std::fs::read_dir(&cache).into_iter().flatten().flatten();
-    let mut versions: Vec<PathBuf> = found
-        .map(|entry| entry.path())
-        .filter(|path| path.join("kube-apiserver").exists())
-        .collect();
-    versions.sort();
-    versions.pop().with_context(|| {
-        format!(
-            "no kube-apiserver below {}: run `cargo lab kube build`, or set KUBEBUILDER_ASSETS",
-            cache.display()
-        )
-    })
+    Ok((major, minor, patch) >= (3, 5, 13) || ((major, minor) == (3, 4) && patch >= 31))
 }
 
 #[cfg(test)]

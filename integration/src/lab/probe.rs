@@ -14,6 +14,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// How long a prober that runs may take to say what came of an operation that has ended.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// Numbers flows across all probers of this process.
 static FLOWS: AtomicU64 = AtomicU64::new(1);
 
@@ -122,9 +125,10 @@ impl Probe {
         Ok(receiver)
     }
 
-    fn answer(&self, operation: Operation) -> Result<Outcome> {
+    /// Waits for longer than the operation itself may take: it says why it failed.
+    fn answer(&self, operation: Operation, limit: Duration) -> Result<Outcome> {
         let receiver = self.ask(operation)?;
-        let outcome = receiver.recv_timeout(Duration::from_secs(30));
+        let outcome = receiver.recv_timeout(limit + ANSWER);
         outcome
             .map_err(|_| anyhow!("the prober of {} does not answer", self.name))?
             .map_err(|error| anyhow!("from {}: {error}", self.name))
@@ -141,7 +145,7 @@ impl Probe {
         port: u16,
         limit: Duration,
     ) -> Result<String> {
-        match self.answer(operation(protocol, to, port, limit))? {
+        match self.answer(operation(protocol, to, port, limit), limit)? {
             Outcome::Answered { name, .. } => Ok(name),
             other => bail!("unexpected answer {other:?}"),
         }
@@ -157,7 +161,7 @@ impl Probe {
             octets,
             limit_ms: milliseconds(limit),
         };
-        match self.answer(operation)? {
+        match self.answer(operation, limit)? {
             Outcome::Arrived(count) => Ok(count),
             other => bail!("unexpected answer {other:?}"),
         }
@@ -174,12 +178,15 @@ impl Probe {
         fragments: Fragments,
         limit: Duration,
     ) -> Result<Outcome> {
-        self.answer(Operation::Datagram {
-            to,
-            octets,
-            fragments,
-            limit_ms: milliseconds(limit),
-        })
+        self.answer(
+            Operation::Datagram {
+                to,
+                octets,
+                fragments,
+                limit_ms: milliseconds(limit),
+            },
+            limit,
+        )
     }
 
     /// Opens a TCP connection to the prober at `to` and sends through it, 6.5 MB a second, until it
@@ -189,11 +196,14 @@ impl Probe {
     /// Nobody answers within `limit`, which is also how long it may make no progress later.
     pub fn stream(&self, to: IpAddr, limit: Duration) -> Result<Stream<'_>> {
         let stream = FLOWS.fetch_add(1, Ordering::Relaxed);
-        self.answer(Operation::StreamStart {
-            stream,
-            to,
-            limit_ms: milliseconds(limit),
-        })?;
+        self.answer(
+            Operation::StreamStart {
+                stream,
+                to,
+                limit_ms: milliseconds(limit),
+            },
+            limit,
+        )?;
         Ok(Stream { stream, from: self })
     }
 
@@ -203,11 +213,14 @@ impl Probe {
     /// The prober has ended.
     pub fn flow<'a>(&'a self, to: &'a Probe, address: IpAddr, rate: u32) -> Result<Flow<'a>> {
         let flow = FLOWS.fetch_add(1, Ordering::Relaxed);
-        self.answer(Operation::FlowStart {
-            flow,
-            to: address,
-            rate,
-        })?;
+        self.answer(
+            Operation::FlowStart {
+                flow,
+                to: address,
+                rate,
+            },
+            Duration::ZERO,
+        )?;
         Ok(Flow {
             flow,
             from: self,
@@ -233,7 +246,7 @@ impl Stream<'_> {
         let stop = Operation::StreamStop {
             stream: self.stream,
         };
-        match self.from.answer(stop)? {
+        match self.from.answer(stop, Duration::ZERO)? {
             Outcome::Poured(poured) => Ok(poured),
             other => bail!("unexpected answer {other:?}"),
         }
@@ -273,14 +286,17 @@ impl Flow<'_> {
     /// A prober has ended.
     pub fn stop(mut self) -> Result<FlowReport> {
         self.running = false;
-        let Outcome::Sent(sent) = self.from.answer(Operation::FlowStop { flow: self.flow })? else {
+        let Outcome::Sent(sent) = self
+            .from
+            .answer(Operation::FlowStop { flow: self.flow }, Duration::ZERO)?
+        else {
             bail!("unexpected answer to FlowStop")
         };
         let report = Operation::FlowReport {
             flow: self.flow,
             sent: sent.count,
         };
-        let Outcome::Received(received) = self.to.answer(report)? else {
+        let Outcome::Received(received) = self.to.answer(report, Duration::ZERO)? else {
             bail!("unexpected answer to FlowReport")
         };
         Ok(FlowReport { sent, received })

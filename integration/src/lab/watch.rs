@@ -5,12 +5,12 @@ use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A line and when it came.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// When it was read.
+    /// When it was read; of a packet, when it passed.
     pub at: Instant,
     /// What the monitor printed.
     pub line: String,
@@ -74,17 +74,28 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Watches packets of `eth0` that a `tcpdump` filter takes. What passes before the monitor has
-    /// started is not seen.
+    /// Watches packets of `eth0` that a `tcpdump` filter takes; their times are those at which the
+    /// kernel saw them. What passes before the monitor has started is not seen.
     ///
     /// # Errors
     /// The monitor does not start.
     pub fn packets(_lab: &Lab, netns: &Netns, filter: &str) -> Result<Self> {
-        let tcpdump = ["tcpdump", "-lnq", "--immediate-mode", "-i", "eth0", filter];
-        Self::start(netns, &tcpdump)
+        let tcpdump = [
+            "tcpdump",
+            "-lnqtt",
+            "--immediate-mode",
+            "-i",
+            "eth0",
+            filter,
+        ];
+        Self::start_with(netns, &tcpdump, seen_at)
     }
 
     fn start(netns: &Netns, args: &[&str]) -> Result<Self> {
+        Self::start_with(netns, args, |_| Instant::now())
+    }
+
+    fn start_with(netns: &Netns, args: &[&str], at: fn(&str) -> Instant) -> Result<Self> {
         let mut command = Command::new(args[0]);
         command
             .args(&args[1..])
@@ -105,7 +116,7 @@ impl Watch {
                     continue;
                 }
                 sink.lock().push(Event {
-                    at: Instant::now(),
+                    at: at(&line),
                     line,
                 });
                 sink.more.notify_all();
@@ -189,6 +200,19 @@ impl Watch {
     pub fn clear(&self) {
         self.events.lock().clear();
     }
+}
+
+/// The time of a line of `tcpdump -tt`; now, where it begins with none.
+fn seen_at(line: &str) -> Instant {
+    let now = Instant::now();
+    let seconds = line.split(' ').next().and_then(|time| time.parse().ok());
+    let age = || {
+        let since_epoch = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .ok()?;
+        since_epoch.checked_sub(Duration::try_from_secs_f64(seconds?).ok()?)
+    };
+    age().and_then(|age| now.checked_sub(age)).unwrap_or(now)
 }
 
 impl Events {

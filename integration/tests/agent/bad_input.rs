@@ -103,6 +103,50 @@ fn a_node_object_that_goes_is_a_reason_not_to_be_ready_and_takes_no_pod_down() -
 }
 
 #[test]
+fn protection_that_is_asked_for_and_not_there_fails_readiness_by_the_name_of_the_field()
+-> Result<()> {
+    let node = Node::started()?;
+    let (a, b) = (node.member("a", "web")?, node.member("b", "web")?);
+    let felix = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: {name}}}\n\
+             spec: {{{spec}}}\n"
+        )
+    };
+    for (name, field, value) in [
+        ("default", "wireguardEnabled", "true"),
+        ("default", "wireguardEnabledV6", "true"),
+        ("node.n1", "wireguardHostEncryptionEnabled", "true"),
+        ("node.n1", "ipsecMode", "PSK"),
+    ] {
+        node.store
+            .write("felix.yaml", &felix(name, &format!("{field}: {value}")))?;
+        node.wait_said(&format!("FelixConfiguration/{name}: spec.{field}"))?;
+        assert_eq!(node.agent.health("/readyz")?.0, 503, "{field}");
+        a.reaches(&b)?;
+        node.store.remove("felix.yaml")?;
+        node.wait_unsaid(field)?;
+        assert_eq!(node.agent.health("/readyz")?.0, 200, "{field}");
+    }
+    // What is asked of another node is not this one's, and what only tunes is ignored.
+    for spec in [
+        felix("node.n2", "wireguardEnabled: true"),
+        felix(
+            "default",
+            "wireguardEnabled: false, wireguardMTU: 1400, bpfEnabled: true",
+        ),
+    ] {
+        node.store.write("felix.yaml", &spec)?;
+        node.store.write("marker.yaml", "nonsense: [")?;
+        node.wait_said("marker.yaml")?;
+        assert_eq!(node.agent.health("/readyz")?.0, 200, "{spec}");
+        node.store.remove("marker.yaml")?;
+        node.wait_unsaid("marker.yaml")?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_bgp_peer_with_the_wrong_as_is_named_with_both_numbers() -> Result<()> {
     let node = Node::started()?;
     let _frr = node.router()?;

@@ -1,12 +1,15 @@
 //! Two nodes with BGP between them, and pools as pods and neighbours see them.
 
-use crate::node::{LIMIT, Node, POOL_V4, SHORT, cni_error, policy, reaches, spec, wait_reaches};
-use anyhow::{Context, Result};
+use crate::node::{
+    LIMIT, Member, Node, POOL_V4, POOL_V6, SHORT, cni_error, policy, reaches, spec, wait_reaches,
+};
+use anyhow::{Context, Result, ensure};
 use integration::lab::link::End;
 use integration::lab::pod::Plugin;
 use integration::lab::probe::Protocol;
 use integration::lab::{Agent, Pod, Probe, wait};
 use serde_json::json;
+use std::net::IpAddr;
 
 const SECOND: &str = "apiVersion: projectcalico.org/v3
 kind: Node
@@ -81,42 +84,56 @@ fn pods_of_two_nodes_reach_each_other_as_policy_by_remote_labels_says() -> Resul
 #[test]
 fn with_nat_outgoing_the_world_sees_the_node_and_pods_see_pods() -> Result<()> {
     let node = Node::started()?;
-    node.host.run(&[
-        "nft",
-        "add table ip seen; add chain ip seen in { type filter hook input priority 0; }; \
-         add set ip seen sources { type ipv4_addr; flags dynamic; size 64; }; \
-         add rule ip seen in icmp type echo-request add @seen_ { ip saddr }"
-            .replace("@seen_", "@sources")
-            .as_str(),
-    ])?;
-    let a = node.member("a", "web")?;
-    let pod = a.pod.ipv4()?.to_string();
-    let seen = |node: &Node| {
-        node.host
-            .run(&["nft", "list", "set", "ip", "seen", "sources"])
+    let pod = node.member("a", "web")?;
+    world_sees(&node, &pod, false)?;
+    world_sees(&node, &pod, true)
+}
+
+/// The address of the pod at another host, or that of its node where the pool has `natOutgoing`.
+fn world_sees(node: &Node, pod: &Member, v6: bool) -> Result<()> {
+    let (family, kind, icmp) = match v6 {
+        false => ("ip", "ipv4_addr", "icmp"),
+        true => ("ip6", "ipv6_addr", "icmpv6"),
     };
-    let ping = || {
-        a.probe
-            .reach(Protocol::Icmp, [10, 1, 0, 1].into(), 0, SHORT)
+    let watch = format!(
+        "add table {family} seen; add chain {family} seen in {{ type filter hook input priority 0; }}; \
+         add set {family} seen sources {{ type {kind}; flags dynamic; size 64; }}; \
+         add rule {family} seen in {icmp} type echo-request add @sources {{ {family} saddr }}"
+    );
+    node.host.run(&["nft", &watch])?;
+    let (host, own, address): (IpAddr, _, _) = match v6 {
+        false => ([10, 1, 0, 1].into(), "10.1.0.11", pod.pod.ipv4()?),
+        true => ("fd00:1::1".parse()?, "fd00:1::11", pod.pod.ipv6()?),
     };
+    let address = address.to_string();
+    let seen = || {
+        let listed = ["nft", "list", "set", family, "seen", "sources"];
+        node.host.run(&listed)
+    };
+    let ping = || pod.probe.reach(Protocol::Icmp, host, 0, SHORT);
     wait::until(LIMIT, "an echo", || {
         ping().map_err(|error| format!("{error:#}"))
     })?;
-    assert!(seen(&node)?.contains(&pod));
-    for (outgoing, source) in [("true", "10.1.0.11"), ("false", pod.as_str())] {
-        let pool = POOL_V4.replace("Never", &format!("Never, natOutgoing: {outgoing}"));
-        node.store.write("pool-v4.yaml", &pool)?;
+    ensure!(seen()?.contains(&address), "{}", seen()?);
+    for (outgoing, source) in [("true", own), ("false", address.as_str())] {
+        let (file, pool, end) = match v6 {
+            false => ("pool-v4.yaml", POOL_V4, "/16"),
+            true => ("pool-v6.yaml", POOL_V6, "/56'"),
+        };
+        let pool = pool.replace(end, &format!("{end}, natOutgoing: {outgoing}"));
+        ensure!(pool.contains("natOutgoing"), "{pool}");
+        node.store.write(file, &pool)?;
         wait::until(LIMIT, &format!("natOutgoing {outgoing}"), || {
             let look = || -> Result<String> {
-                node.host.run(&["nft", "flush set ip seen sources"])?;
+                let flush = format!("flush set {family} seen sources");
+                node.host.run(&["nft", &flush])?;
                 ping()?;
-                seen(&node)
+                seen()
             };
             let text = look().map_err(|error| format!("{error:#}"))?;
-            if text.contains(&format!("{{ {source} }}")) {
-                Ok(())
-            } else {
-                Err(text)
+            match text.contains(&format!("{{ {source} }}")) {
+                true => Ok(()),
+                false => Err(text),
             }
         })?;
     }

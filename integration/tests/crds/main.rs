@@ -63,6 +63,7 @@ fn a_cluster_takes_the_examples_and_refuses_what_each_rule_names() -> Result<()>
     takes_the_manifests(&api)?;
     shows_columns(&api)?;
     refuses_what_rules_name(&api)?;
+    refuses_every_value_of_another_type(&api)?;
     keeps_what_a_reader_must_see(&api)
 }
 
@@ -115,16 +116,32 @@ fn takes_the_manifests(api: &KubeApi) -> Result<()> {
     Ok(())
 }
 
+/// Every kind has its columns, and goes by each of its names.
 fn shows_columns(api: &KubeApi) -> Result<()> {
-    for (kind, headings) in [
-        ("pool", "NAME CIDR IPIP VXLAN NAT DISABLED AGE"),
-        ("tier", "NAME ORDER DEFAULT AGE"),
-        ("bgppeers", "NAME PEER AS NODE NODES PEERS AGE"),
-    ] {
-        let table = api.kubectl(&["get", kind])?;
-        let first = table.lines().next().unwrap_or_default();
-        let found: Vec<&str> = first.split_whitespace().collect();
-        ensure!(found.join(" ") == headings, "{table}");
+    for definition in definitions().iter().chain([&cluster_network_policy()]) {
+        let mut headings = vec!["NAME".to_owned()];
+        headings.extend(
+            definition
+                .columns
+                .iter()
+                .map(|column| column.0.to_uppercase()),
+        );
+        if definition.columns.is_empty() {
+            headings.push("AGE".to_owned());
+        }
+        let full = definition.name();
+        let names = definition.short_names.iter().copied();
+        for name in names.chain([full.as_str()]) {
+            let table = api.kubectl(&["get", name, "--all-namespaces"])?;
+            let first = table.lines().next().unwrap_or_default();
+            let found: Vec<&str> = first.split_whitespace().collect();
+            let found: Vec<&str> = found
+                .into_iter()
+                .filter(|head| *head != "NAMESPACE")
+                .collect();
+            ensure!(found.join(" ") == headings.join(" "), "{name}: {table}");
+            ensure!(table.lines().count() > 1, "{name}: no example");
+        }
     }
     Ok(())
 }
@@ -185,6 +202,77 @@ fn rule_messages(schema: &Value, found: &mut BTreeSet<String>) {
         }
         Value::Array(items) => items.iter().for_each(|item| rule_messages(item, found)),
         _ => {}
+    }
+}
+
+/// What the schema gives a type is refused with another one, and named.
+fn refuses_every_value_of_another_type(api: &KubeApi) -> Result<()> {
+    let examples = documents(&read("every-field.yaml")?)?;
+    let (mut wrong, mut expected) = (Vec::new(), Vec::new());
+    for definition in definitions() {
+        let schema = definition.schema().into_value();
+        let of_kind = |document: &&Value| document["kind"] == definition.kind;
+        for document in examples.iter().filter(of_kind) {
+            let spec = &schema["properties"]["spec"];
+            typed(
+                spec,
+                &document["spec"],
+                "spec",
+                "/spec",
+                &mut |path, pointer| {
+                    let mut document = document.clone();
+                    if let Some(value) = document.pointer_mut(pointer) {
+                        *value = match value.is_object() {
+                            true => Value::from(7),
+                            false => serde_json::json!({}),
+                        };
+                        expected.push((definition.kind, path.to_owned()));
+                        wrong.push(document);
+                    }
+                },
+            );
+        }
+    }
+    ensure!(wrong.len() > 400, "{}", wrong.len());
+    let mut silent = Vec::new();
+    // As many as a command takes.
+    for (wrong, expected) in wrong.chunks(100).zip(expected.chunks(100)) {
+        let refused = api.try_create(&json_lines(wrong)).err();
+        let said = refused.map_or_else(String::new, |error| format!("{error:#}"));
+        let refusals: Vec<&str> = said.split("Error from server").collect();
+        silent.extend(expected.iter().filter(|(kind, path)| {
+            let named = format!("{path}:");
+            let mut about = refusals.iter().filter(|text| text.contains(kind));
+            !about.any(|text| text.contains(&named))
+        }));
+    }
+    ensure!(silent.is_empty(), "taken: {silent:#?}");
+    Ok(())
+}
+
+/// Calls `each` with the path and the pointer of every value to which the schema gives a type.
+fn typed(
+    schema: &Value,
+    value: &Value,
+    path: &str,
+    pointer: &str,
+    each: &mut dyn FnMut(&str, &str),
+) {
+    if !schema["type"].is_null() {
+        each(path, pointer);
+    }
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let field = match &schema["properties"][name] {
+            Value::Null => &schema["additionalProperties"],
+            field => field,
+        };
+        let token = name.replace('~', "~0").replace('/', "~1");
+        let (path, pointer) = (format!("{path}.{name}"), format!("{pointer}/{token}"));
+        typed(field, value, &path, &pointer, each);
+    }
+    for (index, value) in value.as_array().into_iter().flatten().enumerate() {
+        let (path, pointer) = (format!("{path}[{index}]"), format!("{pointer}/{index}"));
+        typed(&schema["items"], value, &path, &pointer, each);
     }
 }
 

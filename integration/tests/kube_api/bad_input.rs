@@ -120,6 +120,53 @@ fn a_wrong_annotation_a_doubled_address_and_a_missing_secret_are_named_and_cured
     api.until_is(&["bgppeer", "rack"], said, &false.into())
 }
 
+#[test]
+fn a_node_without_an_address_is_named_until_one_is_found_and_written() -> Result<()> {
+    let api = Api::installed(&[])?;
+    api.api.apply(NODE)?;
+    let mut agent = agent(&api)?;
+    api.netns.ip(["addr del 10.1.0.11/24 dev up0"])?;
+    agent.start()?;
+    let condition = |node: &Value| {
+        let conditions = node["status"]["conditions"].as_array();
+        let mut all = conditions.into_iter().flatten();
+        let ours = all.find(|condition| condition["type"] == "NetworkUnavailable");
+        let said = ours.and_then(|condition| condition["message"].as_str());
+        said.is_some_and(|said| said.contains("spec.bgp.ipv4Address: missing"))
+            .into()
+    };
+    api.until_is(&["node", "n1"], condition, &true.into())?;
+    ensure!(agent.health("/readyz")?.0 == 503, "ready all the same");
+    api.netns.ip(["addr add 10.1.0.11/24 dev up0"])?;
+    agent.wait_ready(PATIENCE)?;
+    let annotated = |node: &Value| {
+        let all = &node["metadata"]["annotations"];
+        all["projectcalico.org/IPv4Address"].clone()
+    };
+    api.until_is(&["node", "n1"], annotated, &"10.1.0.11/24".into())?;
+    api.until_is(&["node", "n1"], condition, &false.into())
+}
+
+#[test]
+fn another_address_than_the_nodes_that_is_detected_is_an_event_and_changes_nothing() -> Result<()> {
+    let api = Api::installed(&[])?;
+    api.api.apply(NODE)?;
+    address_of(&api, "n1", "10.1.0.11")?;
+    let mut agent = agent(&api)?;
+    api.netns.ip(["addr add 192.0.2.7/24 dev up0"])?;
+    let kubeconfig = api.api.kubeconfig("admin").display().to_string();
+    let method = ["--ip-autodetection-method", "cidr=192.0.2.0/24"];
+    agent.set_flags(&[&["--kubeconfig", &kubeconfig][..], &method].concat());
+    agent.start()?;
+    wait_event(&api, "Node", "n1", &["10.1.0.11", "192.0.2.7/24"])?;
+    is_ready(&agent)?;
+    let annotated = |node: &Value| {
+        let all = &node["metadata"]["annotations"];
+        all["projectcalico.org/IPv4Address"].clone()
+    };
+    api.until_is(&["node", "n1"], annotated, &Value::Null)
+}
+
 /// `openssl ca` is what takes two times.
 const AUTHORITY: &str = "
 [ca]

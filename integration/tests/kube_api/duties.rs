@@ -53,6 +53,38 @@ metadata:
 spec: {type: LoadBalancer, ports: [{port: 80}]}
 "#;
 
+const BOTH_FAMILIES: &str = r#"
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: four}
+spec: {cidr: 192.0.2.0/29, blockSize: 29, allowedUses: [LoadBalancer]}
+---
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: six}
+spec: {cidr: "2001:db8:5::/124", blockSize: 124, allowedUses: [LoadBalancer]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: asked, namespace: default}
+spec: {type: LoadBalancer, loadBalancerIP: 192.0.2.6, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: both, namespace: default}
+spec: {type: LoadBalancer, ipFamilyPolicy: RequireDualStack, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: six, namespace: default}
+spec: {type: LoadBalancer, loadBalancerClass: calico, ipFamilies: [IPv6], ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: taken, namespace: default}
+spec: {type: LoadBalancer, loadBalancerIP: 192.0.2.6, ports: [{port: 80}]}
+"#;
+
 impl Api {
     pub(crate) fn get(&self, arguments: &[&str]) -> Result<Value> {
         let text = self
@@ -164,6 +196,27 @@ fn a_node_says_how_it_is_and_a_new_cluster_gets_what_it_needs() -> Result<()> {
     api.api.apply(question)?;
     let state = |answer: &Value| answer["status"]["agent"]["birdV4"]["state"].clone();
     api.until_is(&["caliconodestatus", "n1"], state, &json!("Ready"))?;
+    api.api.apply(
+        "{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: rack}, \
+         spec: {peerIP: 10.1.0.99, asNumber: 65001}}",
+    )?;
+    let sessions = |answer: &Value| {
+        let bgp = &answer["status"]["bgp"];
+        let peer = &bgp["peersV4"][0];
+        json!([
+            bgp["numberEstablishedV4"],
+            bgp["numberNotEstablishedV4"],
+            peer["peerIP"],
+            peer["type"],
+        ])
+    };
+    let expected = json!([0, 1, "10.1.0.99", "GlobalPeer"]);
+    api.until_is(&["caliconodestatus", "n1"], sessions, &expected)?;
+    let words = ["patch", "bgppeer", "rack", "--type=merge", "-p"];
+    let selected = r#"{"spec": {"nodeSelector": "!has(rack)"}}"#;
+    api.api.kubectl(&[&words[..], &[selected]].concat())?;
+    let expected = json!([0, 1, "10.1.0.99", "NodePeer"]);
+    api.until_is(&["caliconodestatus", "n1"], sessions, &expected)?;
 
     // What no schema sees is told, and no longer once it is cured.
     let pool = |selector: &str| {
@@ -246,4 +299,34 @@ fn services_get_addresses_of_their_pools_which_come_back_when_they_go() -> Resul
     service("fixed", json!(["192.0.2.5"]))?;
     api.api.kubectl(&["delete", "service", "wrong", "fixed"])?;
     api.until_is(&["ipamblocks"], affinities, &json!([]))
+}
+
+#[test]
+fn a_service_gets_an_address_of_each_of_its_families_or_the_one_that_it_asks_for() -> Result<()> {
+    let api = Api::installed(&[])?;
+    api.api.apply(NODE)?;
+    api.api.apply(BOTH_FAMILIES)?;
+    let mut agent = agent(&api)?;
+    agent.start()?;
+    let service = |name: &'static str, expected: Value| {
+        api.until_is(&["service", name], addresses, &expected)
+    };
+    service("asked", json!(["192.0.2.6"]))?;
+    service("both", json!(["192.0.2.0", "2001:db8:5::"]))?;
+    service("six", json!(["2001:db8:5::1"]))?;
+    service("taken", json!([]))?;
+    let told = |events: &Value| {
+        let items = events["items"].as_array().into_iter().flatten();
+        let mut ours = items.filter(|event| event["regarding"]["name"] == "taken");
+        let note = |event: &Value| event["note"].as_str().unwrap_or_default().to_owned();
+        let named = |note: String| note.contains("192.0.2.6") && note.contains("asked");
+        json!(ours.any(|event| named(note(event))))
+    };
+    api.until_is(&["events.events.k8s.io"], told, &json!(true))?;
+    api.api.kubectl(&["delete", "service", "asked"])?;
+    service("taken", json!(["192.0.2.6"]))?;
+    // A cluster that has pools is given no other. It is asked for them first.
+    api.until_is(&["bgpconfigurations"], named, &json!(["default"]))?;
+    assert_eq!(named(&api.get(&["ippools"])?), json!(["four", "six"]));
+    service("both", json!(["192.0.2.0", "2001:db8:5::"]))
 }

@@ -1,8 +1,10 @@
 //! The datastore against a real API server with its etcd.
 
 mod bad_input;
+mod connections;
 mod duties;
 mod faults;
+mod migrate;
 mod reading;
 mod scale;
 mod writing;

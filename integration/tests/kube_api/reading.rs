@@ -147,5 +147,25 @@ fn a_secret_is_read_when_a_peer_names_it_and_no_other_is() -> Result<()> {
     };
     assert_eq!(secret.data["key"].expose(), b"hunter2");
     assert!(view.object("Secret/net/other").is_err());
-    Ok(())
+
+    // One that may not be read is named, and takes nothing else away.
+    api.api.apply(
+        "{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: other}, spec: {peerIP: 10.0.0.2, \
+         asNumber: 64513, password: {secretKeyRef: {name: other, key: key}}}}",
+    )?;
+    let source = "kubernetes: secrets net/other";
+    view.until("the refusal", |view| view.unreadable.contains_key(source))?;
+    assert!(
+        view.unreadable[source].contains("403"),
+        "{:?}",
+        view.unreadable
+    );
+    assert!(view.in_sync && view.lost.is_none(), "{:?}", view.lost);
+    assert!(view.object("Secret/net/rack").is_ok());
+    let words = ["patch", "role", "agent", "-n", "net", "--type=json", "-p"];
+    let more = r#"[{"op": "add", "path": "/rules/0/resourceNames/-", "value": "other"}]"#;
+    api.api.kubectl(&[&words[..], &[more]].concat())?;
+    view.until("the other secret", |view| {
+        view.object("Secret/net/other").is_ok() && !view.unreadable.contains_key(source)
+    })
 }

@@ -44,10 +44,16 @@ fn the_doctor_measures_paths_and_names_what_is_too_short() -> Result<()> {
 
 #[test]
 fn the_doctor_names_settings_and_routes_of_others() -> Result<()> {
-    let racks = Racks::start(Stack::V4, Mode::Native)?;
+    let mut racks = Racks::prepared(Stack::V4, Stack::V4, Mode::Native)?;
+    racks.nodes[0].set_sysctl("net.ipv4.conf.all.rp_filter", "1")?;
+    racks.start_agents()?;
     let pods = racks.pods()?;
     racks.wait_routed(&pods, Mode::Native)?;
-    racks.nodes[0].set_sysctl("net.ipv4.conf.all.rp_filter", "1")?;
+    let (status, said) = racks.agents[0].health("/readyz")?;
+    ensure!(
+        status == 200 && said.contains("conf.all.rp_filter = 1"),
+        "{said}"
+    );
     let ours = racks.nodes[0].run(&["ip", "route", "show", "proto", "122"])?;
     let ours = ours
         .lines()
@@ -79,4 +85,27 @@ fn an_address_that_differs_from_what_is_detected_is_told_and_stays() -> Result<(
     })?;
     let pods = racks.pods()?;
     racks.wait_routed(&pods, Mode::Native)
+}
+
+#[test]
+fn an_address_said_without_a_length_is_the_one_that_is_detected_with_one() -> Result<()> {
+    let stack = Stack::Dual;
+    let mut racks = Racks::prepared(stack, stack, Mode::Native)?;
+    let node = racks.store.read("n1.yaml")?;
+    racks.store.write("n1.yaml", &node.replace("/24", ""))?;
+    racks.nodes[0].ip(["addr add fd00:9::7/64 dev eth0 nodad"])?;
+    let methods = [
+        ("--ip-autodetection-method", "cidr=10.1.0.0/24"),
+        ("--ip6-autodetection-method", "cidr=fd00:9::/64"),
+    ];
+    racks.agents[0].set_flags(&methods.map(|(flag, method)| [flag, method]).concat());
+    racks.start_agents()?;
+    // Both are looked for at once: where the one is told, the other is known.
+    let words = "fd00:1::11/64 is its address, and fd00:9::7/64 is what";
+    let said = wait::until(LIMIT, words, || match racks.agents[0].health("/readyz") {
+        Ok((200, body)) if body.contains(words) => Ok(body),
+        other => Err(format!("{other:?}")),
+    })?;
+    ensure!(!said.contains("10.1.0.11"), "{said}");
+    Ok(())
 }

@@ -51,6 +51,24 @@ fn native_and_vxlan_carry_pods_of_a_family_that_the_nodes_lack() -> Result<()> {
     Ok(())
 }
 
+/// Who has which block is known from the objects.
+#[test]
+fn without_bgp_the_owners_of_blocks_are_the_next_hops() -> Result<()> {
+    const NO_MESH: &str = "apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\n\
+                           metadata: {name: default}\nspec: {nodeToNodeMeshEnabled: false}\n";
+    let mut racks = Racks::prepared(Stack::Dual, Stack::Dual, Mode::Native)?;
+    racks.store.write("bgp.yaml", NO_MESH)?;
+    racks.start_agents()?;
+    let [always, cross] = WHEN.map(|when| Mode::Wrapped(Wrapping::Vxlan, when));
+    for mode in [Mode::Native, always, cross] {
+        racks.set_mode(mode)?;
+        every_cell(&racks, mode).with_context(|| mode.to_string())?;
+    }
+    let (_, metrics) = racks.agents[0].health("/metrics")?;
+    ensure!(!metrics.contains("ocicat_bgp_peer_up{"), "{metrics}");
+    Ok(())
+}
+
 /// In the guest where this kernel has no such device.
 #[test]
 fn ipip_carries_ipv4_over_ipv6_and_refuses_ipv6_over_ipv4_in_words() -> Result<()> {

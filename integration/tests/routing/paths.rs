@@ -1,6 +1,6 @@
 //! What is between the nodes: a link with a smaller MTU, and two ways of equal cost.
 
-use crate::racks::{LIMIT, Mode, Racks, Stack, When};
+use crate::racks::{LIMIT, Member, Mode, Racks, Stack, When};
 use anyhow::{Context, Result, ensure};
 use integration::lab::link::End;
 use integration::lab::wait;
@@ -116,7 +116,7 @@ fn both_ways_of_equal_cost_are_used_under_ipip() -> Result<()> {
     two_ways(&[Mode::Wrapped(Wrapping::IpInIp, When::Always)])
 }
 
-/// Of 64 flows from n1 to n3 each of two ways takes 30 to 70 %.
+/// Of 64 flows from n1 to n3 each of two ways takes 30 to 70 %, and all take the one that is left.
 fn two_ways(modes: &[Mode]) -> Result<()> {
     let racks = Racks::start(Stack::Dual, modes[0])?;
     second_way(&racks)?;
@@ -146,9 +146,48 @@ fn two_ways(modes: &[Mode]) -> Result<()> {
                 "{mode}, IPv6 {v6}: {by:?} octets\n{rules}"
             );
         }
+        one_way_fails(&racks, &pods).with_context(|| mode.to_string())?;
     }
     Ok(())
 }
+
+/// Connections that run, and others that come, take the way that is left; then both are there again.
+fn one_way_fails(racks: &Racks, pods: &[Member]) -> Result<()> {
+    let families = [false, true].map(|v6| pods[2].address(v6));
+    let streams: Vec<_> = families
+        .into_iter()
+        .map(|to| pods[0].probe.stream(to?, LIMIT))
+        .collect::<Result<_>>()?;
+    racks.nodes[0].ip(["link set eth1 down"])?;
+    for v6 in [false, true] {
+        for _ in 0..16 {
+            pods[0]
+                .probe
+                .bulk(pods[2].address(v6)?, 20_000, LIMIT)
+                .context("with one way")?;
+        }
+    }
+    for stream in streams {
+        let poured = stream.stop()?;
+        ensure!(
+            poured.sent > 0 && poured.arrived == poured.sent,
+            "{poured:?}"
+        );
+    }
+    racks.nodes[0].ip([
+        "link set eth1 up",
+        "addr replace fd00:3::11/64 dev eth1 nodad",
+    ])?;
+    racks.nodes[0].ip(DEFAULT_ROUTES)?;
+    wait_answers(racks)
+}
+
+/// Of n1, over both its uplinks.
+const DEFAULT_ROUTES: [&str; 3] = [
+    "route replace 0.0.0.0/0 nexthop via 10.1.0.1 dev eth0 nexthop via 10.3.0.1 dev eth1",
+    "route del ::/0",
+    "route add ::/0 nexthop via fd00:1::1 dev eth0 nexthop via fd00:3::1 dev eth1",
+];
 
 /// A second wire from n1 to the router, and a default route over both in each family. The node's own
 /// IPv4 address is on loopback, as where a node stands below two switches: of several ways, a kernel
@@ -170,11 +209,22 @@ fn second_way(racks: &Racks) -> Result<()> {
         "addr add 10.1.0.11/32 dev lo",
         "addr del 10.1.0.11/24 dev eth0",
         "addr add 10.1.0.111/24 dev eth0",
-        "route replace 0.0.0.0/0 nexthop via 10.1.0.1 dev eth0 nexthop via 10.3.0.1 dev eth1",
-        "route del ::/0",
-        "route add ::/0 nexthop via fd00:1::1 dev eth0 nexthop via fd00:3::1 dev eth1",
     ])?;
-    racks.router.ip(["route add 10.1.0.11/32 dev rack1"])
+    racks.nodes[0].ip(DEFAULT_ROUTES)?;
+    racks.router.ip(["route add 10.1.0.11/32 dev rack1"])?;
+    wait_answers(racks)
+}
+
+/// Waits until the router answers on the second wire: of several ways the kernel takes none whose
+/// neighbour it does not know.
+fn wait_answers(racks: &Racks) -> Result<()> {
+    for router in ["10.3.0.1", "fd00:3::1"] {
+        wait::until(LIMIT, "an answer on the second wire", || {
+            let asked = racks.nodes[0].run(&["ping", "-c", "1", "-W", "1", "-I", "eth1", router]);
+            asked.map(drop).map_err(|error| format!("{error:#}"))
+        })?;
+    }
+    Ok(())
 }
 
 /// Waits until n1's routes to these addresses lead by both uplinks.

@@ -1,50 +1,106 @@
 //! Who may put packets into the tunnels.
 
-use crate::racks::{LIMIT, Mode, Racks, Stack, When};
-use anyhow::{Result, ensure};
+use crate::racks::{LIMIT, Mode, Racks, Stack, When, address, device};
+use anyhow::{Context, Result, ensure};
 use integration::lab::wire::Wrapping;
 use integration::lab::{Probe, wait};
+use integration::vm::kernel_has_ipip;
+use serde_json::Value;
+use std::net::IpAddr;
 
-const VXLAN: Mode = Mode::Wrapped(Wrapping::Vxlan, When::Always);
 /// Datagrams a second.
 const RATE: u32 = 1000;
 
-/// What is inside says that it comes from a pod of another node: only the outer source can tell.
 #[test]
-fn packets_in_a_tunnel_come_from_nodes_alone() -> Result<()> {
-    let racks = Racks::start(Stack::V4, VXLAN)?;
+fn packets_in_vxlan_come_from_nodes_alone() -> Result<()> {
+    from_nodes_alone(Wrapping::Vxlan)
+}
+
+/// In the guest where this kernel has no such device.
+#[test]
+fn packets_in_ipip_come_from_nodes_alone() -> Result<()> {
+    match kernel_has_ipip()? {
+        true => from_nodes_alone(Wrapping::IpInIp),
+        false => Ok(()),
+    }
+}
+
+/// What is inside says that it comes from a pod of another node: only the outer source can tell.
+fn from_nodes_alone(wrapping: Wrapping) -> Result<()> {
+    let mode = Mode::Wrapped(wrapping, When::Always);
+    let racks = Racks::start(Stack::Dual, mode)?;
     let pods = racks.pods()?;
-    racks.wait_routed(&pods, VXLAN)?;
-    let (to, pretended) = (pods[0].address(false)?, pods[2].address(false)?);
-    let stranger = &racks.router;
-    stranger.ip([
-        "link add vx0 type vxlan id 4096 dstport 4789 local 10.1.0.1 nolearning".to_owned(),
-        "link set vx0 mtu 1450 up".to_owned(),
-        "neigh add 10.1.0.11 lladdr 02:4f:0a:01:00:0b dev vx0 nud permanent".to_owned(),
-        format!("addr add {pretended}/32 dev lo"),
-        format!("route replace {to} via 10.1.0.11 dev vx0 onlink src {pretended}"),
-    ])?;
-    let entry = "bridge fdb append 02:4f:0a:01:00:0b dev vx0 dst 10.1.0.11 permanent";
-    stranger.run(&entry.split(' ').collect::<Vec<_>>())?;
-    let probe = Probe::start(stranger, "stranger")?;
-
-    let flow = probe.flow(&pods[0].probe, to, RATE)?;
-    pods[1].probe.bulk(to, 1 << 20, LIMIT)?;
-    let report = flow.stop()?;
-    ensure!(report.sent.count > 0, "{report}");
-    ensure!(report.received.count == 0, "a stranger's packets: {report}");
-
+    racks.wait_routed(&pods, mode)?;
+    for v6 in [false, true] {
+        pretend(&racks, wrapping, pods[0].address(v6)?, pods[2].address(v6)?)?;
+    }
+    let probe = Probe::start(&racks.router, "stranger")?;
+    for v6 in [false, true] {
+        let to = pods[0].address(v6)?;
+        let flow = probe.flow(&pods[0].probe, to, RATE)?;
+        pods[1].probe.bulk(to, 1 << 20, LIMIT)?;
+        let report = flow.stop()?;
+        ensure!(report.sent.count > 0, "{report}");
+        ensure!(report.received.count == 0, "a stranger's packets: {report}");
+    }
     // The same packets, once their sender is a node.
     let node = "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: n4}\n\
-                spec: {bgp: {ipv4Address: 10.1.0.1/24}}\n";
+                spec: {bgp: {ipv4Address: 10.1.0.1/24, ipv6Address: 'fd00:1::1/64'}}\n";
     racks.store.write("n4.yaml", node)?;
-    wait::until(LIMIT, "the packets of a node", || {
-        let flow = probe.flow(&pods[0].probe, to, RATE);
-        let exchanged = pods[1].probe.bulk(to, 1 << 16, LIMIT);
-        let report = flow.and_then(|flow| exchanged.and_then(|_| flow.stop()));
-        match report {
-            Ok(report) if report.received.count > 0 => Ok(()),
-            other => Err(format!("{other:?}")),
+    for v6 in [false, true] {
+        let to = pods[0].address(v6)?;
+        wait::until(LIMIT, "the packets of a node", || {
+            let flow = probe.flow(&pods[0].probe, to, RATE);
+            let exchanged = pods[1].probe.bulk(to, 1 << 16, LIMIT);
+            let report = flow.and_then(|flow| exchanged.and_then(|_| flow.stop()));
+            match report {
+                Ok(report) if report.received.count > 0 => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// The router wraps what it sends to this pod of n1, in the name of another pod.
+fn pretend(racks: &Racks, wrapping: Wrapping, to: IpAddr, pretended: IpAddr) -> Result<()> {
+    let (stranger, v6) = (&racks.router, to.is_ipv6());
+    let (own, far) = (address(v6, 1, 1), Racks::node_address(0, v6));
+    stranger.ip([format!("addr add {pretended} dev lo")])?;
+    match wrapping {
+        Wrapping::Vxlan => {
+            let (name, mac) = (device(wrapping, v6), hardware_address(racks, v6)?);
+            // An IPv6 gateway that another interface leads to can't be said to be on this one.
+            let gateway = if v6 { "fe80::11".parse()? } else { far };
+            stranger.ip([
+                format!("link add {name} type vxlan id 4096 dstport 4789 local {own} nolearning"),
+                format!("link set {name} mtu 1430 up"),
+                format!("neigh add {gateway} lladdr {mac} dev {name} nud permanent"),
+                format!("route replace {to} via {gateway} dev {name} onlink src {pretended}"),
+            ])?;
+            let entry = format!("bridge fdb append {mac} dev {name} dst {far} permanent");
+            stranger.run(&entry.split(' ').collect::<Vec<_>>())?;
         }
-    })
+        Wrapping::IpInIp => {
+            let (name, kind) = match v6 {
+                false => ("ip4", "ipip"),
+                true => ("ip6", "ip6tnl mode ip6ip6 encaplimit none"),
+            };
+            stranger.ip([
+                format!("link add {name} type {kind} local {own} remote {far}"),
+                format!("link set {name} up"),
+                format!("route replace {to} dev {name} src {pretended}"),
+            ])?;
+        }
+    }
+    Ok(())
+}
+
+/// Of n1's VXLAN device.
+fn hardware_address(racks: &Racks, v6: bool) -> Result<String> {
+    let name = device(Wrapping::Vxlan, v6);
+    let text = racks.nodes[0].run(&["ip", "-j", "link", "show", name])?;
+    let links: Value = serde_json::from_str(&text)?;
+    let address = links[0]["address"].as_str().context("an address")?;
+    Ok(address.to_owned())
 }

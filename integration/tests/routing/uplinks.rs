@@ -1,4 +1,4 @@
-//! Uplinks that are more than a port: a bond, a bridge.
+//! Uplinks that are more than a port: a bond, a VLAN on it, a team, a bridge.
 
 use crate::racks::{LIMIT, Member, Mode, Racks, Stack, When, address, addresses, device, overhead};
 use anyhow::{Context, Result, ensure};
@@ -16,70 +16,155 @@ const NARROW: usize = 1360;
 const BULK: usize = 1 << 18;
 
 /// What the nodes of the first rack reach others by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Uplink {
-    /// `active-backup`, of two slaves.
-    Bond,
-    /// A bridge of which a NIC is a port.
-    Bridge,
+#[derive(Debug)]
+struct Uplink {
+    /// Commands that make it of `eth0`, whose address stands for `{eth0}`, and `eth1`, both down.
+    made_by: &'static [&'static str],
+    /// What has an MTU, the lowest first. The last one has the addresses.
+    devices: &'static [&'static str],
+    /// On whose VLAN the router is.
+    tagged: bool,
+    wrappings: &'static [Wrapping],
 }
+
+const BOTH: [Wrapping; 2] = [Wrapping::IpInIp, Wrapping::Vxlan];
+
+const BOND: Uplink = Uplink {
+    made_by: &[
+        "ip link add bond0 type bond mode active-backup miimon 20",
+        "ip link set eth0 master bond0",
+        "ip link set eth1 master bond0",
+        "ip link set bond0 up",
+    ],
+    devices: &["bond0"],
+    tagged: false,
+    wrappings: &BOTH,
+};
+
+const VLAN_ON_A_BOND: Uplink = Uplink {
+    made_by: &[
+        "ip link add bond0 type bond mode active-backup miimon 20",
+        "ip link set eth0 master bond0",
+        "ip link set eth1 master bond0",
+        "ip link add link bond0 name bond0.7 type vlan id 7",
+        "ip link set bond0 up",
+        "ip link set bond0.7 up",
+    ],
+    devices: &["bond0", "bond0.7"],
+    tagged: true,
+    wrappings: &BOTH,
+};
+
+/// All ports receive, and without a hash the first one sends. The ports have the team's address,
+/// which `teamd` would give them.
+const TEAM: Uplink = Uplink {
+    made_by: &[
+        "ip link add team0 address {eth0} type team",
+        "ip link set eth1 address {eth0}",
+        "teamnl team0 setoption mode loadbalance",
+        "ip link set eth0 master team0",
+        "ip link set eth1 master team0",
+        "ip link set team0 up",
+    ],
+    devices: &["team0"],
+    tagged: false,
+    wrappings: &BOTH,
+};
+
+const BRIDGE: Uplink = Uplink {
+    made_by: &[
+        "ip link add br0 type bridge",
+        "ip link set eth0 master br0",
+        "ip link set eth0 up",
+        "ip link set br0 up",
+    ],
+    devices: &["br0"],
+    tagged: false,
+    wrappings: &[Wrapping::Vxlan],
+};
 
 impl Uplink {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Bond => "bond0",
-            Self::Bridge => "br0",
-        }
+    /// The device with the addresses.
+    fn name(&self) -> &'static str {
+        self.devices[self.devices.len() - 1]
     }
 
-    /// What makes it of `eth0` and `eth1`.
-    fn lines(self) -> Vec<&'static str> {
-        match self {
-            Self::Bond => vec![
-                "link add bond0 type bond mode active-backup miimon 20",
-                "link set eth0 down",
-                "link set eth1 down",
-                "link set eth0 master bond0",
-                "link set eth1 master bond0",
-                "link set bond0 up",
-            ],
-            Self::Bridge => vec![
-                "link add br0 type bridge",
-                "link set eth1 down",
-                "link set eth0 master br0",
-                "link set eth0 up",
-                "link set br0 up",
-            ],
+    fn make(&self, node: &Netns) -> Result<()> {
+        let address = link(node, "eth0")?["address"].clone();
+        let address = address.as_str().context("an address")?;
+        for command in self.made_by {
+            let command = command.replace("{eth0}", address);
+            node.run(&command.split(' ').collect::<Vec<_>>())?;
         }
+        self.widen(node)
+    }
+
+    /// Its lowest device has another MTU; what stands on that follows by itself.
+    fn narrow(&self, node: &Netns) -> Result<()> {
+        node.ip([format!("link set {} mtu {NARROW}", self.devices[0])])
+    }
+
+    fn widen(&self, node: &Netns) -> Result<()> {
+        let lines = self.devices.iter();
+        node.ip(lines.map(|device| format!("link set {device} mtu {UPLINK}")))
     }
 }
 
-/// In the guest where this kernel has no such devices.
+/// What `ip` says of an interface.
+fn link(node: &Netns, name: &str) -> Result<Value> {
+    let text = node.run(&["ip", "-d", "-j", "link", "show", name])?;
+    let links: Value = serde_json::from_str(&text)?;
+    Ok(links[0].clone())
+}
+
+/// Those with IPIP, in the guest where this kernel has no such devices.
 #[test]
-fn ipip_over_a_bond_also_when_a_slave_fails() -> Result<()> {
+fn ipip_and_vxlan_over_a_bond_also_when_a_slave_fails() -> Result<()> {
     if !kernel_has_ipip()? {
         return Ok(());
     }
-    let (racks, pods) = over(Uplink::Bond, Wrapping::IpInIp)?;
+    let (racks, pods) = over(&BOND)?;
     survives(&racks, &pods)
 }
 
 #[test]
-fn vxlan_over_a_bridge() -> Result<()> {
-    over(Uplink::Bridge, Wrapping::Vxlan).map(drop)
+fn ipip_and_vxlan_over_a_vlan_on_a_bond() -> Result<()> {
+    match kernel_has_ipip()? {
+        true => over(&VLAN_ON_A_BOND).map(drop),
+        false => Ok(()),
+    }
 }
 
-fn over(uplink: Uplink, wrapping: Wrapping) -> Result<(Racks, Vec<Member>)> {
+#[test]
+fn ipip_and_vxlan_over_a_team() -> Result<()> {
+    match kernel_has_ipip()? {
+        true => over(&TEAM).map(drop),
+        false => Ok(()),
+    }
+}
+
+#[test]
+fn vxlan_over_a_bridge() -> Result<()> {
+    over(&BRIDGE).map(drop)
+}
+
+/// Nodes that have this uplink in the first rack, and pods that have been through all of it.
+fn over(uplink: &Uplink) -> Result<(Racks, Vec<Member>)> {
     let stack = Stack::Dual;
-    let mut racks = Racks::prepared(stack, stack, Mode::Wrapped(wrapping, When::Always))?;
+    let first = Mode::Wrapped(uplink.wrappings[0], When::Always);
+    let mut racks = Racks::prepared(stack, stack, first)?;
     with_second_ports(&racks)?;
     without_lengths(&racks)?;
     for agent in &mut racks.agents[..2] {
         agent.set_flags(&["--ip-autodetection-method", "cidr=192.0.2.0/24"]);
     }
+    router_side(&racks, uplink)?;
     take(&racks, uplink)?;
     racks.start_agents()?;
-    let pods = carries(&racks, uplink, wrapping)?;
+    let mut pods = Vec::new();
+    for wrapping in uplink.wrappings {
+        pods = carries(&racks, uplink, *wrapping).with_context(|| format!("{wrapping:?}"))?;
+    }
     let words = "10.1.0.11/32 is its address, and 192.0.2.7/24 is what";
     wait::until(LIMIT, words, || match racks.agents[0].health("/readyz") {
         Ok((200, body)) if body.contains(words) => Ok(()),
@@ -124,12 +209,10 @@ fn without_lengths(racks: &Racks) -> Result<()> {
 
 /// Moves the addresses and routes of the first rack's nodes to another uplink, and gives the first
 /// node one more address to be found there.
-fn take(racks: &Racks, uplink: Uplink) -> Result<()> {
+fn take(racks: &Racks, uplink: &Uplink) -> Result<()> {
     let name = uplink.name();
-    racks.router.ip([format!("link set rack1 mtu {UPLINK}")])?;
     for (node, host) in racks.nodes[..2].iter().zip([11, 12]) {
-        node.ip(uplink.lines())?;
-        node.ip([format!("link set {name} mtu {UPLINK}")])?;
+        uplink.make(node)?;
         wait::until(LIMIT, "a carrier", || {
             let shown = node.run(&["ip", "link", "show", name]);
             match shown.map_err(|error| format!("{error:#}"))? {
@@ -149,9 +232,27 @@ fn take(racks: &Racks, uplink: Uplink) -> Result<()> {
     Ok(())
 }
 
+/// The router's addresses in the first rack are on its interface, or on a VLAN of it.
+fn router_side(racks: &Racks, uplink: &Uplink) -> Result<()> {
+    let mut lines = vec![format!("link set rack1 mtu {UPLINK}")];
+    if uplink.tagged {
+        lines.extend(
+            [
+                "addr flush dev rack1",
+                "link add link rack1 name rack1.7 type vlan id 7",
+                "link set rack1.7 up",
+            ]
+            .map(str::to_owned),
+        );
+        let own = addresses(racks.stack, 1, 1).into_iter();
+        lines.extend(own.map(|own| format!("addr add {own} dev rack1.7 nodad")));
+    }
+    racks.router.ip(lines)
+}
+
 /// Tunnels and pods have the MTU that the uplink leaves them, also when it changes; full packets
 /// get through; and the subnet is that of the uplink.
-fn carries(racks: &Racks, uplink: Uplink, wrapping: Wrapping) -> Result<Vec<Member>> {
+fn carries(racks: &Racks, uplink: &Uplink, wrapping: Wrapping) -> Result<Vec<Member>> {
     let mode = Mode::Wrapped(wrapping, When::Always);
     racks.set_mode(mode)?;
     for node in &racks.nodes[..2] {
@@ -218,9 +319,9 @@ fn transfer(from: &Member, to: &Member, v6: bool) -> Result<()> {
 }
 
 /// The first node's uplink becomes narrow and wide again under pods that keep their MTU.
-fn follows(racks: &Racks, uplink: Uplink, wrapping: Wrapping, pods: &[Member]) -> Result<()> {
-    let (node, name) = (&racks.nodes[0], uplink.name());
-    node.ip([format!("link set {name} mtu {NARROW}")])?;
+fn follows(racks: &Racks, uplink: &Uplink, wrapping: Wrapping, pods: &[Member]) -> Result<()> {
+    let node = &racks.nodes[0];
+    uplink.narrow(node)?;
     wait_tunnels(node, wrapping, NARROW)?;
     let narrow = racks.pods_on(1)?;
     let (found, wanted) = (narrow[0].mtu()?, NARROW - overhead(wrapping, true));
@@ -231,7 +332,7 @@ fn follows(racks: &Racks, uplink: Uplink, wrapping: Wrapping, pods: &[Member]) -
     for v6 in [false, true] {
         transfer(&pods[0], &pods[1], v6).context("through a narrow uplink")?;
     }
-    node.ip([format!("link set {name} mtu {UPLINK}")])?;
+    uplink.widen(node)?;
     wait_tunnels(node, wrapping, UPLINK)
 }
 
@@ -275,9 +376,8 @@ fn survives(racks: &Racks, pods: &[Member]) -> Result<()> {
 
 /// Which of a bond's slaves carries its packets.
 fn active_slave(node: &Netns) -> Result<String> {
-    let text = node.run(&["ip", "-d", "-j", "link", "show", "bond0"])?;
-    let links: Value = serde_json::from_str(&text)?;
-    let active = &links[0]["linkinfo"]["info_data"]["active_slave"];
+    let bond = link(node, "bond0")?;
+    let active = &bond["linkinfo"]["info_data"]["active_slave"];
     Ok(active.as_str().context("an active slave")?.to_owned())
 }
 

@@ -50,13 +50,19 @@ pub(super) fn pod(body: &mut Body<'_>) -> Result<Object, Problem> {
             container_ports(container, Container::Init, &mut ports)?;
         }
     }
-    let finished = match body.root.take("status") {
-        Some(status) => match status.fields()?.take("phase") {
-            Some(phase) => matches!(phase.text()?, "Succeeded" | "Failed"),
-            None => false,
-        },
-        None => false,
-    };
+    let (mut finished, mut ready) = (false, false);
+    if let Some(status) = body.root.take("status") {
+        let mut status = status.fields()?;
+        if let Some(phase) = status.take("phase") {
+            finished = matches!(phase.text()?, "Succeeded" | "Failed");
+        }
+        for condition in status
+            .take("conditions")
+            .map_or(Ok(Vec::new()), Item::list)?
+        {
+            ready |= is_ready(condition)?;
+        }
+    }
     let (namespace, name) = (body.namespace.clone(), body.name.clone());
     Ok(Object::Pod(Pod {
         namespace: namespace.into(),
@@ -68,7 +74,17 @@ pub(super) fn pod(body: &mut Body<'_>) -> Result<Object, Problem> {
         ports: ports.into(),
         host_network,
         finished,
+        ready,
     }))
+}
+
+fn is_ready(condition: Item<'_>) -> Result<bool, Problem> {
+    let mut condition = condition.fields()?;
+    let mut is = |field, value| match condition.take(field) {
+        Some(said) => Ok(said.text()? == value),
+        None => Ok(false),
+    };
+    Ok(is("type", "Ready")? && is("status", "True")?)
 }
 
 enum Container {

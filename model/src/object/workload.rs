@@ -47,6 +47,9 @@ pub struct Pod {
     pub host_network: bool,
     /// `status.phase` Succeeded or Failed: its addresses may be somebody else's already.
     pub finished: bool,
+    /// Its condition `Ready` is True. Of a pod of another node this is not read.
+    #[serde(default)]
+    pub ready: bool,
 }
 
 /// A shared list reads and writes as any list does.

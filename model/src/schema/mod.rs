@@ -31,6 +31,8 @@ mod values;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wrong_fields;
 
 pub use build::Schema;
 pub use definition::{Column, Definition, Scope};

@@ -9,7 +9,7 @@ const EVERY_FIELD: &str = include_str!("../../../deploy/every-field.yaml");
 const CLUSTER_POLICY: &str = include_str!("../../../deploy/objects/cluster-policy.yaml");
 
 /// Kinds that agents do not read: written for other programs, or asked of nodes.
-const NOT_READ: [&str; 5] = [
+pub(super) const NOT_READ: [&str; 5] = [
     "BlockAffinity",
     "CalicoNodeStatus",
     "ClusterInformation",
@@ -25,11 +25,14 @@ const NEVER: [&str; 4] = [
     "spec.egress[].source.services",
 ];
 
-fn documents() -> Vec<Value> {
+pub(super) fn documents() -> Vec<Value> {
     serde_saphyr::from_multiple(EVERY_FIELD).expect("the examples are YAML")
 }
 
-fn of_kind<'a>(documents: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn of_kind<'a>(
+    documents: &'a [Value],
+    kind: &'a str,
+) -> impl Iterator<Item = &'a Value> {
     documents
         .iter()
         .filter(move |document| document["kind"] == kind)

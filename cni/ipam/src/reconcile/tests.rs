@@ -87,6 +87,7 @@ impl World {
             service_account: None,
             host_network: false,
             finished,
+            ready: false,
         });
     }
 }

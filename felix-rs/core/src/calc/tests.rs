@@ -117,6 +117,7 @@ fn facts() -> Vec<Fact> {
         ports: vec![].into(),
         host_network: false,
         finished: false,
+        ready: false,
     });
     let namespace = Namespace {
         name: "shop".into(),
@@ -305,6 +306,7 @@ fn a_pod_made_again_under_its_name_does_not_get_the_labels_of_the_one_before() {
             ports: vec![].into(),
             host_network: false,
             finished: false,
+            ready: false,
         })
     };
     let mut again = workload("n1", "db-0", "10.244.1.9/32");

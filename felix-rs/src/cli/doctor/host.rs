@@ -1,6 +1,7 @@
 //! What others have set up on this host. Nothing is changed.
 
 use super::{Finding, finding};
+use crate::host_settings;
 use kernel::ConntrackTable;
 use std::fs;
 use std::path::Path;
@@ -30,52 +31,10 @@ pub(super) fn findings() -> Vec<Finding> {
     found
 }
 
-fn value(root: &Path, path: &str) -> Option<String> {
-    let text = fs::read_to_string(root.join(path)).ok()?;
-    Some(text.trim().to_owned())
-}
-
 /// Settings of the whole host that break what the agent sets up.
 fn sysctls(root: &Path) -> Vec<Finding> {
-    let wrong = [
-        (
-            "ipv4/ip_forward",
-            "0",
-            "nothing is forwarded; somebody turns it off again and again",
-        ),
-        ("ipv6/conf/all/forwarding", "0", "no IPv6 is forwarded"),
-        ("ipv6/conf/all/disable_ipv6", "1", "this host has no IPv6"),
-        (
-            "ipv4/conf/all/rp_filter",
-            "1",
-            "strict: answers that come back by another uplink are dropped; 2 is loose",
-        ),
-        (
-            "ipv4/fib_multipath_hash_policy",
-            "0",
-            "all that two nodes wrap in VXLAN takes one path; 1 looks at ports",
-        ),
-        (
-            "ipv6/fib_multipath_hash_policy",
-            "0",
-            "all that two nodes wrap in VXLAN takes one path; 1 looks at ports",
-        ),
-        (
-            "ipv4/tcp_mtu_probing",
-            "2",
-            "every TCP connection starts with short segments",
-        ),
-    ];
-    let wrong = wrong.into_iter();
-    wrong
-        .filter(|(path, bad, _)| value(root, path).as_deref() == Some(*bad))
-        .map(|(path, bad, why)| {
-            finding(
-                "sysctl",
-                format!("net.{} = {bad}: {why}", path.replace('/', ".")),
-            )
-        })
-        .collect()
+    let wrong = host_settings::wrong(root).into_iter();
+    wrong.map(|what| finding("sysctl", what.said)).collect()
 }
 
 /// How full connection tracking is, and what that has cost.

@@ -9,7 +9,8 @@ use anyhow::Result;
 use std::fmt::Write;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(60);
+/// Until an agent is ready: it has policies to read first, in an emulated guest for minutes.
+const LIMIT: Duration = Duration::from_secs(300);
 /// Policies on the servers.
 const POLICIES: usize = 1000;
 

@@ -4,9 +4,11 @@ use crate::bench::{Row, Target, quantile};
 use crate::kube::check::world::{self, AGENT, SYSTEM, World};
 use crate::kube::services::api_server;
 use crate::kube::shape::CONTROL_PLANE;
-use crate::lab::Lab;
 use crate::lab::watch::{Event, Watch};
-use anyhow::{Result, ensure};
+use crate::lab::{Lab, Netns, wait};
+use anyhow::{Context, Result, ensure};
+use kernel::KernelEvent;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// How often a label comes and goes.
@@ -47,32 +49,37 @@ pub(super) fn rows(world: &mut World, steal: impl Fn() -> f64) -> Result<Vec<Row
     Ok(rows)
 }
 
-/// Milliseconds from the last bytes that the API server sent to the agent until the kernel reports
-/// the element, and from `kubectl` to the bytes.
+/// Milliseconds from the last bytes that the API server sent to the agent until the kernel has
+/// taken the transaction, and from `kubectl` to the bytes.
 fn changes(world: &World) -> Result<(Vec<f64>, Vec<f64>)> {
     let lab = Lab::new()?;
     let netns = world.cluster.netns("n1");
     let packets = Watch::packets(&lab, &netns, &filter(world)?)?;
-    let kernel = Watch::nft(&lab, &netns)?;
+    let commits = commits(&netns)?;
     let (mut agent, mut api) = (Vec::new(), Vec::new());
     for change in 0..CHANGES {
         // Of the change before, the kernel may have more to say.
-        kernel.wait_quiet(Duration::from_millis(100));
+        while commits.recv_timeout(Duration::from_millis(100)).is_ok() {}
         packets.clear();
-        kernel.clear();
         let label = match change % 2 {
             0 => "event=yes",
             _ => "event-",
         };
         let asked = Instant::now();
         world.kubectl(&["-n", "base", "label", "pod", "base-1", label])?;
-        let seen = kernel.wait_for(world::PATIENCE, "the element", |line| {
-            line.contains("element")
-        })?;
-        let before = |packet: &Event| packet.at <= seen.at;
+        let seen = commits
+            .recv_timeout(world::PATIENCE)
+            .context("no transaction for a changed label")?;
+        let between = |packet: &Event| asked <= packet.at && packet.at <= seen;
+        // The packet is told of by a process that may have to wait; the time in it is its own.
+        let told = wait::until(Duration::from_secs(1), "the packet", || {
+            let events = packets.events();
+            let found = events.into_iter().rfind(between);
+            found.ok_or_else(|| "nothing".to_owned())
+        });
         // None before the first packet that the monitor, just started, has seen.
-        if let Some(bytes) = packets.events().into_iter().rfind(before) {
-            agent.push((seen.at - bytes.at).as_secs_f64() * 1000.0);
+        if let Ok(bytes) = told {
+            agent.push((seen - bytes.at).as_secs_f64() * 1000.0);
             api.push((bytes.at - asked).as_secs_f64() * 1000.0);
         }
     }
@@ -82,6 +89,22 @@ fn changes(world: &World) -> Result<(Vec<f64>, Vec<f64>)> {
         agent.len()
     );
     Ok((agent, api))
+}
+
+/// When the kernel took a transaction on the agent's table.
+fn commits(netns: &Netns) -> Result<Receiver<Instant>> {
+    // 0 is nobody's port: transactions of everybody.
+    let mut events = netns.within(|| kernel::monitor(0, 0))??;
+    let (sender, commits) = channel();
+    std::thread::spawn(move || {
+        while let Some(event) = events.blocking_recv() {
+            let at = Instant::now();
+            if event == KernelEvent::OurTableChanged && sender.send(at).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(commits)
 }
 
 /// What the API server sends to the agent of n1.

@@ -95,7 +95,7 @@ impl Load {
 }
 
 /// A connection to the API server from where it runs.
-pub(super) fn connect(world: &World, kubeconfig: PathBuf) -> Result<Cluster> {
+pub(in crate::kube) fn connect(world: &World, kubeconfig: PathBuf) -> Result<Cluster> {
     let options = ClusterOptions {
         kubeconfig: vec![kubeconfig],
         servers: Vec::new(),

@@ -11,7 +11,7 @@
 //! | `load` | the tool that writes them |
 
 mod event;
-mod load;
+pub(super) mod load;
 mod memory;
 mod nodes;
 mod requests;

@@ -25,9 +25,9 @@ const CHANGES: usize = 30;
 const TICKS: f64 = 100.0;
 /// The label.
 const WAVE: &str = "wave";
-/// Open files that a simulated node may need: its runtime, its connection, the old and the new one
-/// where it connects again.
-const FILES: u64 = 64;
+/// Open files that a simulated node may need: three of its runtime, its connection, the old and the
+/// new one where it connects again.
+const FILES: u64 = 16;
 /// How long all nodes may take to know everything.
 const LONG: Duration = Duration::from_secs(600);
 
@@ -35,10 +35,13 @@ const LONG: Duration = Duration::from_secs(600);
 pub(super) fn rows(world: &mut World, count: usize, steal: impl Fn() -> f64) -> Result<Vec<Row>> {
     world.base()?;
     let alone = Usage::of_a_while(world)?;
-    let start = Instant::now();
+    let (accepted, start) = (accepted(world)?, Instant::now());
     let nodes = Nodes::start(world, count)?;
     nodes.until_in_sync(count)?;
     let in_sync = start.elapsed().as_secs_f64();
+    let connections = self::accepted(world)? - accepted;
+    let status = std::fs::read_to_string("/proc/self/status").context("status")?;
+    let simulated = resident(&status)?;
     let watched = Usage::of_a_while(world)?;
     let api = load::connect(world, world.cluster.kubeconfig())?;
     let before = Usage::now(world)?;
@@ -60,12 +63,35 @@ pub(super) fn rows(world: &mut World, count: usize, steal: impl Fn() -> f64) -> 
     };
     Ok(vec![
         row("in_sync", "s", in_sync),
+        row("connections_a_node", "", connections / count as f64),
+        row("simulated_rss", "MiB", simulated),
         beside("server_rss", "MiB", watched.mib, alone.mib),
         beside("server_cpu", "%", watched.share(), alone.share()),
         row("event_server_cpu", "ms", cpu * 1000.0 / CHANGES as f64),
         row("event_last_p50", "ms", quantile(&told, 0.5)),
         row("event_last_p99", "ms", quantile(&told, 0.99)),
     ])
+}
+
+/// TCP connections that the machine of the API server has accepted, of everybody, etcd's too.
+fn accepted(world: &World) -> Result<f64> {
+    let said = world.cluster.exec(CONTROL, &["cat", "/proc/net/snmp"])?;
+    let mut lines = said.lines().filter(|line| line.starts_with("Tcp:"));
+    let (names, values) = lines.next().zip(lines.next()).context("snmp")?;
+    let mut both = names.split_whitespace().zip(values.split_whitespace());
+    let (_, value) = both
+        .find(|(name, _)| *name == "PassiveOpens")
+        .context("PassiveOpens")?;
+    value.parse().context("PassiveOpens")
+}
+
+/// Resident memory by the text of `/proc/PID/status`, in MiB.
+fn resident(status: &str) -> Result<f64> {
+    let mut lines = status.lines();
+    let line = lines.find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    let kib: f64 = kib.context("VmRSS")?.parse().context("VmRSS")?;
+    Ok(kib / 1024.0)
 }
 
 /// What the API server uses.
@@ -95,9 +121,8 @@ impl Usage {
             let field: &&str = fields.get(at).context("stat")?;
             field.parse().context("stat")
         };
-        let kib = status.split_whitespace().nth(1).context("VmRSS")?;
         Ok(Self {
-            mib: kib.parse::<f64>().context("VmRSS")? / 1024.0,
+            mib: resident(status)?,
             cpu: (ticks(11)? + ticks(12)?) / TICKS,
             seconds: 0.0,
         })

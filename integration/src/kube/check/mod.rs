@@ -8,6 +8,8 @@
 mod absence;
 mod admission;
 pub(super) mod anywhere;
+mod cni_churn;
+mod holdings;
 pub(super) mod lifecycle;
 pub(super) mod load;
 mod mistakes;
@@ -210,6 +212,12 @@ const TESTS: &[Test] = &[
         "ten pods a second come and go for five minutes, and nothing is left of them",
         Part::Long,
         load::churn,
+    ),
+    test(
+        "cni-churn",
+        "ten ADDs a second for five minutes at one node, and all that it holds is as before",
+        Part::Long,
+        cni_churn::cni_churn,
     ),
     test(
         "permissions",

@@ -20,12 +20,19 @@ pub(in crate::kube) struct Request {
     namespace: String,
     pub(in crate::kube) code: u64,
     pub(in crate::kube) words: String,
+    /// When the API server received it (RFC 3339, with microseconds).
+    pub(in crate::kube) at: String,
 }
 
 impl Request {
     /// Whether it is about pods or their status.
     pub(in crate::kube) fn is_about_pods(&self) -> bool {
         self.resource == "pods" || self.resource.starts_with("pods/")
+    }
+
+    /// Whether it is about this pod or its status.
+    pub(in crate::kube) fn is_about_pod(&self, namespace: &str, name: &str) -> bool {
+        self.is_about_pods() && self.namespace == namespace && self.name == name
     }
 
     /// Whether it is about who looks after the cluster.
@@ -74,6 +81,7 @@ pub(in crate::kube) fn since(world: &World, mark: u64) -> Result<Vec<Request>> {
                 .and_then(Value::as_u64)
                 .unwrap_or(0),
             words: text(&event, "/responseStatus/message").to_owned(),
+            at: text(&event, "/requestReceivedTimestamp").to_owned(),
         });
     }
     Ok(requests)

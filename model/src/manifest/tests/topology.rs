@@ -70,8 +70,32 @@ fn a_pod_gives_its_labels_and_the_named_ports_of_its_containers_and_sidecars() {
         .into(),
         host_network: false,
         finished: true,
+        ready: false,
     };
     assert_eq!(clean(&document), Object::Pod(expected));
+}
+
+#[test]
+fn a_pod_is_ready_when_its_condition_says_so() {
+    let ready = |conditions: Value| {
+        let document = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "web" },
+            "status": { "phase": "Running", "conditions": conditions } });
+        match clean(&document) {
+            Object::Pod(pod) => pod.ready,
+            other => panic!("{other:?}"),
+        }
+    };
+    let condition = |name, status| json!({ "type": name, "status": status });
+    assert!(ready(json!([
+        condition("Initialized", "True"),
+        condition("Ready", "True")
+    ])));
+    assert!(!ready(json!([
+        condition("Initialized", "True"),
+        condition("Ready", "False")
+    ])));
+    assert!(!ready(json!([{ "type": "Ready" }])));
+    assert!(!ready(json!([])));
 }
 
 #[test]
