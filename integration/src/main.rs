@@ -48,6 +48,9 @@ enum Command {
         /// Seconds after which the guest is ended
         #[arg(long, default_value_t = 1800)]
         timeout: u64,
+        /// Seconds of silence after which the guest is taken to hang, and the command begins again
+        #[arg(long, default_value_t = 600)]
+        silence: u64,
         /// The command and its arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,
@@ -117,11 +120,13 @@ fn main() -> ExitCode {
         Command::Vm {
             memory,
             timeout,
+            silence,
             command,
         } => {
             let guest = Guest {
                 memory,
                 limit: Duration::from_secs(timeout),
+                silence: Duration::from_secs(silence),
             };
             guest.run(&command).map(ExitCode::from)
         }

@@ -4,26 +4,34 @@
 //! nothing from the host, and user-mode Linux, which is faster, has no nf_tables `inet` family in
 //! Debian's build. The guest's root is the host's file system over 9p, so the same binaries and
 //! daemons run inside; only `/proc`, `/sys`, `/dev` and `/run` are its own. Output and exit status
-//! come back through files of a directory that both sides see without caching.
+//! come back through files of a directory that both sides see without caching. So do the beats of
+//! its processors: emulated ones stop now and then, and a guest that hangs says where, is ended, and
+//! its command begins again in another.
 
+mod autopsy;
+mod emulator;
 mod initramfs;
 mod kernel;
 
 use anyhow::{Context, Result, bail};
+use emulator::{Emulator, console};
 use kernel::Kernel;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The emulator.
-const QEMU: &str = "qemu-system-x86_64";
-/// A guest that has not begun with its command after this long hangs: it takes 5 to 14 s. An
-/// emulated pair of processors does now and then. The next one has twice the time, since a machine
-/// may be as busy.
+/// Processors of a guest.
+const PROCESSORS: usize = 2;
+/// A guest that has not begun with its command after this long hangs: it takes 5 to 14 s.
 const BOOT: Duration = Duration::from_secs(60);
+/// Each processor of a guest says this often that it runs.
+const BEAT: Duration = Duration::from_secs(5);
+/// A processor that has not said so for this long hangs, however busy the machine is.
+const STILL: Duration = Duration::from_secs(120);
+/// A guest that hangs is ended, and its command begins again in another, this often.
+const GUESTS: usize = 3;
 /// How long a guest may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(15);
 /// Pause between two looks at the guest's output.
@@ -36,9 +44,6 @@ const MODULES: &str = "af_packet ipip ip6_tunnel veth bridge dummy sch_netem vxl
 /// Packets that may wait for a processor between two interfaces: a guest that is starved itself drops
 /// none of those that are counted.
 const BACKLOG: u32 = 100_000;
-/// Ends the emulator (process group `$1`) and removes the shared directory `$2` after our own end, or
-/// leaves it where it is told `keep`.
-const REAPER: &str = r#"trap '' INT TERM HUP; read -r word; kill -9 "-$1" 2>/dev/null; [ "$word" = keep ] || rm -rf "$2""#;
 
 /// What to run in, and within which bounds.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ pub struct Guest {
     pub memory: String,
     /// The guest is ended when it runs longer.
     pub limit: Duration,
+    /// A command that says nothing for longer hangs.
+    pub silence: Duration,
 }
 
 impl Default for Guest {
@@ -54,6 +61,7 @@ impl Default for Guest {
         Self {
             memory: "1536M".to_owned(),
             limit: Duration::from_secs(1800),
+            silence: Duration::from_secs(300),
         }
     }
 }
@@ -82,7 +90,7 @@ impl Guest {
             &mut File::open(&output).context("output file")?,
         )?;
         let status = std::fs::read_to_string(dir.join("status")).with_context(|| {
-            let console = std::fs::read_to_string(dir.join("console")).unwrap_or_default();
+            let console = std::fs::read_to_string(console(dir)).unwrap_or_default();
             format!("the guest died; its console:\n{console}")
         })?;
         status
@@ -92,14 +100,17 @@ impl Guest {
     }
 
     /// Passes on what the command says until the guest has ended.
-    fn boot_and_wait(&self, kernel: &Kernel, dir: &Path, output: &mut File) -> Result<Running> {
-        let mut guest = Running::start(self, kernel, dir)?;
-        let deadline = Instant::now() + self.limit;
-        let (mut started, mut patience) = (Instant::now(), BOOT);
+    fn boot_and_wait(&self, kernel: &Kernel, dir: &Path, output: &mut File) -> Result<Emulator> {
+        let boot = || Emulator::start(kernel, dir, &self.memory, PROCESSORS);
+        let (mut guest, mut guests) = (boot()?, 1);
+        let mut watch = Watch::new(dir, BOOT, self.silence);
+        let mut deadline = Instant::now() + self.limit;
         let mut done: Option<Instant> = None;
         loop {
-            let ended = guest.emulator.try_wait().context("the guest")?.is_some();
-            copy(output)?;
+            let ended = guest.ended()?;
+            if copy(output)? {
+                watch.said = Instant::now();
+            }
             if dir.join("status").exists() {
                 done.get_or_insert_with(Instant::now);
             }
@@ -107,104 +118,112 @@ impl Guest {
             if ended || done.is_some_and(|since| since.elapsed() > POWER_OFF) {
                 return Ok(guest);
             }
-            let begun = dir.join("begun").exists();
             if Instant::now() > deadline {
-                let console = std::fs::read_to_string(dir.join("console")).unwrap_or_default();
                 let seconds = self.limit.as_secs();
-                bail!(
-                    "the guest was ended after {seconds} s, its command begun: {begun}; its console:\n{console}"
-                );
+                bail!("the guest was ended after {seconds} s; {}", guest.autopsy());
             }
-            if !begun && started.elapsed() > patience {
-                eprintln!("lab: the guest does not come up; another begins");
+            if done.is_none()
+                && let Some(why) = watch.hangs()
+            {
+                let autopsy = guest.autopsy();
+                if guests == GUESTS {
+                    bail!("the guest hangs: {why}; {autopsy}");
+                }
+                eprintln!("lab: the guest hangs: {why}; another begins\n{autopsy}");
                 guest.give_up()?;
-                guest = Running::start(self, kernel, dir)?;
-                (started, patience) = (Instant::now(), patience * 2);
+                watch.forget()?;
+                (guest, guests) = (boot()?, guests + 1);
+                deadline = Instant::now() + self.limit;
             }
             std::thread::sleep(PAUSE);
         }
     }
 }
 
-/// The emulator, and what ends it when we end in whatever way.
-struct Running {
-    emulator: Child,
-    reaper: Child,
+/// Whether a guest still does something. An emulated pair of processors stops now and then, and
+/// with one of them all that waits for it.
+struct Watch {
+    mark: PathBuf,
+    begun: bool,
+    started: Instant,
+    patience: Duration,
+    /// Where each processor says that it runs, how much it had said, and since when.
+    beats: Vec<(PathBuf, u64, Instant)>,
+    still: Duration,
+    said: Instant,
+    silence: Duration,
 }
 
-impl Running {
-    fn start(guest: &Guest, kernel: &Kernel, dir: &Path) -> Result<Self> {
-        let console = dir.join("console");
-        let log = File::create(dir.join("qemu.log")).context("log file")?;
-        let emulator = Command::new(QEMU)
-            .args([
-                "-accel",
-                "tcg,thread=multi,tb-size=512",
-                "-cpu",
-                "Nehalem",
-                "-smp",
-                "2",
-            ])
-            .args([
-                "-m",
-                &guest.memory,
-                "-nodefaults",
-                "-display",
-                "none",
-                "-no-reboot",
-            ])
-            .args(["-serial", &format!("file:{}", console.display())])
-            .arg("-kernel")
-            .arg(kernel.image())
-            .arg("-initrd")
-            .arg(dir.join("initramfs"))
-            .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
-            .args([
-                "-fsdev",
-                "local,id=root,path=/,security_model=none,multidevs=remap",
-            ])
-            .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=root"])
-            .args([
-                "-fsdev",
-                &format!("local,id=share,path={},security_model=none", dir.display()),
-            ])
-            .args(["-device", "virtio-9p-pci,fsdev=share,mount_tag=share"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().context("log file")?)
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("{QEMU} (Debian's package qemu-system-x86)"))?;
-        let reaper = Command::new("sh")
-            .args(["-c", REAPER, "reaper", &emulator.id().to_string()])
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .context("the shell that ends the guest after us")?;
-        Ok(Self { emulator, reaper })
+impl Watch {
+    fn new(dir: &Path, patience: Duration, silence: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            mark: dir.join("begun"),
+            begun: false,
+            started: now,
+            patience,
+            beats: (0..PROCESSORS)
+                .map(|processor| (beat(dir, processor), 0, now))
+                .collect(),
+            still: STILL,
+            said: now,
+            silence,
+        }
     }
 
-    /// Ends the emulator; another will use the directory.
-    fn give_up(&mut self) -> Result<()> {
-        if let Some(mut stdin) = self.reaper.stdin.take() {
-            stdin.write_all(b"keep\n").context("the reaper")?;
+    /// Why another guest is needed.
+    fn hangs(&mut self) -> Option<String> {
+        if !self.begun {
+            if self.mark.exists() {
+                self.begin();
+                return None;
+            }
+            let waited = self.started.elapsed();
+            return (waited > self.patience)
+                .then(|| format!("it has not come up after {} s", waited.as_secs()));
         }
-        self.reaper.wait().context("the reaper")?;
-        self.emulator.wait().context("the guest")?;
+        for (processor, (path, length, since)) in self.beats.iter_mut().enumerate() {
+            let now = std::fs::metadata(path).map_or(0, |file| file.len());
+            if now != *length {
+                (*length, *since) = (now, Instant::now());
+            } else if since.elapsed() > self.still {
+                let seconds = since.elapsed().as_secs();
+                return Some(format!(
+                    "processor {processor} does nothing since {seconds} s"
+                ));
+            }
+        }
+        let silent = self.said.elapsed();
+        (silent > self.silence)
+            .then(|| format!("its command has said nothing since {} s", silent.as_secs()))
+    }
+
+    /// Another guest begins; it has twice the time, since a machine may be as busy.
+    fn forget(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let stale = self.beats.iter().map(|(path, ..)| path);
+        for path in stale.chain([&self.mark]) {
+            if path.exists() {
+                std::fs::remove_file(path).with_context(|| path.display().to_string())?;
+            }
+        }
+        (self.started, self.begun, self.patience) = (now, false, self.patience * 2);
         Ok(())
     }
+
+    /// Its command begins.
+    fn begin(&mut self) {
+        let now = Instant::now();
+        (self.begun, self.said) = (true, now);
+        for (_, length, since) in &mut self.beats {
+            (*length, *since) = (0, now);
+        }
+    }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Both end by what the reaper does; nothing is left to report.
-        drop(self.reaper.stdin.take());
-        let _ = self.reaper.wait();
-        let _ = self.emulator.wait();
-    }
+/// Where a processor of the guest says that it runs.
+fn beat(dir: &Path, processor: usize) -> PathBuf {
+    dir.join(format!("beat.{processor}"))
 }
 
 /// Whether this kernel can make IPIP devices.
@@ -239,13 +258,22 @@ fn write_script(dir: &Path, kernel: &Kernel, command: &[String]) -> Result<()> {
     }
     let here = std::env::current_dir().context("current directory")?;
     let words: Vec<String> = command.iter().map(|word| quoted(word)).collect();
+    let beats: String = (0..PROCESSORS)
+        .map(|processor| {
+            format!(
+                "taskset -c {processor} sh -c 'while echo >>{}; do sleep {}; done' >/dev/null 2>&1 &\n",
+                beat(dir, processor).display(),
+                BEAT.as_secs()
+            )
+        })
+        .collect();
     script.push_str(&format!(
         "export TMPDIR=/run/lab PATH=\"$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin\"\n\
          printf '#!/bin/sh\\nexec /sbin/modprobe -d {modules} \"$@\"\\n' >/run/modprobe\n\
          chmod +x /run/modprobe\necho /run/modprobe >/proc/sys/kernel/modprobe\n\
          /run/modprobe -aq {MODULES}\n\
          echo {BACKLOG} >/proc/sys/net/core/netdev_max_backlog\n\
-         ip link set lo up\ncd {here}\n: >{dir}/begun\n\
+         ip link set lo up\ncd {here}\n{beats}: >{dir}/begun\n\
          {words} </dev/null >>{dir}/output 2>&1\n\
          echo $? >{dir}/status\necho o >/proc/sysrq-trigger\nwhile :; do sleep 60; done\n",
         modules = kernel.root().display(),
@@ -264,20 +292,53 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// Passes on what the guest has written since the last time.
-fn copy(tail: &mut File) -> Result<()> {
+/// Passes on what the guest has written since the last time; false if nothing.
+fn copy(tail: &mut File) -> Result<bool> {
     let mut bytes = Vec::new();
     tail.read_to_end(&mut bytes).context("the guest's output")?;
     let mut stdout = std::io::stdout().lock();
     stdout
         .write_all(&bytes)
         .and_then(|()| stdout.flush())
-        .context("standard output")
+        .context("standard output")?;
+    Ok(!bytes.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use super::{Watch, beat, quoted};
+    use std::time::Duration;
+
+    #[test]
+    fn a_guest_hangs_that_does_not_come_up_or_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = Duration::from_secs(3600);
+        let mut watch = Watch::new(dir.path(), Duration::ZERO, long);
+        assert!(watch.hangs().unwrap().contains("has not come up"));
+        std::fs::write(dir.path().join("begun"), "").unwrap();
+        std::fs::write(beat(dir.path(), 0), "\n").unwrap();
+        assert_eq!((watch.hangs(), watch.hangs()), (None, None));
+        watch.silence = Duration::ZERO;
+        assert!(watch.hangs().unwrap().contains("said nothing"));
+        // The next one is not taken for the one before.
+        watch.forget().unwrap();
+        assert!(watch.hangs().unwrap().contains("has not come up"));
+        assert!(!beat(dir.path(), 0).exists());
+    }
+
+    #[test]
+    fn a_processor_that_no_longer_says_so_does_not_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = Duration::from_secs(3600);
+        let mut watch = Watch::new(dir.path(), long, long);
+        std::fs::write(dir.path().join("begun"), "").unwrap();
+        assert_eq!((watch.hangs(), watch.hangs()), (None, None));
+        watch.still = Duration::ZERO;
+        std::fs::write(beat(dir.path(), 0), "\n").unwrap();
+        assert!(watch.hangs().unwrap().contains("processor 1 does nothing"));
+        std::fs::write(beat(dir.path(), 1), "\n").unwrap();
+        assert!(watch.hangs().unwrap().contains("processor 0 does nothing"));
+    }
 
     #[test]
     fn words_reach_the_guest_as_they_are() {
