@@ -3,6 +3,7 @@
 use super::router::RouterConfig;
 use super::{Lab, Netns, Process, wait};
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::Command;
@@ -83,6 +84,14 @@ impl Bird {
             line.split_whitespace().nth(5).unwrap_or(line)
         });
         Ok(info.to_owned())
+    }
+
+    /// Ends it at once (`SIGKILL`).
+    ///
+    /// # Errors
+    /// It has ended before.
+    pub fn kill(&self) -> Result<()> {
+        self.process.signal(Signal::KILL)
     }
 
     /// Everything that it has logged.

@@ -3,6 +3,7 @@
 use super::router::RouterConfig;
 use super::{Lab, Netns, Process, wait};
 use anyhow::{Context, Result};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::fmt::Write;
 use std::fs::Permissions;
@@ -20,7 +21,7 @@ pub struct Frr {
     netns: Netns,
     dir: PathBuf,
     bgpd: Process,
-    _zebra: Process,
+    others: Vec<Process>,
 }
 
 impl Frr {
@@ -29,12 +30,26 @@ impl Frr {
     /// # Errors
     /// A daemon does not start; its log is in the error.
     pub fn start(lab: &Lab, netns: &Netns, config: &RouterConfig) -> Result<Self> {
+        Self::start_with(lab, netns, &["zebra"], &render(netns.name(), config))
+    }
+
+    /// Starts these daemons, of which the first is zebra, and bgpd with a configuration in its own
+    /// words.
+    ///
+    /// # Errors
+    /// As [`Frr::start`].
+    pub fn start_with(lab: &Lab, netns: &Netns, others: &[&str], config: &str) -> Result<Self> {
         let dir = lab.subdir(&format!("frr-{}", netns.name()))?;
         // The daemons drop root for a user of their own.
         std::fs::set_permissions(&dir, Permissions::from_mode(0o777)).context("frr's directory")?;
         let file = dir.join("frr.conf");
-        std::fs::write(&file, render(netns.name(), config)).context("frr.conf")?;
-        let start = |daemon: &str| {
+        std::fs::write(&file, config).context("frr.conf")?;
+        let start = |daemon: &str, socket: &str| {
+            let socket = dir.join(socket);
+            // An earlier one may have been killed.
+            if socket.exists() {
+                std::fs::remove_file(&socket).context("an old socket")?;
+            }
             let mut command = Command::new(format!("{DAEMONS}/{daemon}"));
             command.args(["-A", "127.0.0.1", "-P", "0"]);
             command
@@ -45,18 +60,38 @@ impl Frr {
                 .arg(&dir);
             command.arg("-i").arg(dir.join(format!("{daemon}.pid")));
             command.arg("-z").arg(dir.join("zserv.api"));
-            Process::start(netns, &dir, daemon, &mut command)
+            if daemon == "bfdd" {
+                command.arg("--bfdctl").arg(dir.join("bfdd.sock"));
+            }
+            let mut process = Process::start(netns, &dir, daemon, &mut command)?;
+            wait_for_socket(&socket, &mut process)?;
+            Ok(process)
         };
-        let mut zebra = start("zebra")?;
-        wait_for_socket(&dir, "zserv.api", &mut zebra)?;
-        let mut bgpd = start("bgpd")?;
-        wait_for_socket(&dir, "bgpd.vty", &mut bgpd)?;
+        let others = others
+            .iter()
+            .map(|daemon| match *daemon {
+                "zebra" => start(daemon, "zserv.api"),
+                daemon => start(daemon, &format!("{daemon}.vty")),
+            })
+            .collect::<Result<_>>()?;
+        let bgpd = start("bgpd", "bgpd.vty")?;
         Ok(Self {
             netns: netns.clone(),
             dir,
             bgpd,
-            _zebra: zebra,
+            others,
         })
+    }
+
+    /// Ends all daemons at once (`SIGKILL`).
+    ///
+    /// # Errors
+    /// One has ended before.
+    pub fn kill(&self) -> Result<()> {
+        let others = self.others.iter();
+        others
+            .chain([&self.bgpd])
+            .try_for_each(|daemon| daemon.signal(Signal::KILL))
     }
 
     /// Output of one `vtysh` command.
@@ -122,8 +157,7 @@ impl Frr {
     }
 }
 
-fn wait_for_socket(dir: &Path, name: &str, daemon: &mut Process) -> Result<()> {
-    let path = dir.join(name);
+fn wait_for_socket(path: &Path, daemon: &mut Process) -> Result<()> {
     let what = format!("{} to appear", path.display());
     let mut ended = None;
     let appeared = wait::until(Duration::from_secs(60), &what, || {

@@ -5,10 +5,8 @@ use crate::node::{LIMIT, NODE, POOL_V4};
 use anyhow::{Result, ensure};
 use integration::lab::link::End;
 use integration::lab::probe::{Flow, Protocol};
-use integration::lab::{Agent, Lab, Netns, Probe, Process, Store, wait};
-use rustix::process::Signal;
+use integration::lab::{Agent, Bird, Frr, Lab, Netns, Probe, Store, wait};
 use std::net::IpAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,46 +44,94 @@ spec:
     )
 }
 
+/// What runs on the routers.
+#[derive(Debug, Clone, Copy)]
+enum Daemon {
+    Bird,
+    Frr,
+}
+
+/// A router's daemon, which announces the target's network; its kernel forwards to it whether or not
+/// the daemon runs.
+enum Router {
+    Bird(Bird),
+    Frr(Frr),
+}
+
+impl Router {
+    fn start(lab: &Lab, netns: &Netns, daemon: Daemon, number: u8) -> Result<Self> {
+        let multiplier = multiplier();
+        let hops = number == 2;
+        match daemon {
+            Daemon::Bird => {
+                let multihop = if hops { "multihop 2;" } else { "direct;" };
+                let config = format!(
+                    "log stderr all;\nrouter id 10.{number}.0.1;\nprotocol device {{ scan time 60; }}\n\
+                     protocol static {{ ipv4; route 198.51.100.0/24 blackhole; }}\n\
+                     protocol bfd {{ interface \"*\" {{ interval 50 ms; multiplier {multiplier}; }}; \
+                     multihop {{ interval 50 ms; multiplier {multiplier}; }}; }}\n\
+                     protocol bgp node {{\n local 10.{number}.0.1 as 6500{number};\n \
+                     neighbor 10.{number}.0.11 as 64512;\n {multihop}\n bfd on;\n connect delay time 1;\n \
+                     connect retry time 1;\n error wait time 1, 2;\n \
+                     ipv4 {{ import none; export all; next hop self; }};\n}}\n"
+                );
+                Bird::start_with(lab, netns, &config).map(Self::Bird)
+            }
+            Daemon::Frr => {
+                let node = format!(" neighbor 10.{number}.0.11");
+                let multihop = if hops {
+                    format!("{node} ebgp-multihop 2\n")
+                } else {
+                    String::new()
+                };
+                let config = format!(
+                    "router bgp 6500{number}\n bgp router-id 10.{number}.0.1\n \
+                     no bgp ebgp-requires-policy\n no bgp network import-check\n{node} remote-as 64512\n\
+                     {multihop}{node} timers connect 1\n{node} advertisement-interval 0\n\
+                     {node} bfd {multiplier} 50 50\n address-family ipv4 unicast\n  \
+                     network 198.51.100.0/24\n exit-address-family\nexit\n"
+                );
+                Frr::start_with(lab, netns, &["zebra", "bfdd"], &config).map(Self::Frr)
+            }
+        }
+    }
+
+    fn kill(&self) -> Result<()> {
+        match self {
+            Self::Bird(bird) => bird.kill(),
+            Self::Frr(frr) => frr.kill(),
+        }
+    }
+
+    /// Ends the session in words, or lets it begin again.
+    fn drain(&self, drained: bool) -> Result<()> {
+        match self {
+            Self::Bird(bird) => {
+                let verb = if drained { "disable" } else { "enable" };
+                bird.birdc(&format!("{verb} node")).map(drop)
+            }
+            Self::Frr(frr) => {
+                let no = if drained { "" } else { "no " };
+                let line = format!("{no}neighbor 10.1.0.11 shutdown");
+                frr.configure(&["router bgp 65001", &line])
+            }
+        }
+    }
+}
+
 struct Rack {
     agent: Agent,
     node: Netns,
     tors: [Netns; 2],
-    birds: [Process; 2],
+    daemon: Daemon,
+    routers: [Router; 2],
     sender: Arc<Probe>,
     receiver: Arc<Probe>,
     lab: Lab,
 }
 
-/// BIRD that announces the target's network, and forwards to it whether or not it runs.
-fn bird(lab: &Lab, netns: &Netns, number: u8) -> Result<Process> {
-    let dir = lab.subdir(&format!("tor{number}"))?;
-    let multihop = if number == 2 {
-        "multihop 2;"
-    } else {
-        "direct;"
-    };
-    let multiplier = multiplier();
-    let config = format!(
-        "log stderr all;\nrouter id 10.{number}.0.1;\nprotocol device {{ scan time 60; }}\n\
-         protocol static {{ ipv4; route 198.51.100.0/24 blackhole; }}\n\
-         protocol bfd {{ interface \"*\" {{ interval 50 ms; multiplier {multiplier}; }}; \
-         multihop {{ interval 50 ms; multiplier {multiplier}; }}; }}\n\
-         protocol bgp node {{\n local 10.{number}.0.1 as 6500{number};\n \
-         neighbor 10.{number}.0.11 as 64512;\n {multihop}\n bfd on;\n connect delay time 1;\n \
-         connect retry time 1;\n error wait time 1, 2;\n \
-         ipv4 {{ import none; export all; next hop self; }};\n}}\n"
-    );
-    let file = dir.join("bird.conf");
-    std::fs::write(&file, config)?;
-    let mut command = Command::new("bird");
-    command.arg("-f").arg("-c").arg(&file);
-    command.arg("-s").arg(dir.join("bird.ctl"));
-    command.arg("-P").arg(dir.join("bird.pid"));
-    Process::start(netns, &dir, "bird", &mut command)
-}
-
 impl Rack {
-    fn start() -> Result<Self> {
+    fn start(daemon: Daemon) -> Result<Self> {
         let lab = Lab::new()?;
         let (node, far) = (lab.netns("n1")?, lab.netns("far")?);
         let tors = [lab.netns("tor1")?, lab.netns("tor2")?];
@@ -121,7 +167,10 @@ impl Rack {
         store.write("pool.yaml", POOL_V4)?;
         store.write("peers.yaml", &peers())?;
         let mut agent = Agent::new(&lab, &node, "n1", &store)?;
-        let birds = [bird(&lab, &tors[0], 1)?, bird(&lab, &tors[1], 2)?];
+        let routers = [
+            Router::start(&lab, &tors[0], daemon, 1)?,
+            Router::start(&lab, &tors[1], daemon, 2)?,
+        ];
         agent.start()?;
         agent.wait_ready(LIMIT)?;
         let sender = Arc::new(Probe::start(&node, "n1")?);
@@ -130,7 +179,8 @@ impl Rack {
             agent,
             node,
             tors,
-            birds,
+            daemon,
+            routers,
             sender,
             receiver,
             lab,
@@ -210,14 +260,6 @@ impl Rack {
         Ok(lost)
     }
 
-    /// Says something to a router's daemon.
-    fn birdc(&self, tor: usize, [verb, protocol]: [&str; 2]) -> Result<()> {
-        let dir = self.lab.subdir(&format!("tor{}", tor + 1))?;
-        let socket = dir.join("bird.ctl");
-        let birdc = ["birdc", "-s", &socket.to_string_lossy(), verb, protocol];
-        self.tors[tor].run(&birdc).map(drop)
-    }
-
     /// How long the agent says that it took from a dead path to another one.
     fn print_reaction(&self) {
         for line in self.agent.log().lines() {
@@ -229,8 +271,18 @@ impl Rack {
 }
 
 #[test]
-fn when_one_of_two_routers_fails_the_other_one_takes_over() -> Result<()> {
-    let mut rack = Rack::start()?;
+fn when_one_of_two_routers_with_bird_fails_the_other_one_takes_over() -> Result<()> {
+    takes_over(Daemon::Bird)
+}
+
+#[test]
+fn when_one_of_two_routers_with_frr_fails_the_other_one_takes_over() -> Result<()> {
+    takes_over(Daemon::Frr)
+}
+
+fn takes_over(daemon: Daemon) -> Result<()> {
+    let mut rack = Rack::start(daemon)?;
+    let rack = &mut rack;
     rack.fails("link down", "up2", |rack| {
         rack.tors[0].ip(["link set node down"])
     })?;
@@ -247,17 +299,13 @@ fn when_one_of_two_routers_fails_the_other_one_takes_over() -> Result<()> {
     })?;
     rack.tors[0].run(&["nft", "delete table inet silent"])?;
 
-    rack.fails("daemon killed", "up2", |rack| {
-        rack.birds[0].signal(Signal::KILL)
-    })?;
-    rack.birds[0] = bird(&rack.lab, &rack.tors[0], 1)?;
+    rack.fails("daemon killed", "up2", |rack| rack.routers[0].kill())?;
+    rack.routers[0] = Router::start(&rack.lab, &rack.tors[0], rack.daemon, 1)?;
 
     // The session ends in words, and the router forwards on.
-    let lost = rack.fails("planned drain", "up2", |rack| {
-        rack.birdc(0, ["disable", "node"])
-    })?;
+    let lost = rack.fails("planned drain", "up2", |rack| rack.routers[0].drain(true))?;
     ensure!(lost == 0, "{lost} datagrams lost by a planned drain");
-    rack.birdc(0, ["enable", "node"])?;
+    rack.routers[0].drain(false)?;
 
     rack.fails("silence of several hops", "up1", |rack| {
         rack.tors[1].run(&["nft", silence]).map(drop)

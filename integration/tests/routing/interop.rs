@@ -1,33 +1,49 @@
 //! One of our nodes and a Linux machine that somebody set up by hand, as any administrator would:
-//! `ip` commands for the tunnel, BIRD with a static route for BGP.
+//! `ip` commands for the tunnel, BIRD with a static route for BGP. In both families.
 
-use crate::racks::{LIMIT, Mode, Racks, Stack, When};
+use crate::racks::{LIMIT, Mode, Racks, Stack, When, overhead};
 use anyhow::Result;
 use integration::lab::wire::Wrapping;
 use integration::lab::{Bird, Capture, Probe, wait};
 use integration::vm::kernel_has_ipip;
+use model::dataplane::vtep_mac;
+use std::net::IpAddr;
 
-/// What BIRD announces: a network behind the machine.
-const NETWORK: &str = "10.244.200.0/26";
-/// A host in it.
-const HOST: &str = "10.244.200.1";
+/// What the machine and the node are to each other, in one family.
+struct Family {
+    stack: Stack,
+    /// All pods.
+    pool: &'static str,
+    /// What BIRD announces: a network behind the machine.
+    network: &'static str,
+    /// A host in it.
+    host: &'static str,
+    /// BIRD's name of the family.
+    channel: &'static str,
+}
+
+const FAMILIES: [Family; 2] = [
+    Family {
+        stack: Stack::V4,
+        pool: "10.244.0.0/16",
+        network: "10.244.200.0/26",
+        host: "10.244.200.1",
+        channel: "ipv4",
+    },
+    Family {
+        stack: Stack::V6,
+        pool: "fd00:10:244::/56",
+        network: "fd00:10:244:c8::/122",
+        host: "fd00:10:244:c8::1",
+        channel: "ipv6",
+    },
+];
 
 #[test]
 fn a_machine_set_up_by_hand_exchanges_packets_with_a_node_through_vxlan() -> Result<()> {
-    let up = |mac: &str, far: &str| {
-        vec![
-            "link add vx0 address 02:4f:0a:02:00:0d type vxlan id 4096 dstport 4789 \
-             local 10.2.0.13 nolearning"
-                .to_owned(),
-            "link set vx0 mtu 1450 up".to_owned(),
-            format!("neigh add {far} lladdr {mac} dev vx0 nud permanent"),
-        ]
-    };
-    by_hand(
-        Wrapping::Vxlan,
-        "vx0",
-        &up("02:4f:0a:01:00:0b", "10.1.0.11"),
-    )
+    FAMILIES
+        .iter()
+        .try_for_each(|family| by_hand(Wrapping::Vxlan, family))
 }
 
 /// In the guest where this kernel has no such device.
@@ -36,35 +52,63 @@ fn a_machine_set_up_by_hand_exchanges_packets_with_a_node_through_ipip() -> Resu
     if !kernel_has_ipip()? {
         return Ok(());
     }
-    let up = [
-        "link add ip0 type ipip local 10.2.0.13",
-        "link set ip0 mtu 1480 up",
-    ];
-    by_hand(Wrapping::IpInIp, "ip0", &up.map(str::to_owned))
+    FAMILIES
+        .iter()
+        .try_for_each(|family| by_hand(Wrapping::IpInIp, family))
 }
 
-fn by_hand(wrapping: Wrapping, device: &str, up: &[String]) -> Result<()> {
+/// As `ip` prints it.
+fn hardware_address(of: IpAddr) -> String {
+    vtep_mac(of).map(|octet| format!("{octet:02x}")).join(":")
+}
+
+fn by_hand(wrapping: Wrapping, family: &Family) -> Result<()> {
     let mode = Mode::Wrapped(wrapping, When::Always);
-    let mut racks = Racks::prepared(Stack::V4, Stack::V4, mode)?;
+    let mut racks = Racks::prepared(family.stack, family.stack, mode)?;
     let machine = racks.nodes[2].clone();
-    machine.ip(up)?;
-    machine.ip([
-        format!("addr add {HOST}/32 dev lo"),
-        format!("route add 10.244.0.0/16 via 10.1.0.11 dev {device} onlink src {HOST}"),
-    ])?;
-    if wrapping == Wrapping::Vxlan {
-        let entry = "bridge fdb append 02:4f:0a:01:00:0b dev vx0 dst 10.1.0.11 permanent";
-        machine.run(&entry.split(' ').collect::<Vec<_>>())?;
+    let v6 = family.stack == Stack::V6;
+    let (own, node) = (Racks::node_address(2, v6), Racks::node_address(0, v6));
+    let (network, host, pool) = (family.network, family.host, family.pool);
+    let mtu = 1500 - overhead(wrapping, v6);
+    machine.ip([format!("addr add {host} dev lo")])?;
+    match wrapping {
+        Wrapping::Vxlan => {
+            let (mac, far) = (hardware_address(own), hardware_address(node));
+            // An IPv6 gateway that another interface leads to can't be said to be on this one.
+            let gateway = if v6 { "fe80::11".parse()? } else { node };
+            machine.ip([
+                format!(
+                    "link add t0 address {mac} type vxlan id 4096 dstport 4789 local {own} nolearning"
+                ),
+                format!("link set t0 mtu {mtu} up"),
+                format!("neigh add {gateway} lladdr {far} dev t0 nud permanent"),
+                format!("route add {pool} via {gateway} dev t0 onlink src {host}"),
+            ])?;
+            let entry = format!("bridge fdb append {far} dev t0 dst {node} permanent");
+            machine.run(&entry.split(' ').collect::<Vec<_>>())?;
+        }
+        Wrapping::IpInIp => {
+            let kind = match v6 {
+                false => "ipip",
+                true => "ip6tnl mode ip6ip6 encaplimit none",
+            };
+            machine.ip([
+                format!("link add t0 type {kind} local {own} remote {node}"),
+                format!("link set t0 mtu {mtu} up"),
+                format!("route add {pool} dev t0 src {host}"),
+            ])?;
+        }
     }
+    let channel = family.channel;
     let bird = Bird::start_with(
         &racks.lab,
         &machine,
         &format!(
             "log stderr all;\nrouter id 10.2.0.13;\nprotocol device {{}}\n\
-             protocol static {{ ipv4; route {NETWORK} blackhole; }}\n\
-             protocol bgp n1 {{ local 10.2.0.13 as 64512; neighbor 10.1.0.11 as 64512; multihop;\n\
+             protocol static {{ {channel}; route {network} blackhole; }}\n\
+             protocol bgp n1 {{ local {own} as 64512; neighbor {node} as 64512; multihop;\n\
              connect delay time 1; connect retry time 2; error wait time 1, 4;\n\
-             ipv4 {{ import none; export all; next hop self; }}; }}\n"
+             {channel} {{ import none; export all; next hop self; }}; }}\n"
         ),
     )?;
     racks.agents[0].start()?;
@@ -78,15 +122,15 @@ fn by_hand(wrapping: Wrapping, device: &str, up: &[String]) -> Result<()> {
     let pods = racks.pods_on(1)?;
     let far = Probe::start(&machine, "by-hand")?;
     let capture = Capture::start(&racks.lab, &racks.nodes[0], "eth0")?;
-    let host = HOST.parse()?;
+    let host = host.parse()?;
     let arrived = wait::until(LIMIT, "packets both ways", || {
         let sent = pods[0].probe.bulk(host, 1 << 18, LIMIT / 6);
         sent.map_err(|error| format!("{error:#}"))
     })?;
     anyhow::ensure!(arrived == 1 << 18, "{arrived} octets of a transfer");
-    let back = far.bulk(pods[0].address(false)?, 1 << 18, LIMIT)?;
+    let back = far.bulk(pods[0].address(v6)?, 1 << 18, LIMIT)?;
     anyhow::ensure!(back == 1 << 18, "{back} octets of a transfer back");
-    let pod = pods[0].address(false)?;
+    let pod = pods[0].address(v6)?;
     for packet in capture.stop()?.wire()? {
         let between = packet.inner.source == pod || packet.inner.destination == pod;
         let found = packet.outer.as_ref().map(|(wrapping, _)| *wrapping);

@@ -2,8 +2,8 @@
 
 use crate::racks::{LIMIT, Mode, Racks, Stack, When};
 use anyhow::{Context, Result, ensure};
-use integration::lab::wait;
 use integration::lab::wire::Wrapping;
+use integration::lab::{Probe, wait};
 use integration::vm::kernel_has_ipip;
 use model::names;
 use rustix::process::Signal;
@@ -334,6 +334,41 @@ fn a_pool_comes_and_goes_and_the_others_lose_nothing() -> Result<()> {
     }
     let report = flow.stop()?;
     ensure!(report.lost() == 0, "{report}");
+    Ok(())
+}
+
+/// The pool that it came from no longer has a tunnel, another pool has.
+#[test]
+fn the_tunnels_own_address_changes_in_place() -> Result<()> {
+    let racks = Racks::start(Stack::V4, VXLAN)?;
+    let another = another_pool("vxlanMode: Always");
+    racks.store.write("pool-another.yaml", &another)?;
+    let members = racks.pods_of("another")?;
+    racks.wait_routed(&members, VXLAN)?;
+    let to = members[2].address(false)?;
+    members[0].probe.bulk(to, 1000, LIMIT)?;
+    // Index of the device, and its address once it is of this network.
+    let device = |network: &str| {
+        wait::until(LIMIT, &format!("an address of {network}"), || {
+            let show = ["ip", "-o", "-4", "addr", "show", names::VXLAN_DEVICE];
+            let text = racks.nodes[0].run(&show);
+            let text = text.map_err(|error| format!("{error:#}"))?;
+            match (text.lines().count(), text.split_once(':')) {
+                (1, Some((index, address))) if address.contains(network) => Ok(index.to_owned()),
+                _ => Err(text),
+            }
+        })
+    };
+    let index = device("inet 10.244.")?;
+    let flow = members[0].probe.flow(&members[2].probe, to, RATE)?;
+    racks.set_mode(Mode::Native)?;
+    ensure!(device("inet 10.245.")? == index, "the device was made anew");
+    // The node itself speaks through the tunnel by that address.
+    let node = Probe::start(&racks.nodes[0], "n1")?;
+    let arrived = node.bulk(to, 1 << 16, LIMIT)?;
+    ensure!(arrived == 1 << 16, "{arrived} octets of a transfer");
+    let report = flow.stop()?;
+    ensure!(report.sent.count > 0 && report.lost() == 0, "{report}");
     Ok(())
 }
 
