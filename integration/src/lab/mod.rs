@@ -17,7 +17,7 @@ pub mod pod;
 pub mod previous;
 pub mod probe;
 pub mod process;
-mod reaper;
+pub(crate) mod reaper;
 pub mod router;
 pub mod store;
 pub mod volley;

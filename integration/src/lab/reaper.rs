@@ -26,6 +26,19 @@ for ns in $(ours "$1"); do ip netns del "$ns" 2>/dev/null; done
 rm -rf "$2"
 "#;
 
+/// A shell that runs `script` with this word and this directory, and that neither a signal to us nor
+/// our end ends: then its input closes.
+pub(crate) fn outliving(script: &str, word: &str, dir: &Path) -> std::io::Result<Child> {
+    Command::new("sh")
+        .args(["-c", script, "reaper", word])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+}
+
 /// The running reaper; its input closes when the lab's process ends, however that happens.
 #[derive(Debug)]
 pub(super) struct Reaper {
@@ -35,15 +48,8 @@ pub(super) struct Reaper {
 impl Reaper {
     /// Starts the reaper of all namespaces with `prefix`, and of `dir`.
     pub(super) fn start(prefix: &str, dir: &Path) -> Result<Self> {
-        let child = Command::new("sh")
-            .args(["-c", SCRIPT, "reaper", prefix])
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .context("the shell that cleans up after the lab")?;
+        let child =
+            outliving(SCRIPT, prefix, dir).context("the shell that cleans up after the lab")?;
         Ok(Self { child })
     }
 

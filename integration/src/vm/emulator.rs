@@ -2,6 +2,7 @@
 
 use super::autopsy;
 use super::kernel::Kernel;
+use crate::lab::reaper::outliving;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -73,14 +74,7 @@ impl Emulator {
             .process_group(0)
             .spawn()
             .with_context(|| format!("{QEMU} (Debian's package qemu-system-x86)"))?;
-        let reaper = Command::new("sh")
-            .args(["-c", REAPER, "reaper", &process.id().to_string()])
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
+        let reaper = outliving(REAPER, &process.id().to_string(), dir)
             .context("the shell that ends the guest after us")?;
         Ok(Self {
             process,

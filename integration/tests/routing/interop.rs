@@ -1,13 +1,11 @@
 //! One of our nodes and a Linux machine that somebody set up by hand, as any administrator would:
 //! `ip` commands for the tunnel, BIRD with a static route for BGP. In both families.
 
-use crate::racks::{LIMIT, Mode, Racks, Stack, When, overhead};
+use crate::racks::{LIMIT, Mode, Racks, Stack, When, tunnel_by_hand};
 use anyhow::Result;
 use integration::lab::wire::Wrapping;
 use integration::lab::{Bird, Capture, Probe, wait};
 use integration::vm::kernel_has_ipip;
-use model::dataplane::vtep_mac;
-use std::net::IpAddr;
 
 /// What the machine and the node are to each other, in one family.
 struct Family {
@@ -57,11 +55,6 @@ fn a_machine_set_up_by_hand_exchanges_packets_with_a_node_through_ipip() -> Resu
         .try_for_each(|family| by_hand(Wrapping::IpInIp, family))
 }
 
-/// As `ip` prints it.
-fn hardware_address(of: IpAddr) -> String {
-    vtep_mac(of).map(|octet| format!("{octet:02x}")).join(":")
-}
-
 fn by_hand(wrapping: Wrapping, family: &Family) -> Result<()> {
     let mode = Mode::Wrapped(wrapping, When::Always);
     let mut racks = Racks::prepared(family.stack, family.stack, mode)?;
@@ -69,36 +62,8 @@ fn by_hand(wrapping: Wrapping, family: &Family) -> Result<()> {
     let v6 = family.stack == Stack::V6;
     let (own, node) = (Racks::node_address(2, v6), Racks::node_address(0, v6));
     let (network, host, pool) = (family.network, family.host, family.pool);
-    let mtu = 1500 - overhead(wrapping, v6);
-    machine.ip([format!("addr add {host} dev lo")])?;
-    match wrapping {
-        Wrapping::Vxlan => {
-            let (mac, far) = (hardware_address(own), hardware_address(node));
-            // An IPv6 gateway that another interface leads to can't be said to be on this one.
-            let gateway = if v6 { "fe80::11".parse()? } else { node };
-            machine.ip([
-                format!(
-                    "link add t0 address {mac} type vxlan id 4096 dstport 4789 local {own} nolearning"
-                ),
-                format!("link set t0 mtu {mtu} up"),
-                format!("neigh add {gateway} lladdr {far} dev t0 nud permanent"),
-                format!("route add {pool} via {gateway} dev t0 onlink src {host}"),
-            ])?;
-            let entry = format!("bridge fdb append {far} dev t0 dst {node} permanent");
-            machine.run(&entry.split(' ').collect::<Vec<_>>())?;
-        }
-        Wrapping::IpInIp => {
-            let kind = match v6 {
-                false => "ipip",
-                true => "ip6tnl mode ip6ip6 encaplimit none",
-            };
-            machine.ip([
-                format!("link add t0 type {kind} local {own} remote {node}"),
-                format!("link set t0 mtu {mtu} up"),
-                format!("route add {pool} dev t0 src {host}"),
-            ])?;
-        }
-    }
+    machine.ip([format!("addr add {host} dev lo nodad")])?;
+    tunnel_by_hand(&machine, wrapping, (own, node), pool, host)?;
     let channel = family.channel;
     let bird = Bird::start_with(
         &racks.lab,

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod faults;
+mod flips;
 mod interop;
 mod live;
 mod matrix;

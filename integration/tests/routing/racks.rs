@@ -9,6 +9,7 @@ use integration::lab::link::{End, Switch};
 use integration::lab::pod::{Plugin, PodSpec};
 use integration::lab::wire::Wrapping;
 use integration::lab::{Agent, Lab, Netns, Pod, Probe, Store, wait};
+use model::dataplane::vtep_mac;
 use model::names;
 use serde_json::{Value, json};
 use std::cell::Cell;
@@ -352,6 +353,50 @@ pub(crate) fn device(wrapping: Wrapping, underlay_v6: bool) -> &'static str {
         (Wrapping::IpInIp, true) => names::IP6_DEVICE,
         (Wrapping::Vxlan, false) => names::VXLAN_DEVICE,
         (Wrapping::Vxlan, true) => names::VXLAN6_DEVICE,
+    }
+}
+
+/// A tunnel from a machine with this address to a node, as an administrator makes it, which leads to
+/// these pods, and by which the machine speaks with this source.
+pub(crate) fn tunnel_by_hand(
+    machine: &Netns,
+    wrapping: Wrapping,
+    (own, node): (IpAddr, IpAddr),
+    pods: &str,
+    source: &str,
+) -> Result<()> {
+    let v6 = node.is_ipv6();
+    let name = if v6 { "hand6" } else { "hand4" };
+    let mtu = 1500 - overhead(wrapping, v6);
+    match wrapping {
+        Wrapping::Vxlan => {
+            let [mac, far] =
+                [own, node].map(|of| vtep_mac(of).map(|octet| format!("{octet:02x}")).join(":"));
+            // An IPv6 gateway that another interface leads to can't be said to be on this one.
+            let gateway = if v6 { "fe80::11".parse()? } else { node };
+            machine.ip([
+                format!(
+                    "link add {name} address {mac} type vxlan id 4096 dstport 4789 local {own} \
+                     nolearning"
+                ),
+                format!("link set {name} mtu {mtu} up"),
+                format!("neigh add {gateway} lladdr {far} dev {name} nud permanent"),
+                format!("route replace {pods} via {gateway} dev {name} onlink src {source}"),
+            ])?;
+            let entry = format!("bridge fdb append {far} dev {name} dst {node} permanent");
+            machine.run(&entry.split(' ').collect::<Vec<_>>()).map(drop)
+        }
+        Wrapping::IpInIp => {
+            let kind = match v6 {
+                false => "ipip",
+                true => "ip6tnl mode ip6ip6 encaplimit none",
+            };
+            machine.ip([
+                format!("link add {name} type {kind} local {own} remote {node}"),
+                format!("link set {name} mtu {mtu} up"),
+                format!("route replace {pods} dev {name} src {source}"),
+            ])
+        }
     }
 }
 

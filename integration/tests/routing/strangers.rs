@@ -1,11 +1,10 @@
 //! Who may put packets into the tunnels.
 
-use crate::racks::{LIMIT, Mode, Racks, Stack, When, address, device};
-use anyhow::{Context, Result, ensure};
+use crate::racks::{LIMIT, Mode, Racks, Stack, When, address, tunnel_by_hand};
+use anyhow::{Result, ensure};
 use integration::lab::wire::Wrapping;
 use integration::lab::{Probe, wait};
 use integration::vm::kernel_has_ipip;
-use serde_json::Value;
 use std::net::IpAddr;
 
 /// Datagrams a second.
@@ -66,41 +65,7 @@ fn from_nodes_alone(wrapping: Wrapping) -> Result<()> {
 fn pretend(racks: &Racks, wrapping: Wrapping, to: IpAddr, pretended: IpAddr) -> Result<()> {
     let (stranger, v6) = (&racks.router, to.is_ipv6());
     let (own, far) = (address(v6, 1, 1), Racks::node_address(0, v6));
-    stranger.ip([format!("addr add {pretended} dev lo")])?;
-    match wrapping {
-        Wrapping::Vxlan => {
-            let (name, mac) = (device(wrapping, v6), hardware_address(racks, v6)?);
-            // An IPv6 gateway that another interface leads to can't be said to be on this one.
-            let gateway = if v6 { "fe80::11".parse()? } else { far };
-            stranger.ip([
-                format!("link add {name} type vxlan id 4096 dstport 4789 local {own} nolearning"),
-                format!("link set {name} mtu 1430 up"),
-                format!("neigh add {gateway} lladdr {mac} dev {name} nud permanent"),
-                format!("route replace {to} via {gateway} dev {name} onlink src {pretended}"),
-            ])?;
-            let entry = format!("bridge fdb append {mac} dev {name} dst {far} permanent");
-            stranger.run(&entry.split(' ').collect::<Vec<_>>())?;
-        }
-        Wrapping::IpInIp => {
-            let (name, kind) = match v6 {
-                false => ("ip4", "ipip"),
-                true => ("ip6", "ip6tnl mode ip6ip6 encaplimit none"),
-            };
-            stranger.ip([
-                format!("link add {name} type {kind} local {own} remote {far}"),
-                format!("link set {name} up"),
-                format!("route replace {to} dev {name} src {pretended}"),
-            ])?;
-        }
-    }
-    Ok(())
-}
-
-/// Of n1's VXLAN device.
-fn hardware_address(racks: &Racks, v6: bool) -> Result<String> {
-    let name = device(Wrapping::Vxlan, v6);
-    let text = racks.nodes[0].run(&["ip", "-j", "link", "show", name])?;
-    let links: Value = serde_json::from_str(&text)?;
-    let address = links[0]["address"].as_str().context("an address")?;
-    Ok(address.to_owned())
+    stranger.ip([format!("addr add {pretended} dev lo nodad")])?;
+    let (to, pretended) = (to.to_string(), pretended.to_string());
+    tunnel_by_hand(stranger, wrapping, (own, far), &to, &pretended)
 }
